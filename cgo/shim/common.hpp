@@ -1,0 +1,123 @@
+// What the shim's files share: guarding a body against exceptions, and handles.
+#pragma once
+
+#include <ATen/ATen.h>
+#include <c10/util/Exception.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "torchgo.h"
+
+namespace tg {
+
+// State of a thread. An unpinned thread has the default values.
+struct ThreadState {
+  uint64_t scope = 0;
+  int64_t busy = 0;
+};
+ThreadState& thread_state() noexcept;
+
+// A Go callback failed.
+class CallbackError : public c10::Error {
+ public:
+  using c10::Error::Error;
+};
+
+// The shim refuses an argument.
+class ArgumentError : public std::exception {
+ public:
+  explicit ArgumentError(std::string what, tg_kind kind = TG_E_ARGUMENT) : what_(std::move(what)), kind_(kind) {}
+  const char* what() const noexcept override { return what_.c_str(); }
+  tg_kind kind() const noexcept { return kind_; }
+
+ private:
+  std::string what_;
+  tg_kind kind_;
+};
+
+inline void require(bool ok, const char* what) {
+  if (!ok) throw ArgumentError(what);
+}
+
+// Fills *err from the exception in flight. Call it in a catch block only.
+int32_t fail(tg_error* err) noexcept;
+
+template <class Body>
+int32_t guarded(tg_error* err, Body&& body) noexcept {
+  if (err == nullptr) return TG_E_ARGUMENT;
+  try {
+    body();
+    return TG_OK;
+  } catch (...) {
+    return fail(err);
+  }
+}
+
+inline char* owned(const std::string& s) {
+  char* p = static_cast<char*>(std::malloc(s.size() + 1));
+  if (p == nullptr) throw std::bad_alloc();
+  std::memcpy(p, s.c_str(), s.size() + 1);
+  return p;
+}
+
+// A borrowed handle as a Tensor; the undefined one for 0.
+inline at::Tensor borrow(tg_tensor handle) {
+  if (handle == 0) return at::Tensor();
+  return at::Tensor(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(
+      reinterpret_cast<c10::TensorImpl*>(handle)));
+}
+
+// A handle that the caller owned; it is given up.
+inline at::Tensor take(tg_tensor handle) {
+  if (handle == 0) return at::Tensor();
+  return at::Tensor(
+      c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim(reinterpret_cast<c10::TensorImpl*>(handle)));
+}
+
+inline at::Tensor defined(tg_tensor handle) {
+  require(handle != 0, "undefined tensor");
+  return borrow(handle);
+}
+
+// The handle of a tensor that the caller now owns; 0 for the undefined one.
+inline tg_tensor release(at::Tensor&& t) {
+  if (!t.defined()) return 0;
+  return reinterpret_cast<tg_tensor>(t.unsafeReleaseTensorImpl());
+}
+
+inline std::vector<at::Tensor> borrow_all(const uint64_t* words, int64_t n, bool allow_undefined) {
+  require(n >= 0 && n <= (int64_t(1) << 32), "number of tensors is out of range");
+  require(n == 0 || words != nullptr, "list of tensors is NULL");
+  std::vector<at::Tensor> out;
+  out.reserve(n);
+  for (int64_t i = 0; i < n; i++) {
+    require(allow_undefined || words[i] != 0, "undefined tensor in a list");
+    out.push_back(borrow(words[i]));
+  }
+  return out;
+}
+
+// An id that turns up in `released` when the object goes.
+class Token {
+ public:
+  explicit Token(uint64_t id) : id_(id) {}
+  Token(const Token&) = delete;
+  Token& operator=(const Token&) = delete;
+  ~Token();
+  uint64_t id() const { return id_; }
+
+ private:
+  uint64_t id_;
+};
+
+// The functions of the table; each file defines some of them.
+#define TG_DECLARE(name, params, args) int32_t name params noexcept;
+TG_FUNCTIONS(TG_DECLARE)
+#undef TG_DECLARE
+
+}  // namespace tg

@@ -1,0 +1,197 @@
+/* torchgo.h: the C face of libtorch as torchgo uses it. Plain C.
+ *
+ * Conventions
+ * - Every function returns a tg_kind: TG_OK, or the kind that it also wrote into *err. The error
+ *   is returned by value in the same call (goroutines change threads, so nothing is thread-local);
+ *   its two texts are malloc'ed and the caller frees them. `err` must not be NULL.
+ * - No function lets a C++ exception out.
+ * - A tg_tensor is an owned reference. 0 is the undefined tensor. What a function returns, the
+ *   caller frees (tensors_free); what it takes, it borrows.
+ * - Texts that a function returns are malloc'ed; the caller frees them.
+ * - Lists of values are passed as flat 64-bit words (see tg_tag), so that no Go memory that holds Go
+ *   pointers ever crosses.
+ */
+#ifndef TORCHGO_H
+#define TORCHGO_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Grows with every change of this file that an older or newer loader would misread. */
+#define TG_ABI 1
+
+/* Handles are addresses as integers, so that Go's collector never takes one for a pointer. */
+typedef uintptr_t tg_tensor;
+typedef uintptr_t tg_op;
+typedef uintptr_t tg_generator;
+typedef uintptr_t tg_guard;
+
+typedef enum {
+  TG_OK = 0,
+  TG_E_ARGUMENT = 1,        /* the shim itself refuses an argument */
+  TG_E_RUNTIME = 2,         /* c10::Error (Python's RuntimeError) */
+  TG_E_INDEX = 3,           /* c10::IndexError */
+  TG_E_VALUE = 4,           /* c10::ValueError */
+  TG_E_TYPE = 5,            /* c10::TypeError */
+  TG_E_NOT_IMPLEMENTED = 6, /* c10::NotImplementedError: no kernel for this device or dtype */
+  TG_E_OUT_OF_MEMORY = 7,   /* c10::OutOfMemoryError, std::bad_alloc, the CPU allocator */
+  TG_E_LINALG = 8,          /* c10::LinAlgError */
+  TG_E_NO_OPERATOR = 9,     /* this libtorch has no operator of that name */
+  TG_E_SCHEMA = 10,         /* this libtorch has the operator with another schema */
+  TG_E_SYSTEM = 11,         /* another std::exception */
+  TG_E_UNKNOWN = 12,        /* something thrown that is no std::exception */
+  TG_E_CALLBACK = 13,       /* a Go callback failed; the message is its error */
+  TG_E_NOT_LOADED = 14      /* the shim is not loaded (the loader says so, never the shim) */
+} tg_kind;
+
+typedef struct {
+  int32_t kind;
+  int32_t reserved;
+  char* message;   /* without the C++ backtrace */
+  char* backtrace; /* NULL where there is none */
+} tg_error;
+
+/* A value is a head word, tag | n << 8, and its payload words. */
+typedef enum {
+  TG_NONE = 0,
+  TG_TENSOR = 1,      /* 1 word: tg_tensor. As a result 2: tg_tensor, bytes of storage that only it uses */
+  TG_INT = 2,         /* 1 word */
+  TG_DOUBLE = 3,      /* 1 word: IEEE bits */
+  TG_BOOL = 4,        /* 1 word: 0 or 1 */
+  TG_COMPLEX = 5,     /* 2 words: IEEE bits of the real and the imaginary part */
+  TG_STRING = 6,      /* n bytes, padded to words */
+  TG_INTS = 7,        /* n words */
+  TG_DOUBLES = 8,     /* n words */
+  TG_BOOLS = 9,       /* n words */
+  TG_TENSORS = 10,    /* n words. As a result 2n words, as TG_TENSOR */
+  TG_DEVICE = 11,     /* 2 words: c10::DeviceType, index */
+  TG_GENERATOR = 12,  /* 1 word: tg_generator */
+  TG_LIST = 13,       /* n values */
+  TG_SAME = 14        /* only as a result, 1 word: the result is the argument of that index, written to */
+} tg_tag;
+
+/* What tensor_info writes before the sizes (dim words) and the strides (dim words). */
+enum {
+  TG_INFO_DTYPE = 0, /* c10::ScalarType */
+  TG_INFO_DEVICE = 1,
+  TG_INFO_DEVICE_INDEX = 2,
+  TG_INFO_LAYOUT = 3,
+  TG_INFO_FLAGS = 4,
+  TG_INFO_NUMEL = 5,
+  TG_INFO_OFFSET = 6,        /* in elements of its storage */
+  TG_INFO_STORAGE_BYTES = 7,
+  TG_INFO_DATA = 8,          /* address of the first element, 0 without storage or on meta */
+  TG_INFO_STORAGE = 9,       /* identity of the storage, 0 without one */
+  TG_INFO_ITEMSIZE = 10,
+  TG_INFO_VERSION = 11,      /* autograd's version counter, -1 for inference tensors */
+  TG_INFO_DIM = 12,
+  TG_INFO_SIZES = 13
+};
+enum {
+  TG_FLAG_REQUIRES_GRAD = 1,
+  TG_FLAG_LEAF = 2,
+  TG_FLAG_CONTIGUOUS = 4,
+  TG_FLAG_STRIDED = 8, /* the strides are there */
+  TG_FLAG_CONJ = 16,
+  TG_FLAG_NEG = 32,
+  TG_FLAG_INFERENCE = 64
+};
+
+enum { TG_MODE_KEEP = 0, TG_MODE_GRAD = 1, TG_MODE_NO_GRAD = 2, TG_MODE_INFERENCE = 3, TG_MODE_NO_INFERENCE = 4 };
+
+enum {
+  TG_STATE_SCOPE = 0,    /* token of the innermost scope of this thread, 0 outside */
+  TG_STATE_BUSY = 1,     /* > 0 inside a call that may call back into Go */
+  TG_STATE_GRAD = 2,
+  TG_STATE_INFERENCE = 3,
+  TG_STATE_WORDS = 4
+};
+
+/* A Go callback: takes and returns owned references (0 as result: unchanged). */
+typedef int32_t (*tg_hook_fn)(uint64_t id, tg_tensor in, tg_tensor* out, tg_error* err);
+
+/* Every function once: name, parameters, arguments. */
+#define TG_FUNCTIONS(F)                                                                                       \
+  /* Finds an operator, "aten::add" and "Tensor". `schema`, if not NULL, must be the one it has. */           \
+  F(op_find, (const char* name, const char* overload, const char* schema, tg_op* out, tg_error* err),         \
+    (name, overload, schema, out, err))                                                                       \
+  F(op_schema, (tg_op op, char** out, tg_error* err), (op, out, err))                                         \
+  /* The schemas of all operators, sorted, one a line. */                                                     \
+  F(op_list, (char** out, tg_error* err), (out, err))                                                         \
+  /* Calls an operator. args: nargs values in `words` words. rets[0] becomes the scope token of this          \
+     thread; then the results follow. Where they need more than `cap` words, *more is a malloc'ed
+     copy: the number of words, then the words. */    \
+  F(call, (tg_op op, const uint64_t* args, int64_t words, int64_t nargs, uint64_t* rets, int64_t cap,         \
+           uint64_t** more, tg_error* err),                                                                   \
+    (op, args, words, nargs, rets, cap, more, err))                                                           \
+  F(tensors_free, (const uint64_t* tensors, int64_t n, tg_error* err), (tensors, n, err))                     \
+  F(tensor_retain, (tg_tensor t, tg_tensor* out, tg_error* err), (t, out, err))                               \
+  /* Writes TG_INFO_SIZES + 2*dim words; *need says how many that is, also when `cap` is too small. */        \
+  F(tensor_info, (tg_tensor t, int64_t* out, int64_t cap, int64_t* need, tg_error* err),                      \
+    (t, out, cap, need, err))                                                                                 \
+  /* A CPU tensor over memory of the caller's. When its storage's last user is gone, `id` turns up in         \
+     `released`. */                                                                                           \
+  F(tensor_from_blob, (void* data, int64_t nbytes, const int64_t* sizes, const int64_t* strides, int64_t dim, \
+                       int32_t dtype, uint64_t id, tg_tensor* out, tg_error* err),                            \
+    (data, nbytes, sizes, strides, dim, dtype, id, out, err))                                                 \
+  F(set_requires_grad, (tg_tensor t, int32_t on, tg_error* err), (t, on, err))                                \
+  F(grad_get, (tg_tensor t, tg_tensor* out, tg_error* err), (t, out, err))                                    \
+  F(grad_set, (tg_tensor t, tg_tensor grad, tg_error* err), (t, grad, err))                                   \
+  /* Makes t use the data of `data` (Python's `t.data = data`). */                                            \
+  F(set_data, (tg_tensor t, tg_tensor data, tg_error* err), (t, data, err))                                   \
+  /* Name of the autograd node that made t; empty for a leaf. */                                              \
+  F(grad_fn, (tg_tensor t, char** out, tg_error* err), (t, out, err))                                         \
+  /* torch.autograd.backward. grads is NULL or has n entries, of which 0 stands for None. */                  \
+  F(backward, (const uint64_t* tensors, const uint64_t* grads, int64_t n, const uint64_t* inputs,             \
+               int64_t ninputs, int32_t retain, int32_t create, tg_error* err),                               \
+    (tensors, grads, n, inputs, ninputs, retain, create, err))                                                \
+  /* torch.autograd.grad: writes ninputs tensors into `out`, 0 for None. */                                   \
+  F(grad, (const uint64_t* outputs, const uint64_t* grads, int64_t n, const uint64_t* inputs,                 \
+           int64_t ninputs, int32_t retain, int32_t create, int32_t allow_unused, uint64_t* out,              \
+           tg_error* err),                                                                                    \
+    (outputs, grads, n, inputs, ninputs, retain, create, allow_unused, out, err))                             \
+  F(hook_add, (tg_tensor t, uint64_t id, int64_t* handle, tg_error* err), (t, id, handle, err))               \
+  F(hook_remove, (tg_tensor t, int64_t handle, tg_error* err), (t, handle, err))                              \
+  F(set_hook_fn, (tg_hook_fn fn, tg_error* err), (fn, err))                                                   \
+  /* Ids of callbacks and blobs that nothing uses any more: writes up to cap, *n says how many. */            \
+  F(released, (uint64_t* ids, int64_t cap, int64_t* n, tg_error* err), (ids, cap, n, err))                    \
+  /* Sets modes of this thread and, if scope != 0, its scope token; guard_leave undoes it, on the same        \
+     thread and in reverse order. */                                                                          \
+  F(guard_enter, (uint64_t scope, int32_t mode, tg_guard* out, tg_error* err), (scope, mode, out, err))       \
+  F(guard_leave, (tg_guard g, tg_error* err), (g, err))                                                       \
+  F(thread_state, (uint64_t* out, int64_t cap, tg_error* err), (out, cap, err))                               \
+  F(set_num_threads, (int32_t n, tg_error* err), (n, err))                                                    \
+  F(num_threads, (int32_t* out, tg_error* err), (out, err))                                                   \
+  F(manual_seed, (uint64_t seed, tg_error* err), (seed, err))                                                 \
+  F(generator_new, (int32_t device, int32_t index, uint64_t seed, tg_generator* out, tg_error* err),          \
+    (device, index, seed, out, err))                                                                          \
+  F(generator_free, (tg_generator g, tg_error* err), (g, err))                                                \
+  /* The state as a uint8 tensor. g 0 is the CPU's default generator. */                                   \
+  F(generator_state, (tg_generator g, tg_tensor* out, tg_error* err), (g, out, err))                          \
+  F(generator_set_state, (tg_generator g, tg_tensor state, tg_error* err), (g, state, err))                   \
+  F(device_count, (int32_t device, int64_t* out, tg_error* err), (device, out, err))                          \
+  F(empty_cache, (tg_error* err), (err))                                                                      \
+  /* libtorch's own description of its build (at::show_config and the CPU capability). */                     \
+  F(show_config, (char** out, tg_error* err), (out, err))
+
+#define TG_FIELD(name, params, args) int32_t(*name) params;
+typedef struct {
+  int32_t abi;           /* TG_ABI */
+  int32_t size;          /* sizeof(tg_api) */
+  const char* libtorch;  /* version it was compiled with, "2.15.0" */
+  const char*(*runtime)(void); /* version of the libtorch that is loaded, "2.15.0" */
+  TG_FUNCTIONS(TG_FIELD)
+} tg_api;
+#undef TG_FIELD
+
+/* The one symbol that the shim exports. */
+const tg_api* torchgo_api(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
