@@ -131,7 +131,7 @@ func TestTree(t *testing.T) {
 	_, ok = o.Get("Z")
 	require.False(t, ok, "names are case-sensitive")
 	require.Equal(t, map[string]any{
-		"z": []any{Number("1"), Number("-2.50e+3"), true, false, nil, "🦙\x00/é"}, "a": map[string]any{}, "": Number("0"),
+		"z": []any{json.Number("1"), json.Number("-2.50e+3"), true, false, nil, "🦙\x00/é"}, "a": map[string]any{}, "": json.Number("0"),
 	}, v.Any())
 
 	for what, err := range map[string]error{

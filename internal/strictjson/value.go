@@ -1,6 +1,7 @@
 package strictjson
 
 import (
+	"encoding/json"
 	"fmt"
 	"iter"
 	"math"
@@ -191,14 +192,14 @@ func (v Value) AsTuple(n int) ([]Value, error) {
 // AsObject is the value of an object.
 func (v Value) AsObject() (*Object, error) { return v.obj, v.want(KindObject) }
 
-// Any converts v to the types of encoding/json with UseNumber, but with [Number]: nil, bool, Number,
-// string, []any, map[string]any.
+// Any converts v to the types of encoding/json with UseNumber: nil, bool, json.Number, string, []any,
+// map[string]any.
 func (v Value) Any() any {
 	switch v.kind {
 	case KindBool:
 		return v.text == "true"
 	case KindNumber:
-		return Number(v.text)
+		return json.Number(v.text)
 	case KindString:
 		return v.text
 	case KindArray:
