@@ -133,9 +133,9 @@ func OpList() (string, error) {
 	return takeString(out), nil
 }
 
-// Call runs an operator on nargs values in args. rets[0] becomes the scope token of the calling
-// thread, the results follow; where they need more room than rets has, all of it is in the slice
-// that Call returns, else that is nil.
+// Call runs an operator on nargs values in args. The results are the scope token of the calling
+// thread, the number of values, the values. They are in rets or, where they need more room, in the
+// slice that Call returns; else that is nil.
 func Call(op Op, args []uint64, nargs int, rets []uint64) ([]uint64, error) {
 	var e C.tg_error
 	var more *C.uint64_t

@@ -477,7 +477,7 @@ int32_t call(tg_op op, const uint64_t* args, int64_t words, int64_t nargs, uint6
   return guarded(err, [&] {
     const Operator& o = operator_of(op);
     require(words >= 0 && (words == 0 || args != nullptr), "call: arguments are NULL");
-    require(rets != nullptr && cap >= 1 && more != nullptr, "call: no room for results");
+    require(rets != nullptr && cap >= 2 && more != nullptr, "call: no room for results");
     *more = nullptr;
     if (nargs != static_cast<int64_t>(o.arguments.size())) {
       throw ArgumentError(o.name + ": expected " + std::to_string(o.arguments.size()) + " arguments, got " + std::to_string(nargs));
@@ -490,6 +490,7 @@ int32_t call(tg_op op, const uint64_t* args, int64_t words, int64_t nargs, uint6
     o.handle.callBoxed(&*stack);
     Writer out(rets, cap);
     out.word(thread_state().scope);
+    out.word(stack->size());
     for (size_t i = 0; i < stack->size(); i++) {
       if (i < o.same.size() && o.same[i] >= 0) {
         out.head(TG_SAME);

@@ -122,9 +122,9 @@ typedef int32_t (*tg_hook_fn)(uint64_t id, tg_tensor in, tg_tensor* out, tg_erro
   F(op_schema, (tg_op op, char** out, tg_error* err), (op, out, err))                                         \
   /* The schemas of all operators, sorted, one a line. */                                                     \
   F(op_list, (char** out, tg_error* err), (out, err))                                                         \
-  /* Calls an operator. args: nargs values in `words` words. rets[0] becomes the scope token of this          \
-     thread; then the results follow. Where they need more than `cap` words, *more is a malloc'ed
-     copy: the number of words, then the words. */    \
+  /* Calls an operator. args: nargs values in `words` words. The results are the scope token of this          \
+     thread, the number of values, the values. Where they need more than `cap` words, *more becomes           \
+     malloc'ed words: their number, then they. */                                                             \
   F(call, (tg_op op, const uint64_t* args, int64_t words, int64_t nargs, uint64_t* rets, int64_t cap,         \
            uint64_t** more, tg_error* err),                                                                   \
     (op, args, words, nargs, rets, cap, more, err))                                                           \

@@ -1,0 +1,238 @@
+package torch
+
+import (
+	"fmt"
+
+	"github.com/torchgo/torchgo/cgo"
+)
+
+// hook is what a tensor hook runs.
+type hook func(grad *Tensor) *Tensor
+
+// RequiresGrad tells whether autograd records what is done with t.
+func (t *Tensor) RequiresGrad() bool { return t.info("requires_grad").has(cgo.FlagRequiresGrad) }
+
+// SetRequiresGrad sets that, for a leaf of floating-point or complex dtype, and returns t
+// (Tensor.requires_grad_).
+func (t *Tensor) SetRequiresGrad(on bool) *Tensor {
+	t.borrow("requires_grad_", func(h cgo.Tensor) error { return cgo.SetRequiresGrad(h, on) })
+	return t
+}
+
+// IsLeaf tells whether t was not made by an operator that autograd recorded.
+func (t *Tensor) IsLeaf() bool { return t.info("is_leaf").has(cgo.FlagLeaf) }
+
+// IsInference tells whether t was made in [Inference].
+func (t *Tensor) IsInference() bool { return t.info("is_inference").has(cgo.FlagInference) }
+
+// GradFn is the name of the autograd node that made t, "AddBackward0"; empty for a leaf.
+func (t *Tensor) GradFn() (name string) {
+	t.borrow("grad_fn", func(h cgo.Tensor) (err error) {
+		name, err = cgo.GradFn(h)
+		return err
+	})
+	return name
+}
+
+// Grad is the gradient that [Tensor.Backward] accumulated; nil if there is none. It shares the
+// gradient's data.
+func (t *Tensor) Grad() *Tensor {
+	var grad cgo.Tensor
+	t.borrow("grad", func(h cgo.Tensor) (err error) {
+		grad, err = cgo.GradGet(h)
+		return err
+	})
+	return wrapHere("grad", grad)
+}
+
+// wrapHere makes a tensor of a handle that no operator returned, in the scope of this goroutine.
+func wrapHere(op string, handle cgo.Tensor) *Tensor {
+	if handle == 0 {
+		return nil
+	}
+	state, err := cgo.State()
+	must(op, err)
+	return newTensor(handle, 0, state.Scope)
+}
+
+// SetGrad replaces the gradient, of t's dtype, device and shape; nil removes it.
+func (t *Tensor) SetGrad(grad *Tensor) {
+	t.borrow("set_grad", func(h cgo.Tensor) error {
+		if grad == nil {
+			return cgo.GradSet(h, 0)
+		}
+		if !grad.use() {
+			panic(closedError("set_grad"))
+		}
+		defer grad.unuse()
+		return cgo.GradSet(h, grad.handle)
+	})
+}
+
+// SetData makes t use the data of another tensor, keeping its place in autograd and in modules
+// (t.data = other in Python).
+func (t *Tensor) SetData(data *Tensor) {
+	t.borrow("set_data", func(h cgo.Tensor) (err error) {
+		data.borrow("set_data", func(d cgo.Tensor) error {
+			err = cgo.SetData(h, d)
+			return nil
+		})
+		return err
+	})
+}
+
+// handles keeps tensors in use and gives their handles; done ends it. A nil one is 0.
+func handles(op string, ts []*Tensor) (words []uint64, done func()) {
+	words = make([]uint64, len(ts))
+	var used []*Tensor
+	done = func() {
+		for _, t := range used {
+			t.unuse()
+		}
+	}
+	for i, t := range ts {
+		if t == nil {
+			continue
+		}
+		if !t.use() {
+			done()
+			panic(closedError(op))
+		}
+		used = append(used, t)
+		words[i] = uint64(t.handle)
+	}
+	return words, done
+}
+
+// computing runs fn, a call that computes for long, under a permit like a scope does.
+func computing(fn func() error) error {
+	if enterBusy() {
+		defer func() { <-permits }()
+	}
+	return fn()
+}
+
+// BackwardOptions are the arguments of [Tensor.Backward] and [Backward].
+type BackwardOptions struct {
+	Gradients   []*Tensor // of the tensors; needed where one is no scalar. nil: ones
+	Inputs      []*Tensor // leaves to accumulate into; nil: all
+	RetainGraph bool      // the graph can be used again
+	CreateGraph bool      // the gradients can be differentiated, which implies RetainGraph
+}
+
+// Backward accumulates the gradients of t, a scalar unless a gradient is given, in the leaves that
+// it was computed from (Tensor.backward).
+func (t *Tensor) Backward(opts ...BackwardOptions) { Backward([]*Tensor{t}, opts...) }
+
+// Backward is [Tensor.Backward] for the sum of several tensors (torch.autograd.backward).
+func Backward(tensors []*Tensor, opts ...BackwardOptions) {
+	const op = "backward"
+	load(op)
+	var o BackwardOptions
+	if len(opts) > 0 {
+		o = opts[0]
+	}
+	roots, done := handles(op, tensors)
+	defer done()
+	inputs, done := handles(op, o.Inputs)
+	defer done()
+	var grads []uint64
+	if o.Gradients != nil {
+		var done func()
+		grads, done = handles(op, o.Gradients)
+		defer done()
+	}
+	must(op, computing(func() error {
+		return cgo.Backward(roots, grads, inputs, o.RetainGraph || o.CreateGraph, o.CreateGraph)
+	}))
+	drainReleased()
+}
+
+// GradOptions are the arguments of [Grad].
+type GradOptions struct {
+	GradOutputs []*Tensor // gradients of the outputs; nil: ones
+	RetainGraph bool      // the graph can be used again
+	CreateGraph bool      // the gradients can be differentiated, which implies RetainGraph
+	AllowUnused bool      // an input that was not used gets nil in place of an error
+}
+
+// Grad returns the gradients of the sum of outputs with respect to inputs; it accumulates nothing
+// (torch.autograd.grad).
+func Grad(outputs, inputs []*Tensor, opts ...GradOptions) []*Tensor {
+	const op = "grad"
+	load(op)
+	var o GradOptions
+	if len(opts) > 0 {
+		o = opts[0]
+	}
+	outs, done := handles(op, outputs)
+	defer done()
+	ins, done := handles(op, inputs)
+	defer done()
+	var grads []uint64
+	if o.GradOutputs != nil {
+		var done func()
+		grads, done = handles(op, o.GradOutputs)
+		defer done()
+	}
+	found := make([]uint64, len(ins))
+	must(op, computing(func() error {
+		return cgo.Grad(outs, grads, ins, o.RetainGraph || o.CreateGraph, o.CreateGraph, o.AllowUnused, found)
+	}))
+	results := make([]*Tensor, len(found))
+	for i, h := range found {
+		results[i] = wrapHere(op, cgo.Tensor(h))
+	}
+	drainReleased()
+	return results
+}
+
+// RegisterHook has fn called with the gradient of t whenever one is computed; what fn returns, if
+// not nil, replaces it. fn runs in a scope of its own (see [Keep]), possibly on another thread. A
+// panic in it becomes the error of Backward. remove takes the hook off again.
+func (t *Tensor) RegisterHook(fn func(grad *Tensor) *Tensor) (remove func()) {
+	const op = "register_hook"
+	drainReleased()
+	id := hold(hook(fn))
+	var number int
+	t.borrow(op, func(h cgo.Tensor) (err error) {
+		if number, err = cgo.HookAdd(h, id); err != nil {
+			unhold(id)
+		}
+		return err
+	})
+	return func() {
+		t.borrow("remove_hook", func(h cgo.Tensor) error { return cgo.HookRemove(h, number) })
+		drainReleased()
+	}
+}
+
+// runHook is called by libtorch. It takes over the gradient and gives a reference away.
+func runHook(id uint64, grad cgo.Tensor) (result cgo.Tensor, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			if e, ok := p.(error); ok {
+				err = fmt.Errorf("in a hook: %w", e)
+			} else {
+				err = fmt.Errorf("in a hook: %v", p)
+			}
+		}
+	}()
+	v, _ := holds.values.Load(id)
+	fn, ok := v.(hook)
+	if !ok {
+		_ = cgo.TensorsFree([]uint64{uint64(grad)})
+		return 0, fmt.Errorf("hook %d is gone", id)
+	}
+	Scope(func() {
+		out := fn(wrapHere("hook", grad))
+		if out == nil {
+			return
+		}
+		out.borrow("hook", func(h cgo.Tensor) (err error) {
+			result, err = cgo.TensorRetain(h)
+			return err
+		})
+	})
+	return result, nil
+}

@@ -1,0 +1,277 @@
+package torch
+
+import (
+	"reflect"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"github.com/torchgo/torchgo/cgo"
+)
+
+// scope owns the tensors made in it.
+type scope struct {
+	tensors []*Tensor // nil where one has left
+	parent  *scope    // the next one out; nil: none
+}
+
+func (s *scope) add(t *Tensor) {
+	t.scope, t.index = s, len(s.tensors)
+	s.tensors = append(s.tensors, t)
+}
+
+var scopePool = sync.Pool{New: func() any { return new(scope) }}
+
+// end frees what is left, in one call.
+func (s *scope) end() {
+	var buf [64]uint64
+	batch := buf[:0]
+	for i, t := range s.tensors {
+		if t == nil {
+			continue
+		}
+		s.tensors[i], t.scope = nil, nil
+		if t.shut() {
+			if len(batch) == cap(batch) {
+				must("scope", cgo.TensorsFree(batch))
+				batch = batch[:0]
+			}
+			batch = append(batch, uint64(t.handle))
+			live.Add(-1)
+		}
+	}
+	must("scope", cgo.TensorsFree(batch))
+	s.tensors, s.parent = s.tensors[:0], nil
+	if cap(s.tensors) <= 1<<16 {
+		scopePool.Put(s)
+	}
+}
+
+// thread is the Go half of a pinned thread's state; its number is the scope token that the shim
+// keeps for the thread and returns with each call. Only the goroutine on that thread touches it.
+type thread struct {
+	token  uint64
+	scopes *scope // innermost
+}
+
+var threads = struct {
+	table atomic.Pointer[[]*thread] // by token
+	mutex sync.Mutex
+	free  []*thread
+}{}
+
+func init() { threads.table.Store(&[]*thread{nil}) } // token 0 is "none"
+
+func newThread() *thread {
+	threads.mutex.Lock()
+	defer threads.mutex.Unlock()
+	if n := len(threads.free); n > 0 {
+		th := threads.free[n-1]
+		threads.free = threads.free[:n-1]
+		return th
+	}
+	old := *threads.table.Load()
+	th := &thread{token: uint64(len(old))}
+	table := append(append(make([]*thread, 0, len(old)+1), old...), th)
+	threads.table.Store(&table)
+	return th
+}
+
+func (th *thread) put() {
+	threads.mutex.Lock()
+	threads.free = append(threads.free, th)
+	threads.mutex.Unlock()
+}
+
+func threadOf(token uint64) *thread { return (*threads.table.Load())[token] }
+
+// scopeOf is the innermost scope of a thread; nil if it has only modes.
+func scopeOf(token uint64) *scope { return threadOf(token).scopes }
+
+// permits bound how many goroutines compute at a time. More would only add threads: each blocked
+// call of C needs one, and libgomp keeps a pool for each.
+var permits = make(chan struct{}, max(2, runtime.GOMAXPROCS(0)))
+
+// within runs fn on a pinned thread with a mode set and, if opens, a new scope, which it returns
+// through leave before the scope ends.
+func within(mode int, opens bool, fn func(), leave func(s *scope)) {
+	load("scope")
+	state, err := cgo.State()
+	must("scope", err)
+	// Outermost here, and not in a callback whose caller computes already.
+	if state.Scope == 0 && !state.Busy {
+		permits <- struct{}{}
+		defer func() { <-permits }()
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var th *thread
+	var token uint64
+	if state.Scope == 0 {
+		th = newThread()
+		token = th.token
+		defer drainReleased()
+		defer th.put()
+	} else {
+		th = threadOf(state.Scope)
+	}
+	guard, err := cgo.GuardEnter(token, mode)
+	must("scope", err)
+	defer func() { must("scope", cgo.GuardLeave(guard)) }()
+	if !opens {
+		fn()
+		return
+	}
+	s := scopePool.Get().(*scope)
+	s.parent, th.scopes = th.scopes, s
+	defer func() {
+		th.scopes = s.parent
+		s.end()
+	}()
+	fn()
+	if leave != nil {
+		leave(s)
+	}
+}
+
+// Scope runs fn and frees every tensor made in it, except what [Keep] names. Scopes nest. The
+// goroutine stays on its thread meanwhile; code inside must not wait for another goroutine that
+// itself enters a scope, because the number of scopes that run at a time is bounded.
+func Scope(fn func()) { within(cgo.ModeKeep, true, fn, nil) }
+
+// ScopeOf is [Scope] for a function with a result: the tensors in it survive, in the scope around
+// this one if there is one. Tensors are found in pointers, slices, arrays, maps, structs' exported
+// fields and interfaces.
+func ScopeOf[T any](fn func() T) T { return scoped(cgo.ModeKeep, fn) }
+
+// Inference runs fn in inference mode (no autograd bookkeeping at all; its tensors can't take part
+// in autograd later) and in a [Scope].
+func Inference(fn func()) { within(cgo.ModeInference, true, fn, nil) }
+
+// InferenceOf is [Inference] for a function with a result; see [ScopeOf].
+func InferenceOf[T any](fn func() T) T { return scoped(cgo.ModeInference, fn) }
+
+func scoped[T any](mode int, fn func() T) (result T) {
+	within(mode, true, func() { result = fn() }, func(s *scope) {
+		if t, ok := any(result).(*Tensor); ok {
+			t.leave(s)
+			return
+		}
+		eachTensor(reflect.ValueOf(&result).Elem(), map[uintptr]bool{}, func(t *Tensor) { t.leave(s) })
+	})
+	return result
+}
+
+// NoGrad runs fn with autograd off. It frees nothing.
+func NoGrad(fn func()) { within(cgo.ModeNoGrad, false, fn, nil) }
+
+// EnableGrad runs fn with autograd on, inside [NoGrad].
+func EnableGrad(fn func()) { within(cgo.ModeGrad, false, fn, nil) }
+
+// Go starts fn in a goroutine with the grad mode and inference mode of this one.
+func Go(fn func()) {
+	load("go")
+	state, err := cgo.State()
+	must("go", err)
+	switch {
+	case state.Inference:
+		go within(cgo.ModeInference, false, fn, nil)
+	case !state.Grad:
+		go within(cgo.ModeNoGrad, false, fn, nil)
+	default:
+		go fn()
+	}
+}
+
+// GradEnabled tells whether autograd records operators here.
+func GradEnabled() bool {
+	load("is_grad_enabled")
+	state, err := cgo.State()
+	must("is_grad_enabled", err)
+	return state.Grad
+}
+
+// InferenceEnabled tells whether this is inside [Inference].
+func InferenceEnabled() bool {
+	load("is_inference_mode_enabled")
+	state, err := cgo.State()
+	must("is_inference_mode_enabled", err)
+	return state.Inference
+}
+
+// Keep takes tensors out of their scopes: from now on they live until they are closed or the
+// collector finds them unreachable. It is for what outlives a scope: parameters, caches. It is
+// called in the goroutine that made them.
+func Keep(tensors ...*Tensor) {
+	for _, t := range tensors {
+		if t != nil && t.scope != nil {
+			t.scope.tensors[t.index] = nil
+			t.scope = nil
+			t.catch()
+		}
+	}
+}
+
+// leave moves t from s to the scope around it.
+func (t *Tensor) leave(s *scope) {
+	switch {
+	case t == nil || t.scope != s || t.Closed():
+	case s.parent == nil:
+		Keep(t)
+	default:
+		s.tensors[t.index] = nil
+		s.parent.add(t)
+	}
+}
+
+var tensorType = reflect.TypeFor[*Tensor]()
+
+// eachTensor finds the tensors in a value.
+func eachTensor(v reflect.Value, seen map[uintptr]bool, fn func(*Tensor)) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if v.IsNil() {
+			return
+		}
+		if v.Type() == tensorType {
+			if v.CanInterface() {
+				fn(v.Interface().(*Tensor))
+			}
+			return
+		}
+		if seen[v.Pointer()] {
+			return
+		}
+		seen[v.Pointer()] = true
+		eachTensor(v.Elem(), seen, fn)
+	case reflect.Interface:
+		if !v.IsNil() {
+			eachTensor(v.Elem(), seen, fn)
+		}
+	case reflect.Slice, reflect.Array:
+		if !mayHoldTensors(v.Type().Elem()) {
+			return
+		}
+		for i := range v.Len() {
+			eachTensor(v.Index(i), seen, fn)
+		}
+	case reflect.Map:
+		for it := v.MapRange(); it.Next(); {
+			eachTensor(it.Value(), seen, fn)
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if v.Type().Field(i).IsExported() {
+				eachTensor(v.Field(i), seen, fn)
+			}
+		}
+	}
+}
+
+func mayHoldTensors(t reflect.Type) bool {
+	switch t.Kind() {
+	case reflect.Pointer, reflect.Interface, reflect.Slice, reflect.Array, reflect.Map, reflect.Struct:
+		return true
+	}
+	return false
+}
