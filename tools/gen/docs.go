@@ -1,0 +1,5 @@
+package main
+
+type docEntry struct{ summary, math string }
+
+var docs = map[string]docEntry{}
