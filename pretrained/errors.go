@@ -1,0 +1,54 @@
+package pretrained
+
+import (
+	"errors"
+
+	"github.com/torchgo/torchgo/internal/fileerr"
+	"github.com/torchgo/torchgo/internal/strictjson"
+)
+
+// Error is what loading and saving return for a bad file, config or argument: file, tensor, what was
+// expected and found, and what to do about it. errors.Is tells its class.
+type Error = fileerr.Error
+
+// The classes of errors that loading adds to those of the file formats.
+var (
+	ErrBadConfig     = fileerr.ErrBadConfig
+	ErrBadIndex      = fileerr.ErrBadIndex
+	ErrMissingShard  = fileerr.ErrMissingShard
+	ErrMissingTensor = fileerr.ErrMissingTensor
+	ErrConflict      = fileerr.ErrConflict
+	ErrPath          = fileerr.ErrPath
+	ErrNotRegular    = fileerr.ErrNotRegular
+	ErrSizeMismatch  = fileerr.ErrSizeMismatch
+	ErrBadDType      = fileerr.ErrBadDType
+	ErrLimit         = fileerr.ErrLimit
+	ErrUnsupported   = fileerr.ErrUnsupported
+	ErrUnexpected    = errors.New("unexpected tensor")
+	ErrArgument      = errors.New("bad argument")
+)
+
+func configError(key, expected, actual string) *Error {
+	return &Error{Class: ErrBadConfig, Detail: key, Expected: expected, Actual: actual}
+}
+
+// inFile fills in the file of an Error that does not name one yet.
+func inFile(err error, file string) error {
+	var e *Error
+	if errors.As(err, &e) && e.File == "" {
+		e.File = file
+	}
+	return err
+}
+
+// indexError classes what the JSON reader said about an index.
+func indexError(path string, err error) error {
+	class := ErrBadIndex
+	switch {
+	case errors.Is(err, strictjson.ErrDuplicate):
+		class = fileerr.ErrDuplicate
+	case errors.Is(err, strictjson.ErrLimit):
+		class = ErrLimit
+	}
+	return &Error{File: path, Class: class, Err: err}
+}

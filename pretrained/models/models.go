@@ -1,0 +1,8 @@
+// Package models brings in all architectures:
+//
+//	import _ "github.com/torchgo/torchgo/pretrained/models"
+package models
+
+import (
+	_ "github.com/torchgo/torchgo/pretrained/models/bert" // registers itself
+)

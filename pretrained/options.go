@@ -1,0 +1,105 @@
+package pretrained
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/torchgo/torchgo/torch"
+	"github.com/torchgo/torchgo/torch/nn"
+)
+
+// Options are the arguments of from_pretrained. The zero value loads as transformers does by default.
+type Options struct {
+	// Class is a model class ("BertForMaskedLM") or an Auto class ("AutoModelForMaskedLM").
+	// Default: the first entry of architectures in config.json.
+	Class string
+
+	// DType is the dtype of the model. Default: dtype or torch_dtype of config.json, else dtype of the
+	// index's metadata, else the checkpoint's first floating-point dtype that is not fp8 or fp4.
+	DType torch.DType
+
+	// Device is where the weights go. Default: CPU.
+	Device torch.Device
+
+	// Config overrides keys of config.json. Values are those of a JSON document: nil, bool, int, int64,
+	// float64, string, []any, map[string]any.
+	Config map[string]any
+
+	// KeyMapping renames tensors of the checkpoint before any other rule does: in order, each regular
+	// expression's first match in a name is replaced.
+	KeyMapping []KeyRule
+
+	// IgnoreMismatchedSizes initialises a parameter anew whose shape in the checkpoint is another, instead
+	// of failing.
+	IgnoreMismatchedSizes bool
+
+	// Strict makes missing, unexpected and mismatched weights errors.
+	Strict bool
+
+	// Variant picks model.<Variant>.safetensors.
+	Variant string
+
+	// Subfolder is a path below the model's directory that holds config and weights.
+	Subfolder string
+
+	// UseSafetensors true accepts safetensors only, false PyTorch's .bin files only. Default: safetensors
+	// if there, else .bin.
+	UseSafetensors torch.Opt[bool]
+
+	// DisableMmap reads the weights instead of mapping the file: the process then holds a copy of its own,
+	// and nobody who truncates the file afterwards can harm it.
+	DisableMmap bool
+
+	// Attn is the attention implementation. Default: nn.SDPA where the model has it.
+	Attn nn.AttentionKind
+
+	// Threads bounds the readers that run at once. Default: 4, or the number of CPUs if that is less.
+	Threads int
+
+	// Progress is called as weights arrive, with the bytes so far and in all; never from two goroutines at
+	// once.
+	Progress func(done, total int64)
+}
+
+// KeyRule is one renaming: what Pattern matches first in a name becomes Replacement, in which ${1} is the
+// first group.
+type KeyRule struct{ Pattern, Replacement string }
+
+func (o Options) validate() error {
+	bad := func(name, expected, actual string) error {
+		return &Error{Detail: name, Expected: expected, Actual: actual, Class: ErrArgument}
+	}
+	if o.DType != 0 && !o.DType.IsFloatingPoint() {
+		return bad("dtype", "a floating-point dtype", o.DType.String())
+	}
+	if o.Threads < 0 {
+		return bad("threads", "0 or more", fmt.Sprint(o.Threads))
+	}
+	if strings.ContainsAny(o.Variant, `/\`+"\x00") {
+		return bad("variant", "a part of a file name", fmt.Sprintf("%q", o.Variant))
+	}
+	if o.Subfolder != "" {
+		if err := checkRelative(o.Subfolder); err != nil {
+			return bad("subfolder", "a path below the model directory", fmt.Sprintf("%q", o.Subfolder))
+		}
+	}
+	for _, r := range o.KeyMapping {
+		if _, err := regexp.Compile(r.Pattern); err != nil {
+			return bad("key mapping", "a regular expression", err.Error())
+		}
+	}
+	switch o.Attn {
+	case "", nn.SDPA, nn.Eager:
+	default:
+		return bad("attn", fmt.Sprintf("%q or %q", nn.Eager, nn.SDPA), fmt.Sprintf("%q", o.Attn))
+	}
+	return nil
+}
+
+func (o Options) device() torch.Device {
+	if (o.Device == torch.Device{}) {
+		return torch.CPU
+	}
+	return o.Device
+}

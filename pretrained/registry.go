@@ -1,0 +1,182 @@
+package pretrained
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/torchgo/torchgo/torch/nn"
+)
+
+// Architecture is a model type with the classes it comes in. Packages below pretrained/models register
+// theirs in init.
+type Architecture struct {
+	ModelType string        // model_type of config.json
+	Prefix    string        // base_model_prefix: the field under which the heads hold the base model
+	NewConfig func() Config // with transformers' defaults
+	Classes   []Class       // the base model first
+}
+
+// Class is a model class: the base model, or it with a head.
+type Class struct {
+	Name string       // transformers' name: "BertForMaskedLM"
+	Auto []*AutoClass // the Auto classes that choose it
+	New  func(nn.Builder, Config) Model
+
+	Ties             map[string]string // target: source; in force where config's tie_word_embeddings is true
+	IgnoreMissing    []string          // regular expressions of keys that may be missing
+	IgnoreUnexpected []string          // regular expressions of keys of the file that have no use
+	IgnoreOnSave     []string          // keys that are not written
+	NoSDPA           bool              // eager attention only
+}
+
+// Build adapts the constructor of a model to Class.New.
+func Build[C Config, M Model](construct func(nn.Builder, C) M) func(nn.Builder, Config) Model {
+	return func(b nn.Builder, c Config) Model { return construct(b, c.(C)) }
+}
+
+var registry struct {
+	sync.RWMutex
+	architectures map[string]*Architecture // by model type
+	classes       map[string]*Architecture // by class name
+}
+
+// Register adds an architecture. It panics when one of its names is taken.
+func Register(a Architecture) {
+	registry.Lock()
+	defer registry.Unlock()
+	if registry.architectures == nil {
+		registry.architectures = map[string]*Architecture{}
+		registry.classes = map[string]*Architecture{}
+	}
+	if registry.architectures[a.ModelType] != nil {
+		panic("pretrained: model type " + a.ModelType + " registered twice")
+	}
+	registry.architectures[a.ModelType] = &a
+	for i := range a.Classes {
+		c := &a.Classes[i]
+		if registry.classes[c.Name] != nil {
+			panic("pretrained: class " + c.Name + " registered twice")
+		}
+		registry.classes[c.Name] = &a
+		for _, p := range slices.Concat(c.IgnoreMissing, c.IgnoreUnexpected) {
+			regexp.MustCompile(p)
+		}
+		for _, auto := range c.Auto {
+			auto.classes[a.ModelType] = c.Name
+		}
+	}
+}
+
+// AutoClass chooses the class of a checkpoint by its model_type.
+type AutoClass struct {
+	Name    string
+	classes map[string]string // by model type
+}
+
+// The Auto classes.
+var (
+	AutoModel                          = newAuto("AutoModel")
+	AutoModelForPreTraining            = newAuto("AutoModelForPreTraining")
+	AutoModelForCausalLM               = newAuto("AutoModelForCausalLM")
+	AutoModelForMaskedLM               = newAuto("AutoModelForMaskedLM")
+	AutoModelForSequenceClassification = newAuto("AutoModelForSequenceClassification")
+	AutoModelForTokenClassification    = newAuto("AutoModelForTokenClassification")
+	AutoModelForQuestionAnswering      = newAuto("AutoModelForQuestionAnswering")
+	AutoModelForNextSentencePrediction = newAuto("AutoModelForNextSentencePrediction")
+	AutoModelForMultipleChoice         = newAuto("AutoModelForMultipleChoice")
+)
+
+var autoClasses map[string]*AutoClass
+
+func newAuto(name string) *AutoClass {
+	if autoClasses == nil {
+		autoClasses = map[string]*AutoClass{}
+	}
+	a := &AutoClass{Name: name, classes: map[string]string{}}
+	autoClasses[name] = a
+	return a
+}
+
+func (a *Architecture) class(name string) *Class {
+	for i := range a.Classes {
+		if a.Classes[i].Name == name {
+			return &a.Classes[i]
+		}
+	}
+	return nil
+}
+
+// choose finds architecture and class for a config.json: by name if one is asked for, else by the config.
+func choose(name string, raw map[string]any) (*Architecture, *Class, error) {
+	registry.RLock()
+	defer registry.RUnlock()
+	if len(registry.architectures) == 0 {
+		return nil, nil, &Error{Class: ErrUnsupported, Detail: "no architecture is registered",
+			Remedy: `import _ "github.com/torchgo/torchgo/pretrained/models"`}
+	}
+	modelType, _ := raw["model_type"].(string)
+	if name != "" {
+		if auto := autoClasses[name]; auto != nil {
+			return chooseAuto(auto, modelType, raw)
+		}
+		if a := registry.classes[name]; a != nil {
+			return a, a.class(name), nil
+		}
+		return nil, nil, &Error{Detail: "class", Class: ErrUnsupported, Actual: fmt.Sprintf("%q", shorten(name)),
+			Expected: "an Auto class or one of " + strings.Join(slices.Sorted(maps.Keys(registry.classes)), ", ")}
+	}
+	var listed []string
+	if list, ok := raw["architectures"].([]any); ok {
+		for _, item := range list {
+			s, _ := item.(string)
+			listed = append(listed, s)
+			if a := registry.classes[s]; a != nil {
+				return a, a.class(s), nil
+			}
+		}
+	}
+	if a := registry.architectures[modelType]; a != nil && len(listed) > 0 {
+		return nil, nil, &Error{Detail: "architectures", Class: ErrUnsupported, Actual: fmt.Sprintf("%q", shorten(listed[0])),
+			Remedy: "ask for another class of model type " + modelType}
+	}
+	return chooseAuto(AutoModel, modelType, raw)
+}
+
+func chooseAuto(auto *AutoClass, modelType string, raw map[string]any) (*Architecture, *Class, error) {
+	a := registry.architectures[modelType]
+	if a == nil {
+		if entry := autoMapEntry(raw, auto.Name); entry != "" {
+			return nil, nil, &Error{Class: ErrUnsupported, Detail: fmt.Sprintf("auto_map: model type %q is Python code of the checkpoint (%s), which torchgo never runs", shorten(modelType), entry)}
+		}
+		if modelType == "" {
+			return nil, nil, &Error{Detail: "model_type", Class: ErrBadConfig, Expected: "a string", Actual: describe(raw["model_type"])}
+		}
+		class := ErrUnsupported
+		if strings.Trim(modelType, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") != "" {
+			class = ErrBadConfig
+		}
+		return nil, nil, &Error{Detail: "model_type", Class: class, Actual: fmt.Sprintf("%q", shorten(modelType)),
+			Expected: "one of " + strings.Join(slices.Sorted(maps.Keys(registry.architectures)), ", ")}
+	}
+	name, ok := auto.classes[modelType]
+	if !ok {
+		return nil, nil, &Error{Detail: auto.Name + ": model_type", Class: ErrUnsupported, Actual: modelType,
+			Expected: "one of " + strings.Join(slices.Sorted(maps.Keys(auto.classes)), ", ")}
+	}
+	return a, a.class(name), nil
+}
+
+// autoMapEntry is the entry of a config's auto_map for an Auto class, or its first.
+func autoMapEntry(raw map[string]any, auto string) string {
+	m, _ := raw["auto_map"].(map[string]any)
+	for _, key := range append([]string{auto}, slices.Sorted(maps.Keys(m))...) {
+		if v, ok := m[key]; ok {
+			return shorten(fmt.Sprintf("%s: %v", key, v))
+		}
+	}
+	return ""
+}
