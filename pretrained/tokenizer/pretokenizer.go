@@ -1,0 +1,88 @@
+package tokenizer
+
+import (
+	"fmt"
+	"unicode/utf8"
+
+	"github.com/torchgo/torchgo/internal/strictjson"
+)
+
+// piece is a part of the input: an added token, or text for the model.
+type piece struct {
+	text
+	added int // id of the added token; -1 for text
+}
+
+// preTokenizer splits a piece of text into words and appends them to dst; empty ones are left out. It may
+// rewrite the text of what it appends.
+type preTokenizer interface {
+	split(dst []piece, t text) []piece
+}
+
+// parsePreTokenizer reads the "pre_tokenizer" section, nil for null.
+func parsePreTokenizer(v strictjson.Value) (preTokenizer, error) {
+	if v.IsNull() {
+		return nil, nil
+	}
+	o, kind, err := component(v, "pre_tokenizer")
+	if err != nil {
+		return nil, err
+	}
+	switch kind {
+	case "BertPreTokenizer":
+		return bertPreTokenizer{loadUnicode()}, nil
+	case "Sequence":
+		var seq preTokenizerSequence
+		err := o.each("pretokenizers", func(v strictjson.Value) error {
+			p, err := parsePreTokenizer(v)
+			if p != nil {
+				seq = append(seq, p)
+			}
+			return err
+		})
+		return seq, err
+	}
+	return nil, fmt.Errorf("pre_tokenizer: %w: %q", ErrUnsupported, kind)
+}
+
+type preTokenizerSequence []preTokenizer
+
+func (s preTokenizerSequence) split(dst []piece, t text) []piece {
+	from := []piece{{t, -1}}
+	for _, p := range s {
+		var to []piece
+		for _, f := range from {
+			to = p.split(to, f.text)
+		}
+		from = to
+	}
+	return append(dst, from...)
+}
+
+// bertPreTokenizer splits at white space, which it removes, and sets each punctuation mark apart.
+type bertPreTokenizer struct{ u *unicodeTable }
+
+func (p bertPreTokenizer) split(dst []piece, t text) []piece {
+	start := 0
+	for i := 0; i < len(t.bytes); {
+		r, n := rune(t.bytes[i]), 1
+		if r >= utf8.RuneSelf {
+			r, n = utf8.DecodeRune(t.bytes[i:])
+		}
+		f := p.u.of(r)
+		if f&(flagPreSplit|flagPunct) != 0 {
+			if start < i {
+				dst = append(dst, piece{t.slice(start, i), -1})
+			}
+			if f&flagPreSplit == 0 {
+				dst = append(dst, piece{t.slice(i, i+n), -1})
+			}
+			start = i + n
+		}
+		i += n
+	}
+	if start < len(t.bytes) {
+		dst = append(dst, piece{t.slice(start, len(t.bytes)), -1})
+	}
+	return dst
+}
