@@ -1,0 +1,95 @@
+package safetensors
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"path/filepath"
+	"runtime"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Listing is what a checkpoint contains, in the JSON of `torchgo inspect`.
+type Listing struct {
+	Tensors  []ListedTensor `json:"tensors"`
+	Metadata any            `json:"metadata"` // a file's __metadata__, an index's metadata; null if there is none
+}
+
+// ListedTensor is one tensor in a Listing.
+type ListedTensor struct {
+	Name   string `json:"name"`
+	DType  string `json:"dtype"`
+	Shape  []int  `json:"shape"`
+	Bytes  int    `json:"bytes"`
+	File   string `json:"file"`             // relative to the folder of the checkpoint
+	SHA256 string `json:"sha256,omitempty"` // of the bytes, in hexadecimal, if it was asked for
+}
+
+// List opens a file, index or folder as OpenCheckpoint does and says what it contains; with digest, also
+// the SHA-256 of each tensor. BOOL values are checked in any case.
+func List(ctx context.Context, path string, digest bool) (*Listing, error) {
+	c, err := OpenCheckpoint(path)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	return c.List(ctx, digest)
+}
+
+// List says what the checkpoint contains.
+func (c *Checkpoint) List(ctx context.Context, digest bool) (*Listing, error) {
+	l := &Listing{Tensors: make([]ListedTensor, 0, c.Len())}
+	if c.index == nil {
+		if m := c.files[0].Metadata(); m != nil {
+			l.Metadata = m
+		}
+	} else if c.index.Metadata != nil {
+		l.Metadata = c.index.Metadata
+	}
+	var todo []func() error
+	for i, f := range c.files {
+		for _, t := range f.header.tensors {
+			n := len(l.Tensors)
+			l.Tensors = append(l.Tensors, ListedTensor{Name: t.Name, DType: t.DType.String(), Shape: slices.Clone(t.Shape), Bytes: t.Bytes, File: filepath.FromSlash(c.names[i])})
+			if digest || t.DType == BOOL {
+				todo = append(todo, func() error {
+					sum, err := f.digest(ctx, t)
+					if digest {
+						l.Tensors[n].SHA256 = sum
+					}
+					return err
+				})
+			}
+		}
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for _, f := range todo {
+		if ctx.Err() != nil {
+			break
+		}
+		g.Go(f)
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return l, ctx.Err()
+}
+
+func (f *File) digest(ctx context.Context, t TensorInfo) (string, error) {
+	sum := sha256.New()
+	buf := make([]byte, min(t.Bytes, 1<<20))
+	for off := 0; off < t.Bytes; off += len(buf) {
+		if err := ctx.Err(); err != nil {
+			return "", err
+		}
+		part := buf[:min(len(buf), t.Bytes-off)]
+		if err := f.ReadPart(t.Name, part, off); err != nil {
+			return "", err
+		}
+		sum.Write(part)
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
+}
