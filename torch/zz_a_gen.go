@@ -4,15 +4,17 @@ package torch
 
 var tensorOpAbs = op{name: "aten::abs", overload: "", schema: "aten::abs(Tensor self) -> Tensor"}
 
-// Abs is PyTorch's Tensor.abs.
+// Abs takes the absolute value. It is PyTorch's Tensor.abs.
+//
+//	y = |t|
 //
 //	aten::abs(Tensor self) -> Tensor
 func (t *Tensor) Abs() *Tensor {
-	var k call
-	k.start(&tensorOpAbs)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAbs)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAbsOut = op{name: "aten::abs", overload: "out", schema: "aten::abs.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -21,12 +23,12 @@ var torchOpAbsOut = op{name: "aten::abs", overload: "out", schema: "aten::abs.ou
 //
 //	aten::abs.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func AbsOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpAbsOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAbsOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAbs_ = op{name: "aten::abs_", overload: "", schema: "aten::abs_(Tensor(a!) self) -> Tensor(a!)"}
@@ -35,11 +37,11 @@ var tensorOpAbs_ = op{name: "aten::abs_", overload: "", schema: "aten::abs_(Tens
 //
 //	aten::abs_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Abs_() *Tensor {
-	var k call
-	k.start(&tensorOpAbs_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAbs_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAbsolute = op{name: "aten::absolute", overload: "", schema: "aten::absolute(Tensor self) -> Tensor"}
@@ -48,11 +50,11 @@ var tensorOpAbsolute = op{name: "aten::absolute", overload: "", schema: "aten::a
 //
 //	aten::absolute(Tensor self) -> Tensor
 func (t *Tensor) Absolute() *Tensor {
-	var k call
-	k.start(&tensorOpAbsolute)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAbsolute)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAbsoluteOut = op{name: "aten::absolute", overload: "out", schema: "aten::absolute.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -61,12 +63,12 @@ var torchOpAbsoluteOut = op{name: "aten::absolute", overload: "out", schema: "at
 //
 //	aten::absolute.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func AbsoluteOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpAbsoluteOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAbsoluteOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAbsolute_ = op{name: "aten::absolute_", overload: "", schema: "aten::absolute_(Tensor(a!) self) -> Tensor(a!)"}
@@ -75,11 +77,11 @@ var tensorOpAbsolute_ = op{name: "aten::absolute_", overload: "", schema: "aten:
 //
 //	aten::absolute_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Absolute_() *Tensor {
-	var k call
-	k.start(&tensorOpAbsolute_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAbsolute_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAcos = op{name: "aten::acos", overload: "", schema: "aten::acos(Tensor self) -> Tensor"}
@@ -88,11 +90,11 @@ var tensorOpAcos = op{name: "aten::acos", overload: "", schema: "aten::acos(Tens
 //
 //	aten::acos(Tensor self) -> Tensor
 func (t *Tensor) Acos() *Tensor {
-	var k call
-	k.start(&tensorOpAcos)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAcos)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAcosOut = op{name: "aten::acos", overload: "out", schema: "aten::acos.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -101,12 +103,12 @@ var torchOpAcosOut = op{name: "aten::acos", overload: "out", schema: "aten::acos
 //
 //	aten::acos.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func AcosOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpAcosOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAcosOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAcos_ = op{name: "aten::acos_", overload: "", schema: "aten::acos_(Tensor(a!) self) -> Tensor(a!)"}
@@ -115,11 +117,11 @@ var tensorOpAcos_ = op{name: "aten::acos_", overload: "", schema: "aten::acos_(T
 //
 //	aten::acos_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Acos_() *Tensor {
-	var k call
-	k.start(&tensorOpAcos_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAcos_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAcosh = op{name: "aten::acosh", overload: "", schema: "aten::acosh(Tensor self) -> Tensor"}
@@ -128,11 +130,11 @@ var tensorOpAcosh = op{name: "aten::acosh", overload: "", schema: "aten::acosh(T
 //
 //	aten::acosh(Tensor self) -> Tensor
 func (t *Tensor) Acosh() *Tensor {
-	var k call
-	k.start(&tensorOpAcosh)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAcosh)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAcoshOut = op{name: "aten::acosh", overload: "out", schema: "aten::acosh.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -141,12 +143,12 @@ var torchOpAcoshOut = op{name: "aten::acosh", overload: "out", schema: "aten::ac
 //
 //	aten::acosh.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func AcoshOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpAcoshOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAcoshOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAcosh_ = op{name: "aten::acosh_", overload: "", schema: "aten::acosh_(Tensor(a!) self) -> Tensor(a!)"}
@@ -155,11 +157,11 @@ var tensorOpAcosh_ = op{name: "aten::acosh_", overload: "", schema: "aten::acosh
 //
 //	aten::acosh_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Acosh_() *Tensor {
-	var k call
-	k.start(&tensorOpAcosh_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAcosh_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAdaptiveAvgPool1d = op{name: "aten::adaptive_avg_pool1d", overload: "", schema: "aten::adaptive_avg_pool1d(Tensor self, int[1] output_size) -> Tensor"}
@@ -168,12 +170,12 @@ var torchOpAdaptiveAvgPool1d = op{name: "aten::adaptive_avg_pool1d", overload: "
 //
 //	aten::adaptive_avg_pool1d(Tensor self, int[1] output_size) -> Tensor
 func AdaptiveAvgPool1d(input *Tensor, outputSize ...int) *Tensor {
-	var k call
-	k.start(&torchOpAdaptiveAvgPool1d)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAdaptiveAvgPool1d)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAdaptiveAvgPool1dOut = op{name: "aten::adaptive_avg_pool1d", overload: "out", schema: "aten::adaptive_avg_pool1d.out(Tensor self, int[1] output_size, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -182,42 +184,44 @@ var torchOpAdaptiveAvgPool1dOut = op{name: "aten::adaptive_avg_pool1d", overload
 //
 //	aten::adaptive_avg_pool1d.out(Tensor self, int[1] output_size, *, Tensor(a!) out) -> Tensor(a!)
 func AdaptiveAvgPool1dOut(out, input *Tensor, outputSize ...int) *Tensor {
-	var k call
-	k.start(&torchOpAdaptiveAvgPool1dOut)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAdaptiveAvgPool1dOut)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAdaptiveAvgPool2d = op{name: "aten::adaptive_avg_pool2d", overload: "", schema: "aten::adaptive_avg_pool2d(Tensor self, SymInt[2] output_size) -> Tensor"}
 
-// AdaptiveAvgPool2d is PyTorch's torch.nn.functional.adaptive_avg_pool2d.
+// AdaptiveAvgPool2d is the mean of windows that give the output size. It is PyTorch's torch.nn.functional.adaptive_avg_pool2d.
+//
+//	input (B, C, H, W), outputSize H', W' -> (B, C, H', W')
 //
 //	aten::adaptive_avg_pool2d(Tensor self, SymInt[2] output_size) -> Tensor
 func AdaptiveAvgPool2d(input *Tensor, outputSize ...int) *Tensor {
-	var k call
-	k.start(&torchOpAdaptiveAvgPool2d)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAdaptiveAvgPool2d)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAdaptiveAvgPool2dOut = op{name: "aten::adaptive_avg_pool2d", overload: "out", schema: "aten::adaptive_avg_pool2d.out(Tensor self, SymInt[2] output_size, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// AdaptiveAvgPool2dOut is PyTorch's torch._C._nn.adaptive_avg_pool2d with its result written to out.
+// AdaptiveAvgPool2dOut is PyTorch's torch.nn.functional.adaptive_avg_pool2d with its result written to out.
 //
 //	aten::adaptive_avg_pool2d.out(Tensor self, SymInt[2] output_size, *, Tensor(a!) out) -> Tensor(a!)
 func AdaptiveAvgPool2dOut(out, input *Tensor, outputSize ...int) *Tensor {
-	var k call
-	k.start(&torchOpAdaptiveAvgPool2dOut)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAdaptiveAvgPool2dOut)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAdaptiveAvgPool3d = op{name: "aten::adaptive_avg_pool3d", overload: "", schema: "aten::adaptive_avg_pool3d(Tensor self, SymInt[3] output_size) -> Tensor"}
@@ -226,42 +230,42 @@ var torchOpAdaptiveAvgPool3d = op{name: "aten::adaptive_avg_pool3d", overload: "
 //
 //	aten::adaptive_avg_pool3d(Tensor self, SymInt[3] output_size) -> Tensor
 func AdaptiveAvgPool3d(input *Tensor, outputSize ...int) *Tensor {
-	var k call
-	k.start(&torchOpAdaptiveAvgPool3d)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAdaptiveAvgPool3d)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAdaptiveAvgPool3dOut = op{name: "aten::adaptive_avg_pool3d", overload: "out", schema: "aten::adaptive_avg_pool3d.out(Tensor self, SymInt[3] output_size, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// AdaptiveAvgPool3dOut is PyTorch's torch._C._nn.adaptive_avg_pool3d with its result written to out.
+// AdaptiveAvgPool3dOut is PyTorch's torch.nn.functional.adaptive_avg_pool3d with its result written to out.
 //
 //	aten::adaptive_avg_pool3d.out(Tensor self, SymInt[3] output_size, *, Tensor(a!) out) -> Tensor(a!)
 func AdaptiveAvgPool3dOut(out, input *Tensor, outputSize ...int) *Tensor {
-	var k call
-	k.start(&torchOpAdaptiveAvgPool3dOut)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAdaptiveAvgPool3dOut)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAdaptiveAvgPool3dBackwardOut = op{name: "aten::adaptive_avg_pool3d_backward", overload: "grad_input", schema: "aten::adaptive_avg_pool3d_backward.grad_input(Tensor grad_output, Tensor self, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// AdaptiveAvgPool3dBackwardOut is PyTorch's torch._C._nn.adaptive_avg_pool3d_backward with its result written to gradInput.
+// AdaptiveAvgPool3dBackwardOut is PyTorch's torch.ops.aten.adaptive_avg_pool3d_backward with its result written to gradInput.
 //
 //	aten::adaptive_avg_pool3d_backward.grad_input(Tensor grad_output, Tensor self, *, Tensor(a!) grad_input) -> Tensor(a!)
 func AdaptiveAvgPool3dBackwardOut(gradInput, gradOutput, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpAdaptiveAvgPool3dBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAdaptiveAvgPool3dBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAdaptiveMaxPool1d = op{name: "aten::adaptive_max_pool1d", overload: "", schema: "aten::adaptive_max_pool1d(Tensor self, int[1] output_size) -> (Tensor, Tensor)"}
@@ -270,12 +274,12 @@ var torchOpAdaptiveMaxPool1d = op{name: "aten::adaptive_max_pool1d", overload: "
 //
 //	aten::adaptive_max_pool1d(Tensor self, int[1] output_size) -> (Tensor, Tensor)
 func AdaptiveMaxPool1d(input *Tensor, outputSize ...int) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpAdaptiveMaxPool1d)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpAdaptiveMaxPool1d)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpAdaptiveMaxPool2d = op{name: "aten::adaptive_max_pool2d", overload: "", schema: "aten::adaptive_max_pool2d(Tensor self, int[2] output_size) -> (Tensor, Tensor)"}
@@ -284,59 +288,59 @@ var torchOpAdaptiveMaxPool2d = op{name: "aten::adaptive_max_pool2d", overload: "
 //
 //	aten::adaptive_max_pool2d(Tensor self, int[2] output_size) -> (Tensor, Tensor)
 func AdaptiveMaxPool2d(input *Tensor, outputSize ...int) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpAdaptiveMaxPool2d)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpAdaptiveMaxPool2d)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpAdaptiveMaxPool2dOut = op{name: "aten::adaptive_max_pool2d", overload: "out", schema: "aten::adaptive_max_pool2d.out(Tensor self, int[2] output_size, *, Tensor(a!) out, Tensor(b!) indices) -> (Tensor(a!), Tensor(b!))"}
 
-// AdaptiveMaxPool2dOut is PyTorch's torch._C._nn.adaptive_max_pool2d with its result written to out and indices.
+// AdaptiveMaxPool2dOut is PyTorch's torch.nn.functional.adaptive_max_pool2d with its result written to out and indices.
 //
 //	aten::adaptive_max_pool2d.out(Tensor self, int[2] output_size, *, Tensor(a!) out, Tensor(b!) indices) -> (Tensor(a!), Tensor(b!))
 func AdaptiveMaxPool2dOut(out, indices, input *Tensor, outputSize ...int) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpAdaptiveMaxPool2dOut)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.tensor(out)
-	k.tensor(indices)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpAdaptiveMaxPool2dOut)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.tensor(out)
+	cc.tensor(indices)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpAdaptiveMaxPool2dBackward = op{name: "aten::adaptive_max_pool2d_backward", overload: "", schema: "aten::adaptive_max_pool2d_backward(Tensor grad_output, Tensor self, Tensor indices) -> Tensor"}
 
-// AdaptiveMaxPool2dBackward is PyTorch's torch.nn.functional.adaptive_max_pool2d_backward.
+// AdaptiveMaxPool2dBackward is PyTorch's torch.ops.aten.adaptive_max_pool2d_backward.
 //
 //	aten::adaptive_max_pool2d_backward(Tensor grad_output, Tensor self, Tensor indices) -> Tensor
 func AdaptiveMaxPool2dBackward(gradOutput, input, indices *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpAdaptiveMaxPool2dBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(indices)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAdaptiveMaxPool2dBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(indices)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAdaptiveMaxPool2dBackwardOut = op{name: "aten::adaptive_max_pool2d_backward", overload: "grad_input", schema: "aten::adaptive_max_pool2d_backward.grad_input(Tensor grad_output, Tensor self, Tensor indices, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// AdaptiveMaxPool2dBackwardOut is PyTorch's torch._C._nn.adaptive_max_pool2d_backward with its result written to gradInput.
+// AdaptiveMaxPool2dBackwardOut is PyTorch's torch.ops.aten.adaptive_max_pool2d_backward with its result written to gradInput.
 //
 //	aten::adaptive_max_pool2d_backward.grad_input(Tensor grad_output, Tensor self, Tensor indices, *, Tensor(a!) grad_input) -> Tensor(a!)
 func AdaptiveMaxPool2dBackwardOut(gradInput, gradOutput, input, indices *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpAdaptiveMaxPool2dBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(indices)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAdaptiveMaxPool2dBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(indices)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAdaptiveMaxPool3d = op{name: "aten::adaptive_max_pool3d", overload: "", schema: "aten::adaptive_max_pool3d(Tensor self, int[3] output_size) -> (Tensor, Tensor)"}
@@ -345,59 +349,59 @@ var torchOpAdaptiveMaxPool3d = op{name: "aten::adaptive_max_pool3d", overload: "
 //
 //	aten::adaptive_max_pool3d(Tensor self, int[3] output_size) -> (Tensor, Tensor)
 func AdaptiveMaxPool3d(input *Tensor, outputSize ...int) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpAdaptiveMaxPool3d)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpAdaptiveMaxPool3d)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpAdaptiveMaxPool3dOut = op{name: "aten::adaptive_max_pool3d", overload: "out", schema: "aten::adaptive_max_pool3d.out(Tensor self, int[3] output_size, *, Tensor(a!) out, Tensor(b!) indices) -> (Tensor(a!), Tensor(b!))"}
 
-// AdaptiveMaxPool3dOut is PyTorch's torch._C._nn.adaptive_max_pool3d with its result written to out and indices.
+// AdaptiveMaxPool3dOut is PyTorch's torch.nn.functional.adaptive_max_pool3d with its result written to out and indices.
 //
 //	aten::adaptive_max_pool3d.out(Tensor self, int[3] output_size, *, Tensor(a!) out, Tensor(b!) indices) -> (Tensor(a!), Tensor(b!))
 func AdaptiveMaxPool3dOut(out, indices, input *Tensor, outputSize ...int) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpAdaptiveMaxPool3dOut)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.tensor(out)
-	k.tensor(indices)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpAdaptiveMaxPool3dOut)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.tensor(out)
+	cc.tensor(indices)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpAdaptiveMaxPool3dBackward = op{name: "aten::adaptive_max_pool3d_backward", overload: "", schema: "aten::adaptive_max_pool3d_backward(Tensor grad_output, Tensor self, Tensor indices) -> Tensor"}
 
-// AdaptiveMaxPool3dBackward is PyTorch's torch.nn.functional.adaptive_max_pool3d_backward.
+// AdaptiveMaxPool3dBackward is PyTorch's torch.ops.aten.adaptive_max_pool3d_backward.
 //
 //	aten::adaptive_max_pool3d_backward(Tensor grad_output, Tensor self, Tensor indices) -> Tensor
 func AdaptiveMaxPool3dBackward(gradOutput, input, indices *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpAdaptiveMaxPool3dBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(indices)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAdaptiveMaxPool3dBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(indices)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAdaptiveMaxPool3dBackwardOut = op{name: "aten::adaptive_max_pool3d_backward", overload: "grad_input", schema: "aten::adaptive_max_pool3d_backward.grad_input(Tensor grad_output, Tensor self, Tensor indices, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// AdaptiveMaxPool3dBackwardOut is PyTorch's torch._C._nn.adaptive_max_pool3d_backward with its result written to gradInput.
+// AdaptiveMaxPool3dBackwardOut is PyTorch's torch.ops.aten.adaptive_max_pool3d_backward with its result written to gradInput.
 //
 //	aten::adaptive_max_pool3d_backward.grad_input(Tensor grad_output, Tensor self, Tensor indices, *, Tensor(a!) grad_input) -> Tensor(a!)
 func AdaptiveMaxPool3dBackwardOut(gradInput, gradOutput, input, indices *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpAdaptiveMaxPool3dBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(indices)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAdaptiveMaxPool3dBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(indices)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAddScalar = op{name: "aten::add", overload: "Scalar", schema: "aten::add.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor"}
@@ -407,18 +411,20 @@ type AddScalarOptions struct {
 	Alpha Scalar // default 1
 }
 
-// AddScalar is PyTorch's Tensor.add.
+// AddScalar adds a number to each element. It is PyTorch's Tensor.add.
+//
+//	y = t + alpha · other
 //
 //	aten::add.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor
 func (t *Tensor) AddScalar(other Scalar, opts ...AddScalarOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpAddScalar)
-	k.tensor(t)
-	k.scalar(other)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAddScalar)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAddScalarOut = op{name: "aten::add", overload: "Scalar_out", schema: "aten::add.Scalar_out(Tensor self, Scalar other, Scalar alpha=1, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -428,14 +434,14 @@ var torchOpAddScalarOut = op{name: "aten::add", overload: "Scalar_out", schema: 
 //	aten::add.Scalar_out(Tensor self, Scalar other, Scalar alpha=1, *, Tensor(a!) out) -> Tensor(a!)
 func AddScalarOut(out, input *Tensor, other Scalar, opts ...AddScalarOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpAddScalarOut)
-	k.tensor(input)
-	k.scalar(other)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAddScalarOut)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAdd = op{name: "aten::add", overload: "Tensor", schema: "aten::add.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"}
@@ -445,18 +451,20 @@ type AddOptions struct {
 	Alpha Scalar // default 1
 }
 
-// Add is PyTorch's Tensor.add.
+// Add adds element by element, with broadcasting. It is PyTorch's Tensor.add.
+//
+//	y = t + alpha · other
 //
 //	aten::add.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor
 func (t *Tensor) Add(other *Tensor, opts ...AddOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpAdd)
-	k.tensor(t)
-	k.tensor(other)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAdd)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAddOut = op{name: "aten::add", overload: "out", schema: "aten::add.out(Tensor self, Tensor other, *, Scalar alpha=1, Tensor(a!) out) -> Tensor(a!)"}
@@ -466,14 +474,14 @@ var torchOpAddOut = op{name: "aten::add", overload: "out", schema: "aten::add.ou
 //	aten::add.out(Tensor self, Tensor other, *, Scalar alpha=1, Tensor(a!) out) -> Tensor(a!)
 func AddOut(out, input, other *Tensor, opts ...AddOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpAddOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAddOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAddScalar_ = op{name: "aten::add_", overload: "Scalar", schema: "aten::add_.Scalar(Tensor(a!) self, Scalar other, Scalar alpha=1) -> Tensor(a!)"}
@@ -483,13 +491,13 @@ var tensorOpAddScalar_ = op{name: "aten::add_", overload: "Scalar", schema: "ate
 //	aten::add_.Scalar(Tensor(a!) self, Scalar other, Scalar alpha=1) -> Tensor(a!)
 func (t *Tensor) AddScalar_(other Scalar, opts ...AddScalarOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpAddScalar_)
-	k.tensor(t)
-	k.scalar(other)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAddScalar_)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAdd_ = op{name: "aten::add_", overload: "Tensor", schema: "aten::add_.Tensor(Tensor(a!) self, Tensor other, *, Scalar alpha=1) -> Tensor(a!)"}
@@ -499,13 +507,13 @@ var tensorOpAdd_ = op{name: "aten::add_", overload: "Tensor", schema: "aten::add
 //	aten::add_.Tensor(Tensor(a!) self, Tensor other, *, Scalar alpha=1) -> Tensor(a!)
 func (t *Tensor) Add_(other *Tensor, opts ...AddOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpAdd_)
-	k.tensor(t)
-	k.tensor(other)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAdd_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAddbmm = op{name: "aten::addbmm", overload: "", schema: "aten::addbmm(Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1) -> Tensor"}
@@ -521,15 +529,15 @@ type AddbmmOptions struct {
 //	aten::addbmm(Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1) -> Tensor
 func (t *Tensor) Addbmm(batch1, batch2 *Tensor, opts ...AddbmmOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpAddbmm)
-	k.tensor(t)
-	k.tensor(batch1)
-	k.tensor(batch2)
-	k.scalar(orScalar(o.Beta, 1))
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAddbmm)
+	cc.tensor(t)
+	cc.tensor(batch1)
+	cc.tensor(batch2)
+	cc.scalar(orScalar(o.Beta, 1))
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAddbmmOut = op{name: "aten::addbmm", overload: "out", schema: "aten::addbmm.out(Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1, Tensor(a!) out) -> Tensor(a!)"}
@@ -539,16 +547,16 @@ var torchOpAddbmmOut = op{name: "aten::addbmm", overload: "out", schema: "aten::
 //	aten::addbmm.out(Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1, Tensor(a!) out) -> Tensor(a!)
 func AddbmmOut(out, input, batch1, batch2 *Tensor, opts ...AddbmmOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpAddbmmOut)
-	k.tensor(input)
-	k.tensor(batch1)
-	k.tensor(batch2)
-	k.scalar(orScalar(o.Beta, 1))
-	k.scalar(orScalar(o.Alpha, 1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAddbmmOut)
+	cc.tensor(input)
+	cc.tensor(batch1)
+	cc.tensor(batch2)
+	cc.scalar(orScalar(o.Beta, 1))
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAddbmm_ = op{name: "aten::addbmm_", overload: "", schema: "aten::addbmm_(Tensor(a!) self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1) -> Tensor(a!)"}
@@ -558,15 +566,15 @@ var tensorOpAddbmm_ = op{name: "aten::addbmm_", overload: "", schema: "aten::add
 //	aten::addbmm_(Tensor(a!) self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1) -> Tensor(a!)
 func (t *Tensor) Addbmm_(batch1, batch2 *Tensor, opts ...AddbmmOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpAddbmm_)
-	k.tensor(t)
-	k.tensor(batch1)
-	k.tensor(batch2)
-	k.scalar(orScalar(o.Beta, 1))
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAddbmm_)
+	cc.tensor(t)
+	cc.tensor(batch1)
+	cc.tensor(batch2)
+	cc.scalar(orScalar(o.Beta, 1))
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAddcdiv = op{name: "aten::addcdiv", overload: "", schema: "aten::addcdiv(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor"}
@@ -576,19 +584,21 @@ type AddcdivOptions struct {
 	Value Scalar // default 1
 }
 
-// Addcdiv is PyTorch's Tensor.addcdiv.
+// Addcdiv adds a quotient. It is PyTorch's Tensor.addcdiv.
+//
+//	y = t + value · tensor1 / tensor2
 //
 //	aten::addcdiv(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor
 func (t *Tensor) Addcdiv(tensor1, tensor2 *Tensor, opts ...AddcdivOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpAddcdiv)
-	k.tensor(t)
-	k.tensor(tensor1)
-	k.tensor(tensor2)
-	k.scalar(orScalar(o.Value, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAddcdiv)
+	cc.tensor(t)
+	cc.tensor(tensor1)
+	cc.tensor(tensor2)
+	cc.scalar(orScalar(o.Value, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAddcdivOut = op{name: "aten::addcdiv", overload: "out", schema: "aten::addcdiv.out(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1, Tensor(a!) out) -> Tensor(a!)"}
@@ -598,15 +608,15 @@ var torchOpAddcdivOut = op{name: "aten::addcdiv", overload: "out", schema: "aten
 //	aten::addcdiv.out(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1, Tensor(a!) out) -> Tensor(a!)
 func AddcdivOut(out, input, tensor1, tensor2 *Tensor, opts ...AddcdivOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpAddcdivOut)
-	k.tensor(input)
-	k.tensor(tensor1)
-	k.tensor(tensor2)
-	k.scalar(orScalar(o.Value, 1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAddcdivOut)
+	cc.tensor(input)
+	cc.tensor(tensor1)
+	cc.tensor(tensor2)
+	cc.scalar(orScalar(o.Value, 1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAddcdiv_ = op{name: "aten::addcdiv_", overload: "", schema: "aten::addcdiv_(Tensor(a!) self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor(a!)"}
@@ -616,14 +626,14 @@ var tensorOpAddcdiv_ = op{name: "aten::addcdiv_", overload: "", schema: "aten::a
 //	aten::addcdiv_(Tensor(a!) self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor(a!)
 func (t *Tensor) Addcdiv_(tensor1, tensor2 *Tensor, opts ...AddcdivOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpAddcdiv_)
-	k.tensor(t)
-	k.tensor(tensor1)
-	k.tensor(tensor2)
-	k.scalar(orScalar(o.Value, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAddcdiv_)
+	cc.tensor(t)
+	cc.tensor(tensor1)
+	cc.tensor(tensor2)
+	cc.scalar(orScalar(o.Value, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAddcmul = op{name: "aten::addcmul", overload: "", schema: "aten::addcmul(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor"}
@@ -633,19 +643,21 @@ type AddcmulOptions struct {
 	Value Scalar // default 1
 }
 
-// Addcmul is PyTorch's Tensor.addcmul.
+// Addcmul adds a product. It is PyTorch's Tensor.addcmul.
+//
+//	y = t + value · tensor1 · tensor2
 //
 //	aten::addcmul(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor
 func (t *Tensor) Addcmul(tensor1, tensor2 *Tensor, opts ...AddcmulOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpAddcmul)
-	k.tensor(t)
-	k.tensor(tensor1)
-	k.tensor(tensor2)
-	k.scalar(orScalar(o.Value, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAddcmul)
+	cc.tensor(t)
+	cc.tensor(tensor1)
+	cc.tensor(tensor2)
+	cc.scalar(orScalar(o.Value, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAddcmulOut = op{name: "aten::addcmul", overload: "out", schema: "aten::addcmul.out(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1, Tensor(a!) out) -> Tensor(a!)"}
@@ -655,15 +667,15 @@ var torchOpAddcmulOut = op{name: "aten::addcmul", overload: "out", schema: "aten
 //	aten::addcmul.out(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1, Tensor(a!) out) -> Tensor(a!)
 func AddcmulOut(out, input, tensor1, tensor2 *Tensor, opts ...AddcmulOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpAddcmulOut)
-	k.tensor(input)
-	k.tensor(tensor1)
-	k.tensor(tensor2)
-	k.scalar(orScalar(o.Value, 1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAddcmulOut)
+	cc.tensor(input)
+	cc.tensor(tensor1)
+	cc.tensor(tensor2)
+	cc.scalar(orScalar(o.Value, 1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAddcmul_ = op{name: "aten::addcmul_", overload: "", schema: "aten::addcmul_(Tensor(a!) self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor(a!)"}
@@ -673,14 +685,14 @@ var tensorOpAddcmul_ = op{name: "aten::addcmul_", overload: "", schema: "aten::a
 //	aten::addcmul_(Tensor(a!) self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor(a!)
 func (t *Tensor) Addcmul_(tensor1, tensor2 *Tensor, opts ...AddcmulOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpAddcmul_)
-	k.tensor(t)
-	k.tensor(tensor1)
-	k.tensor(tensor2)
-	k.scalar(orScalar(o.Value, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAddcmul_)
+	cc.tensor(t)
+	cc.tensor(tensor1)
+	cc.tensor(tensor2)
+	cc.scalar(orScalar(o.Value, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAddmm = op{name: "aten::addmm", overload: "", schema: "aten::addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor"}
@@ -691,20 +703,23 @@ type AddmmOptions struct {
 	Alpha Scalar // default 1
 }
 
-// Addmm is PyTorch's Tensor.addmm.
+// Addmm adds a matrix product. It is PyTorch's Tensor.addmm.
+//
+//	y = Beta · t + Alpha · mat1 @ mat2
+//	t broadcasts to (N, M), mat1 (N, K), mat2 (K, M) -> (N, M)
 //
 //	aten::addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor
 func (t *Tensor) Addmm(mat1, mat2 *Tensor, opts ...AddmmOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpAddmm)
-	k.tensor(t)
-	k.tensor(mat1)
-	k.tensor(mat2)
-	k.scalar(orScalar(o.Beta, 1))
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAddmm)
+	cc.tensor(t)
+	cc.tensor(mat1)
+	cc.tensor(mat2)
+	cc.scalar(orScalar(o.Beta, 1))
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAddmmDType = op{name: "aten::addmm", overload: "dtype", schema: "aten::addmm.dtype(Tensor self, Tensor mat1, Tensor mat2, ScalarType out_dtype, *, Scalar beta=1, Scalar alpha=1) -> Tensor"}
@@ -720,16 +735,16 @@ type AddmmDTypeOptions struct {
 //	aten::addmm.dtype(Tensor self, Tensor mat1, Tensor mat2, ScalarType out_dtype, *, Scalar beta=1, Scalar alpha=1) -> Tensor
 func AddmmDType(input, mat1, mat2 *Tensor, outDType DType, opts ...AddmmDTypeOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpAddmmDType)
-	k.tensor(input)
-	k.tensor(mat1)
-	k.tensor(mat2)
-	k.dtype(outDType)
-	k.scalar(orScalar(o.Beta, 1))
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAddmmDType)
+	cc.tensor(input)
+	cc.tensor(mat1)
+	cc.tensor(mat2)
+	cc.dtype(outDType)
+	cc.scalar(orScalar(o.Beta, 1))
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAddmmDTypeOut = op{name: "aten::addmm", overload: "dtype_out", schema: "aten::addmm.dtype_out(Tensor self, Tensor mat1, Tensor mat2, ScalarType out_dtype, *, Scalar beta=1, Scalar alpha=1, Tensor(a!) out) -> Tensor(a!)"}
@@ -739,17 +754,17 @@ var torchOpAddmmDTypeOut = op{name: "aten::addmm", overload: "dtype_out", schema
 //	aten::addmm.dtype_out(Tensor self, Tensor mat1, Tensor mat2, ScalarType out_dtype, *, Scalar beta=1, Scalar alpha=1, Tensor(a!) out) -> Tensor(a!)
 func AddmmDTypeOut(out, input, mat1, mat2 *Tensor, outDType DType, opts ...AddmmDTypeOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpAddmmDTypeOut)
-	k.tensor(input)
-	k.tensor(mat1)
-	k.tensor(mat2)
-	k.dtype(outDType)
-	k.scalar(orScalar(o.Beta, 1))
-	k.scalar(orScalar(o.Alpha, 1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAddmmDTypeOut)
+	cc.tensor(input)
+	cc.tensor(mat1)
+	cc.tensor(mat2)
+	cc.dtype(outDType)
+	cc.scalar(orScalar(o.Beta, 1))
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAddmmOut = op{name: "aten::addmm", overload: "out", schema: "aten::addmm.out(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1, Tensor(a!) out) -> Tensor(a!)"}
@@ -759,16 +774,16 @@ var torchOpAddmmOut = op{name: "aten::addmm", overload: "out", schema: "aten::ad
 //	aten::addmm.out(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1, Tensor(a!) out) -> Tensor(a!)
 func AddmmOut(out, input, mat1, mat2 *Tensor, opts ...AddmmOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpAddmmOut)
-	k.tensor(input)
-	k.tensor(mat1)
-	k.tensor(mat2)
-	k.scalar(orScalar(o.Beta, 1))
-	k.scalar(orScalar(o.Alpha, 1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAddmmOut)
+	cc.tensor(input)
+	cc.tensor(mat1)
+	cc.tensor(mat2)
+	cc.scalar(orScalar(o.Beta, 1))
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAddmm_ = op{name: "aten::addmm_", overload: "", schema: "aten::addmm_(Tensor(a!) self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor(a!)"}
@@ -778,15 +793,15 @@ var tensorOpAddmm_ = op{name: "aten::addmm_", overload: "", schema: "aten::addmm
 //	aten::addmm_(Tensor(a!) self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor(a!)
 func (t *Tensor) Addmm_(mat1, mat2 *Tensor, opts ...AddmmOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpAddmm_)
-	k.tensor(t)
-	k.tensor(mat1)
-	k.tensor(mat2)
-	k.scalar(orScalar(o.Beta, 1))
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAddmm_)
+	cc.tensor(t)
+	cc.tensor(mat1)
+	cc.tensor(mat2)
+	cc.scalar(orScalar(o.Beta, 1))
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAddmv = op{name: "aten::addmv", overload: "", schema: "aten::addmv(Tensor self, Tensor mat, Tensor vec, *, Scalar beta=1, Scalar alpha=1) -> Tensor"}
@@ -802,15 +817,15 @@ type AddmvOptions struct {
 //	aten::addmv(Tensor self, Tensor mat, Tensor vec, *, Scalar beta=1, Scalar alpha=1) -> Tensor
 func (t *Tensor) Addmv(mat, vec *Tensor, opts ...AddmvOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpAddmv)
-	k.tensor(t)
-	k.tensor(mat)
-	k.tensor(vec)
-	k.scalar(orScalar(o.Beta, 1))
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAddmv)
+	cc.tensor(t)
+	cc.tensor(mat)
+	cc.tensor(vec)
+	cc.scalar(orScalar(o.Beta, 1))
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAddmvOut = op{name: "aten::addmv", overload: "out", schema: "aten::addmv.out(Tensor self, Tensor mat, Tensor vec, *, Scalar beta=1, Scalar alpha=1, Tensor(a!) out) -> Tensor(a!)"}
@@ -820,16 +835,16 @@ var torchOpAddmvOut = op{name: "aten::addmv", overload: "out", schema: "aten::ad
 //	aten::addmv.out(Tensor self, Tensor mat, Tensor vec, *, Scalar beta=1, Scalar alpha=1, Tensor(a!) out) -> Tensor(a!)
 func AddmvOut(out, input, mat, vec *Tensor, opts ...AddmvOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpAddmvOut)
-	k.tensor(input)
-	k.tensor(mat)
-	k.tensor(vec)
-	k.scalar(orScalar(o.Beta, 1))
-	k.scalar(orScalar(o.Alpha, 1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAddmvOut)
+	cc.tensor(input)
+	cc.tensor(mat)
+	cc.tensor(vec)
+	cc.scalar(orScalar(o.Beta, 1))
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAddmv_ = op{name: "aten::addmv_", overload: "", schema: "aten::addmv_(Tensor(a!) self, Tensor mat, Tensor vec, *, Scalar beta=1, Scalar alpha=1) -> Tensor(a!)"}
@@ -839,15 +854,15 @@ var tensorOpAddmv_ = op{name: "aten::addmv_", overload: "", schema: "aten::addmv
 //	aten::addmv_(Tensor(a!) self, Tensor mat, Tensor vec, *, Scalar beta=1, Scalar alpha=1) -> Tensor(a!)
 func (t *Tensor) Addmv_(mat, vec *Tensor, opts ...AddmvOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpAddmv_)
-	k.tensor(t)
-	k.tensor(mat)
-	k.tensor(vec)
-	k.scalar(orScalar(o.Beta, 1))
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAddmv_)
+	cc.tensor(t)
+	cc.tensor(mat)
+	cc.tensor(vec)
+	cc.scalar(orScalar(o.Beta, 1))
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAddr = op{name: "aten::addr", overload: "", schema: "aten::addr(Tensor self, Tensor vec1, Tensor vec2, *, Scalar beta=1, Scalar alpha=1) -> Tensor"}
@@ -863,15 +878,15 @@ type AddrOptions struct {
 //	aten::addr(Tensor self, Tensor vec1, Tensor vec2, *, Scalar beta=1, Scalar alpha=1) -> Tensor
 func (t *Tensor) Addr(vec1, vec2 *Tensor, opts ...AddrOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpAddr)
-	k.tensor(t)
-	k.tensor(vec1)
-	k.tensor(vec2)
-	k.scalar(orScalar(o.Beta, 1))
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAddr)
+	cc.tensor(t)
+	cc.tensor(vec1)
+	cc.tensor(vec2)
+	cc.scalar(orScalar(o.Beta, 1))
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAddrOut = op{name: "aten::addr", overload: "out", schema: "aten::addr.out(Tensor self, Tensor vec1, Tensor vec2, *, Scalar beta=1, Scalar alpha=1, Tensor(a!) out) -> Tensor(a!)"}
@@ -881,16 +896,16 @@ var torchOpAddrOut = op{name: "aten::addr", overload: "out", schema: "aten::addr
 //	aten::addr.out(Tensor self, Tensor vec1, Tensor vec2, *, Scalar beta=1, Scalar alpha=1, Tensor(a!) out) -> Tensor(a!)
 func AddrOut(out, input, vec1, vec2 *Tensor, opts ...AddrOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpAddrOut)
-	k.tensor(input)
-	k.tensor(vec1)
-	k.tensor(vec2)
-	k.scalar(orScalar(o.Beta, 1))
-	k.scalar(orScalar(o.Alpha, 1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAddrOut)
+	cc.tensor(input)
+	cc.tensor(vec1)
+	cc.tensor(vec2)
+	cc.scalar(orScalar(o.Beta, 1))
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAddr_ = op{name: "aten::addr_", overload: "", schema: "aten::addr_(Tensor(a!) self, Tensor vec1, Tensor vec2, *, Scalar beta=1, Scalar alpha=1) -> Tensor(a!)"}
@@ -900,15 +915,15 @@ var tensorOpAddr_ = op{name: "aten::addr_", overload: "", schema: "aten::addr_(T
 //	aten::addr_(Tensor(a!) self, Tensor vec1, Tensor vec2, *, Scalar beta=1, Scalar alpha=1) -> Tensor(a!)
 func (t *Tensor) Addr_(vec1, vec2 *Tensor, opts ...AddrOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpAddr_)
-	k.tensor(t)
-	k.tensor(vec1)
-	k.tensor(vec2)
-	k.scalar(orScalar(o.Beta, 1))
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAddr_)
+	cc.tensor(t)
+	cc.tensor(vec1)
+	cc.tensor(vec2)
+	cc.scalar(orScalar(o.Beta, 1))
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAdjoint = op{name: "aten::adjoint", overload: "", schema: "aten::adjoint(Tensor(a) self) -> Tensor(a)"}
@@ -917,11 +932,11 @@ var tensorOpAdjoint = op{name: "aten::adjoint", overload: "", schema: "aten::adj
 //
 //	aten::adjoint(Tensor(a) self) -> Tensor(a)
 func (t *Tensor) Adjoint() *Tensor {
-	var k call
-	k.start(&tensorOpAdjoint)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAdjoint)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAffineGridGenerator = op{name: "aten::affine_grid_generator", overload: "", schema: "aten::affine_grid_generator(Tensor theta, SymInt[] size, bool align_corners) -> Tensor"}
@@ -930,13 +945,13 @@ var torchOpAffineGridGenerator = op{name: "aten::affine_grid_generator", overloa
 //
 //	aten::affine_grid_generator(Tensor theta, SymInt[] size, bool align_corners) -> Tensor
 func AffineGridGenerator(theta *Tensor, size []int, alignCorners bool) *Tensor {
-	var k call
-	k.start(&torchOpAffineGridGenerator)
-	k.tensor(theta)
-	k.ints(size)
-	k.bool(alignCorners)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAffineGridGenerator)
+	cc.tensor(theta)
+	cc.ints(size)
+	cc.bool(alignCorners)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAffineGridGeneratorOut = op{name: "aten::affine_grid_generator", overload: "out", schema: "aten::affine_grid_generator.out(Tensor theta, SymInt[] size, bool align_corners, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -945,42 +960,42 @@ var torchOpAffineGridGeneratorOut = op{name: "aten::affine_grid_generator", over
 //
 //	aten::affine_grid_generator.out(Tensor theta, SymInt[] size, bool align_corners, *, Tensor(a!) out) -> Tensor(a!)
 func AffineGridGeneratorOut(out, theta *Tensor, size []int, alignCorners bool) *Tensor {
-	var k call
-	k.start(&torchOpAffineGridGeneratorOut)
-	k.tensor(theta)
-	k.ints(size)
-	k.bool(alignCorners)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAffineGridGeneratorOut)
+	cc.tensor(theta)
+	cc.ints(size)
+	cc.bool(alignCorners)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAffineGridGeneratorBackward = op{name: "aten::affine_grid_generator_backward", overload: "", schema: "aten::affine_grid_generator_backward(Tensor grad, SymInt[] size, bool align_corners) -> Tensor"}
 
-// AffineGridGeneratorBackward is PyTorch's torch.affine_grid_generator_backward.
+// AffineGridGeneratorBackward is PyTorch's torch.ops.aten.affine_grid_generator_backward.
 //
 //	aten::affine_grid_generator_backward(Tensor grad, SymInt[] size, bool align_corners) -> Tensor
 func AffineGridGeneratorBackward(grad *Tensor, size []int, alignCorners bool) *Tensor {
-	var k call
-	k.start(&torchOpAffineGridGeneratorBackward)
-	k.tensor(grad)
-	k.ints(size)
-	k.bool(alignCorners)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAffineGridGeneratorBackward)
+	cc.tensor(grad)
+	cc.ints(size)
+	cc.bool(alignCorners)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAlias = op{name: "aten::alias", overload: "", schema: "aten::alias(Tensor(a) self) -> Tensor(a)"}
 
-// Alias is PyTorch's Tensor.alias.
+// Alias is PyTorch's torch.ops.aten.alias.
 //
 //	aten::alias(Tensor(a) self) -> Tensor(a)
 func (t *Tensor) Alias() *Tensor {
-	var k call
-	k.start(&tensorOpAlias)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAlias)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAliasCopy = op{name: "aten::alias_copy", overload: "", schema: "aten::alias_copy(Tensor self) -> Tensor"}
@@ -989,11 +1004,11 @@ var torchOpAliasCopy = op{name: "aten::alias_copy", overload: "", schema: "aten:
 //
 //	aten::alias_copy(Tensor self) -> Tensor
 func AliasCopy(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpAliasCopy)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAliasCopy)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAliasCopyOut = op{name: "aten::alias_copy", overload: "out", schema: "aten::alias_copy.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1002,25 +1017,27 @@ var torchOpAliasCopyOut = op{name: "aten::alias_copy", overload: "out", schema: 
 //
 //	aten::alias_copy.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func AliasCopyOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpAliasCopyOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAliasCopyOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAll = op{name: "aten::all", overload: "", schema: "aten::all(Tensor self) -> Tensor"}
 
-// All is PyTorch's Tensor.all.
+// All tells whether all elements are true. It is PyTorch's Tensor.all.
+//
+//	t (...) -> (), bool
 //
 //	aten::all(Tensor self) -> Tensor
 func (t *Tensor) All() *Tensor {
-	var k call
-	k.start(&tensorOpAll)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAll)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAllOut = op{name: "aten::all", overload: "all_out", schema: "aten::all.all_out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1029,12 +1046,12 @@ var torchOpAllOut = op{name: "aten::all", overload: "all_out", schema: "aten::al
 //
 //	aten::all.all_out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func AllOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpAllOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAllOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAllDim = op{name: "aten::all", overload: "dim", schema: "aten::all.dim(Tensor self, int dim, bool keepdim=False) -> Tensor"}
@@ -1049,13 +1066,13 @@ type AllDimOptions struct {
 //	aten::all.dim(Tensor self, int dim, bool keepdim=False) -> Tensor
 func (t *Tensor) AllDim(dim int, opts ...AllDimOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpAllDim)
-	k.tensor(t)
-	k.int(dim)
-	k.bool(o.KeepDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAllDim)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.bool(o.KeepDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAllDims = op{name: "aten::all", overload: "dims", schema: "aten::all.dims(Tensor self, int[]? dim=None, bool keepdim=False) -> Tensor"}
@@ -1071,13 +1088,13 @@ type AllDimsOptions struct {
 //	aten::all.dims(Tensor self, int[]? dim=None, bool keepdim=False) -> Tensor
 func (t *Tensor) AllDims(opts ...AllDimsOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpAllDims)
-	k.tensor(t)
-	k.optInts(o.Dim)
-	k.bool(o.KeepDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAllDims)
+	cc.tensor(t)
+	cc.optInts(o.Dim)
+	cc.bool(o.KeepDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAllDimsOut = op{name: "aten::all", overload: "dims_out", schema: "aten::all.dims_out(Tensor self, int[]? dim=None, bool keepdim=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1087,14 +1104,14 @@ var torchOpAllDimsOut = op{name: "aten::all", overload: "dims_out", schema: "ate
 //	aten::all.dims_out(Tensor self, int[]? dim=None, bool keepdim=False, *, Tensor(a!) out) -> Tensor(a!)
 func AllDimsOut(out, input *Tensor, opts ...AllDimsOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpAllDimsOut)
-	k.tensor(input)
-	k.optInts(o.Dim)
-	k.bool(o.KeepDim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAllDimsOut)
+	cc.tensor(input)
+	cc.optInts(o.Dim)
+	cc.bool(o.KeepDim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAllDimOut = op{name: "aten::all", overload: "out", schema: "aten::all.out(Tensor self, int dim, bool keepdim=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1104,14 +1121,14 @@ var torchOpAllDimOut = op{name: "aten::all", overload: "out", schema: "aten::all
 //	aten::all.out(Tensor self, int dim, bool keepdim=False, *, Tensor(a!) out) -> Tensor(a!)
 func AllDimOut(out, input *Tensor, dim int, opts ...AllDimOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpAllDimOut)
-	k.tensor(input)
-	k.int(dim)
-	k.bool(o.KeepDim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAllDimOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.bool(o.KeepDim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAllclose = op{name: "aten::allclose", overload: "", schema: "aten::allclose(Tensor self, Tensor other, float rtol=1.0000000000000001e-05, float atol=1e-08, bool equal_nan=False) -> bool"}
@@ -1128,15 +1145,15 @@ type AllcloseOptions struct {
 //	aten::allclose(Tensor self, Tensor other, float rtol=1.0000000000000001e-05, float atol=1e-08, bool equal_nan=False) -> bool
 func (t *Tensor) Allclose(other *Tensor, opts ...AllcloseOptions) bool {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpAllclose)
-	k.tensor(t)
-	k.tensor(other)
-	k.float(o.Rtol.Or(1e-05))
-	k.float(o.Atol.Or(1e-08))
-	k.bool(o.EqualNan)
-	k.run()
-	return k.retBool()
+	var cc call
+	cc.start(&tensorOpAllclose)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.float(o.Rtol.Or(1e-05))
+	cc.float(o.Atol.Or(1e-08))
+	cc.bool(o.EqualNan)
+	cc.run()
+	return cc.retBool()
 }
 
 var torchOpAlphaDropout = op{name: "aten::alpha_dropout", overload: "", schema: "aten::alpha_dropout(Tensor input, float p, bool train) -> Tensor"}
@@ -1145,13 +1162,13 @@ var torchOpAlphaDropout = op{name: "aten::alpha_dropout", overload: "", schema: 
 //
 //	aten::alpha_dropout(Tensor input, float p, bool train) -> Tensor
 func AlphaDropout(input *Tensor, p float64, train bool) *Tensor {
-	var k call
-	k.start(&torchOpAlphaDropout)
-	k.tensor(input)
-	k.float(p)
-	k.bool(train)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAlphaDropout)
+	cc.tensor(input)
+	cc.float(p)
+	cc.bool(train)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAlphaDropout_ = op{name: "aten::alpha_dropout_", overload: "", schema: "aten::alpha_dropout_(Tensor(a!) self, float p, bool train) -> Tensor(a!)"}
@@ -1160,13 +1177,13 @@ var torchOpAlphaDropout_ = op{name: "aten::alpha_dropout_", overload: "", schema
 //
 //	aten::alpha_dropout_(Tensor(a!) self, float p, bool train) -> Tensor(a!)
 func AlphaDropout_(input *Tensor, p float64, train bool) *Tensor {
-	var k call
-	k.start(&torchOpAlphaDropout_)
-	k.tensor(input)
-	k.float(p)
-	k.bool(train)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAlphaDropout_)
+	cc.tensor(input)
+	cc.float(p)
+	cc.bool(train)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAmax = op{name: "aten::amax", overload: "", schema: "aten::amax(Tensor self, int[1] dim=[], bool keepdim=False) -> Tensor"}
@@ -1177,18 +1194,20 @@ type AmaxOptions struct {
 	KeepDim bool
 }
 
-// Amax is PyTorch's Tensor.amax.
+// Amax is the largest element along dimensions. It is PyTorch's Tensor.amax.
+//
+//	t (..., D, ...) -> (..., ...), or (..., 1, ...) with KeepDim
 //
 //	aten::amax(Tensor self, int[1] dim=[], bool keepdim=False) -> Tensor
 func (t *Tensor) Amax(opts ...AmaxOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpAmax)
-	k.tensor(t)
-	k.ints(o.Dim)
-	k.bool(o.KeepDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAmax)
+	cc.tensor(t)
+	cc.ints(o.Dim)
+	cc.bool(o.KeepDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAmaxOut = op{name: "aten::amax", overload: "out", schema: "aten::amax.out(Tensor self, int[1] dim=[], bool keepdim=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1198,14 +1217,14 @@ var torchOpAmaxOut = op{name: "aten::amax", overload: "out", schema: "aten::amax
 //	aten::amax.out(Tensor self, int[1] dim=[], bool keepdim=False, *, Tensor(a!) out) -> Tensor(a!)
 func AmaxOut(out, input *Tensor, opts ...AmaxOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpAmaxOut)
-	k.tensor(input)
-	k.ints(o.Dim)
-	k.bool(o.KeepDim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAmaxOut)
+	cc.tensor(input)
+	cc.ints(o.Dim)
+	cc.bool(o.KeepDim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAmin = op{name: "aten::amin", overload: "", schema: "aten::amin(Tensor self, int[1] dim=[], bool keepdim=False) -> Tensor"}
@@ -1216,18 +1235,20 @@ type AminOptions struct {
 	KeepDim bool
 }
 
-// Amin is PyTorch's Tensor.amin.
+// Amin is the smallest element along dimensions. It is PyTorch's Tensor.amin.
+//
+//	t (..., D, ...) -> (..., ...), or (..., 1, ...) with KeepDim
 //
 //	aten::amin(Tensor self, int[1] dim=[], bool keepdim=False) -> Tensor
 func (t *Tensor) Amin(opts ...AminOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpAmin)
-	k.tensor(t)
-	k.ints(o.Dim)
-	k.bool(o.KeepDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAmin)
+	cc.tensor(t)
+	cc.ints(o.Dim)
+	cc.bool(o.KeepDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAminOut = op{name: "aten::amin", overload: "out", schema: "aten::amin.out(Tensor self, int[1] dim=[], bool keepdim=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1237,14 +1258,14 @@ var torchOpAminOut = op{name: "aten::amin", overload: "out", schema: "aten::amin
 //	aten::amin.out(Tensor self, int[1] dim=[], bool keepdim=False, *, Tensor(a!) out) -> Tensor(a!)
 func AminOut(out, input *Tensor, opts ...AminOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpAminOut)
-	k.tensor(input)
-	k.ints(o.Dim)
-	k.bool(o.KeepDim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAminOut)
+	cc.tensor(input)
+	cc.ints(o.Dim)
+	cc.bool(o.KeepDim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAminmax = op{name: "aten::aminmax", overload: "", schema: "aten::aminmax(Tensor self, *, int? dim=None, bool keepdim=False) -> (Tensor min, Tensor max)"}
@@ -1258,33 +1279,33 @@ type AminmaxOptions struct {
 // Aminmax is PyTorch's Tensor.aminmax.
 //
 //	aten::aminmax(Tensor self, *, int? dim=None, bool keepdim=False) -> (Tensor min, Tensor max)
-func (t *Tensor) Aminmax(opts ...AminmaxOptions) (*Tensor, *Tensor) {
+func (t *Tensor) Aminmax(opts ...AminmaxOptions) (min, max *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpAminmax)
-	k.tensor(t)
-	k.optInt(o.Dim)
-	k.bool(o.KeepDim)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&tensorOpAminmax)
+	cc.tensor(t)
+	cc.optInt(o.Dim)
+	cc.bool(o.KeepDim)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpAminmaxOut = op{name: "aten::aminmax", overload: "out", schema: "aten::aminmax.out(Tensor self, *, int? dim=None, bool keepdim=False, Tensor(a!) min, Tensor(b!) max) -> (Tensor(a!) min, Tensor(b!) max)"}
 
-// AminmaxOut is PyTorch's torch.aminmax with its result written to minArg and maxArg.
+// AminmaxOut is PyTorch's torch.aminmax with its result written to min and max.
 //
 //	aten::aminmax.out(Tensor self, *, int? dim=None, bool keepdim=False, Tensor(a!) min, Tensor(b!) max) -> (Tensor(a!) min, Tensor(b!) max)
-func AminmaxOut(minArg, maxArg, input *Tensor, opts ...AminmaxOptions) (*Tensor, *Tensor) {
+func AminmaxOut(min, max, input *Tensor, opts ...AminmaxOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpAminmaxOut)
-	k.tensor(input)
-	k.optInt(o.Dim)
-	k.bool(o.KeepDim)
-	k.tensor(minArg)
-	k.tensor(maxArg)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpAminmaxOut)
+	cc.tensor(input)
+	cc.optInt(o.Dim)
+	cc.bool(o.KeepDim)
+	cc.tensor(min)
+	cc.tensor(max)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var tensorOpAngle = op{name: "aten::angle", overload: "", schema: "aten::angle(Tensor self) -> Tensor"}
@@ -1293,11 +1314,11 @@ var tensorOpAngle = op{name: "aten::angle", overload: "", schema: "aten::angle(T
 //
 //	aten::angle(Tensor self) -> Tensor
 func (t *Tensor) Angle() *Tensor {
-	var k call
-	k.start(&tensorOpAngle)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAngle)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAngleOut = op{name: "aten::angle", overload: "out", schema: "aten::angle.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1306,25 +1327,27 @@ var torchOpAngleOut = op{name: "aten::angle", overload: "out", schema: "aten::an
 //
 //	aten::angle.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func AngleOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpAngleOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAngleOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAny = op{name: "aten::any", overload: "", schema: "aten::any(Tensor self) -> Tensor"}
 
-// Any is PyTorch's Tensor.any.
+// Any tells whether any element is true. It is PyTorch's Tensor.any.
+//
+//	t (...) -> (), bool
 //
 //	aten::any(Tensor self) -> Tensor
 func (t *Tensor) Any() *Tensor {
-	var k call
-	k.start(&tensorOpAny)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAny)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAnyOut = op{name: "aten::any", overload: "all_out", schema: "aten::any.all_out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1333,12 +1356,12 @@ var torchOpAnyOut = op{name: "aten::any", overload: "all_out", schema: "aten::an
 //
 //	aten::any.all_out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func AnyOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpAnyOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAnyOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAnyDim = op{name: "aten::any", overload: "dim", schema: "aten::any.dim(Tensor self, int dim, bool keepdim=False) -> Tensor"}
@@ -1353,13 +1376,13 @@ type AnyDimOptions struct {
 //	aten::any.dim(Tensor self, int dim, bool keepdim=False) -> Tensor
 func (t *Tensor) AnyDim(dim int, opts ...AnyDimOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpAnyDim)
-	k.tensor(t)
-	k.int(dim)
-	k.bool(o.KeepDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAnyDim)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.bool(o.KeepDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAnyDims = op{name: "aten::any", overload: "dims", schema: "aten::any.dims(Tensor self, int[]? dim=None, bool keepdim=False) -> Tensor"}
@@ -1375,13 +1398,13 @@ type AnyDimsOptions struct {
 //	aten::any.dims(Tensor self, int[]? dim=None, bool keepdim=False) -> Tensor
 func (t *Tensor) AnyDims(opts ...AnyDimsOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpAnyDims)
-	k.tensor(t)
-	k.optInts(o.Dim)
-	k.bool(o.KeepDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAnyDims)
+	cc.tensor(t)
+	cc.optInts(o.Dim)
+	cc.bool(o.KeepDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAnyDimsOut = op{name: "aten::any", overload: "dims_out", schema: "aten::any.dims_out(Tensor self, int[]? dim=None, bool keepdim=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1391,14 +1414,14 @@ var torchOpAnyDimsOut = op{name: "aten::any", overload: "dims_out", schema: "ate
 //	aten::any.dims_out(Tensor self, int[]? dim=None, bool keepdim=False, *, Tensor(a!) out) -> Tensor(a!)
 func AnyDimsOut(out, input *Tensor, opts ...AnyDimsOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpAnyDimsOut)
-	k.tensor(input)
-	k.optInts(o.Dim)
-	k.bool(o.KeepDim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAnyDimsOut)
+	cc.tensor(input)
+	cc.optInts(o.Dim)
+	cc.bool(o.KeepDim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAnyDimOut = op{name: "aten::any", overload: "out", schema: "aten::any.out(Tensor self, int dim, bool keepdim=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1408,32 +1431,35 @@ var torchOpAnyDimOut = op{name: "aten::any", overload: "out", schema: "aten::any
 //	aten::any.out(Tensor self, int dim, bool keepdim=False, *, Tensor(a!) out) -> Tensor(a!)
 func AnyDimOut(out, input *Tensor, dim int, opts ...AnyDimOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpAnyDimOut)
-	k.tensor(input)
-	k.int(dim)
-	k.bool(o.KeepDim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAnyDimOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.bool(o.KeepDim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpArange = op{name: "aten::arange", overload: "", schema: "aten::arange(Scalar end, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
 
-// Arange is PyTorch's torch.arange.
+// Arange counts from 0 to end, without it. It is PyTorch's torch.arange.
+//
+//	y[i] = i
+//	-> (⌈end⌉)
 //
 //	aten::arange(Scalar end, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func Arange(end Scalar, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpArange)
-	k.scalar(end)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpArange)
+	cc.scalar(end)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpArangeOut = op{name: "aten::arange", overload: "out", schema: "aten::arange.out(Scalar end, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1442,31 +1468,34 @@ var torchOpArangeOut = op{name: "aten::arange", overload: "out", schema: "aten::
 //
 //	aten::arange.out(Scalar end, *, Tensor(a!) out) -> Tensor(a!)
 func ArangeOut(out *Tensor, end Scalar) *Tensor {
-	var k call
-	k.start(&torchOpArangeOut)
-	k.scalar(end)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpArangeOut)
+	cc.scalar(end)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpArangeStart = op{name: "aten::arange", overload: "start", schema: "aten::arange.start(Scalar start, Scalar end, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
 
-// ArangeStart is PyTorch's torch.arange.
+// ArangeStart counts from start to end, without it. It is PyTorch's torch.arange.
+//
+//	y[i] = start + i
+//	-> (⌈end - start⌉)
 //
 //	aten::arange.start(Scalar start, Scalar end, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func ArangeStart(start, end Scalar, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpArangeStart)
-	k.scalar(start)
-	k.scalar(end)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpArangeStart)
+	cc.scalar(start)
+	cc.scalar(end)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpArangeStartOut = op{name: "aten::arange", overload: "start_out", schema: "aten::arange.start_out(Scalar start, Scalar end, Scalar step=1, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1481,14 +1510,14 @@ type ArangeStartOptions struct {
 //	aten::arange.start_out(Scalar start, Scalar end, Scalar step=1, *, Tensor(a!) out) -> Tensor(a!)
 func ArangeStartOut(out *Tensor, start, end Scalar, opts ...ArangeStartOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpArangeStartOut)
-	k.scalar(start)
-	k.scalar(end)
-	k.scalar(orScalar(o.Step, 1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpArangeStartOut)
+	cc.scalar(start)
+	cc.scalar(end)
+	cc.scalar(orScalar(o.Step, 1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpArangeStartStep = op{name: "aten::arange", overload: "start_step", schema: "aten::arange.start_step(Scalar start, Scalar end, Scalar step=1, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -1502,22 +1531,25 @@ type ArangeStartStepOptions struct {
 	PinMemory bool
 }
 
-// ArangeStartStep is PyTorch's torch.arange.
+// ArangeStartStep counts from start to end in steps, without it. It is PyTorch's torch.arange.
+//
+//	y[i] = start + i · step
+//	-> (⌈(end - start) / step⌉)
 //
 //	aten::arange.start_step(Scalar start, Scalar end, Scalar step=1, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func ArangeStartStep(start, end Scalar, opts ...ArangeStartStepOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpArangeStartStep)
-	k.scalar(start)
-	k.scalar(end)
-	k.scalar(orScalar(o.Step, 1))
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpArangeStartStep)
+	cc.scalar(start)
+	cc.scalar(end)
+	cc.scalar(orScalar(o.Step, 1))
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpArccos = op{name: "aten::arccos", overload: "", schema: "aten::arccos(Tensor self) -> Tensor"}
@@ -1526,11 +1558,11 @@ var tensorOpArccos = op{name: "aten::arccos", overload: "", schema: "aten::arcco
 //
 //	aten::arccos(Tensor self) -> Tensor
 func (t *Tensor) Arccos() *Tensor {
-	var k call
-	k.start(&tensorOpArccos)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpArccos)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpArccosOut = op{name: "aten::arccos", overload: "out", schema: "aten::arccos.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1539,12 +1571,12 @@ var torchOpArccosOut = op{name: "aten::arccos", overload: "out", schema: "aten::
 //
 //	aten::arccos.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func ArccosOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpArccosOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpArccosOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpArccos_ = op{name: "aten::arccos_", overload: "", schema: "aten::arccos_(Tensor(a!) self) -> Tensor(a!)"}
@@ -1553,11 +1585,11 @@ var tensorOpArccos_ = op{name: "aten::arccos_", overload: "", schema: "aten::arc
 //
 //	aten::arccos_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Arccos_() *Tensor {
-	var k call
-	k.start(&tensorOpArccos_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpArccos_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpArccosh = op{name: "aten::arccosh", overload: "", schema: "aten::arccosh(Tensor self) -> Tensor"}
@@ -1566,11 +1598,11 @@ var tensorOpArccosh = op{name: "aten::arccosh", overload: "", schema: "aten::arc
 //
 //	aten::arccosh(Tensor self) -> Tensor
 func (t *Tensor) Arccosh() *Tensor {
-	var k call
-	k.start(&tensorOpArccosh)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpArccosh)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpArccoshOut = op{name: "aten::arccosh", overload: "out", schema: "aten::arccosh.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1579,12 +1611,12 @@ var torchOpArccoshOut = op{name: "aten::arccosh", overload: "out", schema: "aten
 //
 //	aten::arccosh.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func ArccoshOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpArccoshOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpArccoshOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpArccosh_ = op{name: "aten::arccosh_", overload: "", schema: "aten::arccosh_(Tensor(a!) self) -> Tensor(a!)"}
@@ -1593,11 +1625,11 @@ var tensorOpArccosh_ = op{name: "aten::arccosh_", overload: "", schema: "aten::a
 //
 //	aten::arccosh_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Arccosh_() *Tensor {
-	var k call
-	k.start(&tensorOpArccosh_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpArccosh_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpArcsin = op{name: "aten::arcsin", overload: "", schema: "aten::arcsin(Tensor self) -> Tensor"}
@@ -1606,11 +1638,11 @@ var tensorOpArcsin = op{name: "aten::arcsin", overload: "", schema: "aten::arcsi
 //
 //	aten::arcsin(Tensor self) -> Tensor
 func (t *Tensor) Arcsin() *Tensor {
-	var k call
-	k.start(&tensorOpArcsin)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpArcsin)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpArcsinOut = op{name: "aten::arcsin", overload: "out", schema: "aten::arcsin.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1619,12 +1651,12 @@ var torchOpArcsinOut = op{name: "aten::arcsin", overload: "out", schema: "aten::
 //
 //	aten::arcsin.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func ArcsinOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpArcsinOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpArcsinOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpArcsin_ = op{name: "aten::arcsin_", overload: "", schema: "aten::arcsin_(Tensor(a!) self) -> Tensor(a!)"}
@@ -1633,11 +1665,11 @@ var tensorOpArcsin_ = op{name: "aten::arcsin_", overload: "", schema: "aten::arc
 //
 //	aten::arcsin_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Arcsin_() *Tensor {
-	var k call
-	k.start(&tensorOpArcsin_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpArcsin_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpArcsinh = op{name: "aten::arcsinh", overload: "", schema: "aten::arcsinh(Tensor self) -> Tensor"}
@@ -1646,11 +1678,11 @@ var tensorOpArcsinh = op{name: "aten::arcsinh", overload: "", schema: "aten::arc
 //
 //	aten::arcsinh(Tensor self) -> Tensor
 func (t *Tensor) Arcsinh() *Tensor {
-	var k call
-	k.start(&tensorOpArcsinh)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpArcsinh)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpArcsinhOut = op{name: "aten::arcsinh", overload: "out", schema: "aten::arcsinh.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1659,12 +1691,12 @@ var torchOpArcsinhOut = op{name: "aten::arcsinh", overload: "out", schema: "aten
 //
 //	aten::arcsinh.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func ArcsinhOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpArcsinhOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpArcsinhOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpArcsinh_ = op{name: "aten::arcsinh_", overload: "", schema: "aten::arcsinh_(Tensor(a!) self) -> Tensor(a!)"}
@@ -1673,11 +1705,11 @@ var tensorOpArcsinh_ = op{name: "aten::arcsinh_", overload: "", schema: "aten::a
 //
 //	aten::arcsinh_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Arcsinh_() *Tensor {
-	var k call
-	k.start(&tensorOpArcsinh_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpArcsinh_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpArctan = op{name: "aten::arctan", overload: "", schema: "aten::arctan(Tensor self) -> Tensor"}
@@ -1686,11 +1718,11 @@ var tensorOpArctan = op{name: "aten::arctan", overload: "", schema: "aten::arcta
 //
 //	aten::arctan(Tensor self) -> Tensor
 func (t *Tensor) Arctan() *Tensor {
-	var k call
-	k.start(&tensorOpArctan)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpArctan)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpArctanOut = op{name: "aten::arctan", overload: "out", schema: "aten::arctan.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1699,12 +1731,12 @@ var torchOpArctanOut = op{name: "aten::arctan", overload: "out", schema: "aten::
 //
 //	aten::arctan.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func ArctanOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpArctanOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpArctanOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpArctan2 = op{name: "aten::arctan2", overload: "", schema: "aten::arctan2(Tensor self, Tensor other) -> Tensor"}
@@ -1713,12 +1745,12 @@ var tensorOpArctan2 = op{name: "aten::arctan2", overload: "", schema: "aten::arc
 //
 //	aten::arctan2(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Arctan2(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpArctan2)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpArctan2)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpArctan2Out = op{name: "aten::arctan2", overload: "out", schema: "aten::arctan2.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1727,13 +1759,13 @@ var torchOpArctan2Out = op{name: "aten::arctan2", overload: "out", schema: "aten
 //
 //	aten::arctan2.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func Arctan2Out(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpArctan2Out)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpArctan2Out)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpArctan2_ = op{name: "aten::arctan2_", overload: "", schema: "aten::arctan2_(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -1742,12 +1774,12 @@ var tensorOpArctan2_ = op{name: "aten::arctan2_", overload: "", schema: "aten::a
 //
 //	aten::arctan2_(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) Arctan2_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpArctan2_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpArctan2_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpArctan_ = op{name: "aten::arctan_", overload: "", schema: "aten::arctan_(Tensor(a!) self) -> Tensor(a!)"}
@@ -1756,11 +1788,11 @@ var tensorOpArctan_ = op{name: "aten::arctan_", overload: "", schema: "aten::arc
 //
 //	aten::arctan_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Arctan_() *Tensor {
-	var k call
-	k.start(&tensorOpArctan_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpArctan_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpArctanh = op{name: "aten::arctanh", overload: "", schema: "aten::arctanh(Tensor self) -> Tensor"}
@@ -1769,11 +1801,11 @@ var tensorOpArctanh = op{name: "aten::arctanh", overload: "", schema: "aten::arc
 //
 //	aten::arctanh(Tensor self) -> Tensor
 func (t *Tensor) Arctanh() *Tensor {
-	var k call
-	k.start(&tensorOpArctanh)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpArctanh)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpArctanhOut = op{name: "aten::arctanh", overload: "out", schema: "aten::arctanh.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1782,12 +1814,12 @@ var torchOpArctanhOut = op{name: "aten::arctanh", overload: "out", schema: "aten
 //
 //	aten::arctanh.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func ArctanhOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpArctanhOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpArctanhOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpArctanh_ = op{name: "aten::arctanh_", overload: "", schema: "aten::arctanh_(Tensor(a!) self) -> Tensor(a!)"}
@@ -1796,11 +1828,11 @@ var tensorOpArctanh_ = op{name: "aten::arctanh_", overload: "", schema: "aten::a
 //
 //	aten::arctanh_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Arctanh_() *Tensor {
-	var k call
-	k.start(&tensorOpArctanh_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpArctanh_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpArgmax = op{name: "aten::argmax", overload: "", schema: "aten::argmax(Tensor self, int? dim=None, bool keepdim=False) -> Tensor"}
@@ -1811,18 +1843,20 @@ type ArgmaxOptions struct {
 	KeepDim bool
 }
 
-// Argmax is PyTorch's Tensor.argmax.
+// Argmax is where the largest element is, of all elements or along Dim; int64. It is PyTorch's Tensor.argmax.
+//
+//	t (..., D, ...) -> (..., ...), or (..., 1, ...) with KeepDim
 //
 //	aten::argmax(Tensor self, int? dim=None, bool keepdim=False) -> Tensor
 func (t *Tensor) Argmax(opts ...ArgmaxOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpArgmax)
-	k.tensor(t)
-	k.optInt(o.Dim)
-	k.bool(o.KeepDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpArgmax)
+	cc.tensor(t)
+	cc.optInt(o.Dim)
+	cc.bool(o.KeepDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpArgmaxOut = op{name: "aten::argmax", overload: "out", schema: "aten::argmax.out(Tensor self, int? dim=None, bool keepdim=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1832,14 +1866,14 @@ var torchOpArgmaxOut = op{name: "aten::argmax", overload: "out", schema: "aten::
 //	aten::argmax.out(Tensor self, int? dim=None, bool keepdim=False, *, Tensor(a!) out) -> Tensor(a!)
 func ArgmaxOut(out, input *Tensor, opts ...ArgmaxOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpArgmaxOut)
-	k.tensor(input)
-	k.optInt(o.Dim)
-	k.bool(o.KeepDim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpArgmaxOut)
+	cc.tensor(input)
+	cc.optInt(o.Dim)
+	cc.bool(o.KeepDim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpArgmin = op{name: "aten::argmin", overload: "", schema: "aten::argmin(Tensor self, int? dim=None, bool keepdim=False) -> Tensor"}
@@ -1850,18 +1884,20 @@ type ArgminOptions struct {
 	KeepDim bool
 }
 
-// Argmin is PyTorch's Tensor.argmin.
+// Argmin is where the smallest element is, of all elements or along Dim; int64. It is PyTorch's Tensor.argmin.
+//
+//	t (..., D, ...) -> (..., ...), or (..., 1, ...) with KeepDim
 //
 //	aten::argmin(Tensor self, int? dim=None, bool keepdim=False) -> Tensor
 func (t *Tensor) Argmin(opts ...ArgminOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpArgmin)
-	k.tensor(t)
-	k.optInt(o.Dim)
-	k.bool(o.KeepDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpArgmin)
+	cc.tensor(t)
+	cc.optInt(o.Dim)
+	cc.bool(o.KeepDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpArgminOut = op{name: "aten::argmin", overload: "out", schema: "aten::argmin.out(Tensor self, int? dim=None, bool keepdim=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1871,14 +1907,14 @@ var torchOpArgminOut = op{name: "aten::argmin", overload: "out", schema: "aten::
 //	aten::argmin.out(Tensor self, int? dim=None, bool keepdim=False, *, Tensor(a!) out) -> Tensor(a!)
 func ArgminOut(out, input *Tensor, opts ...ArgminOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpArgminOut)
-	k.tensor(input)
-	k.optInt(o.Dim)
-	k.bool(o.KeepDim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpArgminOut)
+	cc.tensor(input)
+	cc.optInt(o.Dim)
+	cc.bool(o.KeepDim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpArgsort = op{name: "aten::argsort", overload: "", schema: "aten::argsort(Tensor self, int dim=-1, bool descending=False) -> Tensor"}
@@ -1889,18 +1925,20 @@ type ArgsortOptions struct {
 	Descending bool
 }
 
-// Argsort is PyTorch's Tensor.argsort.
+// Argsort has the indices that sort along Dim, by default the last. It is PyTorch's Tensor.argsort.
+//
+//	t (..., D) -> (..., D)
 //
 //	aten::argsort(Tensor self, int dim=-1, bool descending=False) -> Tensor
 func (t *Tensor) Argsort(opts ...ArgsortOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpArgsort)
-	k.tensor(t)
-	k.int(o.Dim.Or(-1))
-	k.bool(o.Descending)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpArgsort)
+	cc.tensor(t)
+	cc.int(o.Dim.Or(-1))
+	cc.bool(o.Descending)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpArgsortStable = op{name: "aten::argsort", overload: "stable", schema: "aten::argsort.stable(Tensor self, *, bool stable, int dim=-1, bool descending=False) -> Tensor"}
@@ -1916,14 +1954,14 @@ type ArgsortStableOptions struct {
 //	aten::argsort.stable(Tensor self, *, bool stable, int dim=-1, bool descending=False) -> Tensor
 func (t *Tensor) ArgsortStable(stable bool, opts ...ArgsortStableOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpArgsortStable)
-	k.tensor(t)
-	k.bool(stable)
-	k.int(o.Dim.Or(-1))
-	k.bool(o.Descending)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpArgsortStable)
+	cc.tensor(t)
+	cc.bool(stable)
+	cc.int(o.Dim.Or(-1))
+	cc.bool(o.Descending)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpArgsortStableOut = op{name: "aten::argsort", overload: "stable_out", schema: "aten::argsort.stable_out(Tensor self, *, bool stable, int dim=-1, bool descending=False, Tensor(a!) out) -> Tensor(a!)"}
@@ -1933,15 +1971,15 @@ var torchOpArgsortStableOut = op{name: "aten::argsort", overload: "stable_out", 
 //	aten::argsort.stable_out(Tensor self, *, bool stable, int dim=-1, bool descending=False, Tensor(a!) out) -> Tensor(a!)
 func ArgsortStableOut(out, input *Tensor, stable bool, opts ...ArgsortStableOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpArgsortStableOut)
-	k.tensor(input)
-	k.bool(stable)
-	k.int(o.Dim.Or(-1))
-	k.bool(o.Descending)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpArgsortStableOut)
+	cc.tensor(input)
+	cc.bool(stable)
+	cc.int(o.Dim.Or(-1))
+	cc.bool(o.Descending)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpArgwhere = op{name: "aten::argwhere", overload: "", schema: "aten::argwhere(Tensor self) -> Tensor"}
@@ -1950,11 +1988,11 @@ var tensorOpArgwhere = op{name: "aten::argwhere", overload: "", schema: "aten::a
 //
 //	aten::argwhere(Tensor self) -> Tensor
 func (t *Tensor) Argwhere() *Tensor {
-	var k call
-	k.start(&tensorOpArgwhere)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpArgwhere)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAsStrided = op{name: "aten::as_strided", overload: "", schema: "aten::as_strided(Tensor(a) self, SymInt[] size, SymInt[] stride, SymInt? storage_offset=None) -> Tensor(a)"}
@@ -1969,14 +2007,14 @@ type AsStridedOptions struct {
 //	aten::as_strided(Tensor(a) self, SymInt[] size, SymInt[] stride, SymInt? storage_offset=None) -> Tensor(a)
 func (t *Tensor) AsStrided(size, stride []int, opts ...AsStridedOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpAsStrided)
-	k.tensor(t)
-	k.ints(size)
-	k.ints(stride)
-	k.optInt(o.StorageOffset)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAsStrided)
+	cc.tensor(t)
+	cc.ints(size)
+	cc.ints(stride)
+	cc.optInt(o.StorageOffset)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAsStrided_ = op{name: "aten::as_strided_", overload: "", schema: "aten::as_strided_(Tensor(a!) self, SymInt[] size, SymInt[] stride, SymInt? storage_offset=None) -> Tensor(a!)"}
@@ -1986,14 +2024,14 @@ var tensorOpAsStrided_ = op{name: "aten::as_strided_", overload: "", schema: "at
 //	aten::as_strided_(Tensor(a!) self, SymInt[] size, SymInt[] stride, SymInt? storage_offset=None) -> Tensor(a!)
 func (t *Tensor) AsStrided_(size, stride []int, opts ...AsStridedOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpAsStrided_)
-	k.tensor(t)
-	k.ints(size)
-	k.ints(stride)
-	k.optInt(o.StorageOffset)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAsStrided_)
+	cc.tensor(t)
+	cc.ints(size)
+	cc.ints(stride)
+	cc.optInt(o.StorageOffset)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAsStridedCopy = op{name: "aten::as_strided_copy", overload: "", schema: "aten::as_strided_copy(Tensor self, SymInt[] size, SymInt[] stride, SymInt? storage_offset=None) -> Tensor"}
@@ -2008,14 +2046,14 @@ type AsStridedCopyOptions struct {
 //	aten::as_strided_copy(Tensor self, SymInt[] size, SymInt[] stride, SymInt? storage_offset=None) -> Tensor
 func AsStridedCopy(input *Tensor, size, stride []int, opts ...AsStridedCopyOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpAsStridedCopy)
-	k.tensor(input)
-	k.ints(size)
-	k.ints(stride)
-	k.optInt(o.StorageOffset)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAsStridedCopy)
+	cc.tensor(input)
+	cc.ints(size)
+	cc.ints(stride)
+	cc.optInt(o.StorageOffset)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAsStridedCopyOut = op{name: "aten::as_strided_copy", overload: "out", schema: "aten::as_strided_copy.out(Tensor self, SymInt[] size, SymInt[] stride, SymInt? storage_offset=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2025,15 +2063,15 @@ var torchOpAsStridedCopyOut = op{name: "aten::as_strided_copy", overload: "out",
 //	aten::as_strided_copy.out(Tensor self, SymInt[] size, SymInt[] stride, SymInt? storage_offset=None, *, Tensor(a!) out) -> Tensor(a!)
 func AsStridedCopyOut(out, input *Tensor, size, stride []int, opts ...AsStridedCopyOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpAsStridedCopyOut)
-	k.tensor(input)
-	k.ints(size)
-	k.ints(stride)
-	k.optInt(o.StorageOffset)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAsStridedCopyOut)
+	cc.tensor(input)
+	cc.ints(size)
+	cc.ints(stride)
+	cc.optInt(o.StorageOffset)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAsStridedScatter = op{name: "aten::as_strided_scatter", overload: "", schema: "aten::as_strided_scatter(Tensor self, Tensor src, SymInt[] size, SymInt[] stride, SymInt? storage_offset=None) -> Tensor"}
@@ -2048,15 +2086,15 @@ type AsStridedScatterOptions struct {
 //	aten::as_strided_scatter(Tensor self, Tensor src, SymInt[] size, SymInt[] stride, SymInt? storage_offset=None) -> Tensor
 func (t *Tensor) AsStridedScatter(src *Tensor, size, stride []int, opts ...AsStridedScatterOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpAsStridedScatter)
-	k.tensor(t)
-	k.tensor(src)
-	k.ints(size)
-	k.ints(stride)
-	k.optInt(o.StorageOffset)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAsStridedScatter)
+	cc.tensor(t)
+	cc.tensor(src)
+	cc.ints(size)
+	cc.ints(stride)
+	cc.optInt(o.StorageOffset)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAsStridedScatterOut = op{name: "aten::as_strided_scatter", overload: "out", schema: "aten::as_strided_scatter.out(Tensor self, Tensor src, SymInt[] size, SymInt[] stride, SymInt? storage_offset=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2066,16 +2104,16 @@ var torchOpAsStridedScatterOut = op{name: "aten::as_strided_scatter", overload: 
 //	aten::as_strided_scatter.out(Tensor self, Tensor src, SymInt[] size, SymInt[] stride, SymInt? storage_offset=None, *, Tensor(a!) out) -> Tensor(a!)
 func AsStridedScatterOut(out, input, src *Tensor, size, stride []int, opts ...AsStridedScatterOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpAsStridedScatterOut)
-	k.tensor(input)
-	k.tensor(src)
-	k.ints(size)
-	k.ints(stride)
-	k.optInt(o.StorageOffset)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAsStridedScatterOut)
+	cc.tensor(input)
+	cc.tensor(src)
+	cc.ints(size)
+	cc.ints(stride)
+	cc.optInt(o.StorageOffset)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAsin = op{name: "aten::asin", overload: "", schema: "aten::asin(Tensor self) -> Tensor"}
@@ -2084,11 +2122,11 @@ var tensorOpAsin = op{name: "aten::asin", overload: "", schema: "aten::asin(Tens
 //
 //	aten::asin(Tensor self) -> Tensor
 func (t *Tensor) Asin() *Tensor {
-	var k call
-	k.start(&tensorOpAsin)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAsin)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAsinOut = op{name: "aten::asin", overload: "out", schema: "aten::asin.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2097,12 +2135,12 @@ var torchOpAsinOut = op{name: "aten::asin", overload: "out", schema: "aten::asin
 //
 //	aten::asin.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func AsinOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpAsinOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAsinOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAsin_ = op{name: "aten::asin_", overload: "", schema: "aten::asin_(Tensor(a!) self) -> Tensor(a!)"}
@@ -2111,11 +2149,11 @@ var tensorOpAsin_ = op{name: "aten::asin_", overload: "", schema: "aten::asin_(T
 //
 //	aten::asin_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Asin_() *Tensor {
-	var k call
-	k.start(&tensorOpAsin_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAsin_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAsinh = op{name: "aten::asinh", overload: "", schema: "aten::asinh(Tensor self) -> Tensor"}
@@ -2124,11 +2162,11 @@ var tensorOpAsinh = op{name: "aten::asinh", overload: "", schema: "aten::asinh(T
 //
 //	aten::asinh(Tensor self) -> Tensor
 func (t *Tensor) Asinh() *Tensor {
-	var k call
-	k.start(&tensorOpAsinh)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAsinh)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAsinhOut = op{name: "aten::asinh", overload: "out", schema: "aten::asinh.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2137,12 +2175,12 @@ var torchOpAsinhOut = op{name: "aten::asinh", overload: "out", schema: "aten::as
 //
 //	aten::asinh.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func AsinhOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpAsinhOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAsinhOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAsinh_ = op{name: "aten::asinh_", overload: "", schema: "aten::asinh_(Tensor(a!) self) -> Tensor(a!)"}
@@ -2151,11 +2189,11 @@ var tensorOpAsinh_ = op{name: "aten::asinh_", overload: "", schema: "aten::asinh
 //
 //	aten::asinh_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Asinh_() *Tensor {
-	var k call
-	k.start(&tensorOpAsinh_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAsinh_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAtan = op{name: "aten::atan", overload: "", schema: "aten::atan(Tensor self) -> Tensor"}
@@ -2164,11 +2202,11 @@ var tensorOpAtan = op{name: "aten::atan", overload: "", schema: "aten::atan(Tens
 //
 //	aten::atan(Tensor self) -> Tensor
 func (t *Tensor) Atan() *Tensor {
-	var k call
-	k.start(&tensorOpAtan)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAtan)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAtanOut = op{name: "aten::atan", overload: "out", schema: "aten::atan.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2177,12 +2215,12 @@ var torchOpAtanOut = op{name: "aten::atan", overload: "out", schema: "aten::atan
 //
 //	aten::atan.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func AtanOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpAtanOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAtanOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAtan2 = op{name: "aten::atan2", overload: "", schema: "aten::atan2(Tensor self, Tensor other) -> Tensor"}
@@ -2191,12 +2229,12 @@ var tensorOpAtan2 = op{name: "aten::atan2", overload: "", schema: "aten::atan2(T
 //
 //	aten::atan2(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Atan2(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpAtan2)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAtan2)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAtan2Out = op{name: "aten::atan2", overload: "out", schema: "aten::atan2.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2205,13 +2243,13 @@ var torchOpAtan2Out = op{name: "aten::atan2", overload: "out", schema: "aten::at
 //
 //	aten::atan2.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func Atan2Out(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpAtan2Out)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAtan2Out)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAtan2_ = op{name: "aten::atan2_", overload: "", schema: "aten::atan2_(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -2220,12 +2258,12 @@ var tensorOpAtan2_ = op{name: "aten::atan2_", overload: "", schema: "aten::atan2
 //
 //	aten::atan2_(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) Atan2_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpAtan2_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAtan2_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAtan_ = op{name: "aten::atan_", overload: "", schema: "aten::atan_(Tensor(a!) self) -> Tensor(a!)"}
@@ -2234,11 +2272,11 @@ var tensorOpAtan_ = op{name: "aten::atan_", overload: "", schema: "aten::atan_(T
 //
 //	aten::atan_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Atan_() *Tensor {
-	var k call
-	k.start(&tensorOpAtan_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAtan_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAtanh = op{name: "aten::atanh", overload: "", schema: "aten::atanh(Tensor self) -> Tensor"}
@@ -2247,11 +2285,11 @@ var tensorOpAtanh = op{name: "aten::atanh", overload: "", schema: "aten::atanh(T
 //
 //	aten::atanh(Tensor self) -> Tensor
 func (t *Tensor) Atanh() *Tensor {
-	var k call
-	k.start(&tensorOpAtanh)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAtanh)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAtanhOut = op{name: "aten::atanh", overload: "out", schema: "aten::atanh.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2260,12 +2298,12 @@ var torchOpAtanhOut = op{name: "aten::atanh", overload: "out", schema: "aten::at
 //
 //	aten::atanh.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func AtanhOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpAtanhOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAtanhOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpAtanh_ = op{name: "aten::atanh_", overload: "", schema: "aten::atanh_(Tensor(a!) self) -> Tensor(a!)"}
@@ -2274,11 +2312,11 @@ var tensorOpAtanh_ = op{name: "aten::atanh_", overload: "", schema: "aten::atanh
 //
 //	aten::atanh_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Atanh_() *Tensor {
-	var k call
-	k.start(&tensorOpAtanh_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpAtanh_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAtleast1d = op{name: "aten::atleast_1d", overload: "", schema: "aten::atleast_1d(Tensor self) -> Tensor"}
@@ -2287,11 +2325,11 @@ var torchOpAtleast1d = op{name: "aten::atleast_1d", overload: "", schema: "aten:
 //
 //	aten::atleast_1d(Tensor self) -> Tensor
 func Atleast1d(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpAtleast1d)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAtleast1d)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAtleast1dSequence = op{name: "aten::atleast_1d", overload: "Sequence", schema: "aten::atleast_1d.Sequence(Tensor[] tensors) -> Tensor[]"}
@@ -2300,11 +2338,11 @@ var torchOpAtleast1dSequence = op{name: "aten::atleast_1d", overload: "Sequence"
 //
 //	aten::atleast_1d.Sequence(Tensor[] tensors) -> Tensor[]
 func Atleast1dSequence(tensors []*Tensor) []*Tensor {
-	var k call
-	k.start(&torchOpAtleast1dSequence)
-	k.tensors(tensors)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&torchOpAtleast1dSequence)
+	cc.tensors(tensors)
+	cc.run()
+	return cc.retTensors()
 }
 
 var torchOpAtleast2d = op{name: "aten::atleast_2d", overload: "", schema: "aten::atleast_2d(Tensor self) -> Tensor"}
@@ -2313,11 +2351,11 @@ var torchOpAtleast2d = op{name: "aten::atleast_2d", overload: "", schema: "aten:
 //
 //	aten::atleast_2d(Tensor self) -> Tensor
 func Atleast2d(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpAtleast2d)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAtleast2d)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAtleast2dSequence = op{name: "aten::atleast_2d", overload: "Sequence", schema: "aten::atleast_2d.Sequence(Tensor[] tensors) -> Tensor[]"}
@@ -2326,11 +2364,11 @@ var torchOpAtleast2dSequence = op{name: "aten::atleast_2d", overload: "Sequence"
 //
 //	aten::atleast_2d.Sequence(Tensor[] tensors) -> Tensor[]
 func Atleast2dSequence(tensors []*Tensor) []*Tensor {
-	var k call
-	k.start(&torchOpAtleast2dSequence)
-	k.tensors(tensors)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&torchOpAtleast2dSequence)
+	cc.tensors(tensors)
+	cc.run()
+	return cc.retTensors()
 }
 
 var torchOpAtleast3d = op{name: "aten::atleast_3d", overload: "", schema: "aten::atleast_3d(Tensor self) -> Tensor"}
@@ -2339,11 +2377,11 @@ var torchOpAtleast3d = op{name: "aten::atleast_3d", overload: "", schema: "aten:
 //
 //	aten::atleast_3d(Tensor self) -> Tensor
 func Atleast3d(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpAtleast3d)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAtleast3d)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAtleast3dSequence = op{name: "aten::atleast_3d", overload: "Sequence", schema: "aten::atleast_3d.Sequence(Tensor[] tensors) -> Tensor[]"}
@@ -2352,11 +2390,11 @@ var torchOpAtleast3dSequence = op{name: "aten::atleast_3d", overload: "Sequence"
 //
 //	aten::atleast_3d.Sequence(Tensor[] tensors) -> Tensor[]
 func Atleast3dSequence(tensors []*Tensor) []*Tensor {
-	var k call
-	k.start(&torchOpAtleast3dSequence)
-	k.tensors(tensors)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&torchOpAtleast3dSequence)
+	cc.tensors(tensors)
+	cc.run()
+	return cc.retTensors()
 }
 
 var torchOpAvgPool1d = op{name: "aten::avg_pool1d", overload: "", schema: "aten::avg_pool1d(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=[0], bool ceil_mode=False, bool count_include_pad=True) -> Tensor"}
@@ -2374,16 +2412,16 @@ type AvgPool1dOptions struct {
 //	aten::avg_pool1d(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=[0], bool ceil_mode=False, bool count_include_pad=True) -> Tensor
 func AvgPool1d(input *Tensor, kernelSize []int, opts ...AvgPool1dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpAvgPool1d)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(o.Stride)
-	k.ints(orInts(o.Padding, 0))
-	k.bool(o.CeilMode)
-	k.bool(o.CountIncludePad.Or(true))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAvgPool1d)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(o.Stride)
+	cc.ints(orInts(o.Padding, 0))
+	cc.bool(o.CeilMode)
+	cc.bool(o.CountIncludePad.Or(true))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAvgPool1dOut = op{name: "aten::avg_pool1d", overload: "out", schema: "aten::avg_pool1d.out(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=[0], bool ceil_mode=False, bool count_include_pad=True, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2393,17 +2431,17 @@ var torchOpAvgPool1dOut = op{name: "aten::avg_pool1d", overload: "out", schema: 
 //	aten::avg_pool1d.out(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=[0], bool ceil_mode=False, bool count_include_pad=True, *, Tensor(a!) out) -> Tensor(a!)
 func AvgPool1dOut(out, input *Tensor, kernelSize []int, opts ...AvgPool1dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpAvgPool1dOut)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(o.Stride)
-	k.ints(orInts(o.Padding, 0))
-	k.bool(o.CeilMode)
-	k.bool(o.CountIncludePad.Or(true))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAvgPool1dOut)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(o.Stride)
+	cc.ints(orInts(o.Padding, 0))
+	cc.bool(o.CeilMode)
+	cc.bool(o.CountIncludePad.Or(true))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAvgPool2d = op{name: "aten::avg_pool2d", overload: "", schema: "aten::avg_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, bool ceil_mode=False, bool count_include_pad=True, int? divisor_override=None) -> Tensor"}
@@ -2417,84 +2455,87 @@ type AvgPool2dOptions struct {
 	DivisorOverride Opt[int]
 }
 
-// AvgPool2d is PyTorch's torch.nn.functional.avg_pool2d.
+// AvgPool2d is the mean of each window. It is PyTorch's torch.nn.functional.avg_pool2d.
+//
+//	input (B, C, H, W) -> (B, C, H', W')
+//	H' = ⌊(H + 2 · Padding - K) / Stride⌋ + 1, Stride K unless given
 //
 //	aten::avg_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, bool ceil_mode=False, bool count_include_pad=True, int? divisor_override=None) -> Tensor
 func AvgPool2d(input *Tensor, kernelSize []int, opts ...AvgPool2dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpAvgPool2d)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(o.Stride)
-	k.ints(orInts(o.Padding, 0, 0))
-	k.bool(o.CeilMode)
-	k.bool(o.CountIncludePad.Or(true))
-	k.optInt(o.DivisorOverride)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAvgPool2d)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(o.Stride)
+	cc.ints(orInts(o.Padding, 0, 0))
+	cc.bool(o.CeilMode)
+	cc.bool(o.CountIncludePad.Or(true))
+	cc.optInt(o.DivisorOverride)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAvgPool2dOut = op{name: "aten::avg_pool2d", overload: "out", schema: "aten::avg_pool2d.out(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, bool ceil_mode=False, bool count_include_pad=True, int? divisor_override=None, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// AvgPool2dOut is PyTorch's torch._C._nn.avg_pool2d with its result written to out.
+// AvgPool2dOut is PyTorch's torch.nn.functional.avg_pool2d with its result written to out.
 //
 //	aten::avg_pool2d.out(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, bool ceil_mode=False, bool count_include_pad=True, int? divisor_override=None, *, Tensor(a!) out) -> Tensor(a!)
 func AvgPool2dOut(out, input *Tensor, kernelSize []int, opts ...AvgPool2dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpAvgPool2dOut)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(o.Stride)
-	k.ints(orInts(o.Padding, 0, 0))
-	k.bool(o.CeilMode)
-	k.bool(o.CountIncludePad.Or(true))
-	k.optInt(o.DivisorOverride)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAvgPool2dOut)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(o.Stride)
+	cc.ints(orInts(o.Padding, 0, 0))
+	cc.bool(o.CeilMode)
+	cc.bool(o.CountIncludePad.Or(true))
+	cc.optInt(o.DivisorOverride)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAvgPool2dBackward = op{name: "aten::avg_pool2d_backward", overload: "", schema: "aten::avg_pool2d_backward(Tensor grad_output, Tensor self, int[2] kernel_size, int[2] stride, int[2] padding, bool ceil_mode, bool count_include_pad, int? divisor_override) -> Tensor"}
 
-// AvgPool2dBackward is PyTorch's torch.nn.functional.avg_pool2d_backward.
+// AvgPool2dBackward is PyTorch's torch.ops.aten.avg_pool2d_backward.
 //
 //	aten::avg_pool2d_backward(Tensor grad_output, Tensor self, int[2] kernel_size, int[2] stride, int[2] padding, bool ceil_mode, bool count_include_pad, int? divisor_override) -> Tensor
 func AvgPool2dBackward(gradOutput, input *Tensor, kernelSize, stride, padding []int, ceilMode, countIncludePad bool, divisorOverride Opt[int]) *Tensor {
-	var k call
-	k.start(&torchOpAvgPool2dBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(stride)
-	k.ints(padding)
-	k.bool(ceilMode)
-	k.bool(countIncludePad)
-	k.optInt(divisorOverride)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAvgPool2dBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.bool(ceilMode)
+	cc.bool(countIncludePad)
+	cc.optInt(divisorOverride)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAvgPool2dBackwardOut = op{name: "aten::avg_pool2d_backward", overload: "grad_input", schema: "aten::avg_pool2d_backward.grad_input(Tensor grad_output, Tensor self, int[2] kernel_size, int[2] stride, int[2] padding, bool ceil_mode, bool count_include_pad, int? divisor_override, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// AvgPool2dBackwardOut is PyTorch's torch._C._nn.avg_pool2d_backward with its result written to gradInput.
+// AvgPool2dBackwardOut is PyTorch's torch.ops.aten.avg_pool2d_backward with its result written to gradInput.
 //
 //	aten::avg_pool2d_backward.grad_input(Tensor grad_output, Tensor self, int[2] kernel_size, int[2] stride, int[2] padding, bool ceil_mode, bool count_include_pad, int? divisor_override, *, Tensor(a!) grad_input) -> Tensor(a!)
 func AvgPool2dBackwardOut(gradInput, gradOutput, input *Tensor, kernelSize, stride, padding []int, ceilMode, countIncludePad bool, divisorOverride Opt[int]) *Tensor {
-	var k call
-	k.start(&torchOpAvgPool2dBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(stride)
-	k.ints(padding)
-	k.bool(ceilMode)
-	k.bool(countIncludePad)
-	k.optInt(divisorOverride)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAvgPool2dBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.bool(ceilMode)
+	cc.bool(countIncludePad)
+	cc.optInt(divisorOverride)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAvgPool3d = op{name: "aten::avg_pool3d", overload: "", schema: "aten::avg_pool3d(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0, bool ceil_mode=False, bool count_include_pad=True, int? divisor_override=None) -> Tensor"}
@@ -2513,77 +2554,77 @@ type AvgPool3dOptions struct {
 //	aten::avg_pool3d(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0, bool ceil_mode=False, bool count_include_pad=True, int? divisor_override=None) -> Tensor
 func AvgPool3d(input *Tensor, kernelSize []int, opts ...AvgPool3dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpAvgPool3d)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(o.Stride)
-	k.ints(orInts(o.Padding, 0, 0, 0))
-	k.bool(o.CeilMode)
-	k.bool(o.CountIncludePad.Or(true))
-	k.optInt(o.DivisorOverride)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAvgPool3d)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(o.Stride)
+	cc.ints(orInts(o.Padding, 0, 0, 0))
+	cc.bool(o.CeilMode)
+	cc.bool(o.CountIncludePad.Or(true))
+	cc.optInt(o.DivisorOverride)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAvgPool3dOut = op{name: "aten::avg_pool3d", overload: "out", schema: "aten::avg_pool3d.out(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0, bool ceil_mode=False, bool count_include_pad=True, int? divisor_override=None, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// AvgPool3dOut is PyTorch's torch._C._nn.avg_pool3d with its result written to out.
+// AvgPool3dOut is PyTorch's torch.nn.functional.avg_pool3d with its result written to out.
 //
 //	aten::avg_pool3d.out(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0, bool ceil_mode=False, bool count_include_pad=True, int? divisor_override=None, *, Tensor(a!) out) -> Tensor(a!)
 func AvgPool3dOut(out, input *Tensor, kernelSize []int, opts ...AvgPool3dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpAvgPool3dOut)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(o.Stride)
-	k.ints(orInts(o.Padding, 0, 0, 0))
-	k.bool(o.CeilMode)
-	k.bool(o.CountIncludePad.Or(true))
-	k.optInt(o.DivisorOverride)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAvgPool3dOut)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(o.Stride)
+	cc.ints(orInts(o.Padding, 0, 0, 0))
+	cc.bool(o.CeilMode)
+	cc.bool(o.CountIncludePad.Or(true))
+	cc.optInt(o.DivisorOverride)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAvgPool3dBackward = op{name: "aten::avg_pool3d_backward", overload: "", schema: "aten::avg_pool3d_backward(Tensor grad_output, Tensor self, int[3] kernel_size, int[3] stride, int[3] padding, bool ceil_mode, bool count_include_pad, int? divisor_override) -> Tensor"}
 
-// AvgPool3dBackward is PyTorch's torch.nn.functional.avg_pool3d_backward.
+// AvgPool3dBackward is PyTorch's torch.ops.aten.avg_pool3d_backward.
 //
 //	aten::avg_pool3d_backward(Tensor grad_output, Tensor self, int[3] kernel_size, int[3] stride, int[3] padding, bool ceil_mode, bool count_include_pad, int? divisor_override) -> Tensor
 func AvgPool3dBackward(gradOutput, input *Tensor, kernelSize, stride, padding []int, ceilMode, countIncludePad bool, divisorOverride Opt[int]) *Tensor {
-	var k call
-	k.start(&torchOpAvgPool3dBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(stride)
-	k.ints(padding)
-	k.bool(ceilMode)
-	k.bool(countIncludePad)
-	k.optInt(divisorOverride)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAvgPool3dBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.bool(ceilMode)
+	cc.bool(countIncludePad)
+	cc.optInt(divisorOverride)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpAvgPool3dBackwardOut = op{name: "aten::avg_pool3d_backward", overload: "grad_input", schema: "aten::avg_pool3d_backward.grad_input(Tensor grad_output, Tensor self, int[3] kernel_size, int[3] stride, int[3] padding, bool ceil_mode, bool count_include_pad, int? divisor_override, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// AvgPool3dBackwardOut is PyTorch's torch._C._nn.avg_pool3d_backward with its result written to gradInput.
+// AvgPool3dBackwardOut is PyTorch's torch.ops.aten.avg_pool3d_backward with its result written to gradInput.
 //
 //	aten::avg_pool3d_backward.grad_input(Tensor grad_output, Tensor self, int[3] kernel_size, int[3] stride, int[3] padding, bool ceil_mode, bool count_include_pad, int? divisor_override, *, Tensor(a!) grad_input) -> Tensor(a!)
 func AvgPool3dBackwardOut(gradInput, gradOutput, input *Tensor, kernelSize, stride, padding []int, ceilMode, countIncludePad bool, divisorOverride Opt[int]) *Tensor {
-	var k call
-	k.start(&torchOpAvgPool3dBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(stride)
-	k.ints(padding)
-	k.bool(ceilMode)
-	k.bool(countIncludePad)
-	k.optInt(divisorOverride)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpAvgPool3dBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.bool(ceilMode)
+	cc.bool(countIncludePad)
+	cc.optInt(divisorOverride)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }

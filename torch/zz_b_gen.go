@@ -10,20 +10,23 @@ type BaddbmmOptions struct {
 	Alpha Scalar // default 1
 }
 
-// Baddbmm is PyTorch's Tensor.baddbmm.
+// Baddbmm adds a matrix product for each of a batch. It is PyTorch's Tensor.baddbmm.
+//
+//	y = Beta · t + Alpha · batch1 @ batch2
+//	t broadcasts to (B, N, M), batch1 (B, N, K), batch2 (B, K, M) -> (B, N, M)
 //
 //	aten::baddbmm(Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1) -> Tensor
 func (t *Tensor) Baddbmm(batch1, batch2 *Tensor, opts ...BaddbmmOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpBaddbmm)
-	k.tensor(t)
-	k.tensor(batch1)
-	k.tensor(batch2)
-	k.scalar(orScalar(o.Beta, 1))
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpBaddbmm)
+	cc.tensor(t)
+	cc.tensor(batch1)
+	cc.tensor(batch2)
+	cc.scalar(orScalar(o.Beta, 1))
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBaddbmmDType = op{name: "aten::baddbmm", overload: "dtype", schema: "aten::baddbmm.dtype(Tensor self, Tensor batch1, Tensor batch2, ScalarType out_dtype, *, Scalar beta=1, Scalar alpha=1) -> Tensor"}
@@ -39,16 +42,16 @@ type BaddbmmDTypeOptions struct {
 //	aten::baddbmm.dtype(Tensor self, Tensor batch1, Tensor batch2, ScalarType out_dtype, *, Scalar beta=1, Scalar alpha=1) -> Tensor
 func BaddbmmDType(input, batch1, batch2 *Tensor, outDType DType, opts ...BaddbmmDTypeOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpBaddbmmDType)
-	k.tensor(input)
-	k.tensor(batch1)
-	k.tensor(batch2)
-	k.dtype(outDType)
-	k.scalar(orScalar(o.Beta, 1))
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBaddbmmDType)
+	cc.tensor(input)
+	cc.tensor(batch1)
+	cc.tensor(batch2)
+	cc.dtype(outDType)
+	cc.scalar(orScalar(o.Beta, 1))
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBaddbmmDTypeOut = op{name: "aten::baddbmm", overload: "dtype_out", schema: "aten::baddbmm.dtype_out(Tensor self, Tensor batch1, Tensor batch2, ScalarType out_dtype, *, Scalar beta=1, Scalar alpha=1, Tensor(a!) out) -> Tensor(a!)"}
@@ -58,17 +61,17 @@ var torchOpBaddbmmDTypeOut = op{name: "aten::baddbmm", overload: "dtype_out", sc
 //	aten::baddbmm.dtype_out(Tensor self, Tensor batch1, Tensor batch2, ScalarType out_dtype, *, Scalar beta=1, Scalar alpha=1, Tensor(a!) out) -> Tensor(a!)
 func BaddbmmDTypeOut(out, input, batch1, batch2 *Tensor, outDType DType, opts ...BaddbmmDTypeOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpBaddbmmDTypeOut)
-	k.tensor(input)
-	k.tensor(batch1)
-	k.tensor(batch2)
-	k.dtype(outDType)
-	k.scalar(orScalar(o.Beta, 1))
-	k.scalar(orScalar(o.Alpha, 1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBaddbmmDTypeOut)
+	cc.tensor(input)
+	cc.tensor(batch1)
+	cc.tensor(batch2)
+	cc.dtype(outDType)
+	cc.scalar(orScalar(o.Beta, 1))
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBaddbmmOut = op{name: "aten::baddbmm", overload: "out", schema: "aten::baddbmm.out(Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1, Tensor(a!) out) -> Tensor(a!)"}
@@ -78,16 +81,16 @@ var torchOpBaddbmmOut = op{name: "aten::baddbmm", overload: "out", schema: "aten
 //	aten::baddbmm.out(Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1, Tensor(a!) out) -> Tensor(a!)
 func BaddbmmOut(out, input, batch1, batch2 *Tensor, opts ...BaddbmmOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpBaddbmmOut)
-	k.tensor(input)
-	k.tensor(batch1)
-	k.tensor(batch2)
-	k.scalar(orScalar(o.Beta, 1))
-	k.scalar(orScalar(o.Alpha, 1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBaddbmmOut)
+	cc.tensor(input)
+	cc.tensor(batch1)
+	cc.tensor(batch2)
+	cc.scalar(orScalar(o.Beta, 1))
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpBaddbmm_ = op{name: "aten::baddbmm_", overload: "", schema: "aten::baddbmm_(Tensor(a!) self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1) -> Tensor(a!)"}
@@ -97,15 +100,15 @@ var tensorOpBaddbmm_ = op{name: "aten::baddbmm_", overload: "", schema: "aten::b
 //	aten::baddbmm_(Tensor(a!) self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1) -> Tensor(a!)
 func (t *Tensor) Baddbmm_(batch1, batch2 *Tensor, opts ...BaddbmmOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpBaddbmm_)
-	k.tensor(t)
-	k.tensor(batch1)
-	k.tensor(batch2)
-	k.scalar(orScalar(o.Beta, 1))
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpBaddbmm_)
+	cc.tensor(t)
+	cc.tensor(batch1)
+	cc.tensor(batch2)
+	cc.scalar(orScalar(o.Beta, 1))
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBartlettWindow = op{name: "aten::bartlett_window", overload: "", schema: "aten::bartlett_window(int window_length, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -115,15 +118,15 @@ var torchOpBartlettWindow = op{name: "aten::bartlett_window", overload: "", sche
 //	aten::bartlett_window(int window_length, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func BartlettWindow(windowLength int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpBartlettWindow)
-	k.int(windowLength)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBartlettWindow)
+	cc.int(windowLength)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBartlettWindowOut = op{name: "aten::bartlett_window", overload: "out", schema: "aten::bartlett_window.out(int window_length, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -132,12 +135,12 @@ var torchOpBartlettWindowOut = op{name: "aten::bartlett_window", overload: "out"
 //
 //	aten::bartlett_window.out(int window_length, *, Tensor(a!) out) -> Tensor(a!)
 func BartlettWindowOut(out *Tensor, windowLength int) *Tensor {
-	var k call
-	k.start(&torchOpBartlettWindowOut)
-	k.int(windowLength)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBartlettWindowOut)
+	cc.int(windowLength)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBartlettWindowPeriodic = op{name: "aten::bartlett_window", overload: "periodic", schema: "aten::bartlett_window.periodic(int window_length, bool periodic, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -147,16 +150,16 @@ var torchOpBartlettWindowPeriodic = op{name: "aten::bartlett_window", overload: 
 //	aten::bartlett_window.periodic(int window_length, bool periodic, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func BartlettWindowPeriodic(windowLength int, periodic bool, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpBartlettWindowPeriodic)
-	k.int(windowLength)
-	k.bool(periodic)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBartlettWindowPeriodic)
+	cc.int(windowLength)
+	cc.bool(periodic)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBartlettWindowPeriodicOut = op{name: "aten::bartlett_window", overload: "periodic_out", schema: "aten::bartlett_window.periodic_out(int window_length, bool periodic, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -165,77 +168,80 @@ var torchOpBartlettWindowPeriodicOut = op{name: "aten::bartlett_window", overloa
 //
 //	aten::bartlett_window.periodic_out(int window_length, bool periodic, *, Tensor(a!) out) -> Tensor(a!)
 func BartlettWindowPeriodicOut(out *Tensor, windowLength int, periodic bool) *Tensor {
-	var k call
-	k.start(&torchOpBartlettWindowPeriodicOut)
-	k.int(windowLength)
-	k.bool(periodic)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBartlettWindowPeriodicOut)
+	cc.int(windowLength)
+	cc.bool(periodic)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBatchNorm = op{name: "aten::batch_norm", overload: "", schema: "aten::batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float momentum, float eps, bool cudnn_enabled) -> Tensor"}
 
-// BatchNorm is PyTorch's torch.batch_norm.
+// BatchNorm normalises each channel over the batch, in training, or by running statistics. It is PyTorch's torch.batch_norm.
+//
+//	y = (input - mean) / √(var + eps) · weight + bias
+//	input (B, C, ...), the others (C) or nil -> (B, C, ...)
 //
 //	aten::batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float momentum, float eps, bool cudnn_enabled) -> Tensor
 func BatchNorm(input, weight, bias, runningMean, runningVar *Tensor, training bool, momentum, eps float64, cudnnEnabled bool) *Tensor {
-	var k call
-	k.start(&torchOpBatchNorm)
-	k.tensor(input)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.optTensor(runningMean)
-	k.optTensor(runningVar)
-	k.bool(training)
-	k.float(momentum)
-	k.float(eps)
-	k.bool(cudnnEnabled)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBatchNorm)
+	cc.tensor(input)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.optTensor(runningMean)
+	cc.optTensor(runningVar)
+	cc.bool(training)
+	cc.float(momentum)
+	cc.float(eps)
+	cc.bool(cudnnEnabled)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBatchNormBackward = op{name: "aten::batch_norm_backward", overload: "", schema: "aten::batch_norm_backward(Tensor grad_out, Tensor input, Tensor weight, Tensor? running_mean, Tensor? running_var, Tensor? save_mean, Tensor? save_var, bool update, float eps, bool[3] output_mask, Tensor reserve) -> (Tensor, Tensor, Tensor)"}
 
-// BatchNormBackward is PyTorch's torch.batch_norm_backward.
+// BatchNormBackward is PyTorch's torch.ops.aten.batch_norm_backward.
 //
 //	aten::batch_norm_backward(Tensor grad_out, Tensor input, Tensor weight, Tensor? running_mean, Tensor? running_var, Tensor? save_mean, Tensor? save_var, bool update, float eps, bool[3] output_mask, Tensor reserve) -> (Tensor, Tensor, Tensor)
 func BatchNormBackward(gradOut, input, weight, runningMean, runningVar, saveMean, saveVar *Tensor, update bool, eps float64, outputMask []bool, reserve *Tensor) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpBatchNormBackward)
-	k.tensor(gradOut)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(runningMean)
-	k.optTensor(runningVar)
-	k.optTensor(saveMean)
-	k.optTensor(saveVar)
-	k.bool(update)
-	k.float(eps)
-	k.bools(outputMask)
-	k.tensor(reserve)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpBatchNormBackward)
+	cc.tensor(gradOut)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(runningMean)
+	cc.optTensor(runningVar)
+	cc.optTensor(saveMean)
+	cc.optTensor(saveVar)
+	cc.bool(update)
+	cc.float(eps)
+	cc.bools(outputMask)
+	cc.tensor(reserve)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpBatchNormBackwardElemt = op{name: "aten::batch_norm_backward_elemt", overload: "", schema: "aten::batch_norm_backward_elemt(Tensor grad_out, Tensor input, Tensor mean, Tensor invstd, Tensor? weight, Tensor sum_dy, Tensor sum_dy_xmu, Tensor count) -> Tensor"}
 
-// BatchNormBackwardElemt is PyTorch's torch.batch_norm_backward_elemt.
+// BatchNormBackwardElemt is PyTorch's torch.ops.aten.batch_norm_backward_elemt.
 //
 //	aten::batch_norm_backward_elemt(Tensor grad_out, Tensor input, Tensor mean, Tensor invstd, Tensor? weight, Tensor sum_dy, Tensor sum_dy_xmu, Tensor count) -> Tensor
 func BatchNormBackwardElemt(gradOut, input, mean, invstd, weight, sumDy, sumDyXmu, count *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpBatchNormBackwardElemt)
-	k.tensor(gradOut)
-	k.tensor(input)
-	k.tensor(mean)
-	k.tensor(invstd)
-	k.optTensor(weight)
-	k.tensor(sumDy)
-	k.tensor(sumDyXmu)
-	k.tensor(count)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBatchNormBackwardElemt)
+	cc.tensor(gradOut)
+	cc.tensor(input)
+	cc.tensor(mean)
+	cc.tensor(invstd)
+	cc.optTensor(weight)
+	cc.tensor(sumDy)
+	cc.tensor(sumDyXmu)
+	cc.tensor(count)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBatchNormBackwardElemtOut = op{name: "aten::batch_norm_backward_elemt", overload: "out", schema: "aten::batch_norm_backward_elemt.out(Tensor grad_out, Tensor input, Tensor mean, Tensor invstd, Tensor? weight, Tensor sum_dy, Tensor sum_dy_xmu, Tensor count, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -244,39 +250,39 @@ var torchOpBatchNormBackwardElemtOut = op{name: "aten::batch_norm_backward_elemt
 //
 //	aten::batch_norm_backward_elemt.out(Tensor grad_out, Tensor input, Tensor mean, Tensor invstd, Tensor? weight, Tensor sum_dy, Tensor sum_dy_xmu, Tensor count, *, Tensor(a!) out) -> Tensor(a!)
 func BatchNormBackwardElemtOut(out, gradOut, input, mean, invstd, weight, sumDy, sumDyXmu, count *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpBatchNormBackwardElemtOut)
-	k.tensor(gradOut)
-	k.tensor(input)
-	k.tensor(mean)
-	k.tensor(invstd)
-	k.optTensor(weight)
-	k.tensor(sumDy)
-	k.tensor(sumDyXmu)
-	k.tensor(count)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBatchNormBackwardElemtOut)
+	cc.tensor(gradOut)
+	cc.tensor(input)
+	cc.tensor(mean)
+	cc.tensor(invstd)
+	cc.optTensor(weight)
+	cc.tensor(sumDy)
+	cc.tensor(sumDyXmu)
+	cc.tensor(count)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBatchNormBackwardReduce = op{name: "aten::batch_norm_backward_reduce", overload: "", schema: "aten::batch_norm_backward_reduce(Tensor grad_out, Tensor input, Tensor mean, Tensor invstd, Tensor? weight, bool input_g, bool weight_g, bool bias_g) -> (Tensor, Tensor, Tensor, Tensor)"}
 
-// BatchNormBackwardReduce is PyTorch's torch.batch_norm_backward_reduce.
+// BatchNormBackwardReduce is PyTorch's torch.ops.aten.batch_norm_backward_reduce.
 //
 //	aten::batch_norm_backward_reduce(Tensor grad_out, Tensor input, Tensor mean, Tensor invstd, Tensor? weight, bool input_g, bool weight_g, bool bias_g) -> (Tensor, Tensor, Tensor, Tensor)
 func BatchNormBackwardReduce(gradOut, input, mean, invstd, weight *Tensor, inputG, weightG, biasG bool) (*Tensor, *Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpBatchNormBackwardReduce)
-	k.tensor(gradOut)
-	k.tensor(input)
-	k.tensor(mean)
-	k.tensor(invstd)
-	k.optTensor(weight)
-	k.bool(inputG)
-	k.bool(weightG)
-	k.bool(biasG)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpBatchNormBackwardReduce)
+	cc.tensor(gradOut)
+	cc.tensor(input)
+	cc.tensor(mean)
+	cc.tensor(invstd)
+	cc.optTensor(weight)
+	cc.bool(inputG)
+	cc.bool(weightG)
+	cc.bool(biasG)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpBatchNormBackwardReduceOut = op{name: "aten::batch_norm_backward_reduce", overload: "out", schema: "aten::batch_norm_backward_reduce.out(Tensor grad_out, Tensor input, Tensor mean, Tensor invstd, Tensor? weight, bool input_g, bool weight_g, bool bias_g, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2, Tensor(d!) out3) -> (Tensor(a!), Tensor(b!), Tensor(c!), Tensor(d!))"}
@@ -285,22 +291,22 @@ var torchOpBatchNormBackwardReduceOut = op{name: "aten::batch_norm_backward_redu
 //
 //	aten::batch_norm_backward_reduce.out(Tensor grad_out, Tensor input, Tensor mean, Tensor invstd, Tensor? weight, bool input_g, bool weight_g, bool bias_g, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2, Tensor(d!) out3) -> (Tensor(a!), Tensor(b!), Tensor(c!), Tensor(d!))
 func BatchNormBackwardReduceOut(out0, out1, out2, out3, gradOut, input, mean, invstd, weight *Tensor, inputG, weightG, biasG bool) (*Tensor, *Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpBatchNormBackwardReduceOut)
-	k.tensor(gradOut)
-	k.tensor(input)
-	k.tensor(mean)
-	k.tensor(invstd)
-	k.optTensor(weight)
-	k.bool(inputG)
-	k.bool(weightG)
-	k.bool(biasG)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.tensor(out2)
-	k.tensor(out3)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpBatchNormBackwardReduceOut)
+	cc.tensor(gradOut)
+	cc.tensor(input)
+	cc.tensor(mean)
+	cc.tensor(invstd)
+	cc.optTensor(weight)
+	cc.bool(inputG)
+	cc.bool(weightG)
+	cc.bool(biasG)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.tensor(out2)
+	cc.tensor(out3)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpBatchNormElemt = op{name: "aten::batch_norm_elemt", overload: "", schema: "aten::batch_norm_elemt(Tensor input, Tensor? weight, Tensor? bias, Tensor mean, Tensor invstd, float eps) -> Tensor"}
@@ -309,16 +315,16 @@ var torchOpBatchNormElemt = op{name: "aten::batch_norm_elemt", overload: "", sch
 //
 //	aten::batch_norm_elemt(Tensor input, Tensor? weight, Tensor? bias, Tensor mean, Tensor invstd, float eps) -> Tensor
 func BatchNormElemt(input, weight, bias, mean, invstd *Tensor, eps float64) *Tensor {
-	var k call
-	k.start(&torchOpBatchNormElemt)
-	k.tensor(input)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.tensor(mean)
-	k.tensor(invstd)
-	k.float(eps)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBatchNormElemt)
+	cc.tensor(input)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.tensor(mean)
+	cc.tensor(invstd)
+	cc.float(eps)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBatchNormElemtOut = op{name: "aten::batch_norm_elemt", overload: "out", schema: "aten::batch_norm_elemt.out(Tensor input, Tensor? weight, Tensor? bias, Tensor mean, Tensor invstd, float eps, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -327,17 +333,17 @@ var torchOpBatchNormElemtOut = op{name: "aten::batch_norm_elemt", overload: "out
 //
 //	aten::batch_norm_elemt.out(Tensor input, Tensor? weight, Tensor? bias, Tensor mean, Tensor invstd, float eps, *, Tensor(a!) out) -> Tensor(a!)
 func BatchNormElemtOut(out, input, weight, bias, mean, invstd *Tensor, eps float64) *Tensor {
-	var k call
-	k.start(&torchOpBatchNormElemtOut)
-	k.tensor(input)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.tensor(mean)
-	k.tensor(invstd)
-	k.float(eps)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBatchNormElemtOut)
+	cc.tensor(input)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.tensor(mean)
+	cc.tensor(invstd)
+	cc.float(eps)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBatchNormGatherStats = op{name: "aten::batch_norm_gather_stats", overload: "", schema: "aten::batch_norm_gather_stats(Tensor input, Tensor mean, Tensor invstd, Tensor? running_mean, Tensor? running_var, float momentum, float eps, int count) -> (Tensor, Tensor)"}
@@ -346,18 +352,18 @@ var torchOpBatchNormGatherStats = op{name: "aten::batch_norm_gather_stats", over
 //
 //	aten::batch_norm_gather_stats(Tensor input, Tensor mean, Tensor invstd, Tensor? running_mean, Tensor? running_var, float momentum, float eps, int count) -> (Tensor, Tensor)
 func BatchNormGatherStats(input, mean, invstd, runningMean, runningVar *Tensor, momentum, eps float64, count int) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpBatchNormGatherStats)
-	k.tensor(input)
-	k.tensor(mean)
-	k.tensor(invstd)
-	k.optTensor(runningMean)
-	k.optTensor(runningVar)
-	k.float(momentum)
-	k.float(eps)
-	k.int(count)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpBatchNormGatherStats)
+	cc.tensor(input)
+	cc.tensor(mean)
+	cc.tensor(invstd)
+	cc.optTensor(runningMean)
+	cc.optTensor(runningVar)
+	cc.float(momentum)
+	cc.float(eps)
+	cc.int(count)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpBatchNormGatherStatsOut = op{name: "aten::batch_norm_gather_stats", overload: "out", schema: "aten::batch_norm_gather_stats.out(Tensor input, Tensor mean, Tensor invstd, Tensor? running_mean, Tensor? running_var, float momentum, float eps, int count, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))"}
@@ -366,20 +372,20 @@ var torchOpBatchNormGatherStatsOut = op{name: "aten::batch_norm_gather_stats", o
 //
 //	aten::batch_norm_gather_stats.out(Tensor input, Tensor mean, Tensor invstd, Tensor? running_mean, Tensor? running_var, float momentum, float eps, int count, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))
 func BatchNormGatherStatsOut(out0, out1, input, mean, invstd, runningMean, runningVar *Tensor, momentum, eps float64, count int) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpBatchNormGatherStatsOut)
-	k.tensor(input)
-	k.tensor(mean)
-	k.tensor(invstd)
-	k.optTensor(runningMean)
-	k.optTensor(runningVar)
-	k.float(momentum)
-	k.float(eps)
-	k.int(count)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpBatchNormGatherStatsOut)
+	cc.tensor(input)
+	cc.tensor(mean)
+	cc.tensor(invstd)
+	cc.optTensor(runningMean)
+	cc.optTensor(runningVar)
+	cc.float(momentum)
+	cc.float(eps)
+	cc.int(count)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpBatchNormGatherStatsWithCounts = op{name: "aten::batch_norm_gather_stats_with_counts", overload: "", schema: "aten::batch_norm_gather_stats_with_counts(Tensor input, Tensor mean, Tensor invstd, Tensor? running_mean, Tensor? running_var, float momentum, float eps, Tensor counts) -> (Tensor, Tensor)"}
@@ -388,18 +394,18 @@ var torchOpBatchNormGatherStatsWithCounts = op{name: "aten::batch_norm_gather_st
 //
 //	aten::batch_norm_gather_stats_with_counts(Tensor input, Tensor mean, Tensor invstd, Tensor? running_mean, Tensor? running_var, float momentum, float eps, Tensor counts) -> (Tensor, Tensor)
 func BatchNormGatherStatsWithCounts(input, mean, invstd, runningMean, runningVar *Tensor, momentum, eps float64, counts *Tensor) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpBatchNormGatherStatsWithCounts)
-	k.tensor(input)
-	k.tensor(mean)
-	k.tensor(invstd)
-	k.optTensor(runningMean)
-	k.optTensor(runningVar)
-	k.float(momentum)
-	k.float(eps)
-	k.tensor(counts)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpBatchNormGatherStatsWithCounts)
+	cc.tensor(input)
+	cc.tensor(mean)
+	cc.tensor(invstd)
+	cc.optTensor(runningMean)
+	cc.optTensor(runningVar)
+	cc.float(momentum)
+	cc.float(eps)
+	cc.tensor(counts)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpBatchNormGatherStatsWithCountsOut = op{name: "aten::batch_norm_gather_stats_with_counts", overload: "out", schema: "aten::batch_norm_gather_stats_with_counts.out(Tensor input, Tensor mean, Tensor invstd, Tensor? running_mean, Tensor? running_var, float momentum, float eps, Tensor counts, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))"}
@@ -408,20 +414,20 @@ var torchOpBatchNormGatherStatsWithCountsOut = op{name: "aten::batch_norm_gather
 //
 //	aten::batch_norm_gather_stats_with_counts.out(Tensor input, Tensor mean, Tensor invstd, Tensor? running_mean, Tensor? running_var, float momentum, float eps, Tensor counts, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))
 func BatchNormGatherStatsWithCountsOut(out0, out1, input, mean, invstd, runningMean, runningVar *Tensor, momentum, eps float64, counts *Tensor) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpBatchNormGatherStatsWithCountsOut)
-	k.tensor(input)
-	k.tensor(mean)
-	k.tensor(invstd)
-	k.optTensor(runningMean)
-	k.optTensor(runningVar)
-	k.float(momentum)
-	k.float(eps)
-	k.tensor(counts)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpBatchNormGatherStatsWithCountsOut)
+	cc.tensor(input)
+	cc.tensor(mean)
+	cc.tensor(invstd)
+	cc.optTensor(runningMean)
+	cc.optTensor(runningVar)
+	cc.float(momentum)
+	cc.float(eps)
+	cc.tensor(counts)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpBatchNormStats = op{name: "aten::batch_norm_stats", overload: "", schema: "aten::batch_norm_stats(Tensor input, float eps) -> (Tensor, Tensor)"}
@@ -430,12 +436,12 @@ var torchOpBatchNormStats = op{name: "aten::batch_norm_stats", overload: "", sch
 //
 //	aten::batch_norm_stats(Tensor input, float eps) -> (Tensor, Tensor)
 func BatchNormStats(input *Tensor, eps float64) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpBatchNormStats)
-	k.tensor(input)
-	k.float(eps)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpBatchNormStats)
+	cc.tensor(input)
+	cc.float(eps)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpBatchNormStatsOut = op{name: "aten::batch_norm_stats", overload: "out", schema: "aten::batch_norm_stats.out(Tensor input, float eps, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))"}
@@ -444,14 +450,14 @@ var torchOpBatchNormStatsOut = op{name: "aten::batch_norm_stats", overload: "out
 //
 //	aten::batch_norm_stats.out(Tensor input, float eps, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))
 func BatchNormStatsOut(out0, out1, input *Tensor, eps float64) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpBatchNormStatsOut)
-	k.tensor(input)
-	k.float(eps)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpBatchNormStatsOut)
+	cc.tensor(input)
+	cc.float(eps)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpBatchNormUpdateStats = op{name: "aten::batch_norm_update_stats", overload: "", schema: "aten::batch_norm_update_stats(Tensor input, Tensor? running_mean, Tensor? running_var, float momentum) -> (Tensor, Tensor)"}
@@ -460,14 +466,14 @@ var torchOpBatchNormUpdateStats = op{name: "aten::batch_norm_update_stats", over
 //
 //	aten::batch_norm_update_stats(Tensor input, Tensor? running_mean, Tensor? running_var, float momentum) -> (Tensor, Tensor)
 func BatchNormUpdateStats(input, runningMean, runningVar *Tensor, momentum float64) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpBatchNormUpdateStats)
-	k.tensor(input)
-	k.optTensor(runningMean)
-	k.optTensor(runningVar)
-	k.float(momentum)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpBatchNormUpdateStats)
+	cc.tensor(input)
+	cc.optTensor(runningMean)
+	cc.optTensor(runningVar)
+	cc.float(momentum)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpBatchNormUpdateStatsOut = op{name: "aten::batch_norm_update_stats", overload: "out", schema: "aten::batch_norm_update_stats.out(Tensor input, Tensor? running_mean, Tensor? running_var, float momentum, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))"}
@@ -476,16 +482,16 @@ var torchOpBatchNormUpdateStatsOut = op{name: "aten::batch_norm_update_stats", o
 //
 //	aten::batch_norm_update_stats.out(Tensor input, Tensor? running_mean, Tensor? running_var, float momentum, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))
 func BatchNormUpdateStatsOut(out0, out1, input, runningMean, runningVar *Tensor, momentum float64) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpBatchNormUpdateStatsOut)
-	k.tensor(input)
-	k.optTensor(runningMean)
-	k.optTensor(runningVar)
-	k.float(momentum)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpBatchNormUpdateStatsOut)
+	cc.tensor(input)
+	cc.optTensor(runningMean)
+	cc.optTensor(runningVar)
+	cc.float(momentum)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var tensorOpBernoulli = op{name: "aten::bernoulli", overload: "", schema: "aten::bernoulli(Tensor self, *, Generator? generator=None) -> Tensor"}
@@ -495,17 +501,17 @@ type BernoulliOptions struct {
 	Generator *Generator
 }
 
-// Bernoulli is PyTorch's Tensor.bernoulli.
+// Bernoulli draws 1 with the probability that each element is, else 0. It is PyTorch's Tensor.bernoulli.
 //
 //	aten::bernoulli(Tensor self, *, Generator? generator=None) -> Tensor
 func (t *Tensor) Bernoulli(opts ...BernoulliOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpBernoulli)
-	k.tensor(t)
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpBernoulli)
+	cc.tensor(t)
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBernoulliTensor = op{name: "aten::bernoulli", overload: "Tensor", schema: "aten::bernoulli.Tensor(Tensor self, Tensor p, *, Generator? generator=None) -> Tensor"}
@@ -520,13 +526,13 @@ type BernoulliTensorOptions struct {
 //	aten::bernoulli.Tensor(Tensor self, Tensor p, *, Generator? generator=None) -> Tensor
 func BernoulliTensor(input, p *Tensor, opts ...BernoulliTensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpBernoulliTensor)
-	k.tensor(input)
-	k.tensor(p)
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBernoulliTensor)
+	cc.tensor(input)
+	cc.tensor(p)
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBernoulliTensorOut = op{name: "aten::bernoulli", overload: "Tensor_out", schema: "aten::bernoulli.Tensor_out(Tensor self, Tensor p, *, Generator? generator=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -536,14 +542,14 @@ var torchOpBernoulliTensorOut = op{name: "aten::bernoulli", overload: "Tensor_ou
 //	aten::bernoulli.Tensor_out(Tensor self, Tensor p, *, Generator? generator=None, Tensor(a!) out) -> Tensor(a!)
 func BernoulliTensorOut(out, input, p *Tensor, opts ...BernoulliTensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpBernoulliTensorOut)
-	k.tensor(input)
-	k.tensor(p)
-	k.generator(o.Generator)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBernoulliTensorOut)
+	cc.tensor(input)
+	cc.tensor(p)
+	cc.generator(o.Generator)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBernoulliPOut = op{name: "aten::bernoulli", overload: "float_out", schema: "aten::bernoulli.float_out(Tensor self, float p=0.5, *, Generator? generator=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -559,14 +565,14 @@ type BernoulliPOutOptions struct {
 //	aten::bernoulli.float_out(Tensor self, float p=0.5, *, Generator? generator=None, Tensor(a!) out) -> Tensor(a!)
 func BernoulliPOut(out, input *Tensor, opts ...BernoulliPOutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpBernoulliPOut)
-	k.tensor(input)
-	k.float(o.P.Or(0.5))
-	k.generator(o.Generator)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBernoulliPOut)
+	cc.tensor(input)
+	cc.float(o.P.Or(0.5))
+	cc.generator(o.Generator)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBernoulliOut = op{name: "aten::bernoulli", overload: "out", schema: "aten::bernoulli.out(Tensor self, *, Generator? generator=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -576,13 +582,13 @@ var torchOpBernoulliOut = op{name: "aten::bernoulli", overload: "out", schema: "
 //	aten::bernoulli.out(Tensor self, *, Generator? generator=None, Tensor(a!) out) -> Tensor(a!)
 func BernoulliOut(out, input *Tensor, opts ...BernoulliOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpBernoulliOut)
-	k.tensor(input)
-	k.generator(o.Generator)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBernoulliOut)
+	cc.tensor(input)
+	cc.generator(o.Generator)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpBernoulliP = op{name: "aten::bernoulli", overload: "p", schema: "aten::bernoulli.p(Tensor self, float p, *, Generator? generator=None) -> Tensor"}
@@ -597,13 +603,13 @@ type BernoulliPOptions struct {
 //	aten::bernoulli.p(Tensor self, float p, *, Generator? generator=None) -> Tensor
 func (t *Tensor) BernoulliP(p float64, opts ...BernoulliPOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpBernoulliP)
-	k.tensor(t)
-	k.float(p)
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpBernoulliP)
+	cc.tensor(t)
+	cc.float(p)
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpBernoulliTensor_ = op{name: "aten::bernoulli_", overload: "Tensor", schema: "aten::bernoulli_.Tensor(Tensor(a!) self, Tensor p, *, Generator? generator=None) -> Tensor(a!)"}
@@ -613,13 +619,13 @@ var tensorOpBernoulliTensor_ = op{name: "aten::bernoulli_", overload: "Tensor", 
 //	aten::bernoulli_.Tensor(Tensor(a!) self, Tensor p, *, Generator? generator=None) -> Tensor(a!)
 func (t *Tensor) BernoulliTensor_(p *Tensor, opts ...BernoulliTensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpBernoulliTensor_)
-	k.tensor(t)
-	k.tensor(p)
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpBernoulliTensor_)
+	cc.tensor(t)
+	cc.tensor(p)
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpBernoulliP_ = op{name: "aten::bernoulli_", overload: "float", schema: "aten::bernoulli_.float(Tensor(a!) self, float p=0.5, *, Generator? generator=None) -> Tensor(a!)"}
@@ -635,13 +641,13 @@ type BernoulliPInPlaceOptions struct {
 //	aten::bernoulli_.float(Tensor(a!) self, float p=0.5, *, Generator? generator=None) -> Tensor(a!)
 func (t *Tensor) BernoulliP_(opts ...BernoulliPInPlaceOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpBernoulliP_)
-	k.tensor(t)
-	k.float(o.P.Or(0.5))
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpBernoulliP_)
+	cc.tensor(t)
+	cc.float(o.P.Or(0.5))
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBilinear = op{name: "aten::bilinear", overload: "", schema: "aten::bilinear(Tensor input1, Tensor input2, Tensor weight, Tensor? bias=None) -> Tensor"}
@@ -651,19 +657,22 @@ type BilinearOptions struct {
 	Bias *Tensor
 }
 
-// Bilinear is PyTorch's torch.bilinear.
+// Bilinear is the bilinear layer. It is PyTorch's torch.bilinear.
+//
+//	y[k] = input1ᵀ @ weight[k] @ input2 + Bias[k]
+//	input1 (..., C), input2 (..., D), weight (E, C, D) -> (..., E)
 //
 //	aten::bilinear(Tensor input1, Tensor input2, Tensor weight, Tensor? bias=None) -> Tensor
 func Bilinear(input1, input2, weight *Tensor, opts ...BilinearOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpBilinear)
-	k.tensor(input1)
-	k.tensor(input2)
-	k.tensor(weight)
-	k.optTensor(o.Bias)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBilinear)
+	cc.tensor(input1)
+	cc.tensor(input2)
+	cc.tensor(weight)
+	cc.optTensor(o.Bias)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBinaryCrossEntropy = op{name: "aten::binary_cross_entropy", overload: "", schema: "aten::binary_cross_entropy(Tensor self, Tensor target, Tensor? weight=None, int reduction=1) -> Tensor"}
@@ -679,32 +688,32 @@ type BinaryCrossEntropyOptions struct {
 //	aten::binary_cross_entropy(Tensor self, Tensor target, Tensor? weight=None, int reduction=1) -> Tensor
 func BinaryCrossEntropy(input, target *Tensor, opts ...BinaryCrossEntropyOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpBinaryCrossEntropy)
-	k.tensor(input)
-	k.tensor(target)
-	k.optTensor(o.Weight)
-	k.int(o.Reduction.Or(1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBinaryCrossEntropy)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.optTensor(o.Weight)
+	cc.int(o.Reduction.Or(1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBinaryCrossEntropyOut = op{name: "aten::binary_cross_entropy", overload: "out", schema: "aten::binary_cross_entropy.out(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// BinaryCrossEntropyOut is PyTorch's torch._C._nn.binary_cross_entropy with its result written to out.
+// BinaryCrossEntropyOut is PyTorch's torch.nn.functional.binary_cross_entropy with its result written to out.
 //
 //	aten::binary_cross_entropy.out(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, *, Tensor(a!) out) -> Tensor(a!)
 func BinaryCrossEntropyOut(out, input, target *Tensor, opts ...BinaryCrossEntropyOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpBinaryCrossEntropyOut)
-	k.tensor(input)
-	k.tensor(target)
-	k.optTensor(o.Weight)
-	k.int(o.Reduction.Or(1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBinaryCrossEntropyOut)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.optTensor(o.Weight)
+	cc.int(o.Reduction.Or(1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBinaryCrossEntropyBackward = op{name: "aten::binary_cross_entropy_backward", overload: "", schema: "aten::binary_cross_entropy_backward(Tensor grad_output, Tensor self, Tensor target, Tensor? weight=None, int reduction=1) -> Tensor"}
@@ -715,39 +724,39 @@ type BinaryCrossEntropyBackwardOptions struct {
 	Reduction Opt[int] // default 1
 }
 
-// BinaryCrossEntropyBackward is PyTorch's torch.nn.functional.binary_cross_entropy_backward.
+// BinaryCrossEntropyBackward is PyTorch's torch.ops.aten.binary_cross_entropy_backward.
 //
 //	aten::binary_cross_entropy_backward(Tensor grad_output, Tensor self, Tensor target, Tensor? weight=None, int reduction=1) -> Tensor
 func BinaryCrossEntropyBackward(gradOutput, input, target *Tensor, opts ...BinaryCrossEntropyBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpBinaryCrossEntropyBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(target)
-	k.optTensor(o.Weight)
-	k.int(o.Reduction.Or(1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBinaryCrossEntropyBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.optTensor(o.Weight)
+	cc.int(o.Reduction.Or(1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBinaryCrossEntropyBackwardOut = op{name: "aten::binary_cross_entropy_backward", overload: "grad_input", schema: "aten::binary_cross_entropy_backward.grad_input(Tensor grad_output, Tensor self, Tensor target, Tensor? weight=None, int reduction=1, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// BinaryCrossEntropyBackwardOut is PyTorch's torch._C._nn.binary_cross_entropy_backward with its result written to gradInput.
+// BinaryCrossEntropyBackwardOut is PyTorch's torch.ops.aten.binary_cross_entropy_backward with its result written to gradInput.
 //
 //	aten::binary_cross_entropy_backward.grad_input(Tensor grad_output, Tensor self, Tensor target, Tensor? weight=None, int reduction=1, *, Tensor(a!) grad_input) -> Tensor(a!)
 func BinaryCrossEntropyBackwardOut(gradInput, gradOutput, input, target *Tensor, opts ...BinaryCrossEntropyBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpBinaryCrossEntropyBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(target)
-	k.optTensor(o.Weight)
-	k.int(o.Reduction.Or(1))
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBinaryCrossEntropyBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.optTensor(o.Weight)
+	cc.int(o.Reduction.Or(1))
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBinaryCrossEntropyWithLogits = op{name: "aten::binary_cross_entropy_with_logits", overload: "", schema: "aten::binary_cross_entropy_with_logits(Tensor self, Tensor target, Tensor? weight=None, Tensor? pos_weight=None, int reduction=1) -> Tensor"}
@@ -759,20 +768,22 @@ type BinaryCrossEntropyWithLogitsOptions struct {
 	Reduction Opt[int] // default 1
 }
 
-// BinaryCrossEntropyWithLogits is PyTorch's torch.binary_cross_entropy_with_logits.
+// BinaryCrossEntropyWithLogits is the cross entropy of logits and binary targets; Reduction 0 none, 1 mean, 2 sum. It is PyTorch's torch.binary_cross_entropy_with_logits.
+//
+//	y = -mean(Weight · (PosWeight · target · ln σ(input) + (1 - target) · ln(1 - σ(input))))
 //
 //	aten::binary_cross_entropy_with_logits(Tensor self, Tensor target, Tensor? weight=None, Tensor? pos_weight=None, int reduction=1) -> Tensor
 func BinaryCrossEntropyWithLogits(input, target *Tensor, opts ...BinaryCrossEntropyWithLogitsOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpBinaryCrossEntropyWithLogits)
-	k.tensor(input)
-	k.tensor(target)
-	k.optTensor(o.Weight)
-	k.optTensor(o.PosWeight)
-	k.int(o.Reduction.Or(1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBinaryCrossEntropyWithLogits)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.optTensor(o.Weight)
+	cc.optTensor(o.PosWeight)
+	cc.int(o.Reduction.Or(1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBinaryCrossEntropyWithLogitsOut = op{name: "aten::binary_cross_entropy_with_logits", overload: "out", schema: "aten::binary_cross_entropy_with_logits.out(Tensor self, Tensor target, Tensor? weight=None, Tensor? pos_weight=None, int reduction=1, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -782,16 +793,16 @@ var torchOpBinaryCrossEntropyWithLogitsOut = op{name: "aten::binary_cross_entrop
 //	aten::binary_cross_entropy_with_logits.out(Tensor self, Tensor target, Tensor? weight=None, Tensor? pos_weight=None, int reduction=1, *, Tensor(a!) out) -> Tensor(a!)
 func BinaryCrossEntropyWithLogitsOut(out, input, target *Tensor, opts ...BinaryCrossEntropyWithLogitsOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpBinaryCrossEntropyWithLogitsOut)
-	k.tensor(input)
-	k.tensor(target)
-	k.optTensor(o.Weight)
-	k.optTensor(o.PosWeight)
-	k.int(o.Reduction.Or(1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBinaryCrossEntropyWithLogitsOut)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.optTensor(o.Weight)
+	cc.optTensor(o.PosWeight)
+	cc.int(o.Reduction.Or(1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpBincount = op{name: "aten::bincount", overload: "", schema: "aten::bincount(Tensor self, Tensor? weights=None, SymInt minlength=0) -> Tensor"}
@@ -807,13 +818,13 @@ type BincountOptions struct {
 //	aten::bincount(Tensor self, Tensor? weights=None, SymInt minlength=0) -> Tensor
 func (t *Tensor) Bincount(opts ...BincountOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpBincount)
-	k.tensor(t)
-	k.optTensor(o.Weights)
-	k.int(o.Minlength)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpBincount)
+	cc.tensor(t)
+	cc.optTensor(o.Weights)
+	cc.int(o.Minlength)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBincountOut = op{name: "aten::bincount", overload: "out", schema: "aten::bincount.out(Tensor self, Tensor? weights=None, SymInt minlength=0, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -823,14 +834,14 @@ var torchOpBincountOut = op{name: "aten::bincount", overload: "out", schema: "at
 //	aten::bincount.out(Tensor self, Tensor? weights=None, SymInt minlength=0, *, Tensor(a!) out) -> Tensor(a!)
 func BincountOut(out, input *Tensor, opts ...BincountOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpBincountOut)
-	k.tensor(input)
-	k.optTensor(o.Weights)
-	k.int(o.Minlength)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBincountOut)
+	cc.tensor(input)
+	cc.optTensor(o.Weights)
+	cc.int(o.Minlength)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBinomial = op{name: "aten::binomial", overload: "", schema: "aten::binomial(Tensor count, Tensor prob, Generator? generator=None) -> Tensor"}
@@ -845,13 +856,13 @@ type BinomialOptions struct {
 //	aten::binomial(Tensor count, Tensor prob, Generator? generator=None) -> Tensor
 func Binomial(count, prob *Tensor, opts ...BinomialOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpBinomial)
-	k.tensor(count)
-	k.tensor(prob)
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBinomial)
+	cc.tensor(count)
+	cc.tensor(prob)
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBinomialOut = op{name: "aten::binomial", overload: "out", schema: "aten::binomial.out(Tensor count, Tensor prob, Generator? generator=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -861,14 +872,14 @@ var torchOpBinomialOut = op{name: "aten::binomial", overload: "out", schema: "at
 //	aten::binomial.out(Tensor count, Tensor prob, Generator? generator=None, *, Tensor(a!) out) -> Tensor(a!)
 func BinomialOut(out, count, prob *Tensor, opts ...BinomialOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpBinomialOut)
-	k.tensor(count)
-	k.tensor(prob)
-	k.generator(o.Generator)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBinomialOut)
+	cc.tensor(count)
+	cc.tensor(prob)
+	cc.generator(o.Generator)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpBitwiseAndScalar = op{name: "aten::bitwise_and", overload: "Scalar", schema: "aten::bitwise_and.Scalar(Tensor self, Scalar other) -> Tensor"}
@@ -877,12 +888,12 @@ var tensorOpBitwiseAndScalar = op{name: "aten::bitwise_and", overload: "Scalar",
 //
 //	aten::bitwise_and.Scalar(Tensor self, Scalar other) -> Tensor
 func (t *Tensor) BitwiseAndScalar(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpBitwiseAndScalar)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpBitwiseAndScalar)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBitwiseAndScalarTensor = op{name: "aten::bitwise_and", overload: "Scalar_Tensor", schema: "aten::bitwise_and.Scalar_Tensor(Scalar self, Tensor other) -> Tensor"}
@@ -891,12 +902,12 @@ var torchOpBitwiseAndScalarTensor = op{name: "aten::bitwise_and", overload: "Sca
 //
 //	aten::bitwise_and.Scalar_Tensor(Scalar self, Tensor other) -> Tensor
 func BitwiseAndScalarTensor(input Scalar, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpBitwiseAndScalarTensor)
-	k.scalar(input)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBitwiseAndScalarTensor)
+	cc.scalar(input)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBitwiseAndScalarTensorOut = op{name: "aten::bitwise_and", overload: "Scalar_Tensor_out", schema: "aten::bitwise_and.Scalar_Tensor_out(Scalar self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -905,13 +916,13 @@ var torchOpBitwiseAndScalarTensorOut = op{name: "aten::bitwise_and", overload: "
 //
 //	aten::bitwise_and.Scalar_Tensor_out(Scalar self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func BitwiseAndScalarTensorOut(out *Tensor, input Scalar, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpBitwiseAndScalarTensorOut)
-	k.scalar(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBitwiseAndScalarTensorOut)
+	cc.scalar(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBitwiseAndScalarOut = op{name: "aten::bitwise_and", overload: "Scalar_out", schema: "aten::bitwise_and.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -920,13 +931,13 @@ var torchOpBitwiseAndScalarOut = op{name: "aten::bitwise_and", overload: "Scalar
 //
 //	aten::bitwise_and.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)
 func BitwiseAndScalarOut(out, input *Tensor, other Scalar) *Tensor {
-	var k call
-	k.start(&torchOpBitwiseAndScalarOut)
-	k.tensor(input)
-	k.scalar(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBitwiseAndScalarOut)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpBitwiseAnd = op{name: "aten::bitwise_and", overload: "Tensor", schema: "aten::bitwise_and.Tensor(Tensor self, Tensor other) -> Tensor"}
@@ -935,12 +946,12 @@ var tensorOpBitwiseAnd = op{name: "aten::bitwise_and", overload: "Tensor", schem
 //
 //	aten::bitwise_and.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) BitwiseAnd(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpBitwiseAnd)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpBitwiseAnd)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBitwiseAndOut = op{name: "aten::bitwise_and", overload: "Tensor_out", schema: "aten::bitwise_and.Tensor_out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -949,13 +960,13 @@ var torchOpBitwiseAndOut = op{name: "aten::bitwise_and", overload: "Tensor_out",
 //
 //	aten::bitwise_and.Tensor_out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func BitwiseAndOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpBitwiseAndOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBitwiseAndOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpBitwiseAndScalar_ = op{name: "aten::bitwise_and_", overload: "Scalar", schema: "aten::bitwise_and_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)"}
@@ -964,12 +975,12 @@ var tensorOpBitwiseAndScalar_ = op{name: "aten::bitwise_and_", overload: "Scalar
 //
 //	aten::bitwise_and_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
 func (t *Tensor) BitwiseAndScalar_(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpBitwiseAndScalar_)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpBitwiseAndScalar_)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpBitwiseAnd_ = op{name: "aten::bitwise_and_", overload: "Tensor", schema: "aten::bitwise_and_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -978,12 +989,12 @@ var tensorOpBitwiseAnd_ = op{name: "aten::bitwise_and_", overload: "Tensor", sch
 //
 //	aten::bitwise_and_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) BitwiseAnd_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpBitwiseAnd_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpBitwiseAnd_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBitwiseLeftShiftScalarTensor = op{name: "aten::bitwise_left_shift", overload: "Scalar_Tensor", schema: "aten::bitwise_left_shift.Scalar_Tensor(Scalar self, Tensor other) -> Tensor"}
@@ -992,12 +1003,12 @@ var torchOpBitwiseLeftShiftScalarTensor = op{name: "aten::bitwise_left_shift", o
 //
 //	aten::bitwise_left_shift.Scalar_Tensor(Scalar self, Tensor other) -> Tensor
 func BitwiseLeftShiftScalarTensor(input Scalar, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpBitwiseLeftShiftScalarTensor)
-	k.scalar(input)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBitwiseLeftShiftScalarTensor)
+	cc.scalar(input)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBitwiseLeftShiftScalarTensorOut = op{name: "aten::bitwise_left_shift", overload: "Scalar_Tensor_out", schema: "aten::bitwise_left_shift.Scalar_Tensor_out(Scalar self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1006,13 +1017,13 @@ var torchOpBitwiseLeftShiftScalarTensorOut = op{name: "aten::bitwise_left_shift"
 //
 //	aten::bitwise_left_shift.Scalar_Tensor_out(Scalar self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func BitwiseLeftShiftScalarTensorOut(out *Tensor, input Scalar, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpBitwiseLeftShiftScalarTensorOut)
-	k.scalar(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBitwiseLeftShiftScalarTensorOut)
+	cc.scalar(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpBitwiseLeftShift = op{name: "aten::bitwise_left_shift", overload: "Tensor", schema: "aten::bitwise_left_shift.Tensor(Tensor self, Tensor other) -> Tensor"}
@@ -1021,12 +1032,12 @@ var tensorOpBitwiseLeftShift = op{name: "aten::bitwise_left_shift", overload: "T
 //
 //	aten::bitwise_left_shift.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) BitwiseLeftShift(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpBitwiseLeftShift)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpBitwiseLeftShift)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpBitwiseLeftShiftScalar = op{name: "aten::bitwise_left_shift", overload: "Tensor_Scalar", schema: "aten::bitwise_left_shift.Tensor_Scalar(Tensor self, Scalar other) -> Tensor"}
@@ -1035,12 +1046,12 @@ var tensorOpBitwiseLeftShiftScalar = op{name: "aten::bitwise_left_shift", overlo
 //
 //	aten::bitwise_left_shift.Tensor_Scalar(Tensor self, Scalar other) -> Tensor
 func (t *Tensor) BitwiseLeftShiftScalar(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpBitwiseLeftShiftScalar)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpBitwiseLeftShiftScalar)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBitwiseLeftShiftScalarOut = op{name: "aten::bitwise_left_shift", overload: "Tensor_Scalar_out", schema: "aten::bitwise_left_shift.Tensor_Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1049,13 +1060,13 @@ var torchOpBitwiseLeftShiftScalarOut = op{name: "aten::bitwise_left_shift", over
 //
 //	aten::bitwise_left_shift.Tensor_Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)
 func BitwiseLeftShiftScalarOut(out, input *Tensor, other Scalar) *Tensor {
-	var k call
-	k.start(&torchOpBitwiseLeftShiftScalarOut)
-	k.tensor(input)
-	k.scalar(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBitwiseLeftShiftScalarOut)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBitwiseLeftShiftOut = op{name: "aten::bitwise_left_shift", overload: "Tensor_out", schema: "aten::bitwise_left_shift.Tensor_out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1064,13 +1075,13 @@ var torchOpBitwiseLeftShiftOut = op{name: "aten::bitwise_left_shift", overload: 
 //
 //	aten::bitwise_left_shift.Tensor_out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func BitwiseLeftShiftOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpBitwiseLeftShiftOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBitwiseLeftShiftOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpBitwiseLeftShift_ = op{name: "aten::bitwise_left_shift_", overload: "Tensor", schema: "aten::bitwise_left_shift_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -1079,12 +1090,12 @@ var tensorOpBitwiseLeftShift_ = op{name: "aten::bitwise_left_shift_", overload: 
 //
 //	aten::bitwise_left_shift_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) BitwiseLeftShift_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpBitwiseLeftShift_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpBitwiseLeftShift_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpBitwiseLeftShiftScalar_ = op{name: "aten::bitwise_left_shift_", overload: "Tensor_Scalar", schema: "aten::bitwise_left_shift_.Tensor_Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)"}
@@ -1093,12 +1104,12 @@ var tensorOpBitwiseLeftShiftScalar_ = op{name: "aten::bitwise_left_shift_", over
 //
 //	aten::bitwise_left_shift_.Tensor_Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
 func (t *Tensor) BitwiseLeftShiftScalar_(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpBitwiseLeftShiftScalar_)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpBitwiseLeftShiftScalar_)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpBitwiseNot = op{name: "aten::bitwise_not", overload: "", schema: "aten::bitwise_not(Tensor self) -> Tensor"}
@@ -1107,11 +1118,11 @@ var tensorOpBitwiseNot = op{name: "aten::bitwise_not", overload: "", schema: "at
 //
 //	aten::bitwise_not(Tensor self) -> Tensor
 func (t *Tensor) BitwiseNot() *Tensor {
-	var k call
-	k.start(&tensorOpBitwiseNot)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpBitwiseNot)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBitwiseNotOut = op{name: "aten::bitwise_not", overload: "out", schema: "aten::bitwise_not.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1120,12 +1131,12 @@ var torchOpBitwiseNotOut = op{name: "aten::bitwise_not", overload: "out", schema
 //
 //	aten::bitwise_not.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func BitwiseNotOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpBitwiseNotOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBitwiseNotOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpBitwiseNot_ = op{name: "aten::bitwise_not_", overload: "", schema: "aten::bitwise_not_(Tensor(a!) self) -> Tensor(a!)"}
@@ -1134,11 +1145,11 @@ var tensorOpBitwiseNot_ = op{name: "aten::bitwise_not_", overload: "", schema: "
 //
 //	aten::bitwise_not_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) BitwiseNot_() *Tensor {
-	var k call
-	k.start(&tensorOpBitwiseNot_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpBitwiseNot_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpBitwiseOrScalar = op{name: "aten::bitwise_or", overload: "Scalar", schema: "aten::bitwise_or.Scalar(Tensor self, Scalar other) -> Tensor"}
@@ -1147,12 +1158,12 @@ var tensorOpBitwiseOrScalar = op{name: "aten::bitwise_or", overload: "Scalar", s
 //
 //	aten::bitwise_or.Scalar(Tensor self, Scalar other) -> Tensor
 func (t *Tensor) BitwiseOrScalar(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpBitwiseOrScalar)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpBitwiseOrScalar)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBitwiseOrScalarTensor = op{name: "aten::bitwise_or", overload: "Scalar_Tensor", schema: "aten::bitwise_or.Scalar_Tensor(Scalar self, Tensor other) -> Tensor"}
@@ -1161,12 +1172,12 @@ var torchOpBitwiseOrScalarTensor = op{name: "aten::bitwise_or", overload: "Scala
 //
 //	aten::bitwise_or.Scalar_Tensor(Scalar self, Tensor other) -> Tensor
 func BitwiseOrScalarTensor(input Scalar, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpBitwiseOrScalarTensor)
-	k.scalar(input)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBitwiseOrScalarTensor)
+	cc.scalar(input)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBitwiseOrScalarTensorOut = op{name: "aten::bitwise_or", overload: "Scalar_Tensor_out", schema: "aten::bitwise_or.Scalar_Tensor_out(Scalar self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1175,13 +1186,13 @@ var torchOpBitwiseOrScalarTensorOut = op{name: "aten::bitwise_or", overload: "Sc
 //
 //	aten::bitwise_or.Scalar_Tensor_out(Scalar self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func BitwiseOrScalarTensorOut(out *Tensor, input Scalar, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpBitwiseOrScalarTensorOut)
-	k.scalar(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBitwiseOrScalarTensorOut)
+	cc.scalar(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBitwiseOrScalarOut = op{name: "aten::bitwise_or", overload: "Scalar_out", schema: "aten::bitwise_or.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1190,13 +1201,13 @@ var torchOpBitwiseOrScalarOut = op{name: "aten::bitwise_or", overload: "Scalar_o
 //
 //	aten::bitwise_or.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)
 func BitwiseOrScalarOut(out, input *Tensor, other Scalar) *Tensor {
-	var k call
-	k.start(&torchOpBitwiseOrScalarOut)
-	k.tensor(input)
-	k.scalar(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBitwiseOrScalarOut)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpBitwiseOr = op{name: "aten::bitwise_or", overload: "Tensor", schema: "aten::bitwise_or.Tensor(Tensor self, Tensor other) -> Tensor"}
@@ -1205,12 +1216,12 @@ var tensorOpBitwiseOr = op{name: "aten::bitwise_or", overload: "Tensor", schema:
 //
 //	aten::bitwise_or.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) BitwiseOr(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpBitwiseOr)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpBitwiseOr)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBitwiseOrOut = op{name: "aten::bitwise_or", overload: "Tensor_out", schema: "aten::bitwise_or.Tensor_out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1219,13 +1230,13 @@ var torchOpBitwiseOrOut = op{name: "aten::bitwise_or", overload: "Tensor_out", s
 //
 //	aten::bitwise_or.Tensor_out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func BitwiseOrOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpBitwiseOrOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBitwiseOrOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpBitwiseOrScalar_ = op{name: "aten::bitwise_or_", overload: "Scalar", schema: "aten::bitwise_or_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)"}
@@ -1234,12 +1245,12 @@ var tensorOpBitwiseOrScalar_ = op{name: "aten::bitwise_or_", overload: "Scalar",
 //
 //	aten::bitwise_or_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
 func (t *Tensor) BitwiseOrScalar_(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpBitwiseOrScalar_)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpBitwiseOrScalar_)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpBitwiseOr_ = op{name: "aten::bitwise_or_", overload: "Tensor", schema: "aten::bitwise_or_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -1248,12 +1259,12 @@ var tensorOpBitwiseOr_ = op{name: "aten::bitwise_or_", overload: "Tensor", schem
 //
 //	aten::bitwise_or_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) BitwiseOr_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpBitwiseOr_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpBitwiseOr_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBitwiseRightShiftScalarTensor = op{name: "aten::bitwise_right_shift", overload: "Scalar_Tensor", schema: "aten::bitwise_right_shift.Scalar_Tensor(Scalar self, Tensor other) -> Tensor"}
@@ -1262,12 +1273,12 @@ var torchOpBitwiseRightShiftScalarTensor = op{name: "aten::bitwise_right_shift",
 //
 //	aten::bitwise_right_shift.Scalar_Tensor(Scalar self, Tensor other) -> Tensor
 func BitwiseRightShiftScalarTensor(input Scalar, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpBitwiseRightShiftScalarTensor)
-	k.scalar(input)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBitwiseRightShiftScalarTensor)
+	cc.scalar(input)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBitwiseRightShiftScalarTensorOut = op{name: "aten::bitwise_right_shift", overload: "Scalar_Tensor_out", schema: "aten::bitwise_right_shift.Scalar_Tensor_out(Scalar self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1276,13 +1287,13 @@ var torchOpBitwiseRightShiftScalarTensorOut = op{name: "aten::bitwise_right_shif
 //
 //	aten::bitwise_right_shift.Scalar_Tensor_out(Scalar self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func BitwiseRightShiftScalarTensorOut(out *Tensor, input Scalar, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpBitwiseRightShiftScalarTensorOut)
-	k.scalar(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBitwiseRightShiftScalarTensorOut)
+	cc.scalar(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpBitwiseRightShift = op{name: "aten::bitwise_right_shift", overload: "Tensor", schema: "aten::bitwise_right_shift.Tensor(Tensor self, Tensor other) -> Tensor"}
@@ -1291,12 +1302,12 @@ var tensorOpBitwiseRightShift = op{name: "aten::bitwise_right_shift", overload: 
 //
 //	aten::bitwise_right_shift.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) BitwiseRightShift(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpBitwiseRightShift)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpBitwiseRightShift)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpBitwiseRightShiftScalar = op{name: "aten::bitwise_right_shift", overload: "Tensor_Scalar", schema: "aten::bitwise_right_shift.Tensor_Scalar(Tensor self, Scalar other) -> Tensor"}
@@ -1305,12 +1316,12 @@ var tensorOpBitwiseRightShiftScalar = op{name: "aten::bitwise_right_shift", over
 //
 //	aten::bitwise_right_shift.Tensor_Scalar(Tensor self, Scalar other) -> Tensor
 func (t *Tensor) BitwiseRightShiftScalar(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpBitwiseRightShiftScalar)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpBitwiseRightShiftScalar)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBitwiseRightShiftScalarOut = op{name: "aten::bitwise_right_shift", overload: "Tensor_Scalar_out", schema: "aten::bitwise_right_shift.Tensor_Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1319,13 +1330,13 @@ var torchOpBitwiseRightShiftScalarOut = op{name: "aten::bitwise_right_shift", ov
 //
 //	aten::bitwise_right_shift.Tensor_Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)
 func BitwiseRightShiftScalarOut(out, input *Tensor, other Scalar) *Tensor {
-	var k call
-	k.start(&torchOpBitwiseRightShiftScalarOut)
-	k.tensor(input)
-	k.scalar(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBitwiseRightShiftScalarOut)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBitwiseRightShiftOut = op{name: "aten::bitwise_right_shift", overload: "Tensor_out", schema: "aten::bitwise_right_shift.Tensor_out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1334,13 +1345,13 @@ var torchOpBitwiseRightShiftOut = op{name: "aten::bitwise_right_shift", overload
 //
 //	aten::bitwise_right_shift.Tensor_out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func BitwiseRightShiftOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpBitwiseRightShiftOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBitwiseRightShiftOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpBitwiseRightShift_ = op{name: "aten::bitwise_right_shift_", overload: "Tensor", schema: "aten::bitwise_right_shift_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -1349,12 +1360,12 @@ var tensorOpBitwiseRightShift_ = op{name: "aten::bitwise_right_shift_", overload
 //
 //	aten::bitwise_right_shift_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) BitwiseRightShift_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpBitwiseRightShift_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpBitwiseRightShift_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpBitwiseRightShiftScalar_ = op{name: "aten::bitwise_right_shift_", overload: "Tensor_Scalar", schema: "aten::bitwise_right_shift_.Tensor_Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)"}
@@ -1363,12 +1374,12 @@ var tensorOpBitwiseRightShiftScalar_ = op{name: "aten::bitwise_right_shift_", ov
 //
 //	aten::bitwise_right_shift_.Tensor_Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
 func (t *Tensor) BitwiseRightShiftScalar_(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpBitwiseRightShiftScalar_)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpBitwiseRightShiftScalar_)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpBitwiseXorScalar = op{name: "aten::bitwise_xor", overload: "Scalar", schema: "aten::bitwise_xor.Scalar(Tensor self, Scalar other) -> Tensor"}
@@ -1377,12 +1388,12 @@ var tensorOpBitwiseXorScalar = op{name: "aten::bitwise_xor", overload: "Scalar",
 //
 //	aten::bitwise_xor.Scalar(Tensor self, Scalar other) -> Tensor
 func (t *Tensor) BitwiseXorScalar(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpBitwiseXorScalar)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpBitwiseXorScalar)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBitwiseXorScalarTensor = op{name: "aten::bitwise_xor", overload: "Scalar_Tensor", schema: "aten::bitwise_xor.Scalar_Tensor(Scalar self, Tensor other) -> Tensor"}
@@ -1391,12 +1402,12 @@ var torchOpBitwiseXorScalarTensor = op{name: "aten::bitwise_xor", overload: "Sca
 //
 //	aten::bitwise_xor.Scalar_Tensor(Scalar self, Tensor other) -> Tensor
 func BitwiseXorScalarTensor(input Scalar, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpBitwiseXorScalarTensor)
-	k.scalar(input)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBitwiseXorScalarTensor)
+	cc.scalar(input)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBitwiseXorScalarTensorOut = op{name: "aten::bitwise_xor", overload: "Scalar_Tensor_out", schema: "aten::bitwise_xor.Scalar_Tensor_out(Scalar self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1405,13 +1416,13 @@ var torchOpBitwiseXorScalarTensorOut = op{name: "aten::bitwise_xor", overload: "
 //
 //	aten::bitwise_xor.Scalar_Tensor_out(Scalar self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func BitwiseXorScalarTensorOut(out *Tensor, input Scalar, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpBitwiseXorScalarTensorOut)
-	k.scalar(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBitwiseXorScalarTensorOut)
+	cc.scalar(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBitwiseXorScalarOut = op{name: "aten::bitwise_xor", overload: "Scalar_out", schema: "aten::bitwise_xor.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1420,13 +1431,13 @@ var torchOpBitwiseXorScalarOut = op{name: "aten::bitwise_xor", overload: "Scalar
 //
 //	aten::bitwise_xor.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)
 func BitwiseXorScalarOut(out, input *Tensor, other Scalar) *Tensor {
-	var k call
-	k.start(&torchOpBitwiseXorScalarOut)
-	k.tensor(input)
-	k.scalar(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBitwiseXorScalarOut)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpBitwiseXor = op{name: "aten::bitwise_xor", overload: "Tensor", schema: "aten::bitwise_xor.Tensor(Tensor self, Tensor other) -> Tensor"}
@@ -1435,12 +1446,12 @@ var tensorOpBitwiseXor = op{name: "aten::bitwise_xor", overload: "Tensor", schem
 //
 //	aten::bitwise_xor.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) BitwiseXor(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpBitwiseXor)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpBitwiseXor)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBitwiseXorOut = op{name: "aten::bitwise_xor", overload: "Tensor_out", schema: "aten::bitwise_xor.Tensor_out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1449,13 +1460,13 @@ var torchOpBitwiseXorOut = op{name: "aten::bitwise_xor", overload: "Tensor_out",
 //
 //	aten::bitwise_xor.Tensor_out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func BitwiseXorOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpBitwiseXorOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBitwiseXorOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpBitwiseXorScalar_ = op{name: "aten::bitwise_xor_", overload: "Scalar", schema: "aten::bitwise_xor_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)"}
@@ -1464,12 +1475,12 @@ var tensorOpBitwiseXorScalar_ = op{name: "aten::bitwise_xor_", overload: "Scalar
 //
 //	aten::bitwise_xor_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
 func (t *Tensor) BitwiseXorScalar_(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpBitwiseXorScalar_)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpBitwiseXorScalar_)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpBitwiseXor_ = op{name: "aten::bitwise_xor_", overload: "Tensor", schema: "aten::bitwise_xor_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -1478,12 +1489,12 @@ var tensorOpBitwiseXor_ = op{name: "aten::bitwise_xor_", overload: "Tensor", sch
 //
 //	aten::bitwise_xor_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) BitwiseXor_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpBitwiseXor_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpBitwiseXor_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBlackmanWindow = op{name: "aten::blackman_window", overload: "", schema: "aten::blackman_window(int window_length, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -1493,15 +1504,15 @@ var torchOpBlackmanWindow = op{name: "aten::blackman_window", overload: "", sche
 //	aten::blackman_window(int window_length, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func BlackmanWindow(windowLength int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpBlackmanWindow)
-	k.int(windowLength)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBlackmanWindow)
+	cc.int(windowLength)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBlackmanWindowOut = op{name: "aten::blackman_window", overload: "out", schema: "aten::blackman_window.out(int window_length, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1510,12 +1521,12 @@ var torchOpBlackmanWindowOut = op{name: "aten::blackman_window", overload: "out"
 //
 //	aten::blackman_window.out(int window_length, *, Tensor(a!) out) -> Tensor(a!)
 func BlackmanWindowOut(out *Tensor, windowLength int) *Tensor {
-	var k call
-	k.start(&torchOpBlackmanWindowOut)
-	k.int(windowLength)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBlackmanWindowOut)
+	cc.int(windowLength)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBlackmanWindowPeriodic = op{name: "aten::blackman_window", overload: "periodic", schema: "aten::blackman_window.periodic(int window_length, bool periodic, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -1525,16 +1536,16 @@ var torchOpBlackmanWindowPeriodic = op{name: "aten::blackman_window", overload: 
 //	aten::blackman_window.periodic(int window_length, bool periodic, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func BlackmanWindowPeriodic(windowLength int, periodic bool, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpBlackmanWindowPeriodic)
-	k.int(windowLength)
-	k.bool(periodic)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBlackmanWindowPeriodic)
+	cc.int(windowLength)
+	cc.bool(periodic)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBlackmanWindowPeriodicOut = op{name: "aten::blackman_window", overload: "periodic_out", schema: "aten::blackman_window.periodic_out(int window_length, bool periodic, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1543,13 +1554,13 @@ var torchOpBlackmanWindowPeriodicOut = op{name: "aten::blackman_window", overloa
 //
 //	aten::blackman_window.periodic_out(int window_length, bool periodic, *, Tensor(a!) out) -> Tensor(a!)
 func BlackmanWindowPeriodicOut(out *Tensor, windowLength int, periodic bool) *Tensor {
-	var k call
-	k.start(&torchOpBlackmanWindowPeriodicOut)
-	k.int(windowLength)
-	k.bool(periodic)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBlackmanWindowPeriodicOut)
+	cc.int(windowLength)
+	cc.bool(periodic)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBlockDiag = op{name: "aten::block_diag", overload: "", schema: "aten::block_diag(Tensor[] tensors) -> Tensor"}
@@ -1558,11 +1569,11 @@ var torchOpBlockDiag = op{name: "aten::block_diag", overload: "", schema: "aten:
 //
 //	aten::block_diag(Tensor[] tensors) -> Tensor
 func BlockDiag(tensors []*Tensor) *Tensor {
-	var k call
-	k.start(&torchOpBlockDiag)
-	k.tensors(tensors)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBlockDiag)
+	cc.tensors(tensors)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBlockDiagOut = op{name: "aten::block_diag", overload: "out", schema: "aten::block_diag.out(Tensor[] tensors, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1571,26 +1582,28 @@ var torchOpBlockDiagOut = op{name: "aten::block_diag", overload: "out", schema: 
 //
 //	aten::block_diag.out(Tensor[] tensors, *, Tensor(a!) out) -> Tensor(a!)
 func BlockDiagOut(out *Tensor, tensors []*Tensor) *Tensor {
-	var k call
-	k.start(&torchOpBlockDiagOut)
-	k.tensors(tensors)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBlockDiagOut)
+	cc.tensors(tensors)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpBmm = op{name: "aten::bmm", overload: "", schema: "aten::bmm(Tensor self, Tensor mat2) -> Tensor"}
 
-// Bmm is PyTorch's Tensor.bmm.
+// Bmm is the matrix product for each of a batch. It is PyTorch's Tensor.bmm.
+//
+//	t (B, N, K), mat2 (B, K, M) -> (B, N, M)
 //
 //	aten::bmm(Tensor self, Tensor mat2) -> Tensor
 func (t *Tensor) Bmm(mat2 *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpBmm)
-	k.tensor(t)
-	k.tensor(mat2)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpBmm)
+	cc.tensor(t)
+	cc.tensor(mat2)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBmmDType = op{name: "aten::bmm", overload: "dtype", schema: "aten::bmm.dtype(Tensor self, Tensor mat2, ScalarType out_dtype) -> Tensor"}
@@ -1599,13 +1612,13 @@ var torchOpBmmDType = op{name: "aten::bmm", overload: "dtype", schema: "aten::bm
 //
 //	aten::bmm.dtype(Tensor self, Tensor mat2, ScalarType out_dtype) -> Tensor
 func BmmDType(input, mat2 *Tensor, outDType DType) *Tensor {
-	var k call
-	k.start(&torchOpBmmDType)
-	k.tensor(input)
-	k.tensor(mat2)
-	k.dtype(outDType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBmmDType)
+	cc.tensor(input)
+	cc.tensor(mat2)
+	cc.dtype(outDType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBmmDTypeOut = op{name: "aten::bmm", overload: "dtype_out", schema: "aten::bmm.dtype_out(Tensor self, Tensor mat2, ScalarType out_dtype, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1614,14 +1627,14 @@ var torchOpBmmDTypeOut = op{name: "aten::bmm", overload: "dtype_out", schema: "a
 //
 //	aten::bmm.dtype_out(Tensor self, Tensor mat2, ScalarType out_dtype, *, Tensor(a!) out) -> Tensor(a!)
 func BmmDTypeOut(out, input, mat2 *Tensor, outDType DType) *Tensor {
-	var k call
-	k.start(&torchOpBmmDTypeOut)
-	k.tensor(input)
-	k.tensor(mat2)
-	k.dtype(outDType)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBmmDTypeOut)
+	cc.tensor(input)
+	cc.tensor(mat2)
+	cc.dtype(outDType)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBmmOut = op{name: "aten::bmm", overload: "out", schema: "aten::bmm.out(Tensor self, Tensor mat2, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1630,13 +1643,13 @@ var torchOpBmmOut = op{name: "aten::bmm", overload: "out", schema: "aten::bmm.ou
 //
 //	aten::bmm.out(Tensor self, Tensor mat2, *, Tensor(a!) out) -> Tensor(a!)
 func BmmOut(out, input, mat2 *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpBmmOut)
-	k.tensor(input)
-	k.tensor(mat2)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBmmOut)
+	cc.tensor(input)
+	cc.tensor(mat2)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBroadcastTensors = op{name: "aten::broadcast_tensors", overload: "", schema: "aten::broadcast_tensors(Tensor[] tensors) -> Tensor[]"}
@@ -1645,11 +1658,11 @@ var torchOpBroadcastTensors = op{name: "aten::broadcast_tensors", overload: "", 
 //
 //	aten::broadcast_tensors(Tensor[] tensors) -> Tensor[]
 func BroadcastTensors(tensors []*Tensor) []*Tensor {
-	var k call
-	k.start(&torchOpBroadcastTensors)
-	k.tensors(tensors)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&torchOpBroadcastTensors)
+	cc.tensors(tensors)
+	cc.run()
+	return cc.retTensors()
 }
 
 var tensorOpBroadcastTo = op{name: "aten::broadcast_to", overload: "", schema: "aten::broadcast_to(Tensor(a) self, SymInt[] size) -> Tensor(a)"}
@@ -1658,12 +1671,12 @@ var tensorOpBroadcastTo = op{name: "aten::broadcast_to", overload: "", schema: "
 //
 //	aten::broadcast_to(Tensor(a) self, SymInt[] size) -> Tensor(a)
 func (t *Tensor) BroadcastTo(size ...int) *Tensor {
-	var k call
-	k.start(&tensorOpBroadcastTo)
-	k.tensor(t)
-	k.ints(size)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpBroadcastTo)
+	cc.tensor(t)
+	cc.ints(size)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBucketizeScalarTensor = op{name: "aten::bucketize", overload: "Scalar", schema: "aten::bucketize.Scalar(Scalar self, Tensor boundaries, *, bool out_int32=False, bool right=False) -> Tensor"}
@@ -1679,14 +1692,14 @@ type BucketizeScalarTensorOptions struct {
 //	aten::bucketize.Scalar(Scalar self, Tensor boundaries, *, bool out_int32=False, bool right=False) -> Tensor
 func BucketizeScalarTensor(input Scalar, boundaries *Tensor, opts ...BucketizeScalarTensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpBucketizeScalarTensor)
-	k.scalar(input)
-	k.tensor(boundaries)
-	k.bool(o.OutInt32)
-	k.bool(o.Right)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBucketizeScalarTensor)
+	cc.scalar(input)
+	cc.tensor(boundaries)
+	cc.bool(o.OutInt32)
+	cc.bool(o.Right)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBucketizeScalarTensorOut = op{name: "aten::bucketize", overload: "Scalar_out", schema: "aten::bucketize.Scalar_out(Scalar self, Tensor boundaries, *, bool out_int32=False, bool right=False, Tensor(a!) out) -> Tensor(a!)"}
@@ -1696,15 +1709,15 @@ var torchOpBucketizeScalarTensorOut = op{name: "aten::bucketize", overload: "Sca
 //	aten::bucketize.Scalar_out(Scalar self, Tensor boundaries, *, bool out_int32=False, bool right=False, Tensor(a!) out) -> Tensor(a!)
 func BucketizeScalarTensorOut(out *Tensor, input Scalar, boundaries *Tensor, opts ...BucketizeScalarTensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpBucketizeScalarTensorOut)
-	k.scalar(input)
-	k.tensor(boundaries)
-	k.bool(o.OutInt32)
-	k.bool(o.Right)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBucketizeScalarTensorOut)
+	cc.scalar(input)
+	cc.tensor(boundaries)
+	cc.bool(o.OutInt32)
+	cc.bool(o.Right)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBucketize = op{name: "aten::bucketize", overload: "Tensor", schema: "aten::bucketize.Tensor(Tensor self, Tensor boundaries, *, bool out_int32=False, bool right=False) -> Tensor"}
@@ -1720,14 +1733,14 @@ type BucketizeOptions struct {
 //	aten::bucketize.Tensor(Tensor self, Tensor boundaries, *, bool out_int32=False, bool right=False) -> Tensor
 func Bucketize(input, boundaries *Tensor, opts ...BucketizeOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpBucketize)
-	k.tensor(input)
-	k.tensor(boundaries)
-	k.bool(o.OutInt32)
-	k.bool(o.Right)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBucketize)
+	cc.tensor(input)
+	cc.tensor(boundaries)
+	cc.bool(o.OutInt32)
+	cc.bool(o.Right)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpBucketizeOut = op{name: "aten::bucketize", overload: "Tensor_out", schema: "aten::bucketize.Tensor_out(Tensor self, Tensor boundaries, *, bool out_int32=False, bool right=False, Tensor(a!) out) -> Tensor(a!)"}
@@ -1737,13 +1750,13 @@ var torchOpBucketizeOut = op{name: "aten::bucketize", overload: "Tensor_out", sc
 //	aten::bucketize.Tensor_out(Tensor self, Tensor boundaries, *, bool out_int32=False, bool right=False, Tensor(a!) out) -> Tensor(a!)
 func BucketizeOut(out, input, boundaries *Tensor, opts ...BucketizeOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpBucketizeOut)
-	k.tensor(input)
-	k.tensor(boundaries)
-	k.bool(o.OutInt32)
-	k.bool(o.Right)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpBucketizeOut)
+	cc.tensor(input)
+	cc.tensor(boundaries)
+	cc.bool(o.OutInt32)
+	cc.bool(o.Right)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }

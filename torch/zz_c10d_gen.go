@@ -8,8 +8,8 @@ var c10dOpCheckForNan = op{name: "c10d::check_for_nan", overload: "", schema: "c
 //
 //	c10d::check_for_nan(Tensor tensor) -> ()
 func (C10DOps) CheckForNan(tensor *Tensor) {
-	var k call
-	k.start(&c10dOpCheckForNan)
-	k.tensor(tensor)
-	k.run()
+	var cc call
+	cc.start(&c10dOpCheckForNan)
+	cc.tensor(tensor)
+	cc.run()
 }

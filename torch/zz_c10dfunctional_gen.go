@@ -8,13 +8,13 @@ var c10dfunctionalOpAllGatherIntoTensor = op{name: "_c10d_functional::all_gather
 //
 //	_c10d_functional::all_gather_into_tensor(Tensor input, int group_size, Any group_name) -> Tensor
 func (C10DFunctionalOps) AllGatherIntoTensor(input *Tensor, groupSize int, groupName string) *Tensor {
-	var k call
-	k.start(&c10dfunctionalOpAllGatherIntoTensor)
-	k.tensor(input)
-	k.int(groupSize)
-	k.str(groupName)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&c10dfunctionalOpAllGatherIntoTensor)
+	cc.tensor(input)
+	cc.int(groupSize)
+	cc.str(groupName)
+	cc.run()
+	return cc.retTensor()
 }
 
 var c10dfunctionalOpAllGatherIntoTensorCoalesced = op{name: "_c10d_functional::all_gather_into_tensor_coalesced", overload: "", schema: "_c10d_functional::all_gather_into_tensor_coalesced(Tensor[] inputs, int group_size, Any group_name) -> Tensor[]"}
@@ -23,13 +23,13 @@ var c10dfunctionalOpAllGatherIntoTensorCoalesced = op{name: "_c10d_functional::a
 //
 //	_c10d_functional::all_gather_into_tensor_coalesced(Tensor[] inputs, int group_size, Any group_name) -> Tensor[]
 func (C10DFunctionalOps) AllGatherIntoTensorCoalesced(inputs []*Tensor, groupSize int, groupName string) []*Tensor {
-	var k call
-	k.start(&c10dfunctionalOpAllGatherIntoTensorCoalesced)
-	k.tensors(inputs)
-	k.int(groupSize)
-	k.str(groupName)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&c10dfunctionalOpAllGatherIntoTensorCoalesced)
+	cc.tensors(inputs)
+	cc.int(groupSize)
+	cc.str(groupName)
+	cc.run()
+	return cc.retTensors()
 }
 
 var c10dfunctionalOpAllGatherIntoTensorOut = op{name: "_c10d_functional::all_gather_into_tensor_out", overload: "", schema: "_c10d_functional::all_gather_into_tensor_out(Tensor input, int group_size, Any group_name, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -38,14 +38,14 @@ var c10dfunctionalOpAllGatherIntoTensorOut = op{name: "_c10d_functional::all_gat
 //
 //	_c10d_functional::all_gather_into_tensor_out(Tensor input, int group_size, Any group_name, *, Tensor(a!) out) -> Tensor(a!)
 func (C10DFunctionalOps) AllGatherIntoTensorOut(out, input *Tensor, groupSize int, groupName string) *Tensor {
-	var k call
-	k.start(&c10dfunctionalOpAllGatherIntoTensorOut)
-	k.tensor(input)
-	k.int(groupSize)
-	k.str(groupName)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&c10dfunctionalOpAllGatherIntoTensorOut)
+	cc.tensor(input)
+	cc.int(groupSize)
+	cc.str(groupName)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var c10dfunctionalOpAllReduce = op{name: "_c10d_functional::all_reduce", overload: "", schema: "_c10d_functional::all_reduce(Tensor input, Any reduce_op, Any group_name) -> Tensor"}
@@ -54,13 +54,13 @@ var c10dfunctionalOpAllReduce = op{name: "_c10d_functional::all_reduce", overloa
 //
 //	_c10d_functional::all_reduce(Tensor input, Any reduce_op, Any group_name) -> Tensor
 func (C10DFunctionalOps) AllReduce(input *Tensor, reduceOp, groupName string) *Tensor {
-	var k call
-	k.start(&c10dfunctionalOpAllReduce)
-	k.tensor(input)
-	k.str(reduceOp)
-	k.str(groupName)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&c10dfunctionalOpAllReduce)
+	cc.tensor(input)
+	cc.str(reduceOp)
+	cc.str(groupName)
+	cc.run()
+	return cc.retTensor()
 }
 
 var c10dfunctionalOpAllReduce_ = op{name: "_c10d_functional::all_reduce_", overload: "", schema: "_c10d_functional::all_reduce_(Tensor(a!) input, Any reduce_op, Any group_name) -> Tensor(a!)"}
@@ -69,13 +69,13 @@ var c10dfunctionalOpAllReduce_ = op{name: "_c10d_functional::all_reduce_", overl
 //
 //	_c10d_functional::all_reduce_(Tensor(a!) input, Any reduce_op, Any group_name) -> Tensor(a!)
 func (C10DFunctionalOps) AllReduce_(input *Tensor, reduceOp, groupName string) *Tensor {
-	var k call
-	k.start(&c10dfunctionalOpAllReduce_)
-	k.tensor(input)
-	k.str(reduceOp)
-	k.str(groupName)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&c10dfunctionalOpAllReduce_)
+	cc.tensor(input)
+	cc.str(reduceOp)
+	cc.str(groupName)
+	cc.run()
+	return cc.retTensor()
 }
 
 var c10dfunctionalOpAllReduceCoalesced = op{name: "_c10d_functional::all_reduce_coalesced", overload: "", schema: "_c10d_functional::all_reduce_coalesced(Tensor[] inputs, Any reduce_op, Any group_name) -> Tensor[]"}
@@ -84,13 +84,13 @@ var c10dfunctionalOpAllReduceCoalesced = op{name: "_c10d_functional::all_reduce_
 //
 //	_c10d_functional::all_reduce_coalesced(Tensor[] inputs, Any reduce_op, Any group_name) -> Tensor[]
 func (C10DFunctionalOps) AllReduceCoalesced(inputs []*Tensor, reduceOp, groupName string) []*Tensor {
-	var k call
-	k.start(&c10dfunctionalOpAllReduceCoalesced)
-	k.tensors(inputs)
-	k.str(reduceOp)
-	k.str(groupName)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&c10dfunctionalOpAllReduceCoalesced)
+	cc.tensors(inputs)
+	cc.str(reduceOp)
+	cc.str(groupName)
+	cc.run()
+	return cc.retTensors()
 }
 
 var c10dfunctionalOpAllReduceCoalesced_ = op{name: "_c10d_functional::all_reduce_coalesced_", overload: "", schema: "_c10d_functional::all_reduce_coalesced_(Tensor[](a!) inputs, Any reduce_op, Any group_name) -> Tensor[](a!)"}
@@ -99,13 +99,13 @@ var c10dfunctionalOpAllReduceCoalesced_ = op{name: "_c10d_functional::all_reduce
 //
 //	_c10d_functional::all_reduce_coalesced_(Tensor[](a!) inputs, Any reduce_op, Any group_name) -> Tensor[](a!)
 func (C10DFunctionalOps) AllReduceCoalesced_(inputs []*Tensor, reduceOp, groupName string) []*Tensor {
-	var k call
-	k.start(&c10dfunctionalOpAllReduceCoalesced_)
-	k.tensors(inputs)
-	k.str(reduceOp)
-	k.str(groupName)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&c10dfunctionalOpAllReduceCoalesced_)
+	cc.tensors(inputs)
+	cc.str(reduceOp)
+	cc.str(groupName)
+	cc.run()
+	return cc.retTensors()
 }
 
 var c10dfunctionalOpAllToAllSingle = op{name: "_c10d_functional::all_to_all_single", overload: "", schema: "_c10d_functional::all_to_all_single(Tensor input, SymInt[] output_split_sizes, SymInt[] input_split_sizes, Any group_name) -> Tensor"}
@@ -114,14 +114,14 @@ var c10dfunctionalOpAllToAllSingle = op{name: "_c10d_functional::all_to_all_sing
 //
 //	_c10d_functional::all_to_all_single(Tensor input, SymInt[] output_split_sizes, SymInt[] input_split_sizes, Any group_name) -> Tensor
 func (C10DFunctionalOps) AllToAllSingle(input *Tensor, outputSplitSizes, inputSplitSizes []int, groupName string) *Tensor {
-	var k call
-	k.start(&c10dfunctionalOpAllToAllSingle)
-	k.tensor(input)
-	k.ints(outputSplitSizes)
-	k.ints(inputSplitSizes)
-	k.str(groupName)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&c10dfunctionalOpAllToAllSingle)
+	cc.tensor(input)
+	cc.ints(outputSplitSizes)
+	cc.ints(inputSplitSizes)
+	cc.str(groupName)
+	cc.run()
+	return cc.retTensor()
 }
 
 var c10dfunctionalOpBatchP2pOps = op{name: "_c10d_functional::batch_p2p_ops", overload: "", schema: "_c10d_functional::batch_p2p_ops(str[] op_list, int[] peer_list, int[] tag_list, Tensor[] tensors, str group_name) -> Tensor[]"}
@@ -130,15 +130,15 @@ var c10dfunctionalOpBatchP2pOps = op{name: "_c10d_functional::batch_p2p_ops", ov
 //
 //	_c10d_functional::batch_p2p_ops(str[] op_list, int[] peer_list, int[] tag_list, Tensor[] tensors, str group_name) -> Tensor[]
 func (C10DFunctionalOps) BatchP2pOps(opList []string, peerList, tagList []int, tensors []*Tensor, groupName string) []*Tensor {
-	var k call
-	k.start(&c10dfunctionalOpBatchP2pOps)
-	k.strs(opList)
-	k.ints(peerList)
-	k.ints(tagList)
-	k.tensors(tensors)
-	k.str(groupName)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&c10dfunctionalOpBatchP2pOps)
+	cc.strs(opList)
+	cc.ints(peerList)
+	cc.ints(tagList)
+	cc.tensors(tensors)
+	cc.str(groupName)
+	cc.run()
+	return cc.retTensors()
 }
 
 var c10dfunctionalOpBroadcast = op{name: "_c10d_functional::broadcast", overload: "", schema: "_c10d_functional::broadcast(Tensor input, int src, Any group_name) -> Tensor"}
@@ -147,13 +147,13 @@ var c10dfunctionalOpBroadcast = op{name: "_c10d_functional::broadcast", overload
 //
 //	_c10d_functional::broadcast(Tensor input, int src, Any group_name) -> Tensor
 func (C10DFunctionalOps) Broadcast(input *Tensor, src int, groupName string) *Tensor {
-	var k call
-	k.start(&c10dfunctionalOpBroadcast)
-	k.tensor(input)
-	k.int(src)
-	k.str(groupName)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&c10dfunctionalOpBroadcast)
+	cc.tensor(input)
+	cc.int(src)
+	cc.str(groupName)
+	cc.run()
+	return cc.retTensor()
 }
 
 var c10dfunctionalOpBroadcast_ = op{name: "_c10d_functional::broadcast_", overload: "", schema: "_c10d_functional::broadcast_(Tensor(a!) input, int src, Any group_name) -> Tensor(a!)"}
@@ -162,13 +162,13 @@ var c10dfunctionalOpBroadcast_ = op{name: "_c10d_functional::broadcast_", overlo
 //
 //	_c10d_functional::broadcast_(Tensor(a!) input, int src, Any group_name) -> Tensor(a!)
 func (C10DFunctionalOps) Broadcast_(input *Tensor, src int, groupName string) *Tensor {
-	var k call
-	k.start(&c10dfunctionalOpBroadcast_)
-	k.tensor(input)
-	k.int(src)
-	k.str(groupName)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&c10dfunctionalOpBroadcast_)
+	cc.tensor(input)
+	cc.int(src)
+	cc.str(groupName)
+	cc.run()
+	return cc.retTensor()
 }
 
 var c10dfunctionalOpIrecv = op{name: "_c10d_functional::irecv", overload: "", schema: "_c10d_functional::irecv(Tensor tensor, int src, int tag, str group_name) -> Tensor"}
@@ -177,14 +177,14 @@ var c10dfunctionalOpIrecv = op{name: "_c10d_functional::irecv", overload: "", sc
 //
 //	_c10d_functional::irecv(Tensor tensor, int src, int tag, str group_name) -> Tensor
 func (C10DFunctionalOps) Irecv(tensor *Tensor, src, tag int, groupName string) *Tensor {
-	var k call
-	k.start(&c10dfunctionalOpIrecv)
-	k.tensor(tensor)
-	k.int(src)
-	k.int(tag)
-	k.str(groupName)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&c10dfunctionalOpIrecv)
+	cc.tensor(tensor)
+	cc.int(src)
+	cc.int(tag)
+	cc.str(groupName)
+	cc.run()
+	return cc.retTensor()
 }
 
 var c10dfunctionalOpIsend = op{name: "_c10d_functional::isend", overload: "", schema: "_c10d_functional::isend(Tensor tensor, int dst, int tag, str group_name) -> Tensor"}
@@ -193,14 +193,14 @@ var c10dfunctionalOpIsend = op{name: "_c10d_functional::isend", overload: "", sc
 //
 //	_c10d_functional::isend(Tensor tensor, int dst, int tag, str group_name) -> Tensor
 func (C10DFunctionalOps) Isend(tensor *Tensor, dst, tag int, groupName string) *Tensor {
-	var k call
-	k.start(&c10dfunctionalOpIsend)
-	k.tensor(tensor)
-	k.int(dst)
-	k.int(tag)
-	k.str(groupName)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&c10dfunctionalOpIsend)
+	cc.tensor(tensor)
+	cc.int(dst)
+	cc.int(tag)
+	cc.str(groupName)
+	cc.run()
+	return cc.retTensor()
 }
 
 var c10dfunctionalOpReduceScatterTensor = op{name: "_c10d_functional::reduce_scatter_tensor", overload: "", schema: "_c10d_functional::reduce_scatter_tensor(Tensor input, str reduce_op, int group_size, Any group_name) -> Tensor"}
@@ -209,14 +209,14 @@ var c10dfunctionalOpReduceScatterTensor = op{name: "_c10d_functional::reduce_sca
 //
 //	_c10d_functional::reduce_scatter_tensor(Tensor input, str reduce_op, int group_size, Any group_name) -> Tensor
 func (C10DFunctionalOps) ReduceScatterTensor(input *Tensor, reduceOp string, groupSize int, groupName string) *Tensor {
-	var k call
-	k.start(&c10dfunctionalOpReduceScatterTensor)
-	k.tensor(input)
-	k.str(reduceOp)
-	k.int(groupSize)
-	k.str(groupName)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&c10dfunctionalOpReduceScatterTensor)
+	cc.tensor(input)
+	cc.str(reduceOp)
+	cc.int(groupSize)
+	cc.str(groupName)
+	cc.run()
+	return cc.retTensor()
 }
 
 var c10dfunctionalOpReduceScatterTensorCoalesced = op{name: "_c10d_functional::reduce_scatter_tensor_coalesced", overload: "", schema: "_c10d_functional::reduce_scatter_tensor_coalesced(Tensor[] inputs, str reduce_op, int group_size, Any group_name) -> Tensor[]"}
@@ -225,14 +225,14 @@ var c10dfunctionalOpReduceScatterTensorCoalesced = op{name: "_c10d_functional::r
 //
 //	_c10d_functional::reduce_scatter_tensor_coalesced(Tensor[] inputs, str reduce_op, int group_size, Any group_name) -> Tensor[]
 func (C10DFunctionalOps) ReduceScatterTensorCoalesced(inputs []*Tensor, reduceOp string, groupSize int, groupName string) []*Tensor {
-	var k call
-	k.start(&c10dfunctionalOpReduceScatterTensorCoalesced)
-	k.tensors(inputs)
-	k.str(reduceOp)
-	k.int(groupSize)
-	k.str(groupName)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&c10dfunctionalOpReduceScatterTensorCoalesced)
+	cc.tensors(inputs)
+	cc.str(reduceOp)
+	cc.int(groupSize)
+	cc.str(groupName)
+	cc.run()
+	return cc.retTensors()
 }
 
 var c10dfunctionalOpReduceScatterTensorOut = op{name: "_c10d_functional::reduce_scatter_tensor_out", overload: "", schema: "_c10d_functional::reduce_scatter_tensor_out(Tensor input, str reduce_op, int group_size, Any group_name, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -241,15 +241,15 @@ var c10dfunctionalOpReduceScatterTensorOut = op{name: "_c10d_functional::reduce_
 //
 //	_c10d_functional::reduce_scatter_tensor_out(Tensor input, str reduce_op, int group_size, Any group_name, *, Tensor(a!) out) -> Tensor(a!)
 func (C10DFunctionalOps) ReduceScatterTensorOut(out, input *Tensor, reduceOp string, groupSize int, groupName string) *Tensor {
-	var k call
-	k.start(&c10dfunctionalOpReduceScatterTensorOut)
-	k.tensor(input)
-	k.str(reduceOp)
-	k.int(groupSize)
-	k.str(groupName)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&c10dfunctionalOpReduceScatterTensorOut)
+	cc.tensor(input)
+	cc.str(reduceOp)
+	cc.int(groupSize)
+	cc.str(groupName)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var c10dfunctionalOpWaitTensor = op{name: "_c10d_functional::wait_tensor", overload: "", schema: "_c10d_functional::wait_tensor(Tensor tensor) -> Tensor"}
@@ -258,11 +258,11 @@ var c10dfunctionalOpWaitTensor = op{name: "_c10d_functional::wait_tensor", overl
 //
 //	_c10d_functional::wait_tensor(Tensor tensor) -> Tensor
 func (C10DFunctionalOps) WaitTensor(tensor *Tensor) *Tensor {
-	var k call
-	k.start(&c10dfunctionalOpWaitTensor)
-	k.tensor(tensor)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&c10dfunctionalOpWaitTensor)
+	cc.tensor(tensor)
+	cc.run()
+	return cc.retTensor()
 }
 
 var c10dfunctionalOpWaitTensors = op{name: "_c10d_functional::wait_tensors", overload: "", schema: "_c10d_functional::wait_tensors(Tensor[] tensors) -> Tensor[]"}
@@ -271,9 +271,9 @@ var c10dfunctionalOpWaitTensors = op{name: "_c10d_functional::wait_tensors", ove
 //
 //	_c10d_functional::wait_tensors(Tensor[] tensors) -> Tensor[]
 func (C10DFunctionalOps) WaitTensors(tensors []*Tensor) []*Tensor {
-	var k call
-	k.start(&c10dfunctionalOpWaitTensors)
-	k.tensors(tensors)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&c10dfunctionalOpWaitTensors)
+	cc.tensors(tensors)
+	cc.run()
+	return cc.retTensors()
 }

@@ -8,13 +8,13 @@ var c10dfunctionalautogradOpAllGatherIntoTensor = op{name: "_c10d_functional_aut
 //
 //	_c10d_functional_autograd::all_gather_into_tensor(Tensor input, int group_size, Any group_name) -> Tensor
 func (C10DFunctionalAutogradOps) AllGatherIntoTensor(input *Tensor, groupSize int, groupName string) *Tensor {
-	var k call
-	k.start(&c10dfunctionalautogradOpAllGatherIntoTensor)
-	k.tensor(input)
-	k.int(groupSize)
-	k.str(groupName)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&c10dfunctionalautogradOpAllGatherIntoTensor)
+	cc.tensor(input)
+	cc.int(groupSize)
+	cc.str(groupName)
+	cc.run()
+	return cc.retTensor()
 }
 
 var c10dfunctionalautogradOpAllToAllSingle = op{name: "_c10d_functional_autograd::all_to_all_single", overload: "", schema: "_c10d_functional_autograd::all_to_all_single(Tensor input, SymInt[] output_split_sizes, SymInt[] input_split_sizes, Any group_name) -> Tensor"}
@@ -23,14 +23,14 @@ var c10dfunctionalautogradOpAllToAllSingle = op{name: "_c10d_functional_autograd
 //
 //	_c10d_functional_autograd::all_to_all_single(Tensor input, SymInt[] output_split_sizes, SymInt[] input_split_sizes, Any group_name) -> Tensor
 func (C10DFunctionalAutogradOps) AllToAllSingle(input *Tensor, outputSplitSizes, inputSplitSizes []int, groupName string) *Tensor {
-	var k call
-	k.start(&c10dfunctionalautogradOpAllToAllSingle)
-	k.tensor(input)
-	k.ints(outputSplitSizes)
-	k.ints(inputSplitSizes)
-	k.str(groupName)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&c10dfunctionalautogradOpAllToAllSingle)
+	cc.tensor(input)
+	cc.ints(outputSplitSizes)
+	cc.ints(inputSplitSizes)
+	cc.str(groupName)
+	cc.run()
+	return cc.retTensor()
 }
 
 var c10dfunctionalautogradOpReduceScatterTensor = op{name: "_c10d_functional_autograd::reduce_scatter_tensor", overload: "", schema: "_c10d_functional_autograd::reduce_scatter_tensor(Tensor input, str reduce_op, int group_size, Any group_name) -> Tensor"}
@@ -39,12 +39,12 @@ var c10dfunctionalautogradOpReduceScatterTensor = op{name: "_c10d_functional_aut
 //
 //	_c10d_functional_autograd::reduce_scatter_tensor(Tensor input, str reduce_op, int group_size, Any group_name) -> Tensor
 func (C10DFunctionalAutogradOps) ReduceScatterTensor(input *Tensor, reduceOp string, groupSize int, groupName string) *Tensor {
-	var k call
-	k.start(&c10dfunctionalautogradOpReduceScatterTensor)
-	k.tensor(input)
-	k.str(reduceOp)
-	k.int(groupSize)
-	k.str(groupName)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&c10dfunctionalautogradOpReduceScatterTensor)
+	cc.tensor(input)
+	cc.str(reduceOp)
+	cc.int(groupSize)
+	cc.str(groupName)
+	cc.run()
+	return cc.retTensor()
 }

@@ -8,12 +8,12 @@ var torchOpCanCast = op{name: "aten::can_cast", overload: "", schema: "aten::can
 //
 //	aten::can_cast(ScalarType from_, ScalarType to) -> bool
 func CanCast(from, to DType) bool {
-	var k call
-	k.start(&torchOpCanCast)
-	k.dtype(from)
-	k.dtype(to)
-	k.run()
-	return k.retBool()
+	var cc call
+	cc.start(&torchOpCanCast)
+	cc.dtype(from)
+	cc.dtype(to)
+	cc.run()
+	return cc.retBool()
 }
 
 var torchOpCartesianProd = op{name: "aten::cartesian_prod", overload: "", schema: "aten::cartesian_prod(Tensor[] tensors) -> Tensor"}
@@ -22,11 +22,11 @@ var torchOpCartesianProd = op{name: "aten::cartesian_prod", overload: "", schema
 //
 //	aten::cartesian_prod(Tensor[] tensors) -> Tensor
 func CartesianProd(tensors []*Tensor) *Tensor {
-	var k call
-	k.start(&torchOpCartesianProd)
-	k.tensors(tensors)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCartesianProd)
+	cc.tensors(tensors)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCat = op{name: "aten::cat", overload: "", schema: "aten::cat(Tensor[] tensors, int dim=0) -> Tensor"}
@@ -36,17 +36,19 @@ type CatOptions struct {
 	Dim int
 }
 
-// Cat is PyTorch's torch.cat.
+// Cat joins tensors along Dim, by default the first. It is PyTorch's torch.cat.
+//
+//	(A, C), (B, C) -> (A + B, C)
 //
 //	aten::cat(Tensor[] tensors, int dim=0) -> Tensor
 func Cat(tensors []*Tensor, opts ...CatOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpCat)
-	k.tensors(tensors)
-	k.int(o.Dim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCat)
+	cc.tensors(tensors)
+	cc.int(o.Dim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCatOut = op{name: "aten::cat", overload: "out", schema: "aten::cat.out(Tensor[] tensors, int dim=0, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -56,13 +58,13 @@ var torchOpCatOut = op{name: "aten::cat", overload: "out", schema: "aten::cat.ou
 //	aten::cat.out(Tensor[] tensors, int dim=0, *, Tensor(a!) out) -> Tensor(a!)
 func CatOut(out *Tensor, tensors []*Tensor, opts ...CatOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpCatOut)
-	k.tensors(tensors)
-	k.int(o.Dim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCatOut)
+	cc.tensors(tensors)
+	cc.int(o.Dim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCauchy = op{name: "aten::cauchy", overload: "", schema: "aten::cauchy(Tensor self, float median=0., float sigma=1., *, Generator? generator=None) -> Tensor"}
@@ -79,14 +81,14 @@ type CauchyOptions struct {
 //	aten::cauchy(Tensor self, float median=0., float sigma=1., *, Generator? generator=None) -> Tensor
 func Cauchy(input *Tensor, opts ...CauchyOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpCauchy)
-	k.tensor(input)
-	k.float(o.Median)
-	k.float(o.Sigma.Or(1))
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCauchy)
+	cc.tensor(input)
+	cc.float(o.Median)
+	cc.float(o.Sigma.Or(1))
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCauchyOut = op{name: "aten::cauchy", overload: "out", schema: "aten::cauchy.out(Tensor self, float median=0., float sigma=1., *, Generator? generator=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -96,15 +98,15 @@ var torchOpCauchyOut = op{name: "aten::cauchy", overload: "out", schema: "aten::
 //	aten::cauchy.out(Tensor self, float median=0., float sigma=1., *, Generator? generator=None, Tensor(a!) out) -> Tensor(a!)
 func CauchyOut(out, input *Tensor, opts ...CauchyOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpCauchyOut)
-	k.tensor(input)
-	k.float(o.Median)
-	k.float(o.Sigma.Or(1))
-	k.generator(o.Generator)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCauchyOut)
+	cc.tensor(input)
+	cc.float(o.Median)
+	cc.float(o.Sigma.Or(1))
+	cc.generator(o.Generator)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpCauchy_ = op{name: "aten::cauchy_", overload: "", schema: "aten::cauchy_(Tensor(a!) self, float median=0., float sigma=1., *, Generator? generator=None) -> Tensor(a!)"}
@@ -114,14 +116,14 @@ var tensorOpCauchy_ = op{name: "aten::cauchy_", overload: "", schema: "aten::cau
 //	aten::cauchy_(Tensor(a!) self, float median=0., float sigma=1., *, Generator? generator=None) -> Tensor(a!)
 func (t *Tensor) Cauchy_(opts ...CauchyOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpCauchy_)
-	k.tensor(t)
-	k.float(o.Median)
-	k.float(o.Sigma.Or(1))
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpCauchy_)
+	cc.tensor(t)
+	cc.float(o.Median)
+	cc.float(o.Sigma.Or(1))
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpCcolIndices = op{name: "aten::ccol_indices", overload: "", schema: "aten::ccol_indices(Tensor(a) self) -> Tensor(a)"}
@@ -130,11 +132,11 @@ var tensorOpCcolIndices = op{name: "aten::ccol_indices", overload: "", schema: "
 //
 //	aten::ccol_indices(Tensor(a) self) -> Tensor(a)
 func (t *Tensor) CcolIndices() *Tensor {
-	var k call
-	k.start(&tensorOpCcolIndices)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpCcolIndices)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCcolIndicesCopy = op{name: "aten::ccol_indices_copy", overload: "", schema: "aten::ccol_indices_copy(Tensor self) -> Tensor"}
@@ -143,11 +145,11 @@ var torchOpCcolIndicesCopy = op{name: "aten::ccol_indices_copy", overload: "", s
 //
 //	aten::ccol_indices_copy(Tensor self) -> Tensor
 func CcolIndicesCopy(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpCcolIndicesCopy)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCcolIndicesCopy)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCcolIndicesCopyOut = op{name: "aten::ccol_indices_copy", overload: "out", schema: "aten::ccol_indices_copy.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -156,12 +158,12 @@ var torchOpCcolIndicesCopyOut = op{name: "aten::ccol_indices_copy", overload: "o
 //
 //	aten::ccol_indices_copy.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func CcolIndicesCopyOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpCcolIndicesCopyOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCcolIndicesCopyOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCdist = op{name: "aten::cdist", overload: "", schema: "aten::cdist(Tensor x1, Tensor x2, float p=2., int? compute_mode=None) -> Tensor"}
@@ -177,14 +179,14 @@ type CdistOptions struct {
 //	aten::cdist(Tensor x1, Tensor x2, float p=2., int? compute_mode=None) -> Tensor
 func Cdist(x1, x2 *Tensor, opts ...CdistOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpCdist)
-	k.tensor(x1)
-	k.tensor(x2)
-	k.float(o.P.Or(2))
-	k.optInt(o.ComputeMode)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCdist)
+	cc.tensor(x1)
+	cc.tensor(x2)
+	cc.float(o.P.Or(2))
+	cc.optInt(o.ComputeMode)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpCeil = op{name: "aten::ceil", overload: "", schema: "aten::ceil(Tensor self) -> Tensor"}
@@ -193,11 +195,11 @@ var tensorOpCeil = op{name: "aten::ceil", overload: "", schema: "aten::ceil(Tens
 //
 //	aten::ceil(Tensor self) -> Tensor
 func (t *Tensor) Ceil() *Tensor {
-	var k call
-	k.start(&tensorOpCeil)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpCeil)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCeilOut = op{name: "aten::ceil", overload: "out", schema: "aten::ceil.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -206,12 +208,12 @@ var torchOpCeilOut = op{name: "aten::ceil", overload: "out", schema: "aten::ceil
 //
 //	aten::ceil.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func CeilOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpCeilOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCeilOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpCeil_ = op{name: "aten::ceil_", overload: "", schema: "aten::ceil_(Tensor(a!) self) -> Tensor(a!)"}
@@ -220,11 +222,11 @@ var tensorOpCeil_ = op{name: "aten::ceil_", overload: "", schema: "aten::ceil_(T
 //
 //	aten::ceil_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Ceil_() *Tensor {
-	var k call
-	k.start(&tensorOpCeil_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpCeil_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCelu = op{name: "aten::celu", overload: "", schema: "aten::celu(Tensor self, Scalar alpha=1.) -> Tensor"}
@@ -239,12 +241,12 @@ type CeluOptions struct {
 //	aten::celu(Tensor self, Scalar alpha=1.) -> Tensor
 func Celu(input *Tensor, opts ...CeluOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpCelu)
-	k.tensor(input)
-	k.scalar(orScalar(o.Alpha, 1.0))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCelu)
+	cc.tensor(input)
+	cc.scalar(orScalar(o.Alpha, 1.0))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCeluOut = op{name: "aten::celu", overload: "out", schema: "aten::celu.out(Tensor self, Scalar alpha=1., *, Tensor(a!) out) -> Tensor(a!)"}
@@ -254,13 +256,13 @@ var torchOpCeluOut = op{name: "aten::celu", overload: "out", schema: "aten::celu
 //	aten::celu.out(Tensor self, Scalar alpha=1., *, Tensor(a!) out) -> Tensor(a!)
 func CeluOut(out, input *Tensor, opts ...CeluOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpCeluOut)
-	k.tensor(input)
-	k.scalar(orScalar(o.Alpha, 1.0))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCeluOut)
+	cc.tensor(input)
+	cc.scalar(orScalar(o.Alpha, 1.0))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCelu_ = op{name: "aten::celu_", overload: "", schema: "aten::celu_(Tensor(a!) self, Scalar alpha=1.) -> Tensor(a!)"}
@@ -270,12 +272,12 @@ var torchOpCelu_ = op{name: "aten::celu_", overload: "", schema: "aten::celu_(Te
 //	aten::celu_(Tensor(a!) self, Scalar alpha=1.) -> Tensor(a!)
 func Celu_(input *Tensor, opts ...CeluOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpCelu_)
-	k.tensor(input)
-	k.scalar(orScalar(o.Alpha, 1.0))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCelu_)
+	cc.tensor(input)
+	cc.scalar(orScalar(o.Alpha, 1.0))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpChainMatMul = op{name: "aten::chain_matmul", overload: "", schema: "aten::chain_matmul(Tensor[] matrices) -> Tensor"}
@@ -284,11 +286,11 @@ var torchOpChainMatMul = op{name: "aten::chain_matmul", overload: "", schema: "a
 //
 //	aten::chain_matmul(Tensor[] matrices) -> Tensor
 func ChainMatMul(matrices []*Tensor) *Tensor {
-	var k call
-	k.start(&torchOpChainMatMul)
-	k.tensors(matrices)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpChainMatMul)
+	cc.tensors(matrices)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpChainMatMulOut = op{name: "aten::chain_matmul", overload: "out", schema: "aten::chain_matmul.out(Tensor[] matrices, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -297,12 +299,12 @@ var torchOpChainMatMulOut = op{name: "aten::chain_matmul", overload: "out", sche
 //
 //	aten::chain_matmul.out(Tensor[] matrices, *, Tensor(a!) out) -> Tensor(a!)
 func ChainMatMulOut(out *Tensor, matrices []*Tensor) *Tensor {
-	var k call
-	k.start(&torchOpChainMatMulOut)
-	k.tensors(matrices)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpChainMatMulOut)
+	cc.tensors(matrices)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpChalf = op{name: "aten::chalf", overload: "", schema: "aten::chalf(Tensor self, *, MemoryFormat? memory_format=None) -> Tensor"}
@@ -317,12 +319,12 @@ type ChalfOptions struct {
 //	aten::chalf(Tensor self, *, MemoryFormat? memory_format=None) -> Tensor
 func (t *Tensor) Chalf(opts ...ChalfOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpChalf)
-	k.tensor(t)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpChalf)
+	cc.tensor(t)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpChannelShuffle = op{name: "aten::channel_shuffle", overload: "", schema: "aten::channel_shuffle(Tensor self, SymInt groups) -> Tensor"}
@@ -331,12 +333,12 @@ var torchOpChannelShuffle = op{name: "aten::channel_shuffle", overload: "", sche
 //
 //	aten::channel_shuffle(Tensor self, SymInt groups) -> Tensor
 func ChannelShuffle(input *Tensor, groups int) *Tensor {
-	var k call
-	k.start(&torchOpChannelShuffle)
-	k.tensor(input)
-	k.int(groups)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpChannelShuffle)
+	cc.tensor(input)
+	cc.int(groups)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpChannelShuffleOut = op{name: "aten::channel_shuffle", overload: "out", schema: "aten::channel_shuffle.out(Tensor self, SymInt groups, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -345,13 +347,13 @@ var torchOpChannelShuffleOut = op{name: "aten::channel_shuffle", overload: "out"
 //
 //	aten::channel_shuffle.out(Tensor self, SymInt groups, *, Tensor(a!) out) -> Tensor(a!)
 func ChannelShuffleOut(out, input *Tensor, groups int) *Tensor {
-	var k call
-	k.start(&torchOpChannelShuffleOut)
-	k.tensor(input)
-	k.int(groups)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpChannelShuffleOut)
+	cc.tensor(input)
+	cc.int(groups)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpCholeskyInverse = op{name: "aten::cholesky_inverse", overload: "", schema: "aten::cholesky_inverse(Tensor self, bool upper=False) -> Tensor"}
@@ -366,12 +368,12 @@ type CholeskyInverseOptions struct {
 //	aten::cholesky_inverse(Tensor self, bool upper=False) -> Tensor
 func (t *Tensor) CholeskyInverse(opts ...CholeskyInverseOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpCholeskyInverse)
-	k.tensor(t)
-	k.bool(o.Upper)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpCholeskyInverse)
+	cc.tensor(t)
+	cc.bool(o.Upper)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCholeskyInverseOut = op{name: "aten::cholesky_inverse", overload: "out", schema: "aten::cholesky_inverse.out(Tensor self, bool upper=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -381,13 +383,13 @@ var torchOpCholeskyInverseOut = op{name: "aten::cholesky_inverse", overload: "ou
 //	aten::cholesky_inverse.out(Tensor self, bool upper=False, *, Tensor(a!) out) -> Tensor(a!)
 func CholeskyInverseOut(out, input *Tensor, opts ...CholeskyInverseOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpCholeskyInverseOut)
-	k.tensor(input)
-	k.bool(o.Upper)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCholeskyInverseOut)
+	cc.tensor(input)
+	cc.bool(o.Upper)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpCholeskySolve = op{name: "aten::cholesky_solve", overload: "", schema: "aten::cholesky_solve(Tensor self, Tensor input2, bool upper=False) -> Tensor"}
@@ -402,13 +404,13 @@ type CholeskySolveOptions struct {
 //	aten::cholesky_solve(Tensor self, Tensor input2, bool upper=False) -> Tensor
 func (t *Tensor) CholeskySolve(input2 *Tensor, opts ...CholeskySolveOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpCholeskySolve)
-	k.tensor(t)
-	k.tensor(input2)
-	k.bool(o.Upper)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpCholeskySolve)
+	cc.tensor(t)
+	cc.tensor(input2)
+	cc.bool(o.Upper)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCholeskySolveOut = op{name: "aten::cholesky_solve", overload: "out", schema: "aten::cholesky_solve.out(Tensor self, Tensor input2, bool upper=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -418,14 +420,14 @@ var torchOpCholeskySolveOut = op{name: "aten::cholesky_solve", overload: "out", 
 //	aten::cholesky_solve.out(Tensor self, Tensor input2, bool upper=False, *, Tensor(a!) out) -> Tensor(a!)
 func CholeskySolveOut(out, input, input2 *Tensor, opts ...CholeskySolveOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpCholeskySolveOut)
-	k.tensor(input)
-	k.tensor(input2)
-	k.bool(o.Upper)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCholeskySolveOut)
+	cc.tensor(input)
+	cc.tensor(input2)
+	cc.bool(o.Upper)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpChooseQparamsOptimized = op{name: "aten::choose_qparams_optimized", overload: "", schema: "aten::choose_qparams_optimized(Tensor input, int numel, int n_bins, float ratio, int bit_width) -> (Tensor, Tensor)"}
@@ -434,15 +436,15 @@ var torchOpChooseQparamsOptimized = op{name: "aten::choose_qparams_optimized", o
 //
 //	aten::choose_qparams_optimized(Tensor input, int numel, int n_bins, float ratio, int bit_width) -> (Tensor, Tensor)
 func ChooseQparamsOptimized(input *Tensor, numel, nBins int, ratio float64, bitWidth int) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpChooseQparamsOptimized)
-	k.tensor(input)
-	k.int(numel)
-	k.int(nBins)
-	k.float(ratio)
-	k.int(bitWidth)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpChooseQparamsOptimized)
+	cc.tensor(input)
+	cc.int(numel)
+	cc.int(nBins)
+	cc.float(ratio)
+	cc.int(bitWidth)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var tensorOpChunk = op{name: "aten::chunk", overload: "", schema: "aten::chunk(Tensor(a -> *) self, int chunks, int dim=0) -> Tensor(a)[]"}
@@ -452,18 +454,20 @@ type ChunkOptions struct {
 	Dim int
 }
 
-// Chunk is PyTorch's Tensor.chunk.
+// Chunk splits into that many parts along Dim, views. It is PyTorch's Tensor.chunk.
+//
+//	t (D, ...) -> chunks × (⌈D / chunks⌉, ...), the last may be smaller
 //
 //	aten::chunk(Tensor(a -> *) self, int chunks, int dim=0) -> Tensor(a)[]
 func (t *Tensor) Chunk(chunks int, opts ...ChunkOptions) []*Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpChunk)
-	k.tensor(t)
-	k.int(chunks)
-	k.int(o.Dim)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&tensorOpChunk)
+	cc.tensor(t)
+	cc.int(chunks)
+	cc.int(o.Dim)
+	cc.run()
+	return cc.retTensors()
 }
 
 var tensorOpClamp = op{name: "aten::clamp", overload: "", schema: "aten::clamp(Tensor self, Scalar? min=None, Scalar? max=None) -> Tensor"}
@@ -474,18 +478,20 @@ type ClampOptions struct {
 	Max Scalar
 }
 
-// Clamp is PyTorch's Tensor.clamp.
+// Clamp limits each element to a range. It is PyTorch's Tensor.clamp.
+//
+//	y = min(max(t, Min), Max); nil is no limit
 //
 //	aten::clamp(Tensor self, Scalar? min=None, Scalar? max=None) -> Tensor
 func (t *Tensor) Clamp(opts ...ClampOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpClamp)
-	k.tensor(t)
-	k.optScalar(o.Min)
-	k.optScalar(o.Max)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpClamp)
+	cc.tensor(t)
+	cc.optScalar(o.Min)
+	cc.optScalar(o.Max)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpClampTensor = op{name: "aten::clamp", overload: "Tensor", schema: "aten::clamp.Tensor(Tensor self, Tensor? min=None, Tensor? max=None) -> Tensor"}
@@ -501,13 +507,13 @@ type ClampTensorOptions struct {
 //	aten::clamp.Tensor(Tensor self, Tensor? min=None, Tensor? max=None) -> Tensor
 func (t *Tensor) ClampTensor(opts ...ClampTensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpClampTensor)
-	k.tensor(t)
-	k.optTensor(o.Min)
-	k.optTensor(o.Max)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpClampTensor)
+	cc.tensor(t)
+	cc.optTensor(o.Min)
+	cc.optTensor(o.Max)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpClampTensorOut = op{name: "aten::clamp", overload: "Tensor_out", schema: "aten::clamp.Tensor_out(Tensor self, Tensor? min=None, Tensor? max=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -517,14 +523,14 @@ var torchOpClampTensorOut = op{name: "aten::clamp", overload: "Tensor_out", sche
 //	aten::clamp.Tensor_out(Tensor self, Tensor? min=None, Tensor? max=None, *, Tensor(a!) out) -> Tensor(a!)
 func ClampTensorOut(out, input *Tensor, opts ...ClampTensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpClampTensorOut)
-	k.tensor(input)
-	k.optTensor(o.Min)
-	k.optTensor(o.Max)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpClampTensorOut)
+	cc.tensor(input)
+	cc.optTensor(o.Min)
+	cc.optTensor(o.Max)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpClampOut = op{name: "aten::clamp", overload: "out", schema: "aten::clamp.out(Tensor self, Scalar? min=None, Scalar? max=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -534,14 +540,14 @@ var torchOpClampOut = op{name: "aten::clamp", overload: "out", schema: "aten::cl
 //	aten::clamp.out(Tensor self, Scalar? min=None, Scalar? max=None, *, Tensor(a!) out) -> Tensor(a!)
 func ClampOut(out, input *Tensor, opts ...ClampOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpClampOut)
-	k.tensor(input)
-	k.optScalar(o.Min)
-	k.optScalar(o.Max)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpClampOut)
+	cc.tensor(input)
+	cc.optScalar(o.Min)
+	cc.optScalar(o.Max)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpClamp_ = op{name: "aten::clamp_", overload: "", schema: "aten::clamp_(Tensor(a!) self, Scalar? min=None, Scalar? max=None) -> Tensor(a!)"}
@@ -551,13 +557,13 @@ var tensorOpClamp_ = op{name: "aten::clamp_", overload: "", schema: "aten::clamp
 //	aten::clamp_(Tensor(a!) self, Scalar? min=None, Scalar? max=None) -> Tensor(a!)
 func (t *Tensor) Clamp_(opts ...ClampOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpClamp_)
-	k.tensor(t)
-	k.optScalar(o.Min)
-	k.optScalar(o.Max)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpClamp_)
+	cc.tensor(t)
+	cc.optScalar(o.Min)
+	cc.optScalar(o.Max)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpClampTensor_ = op{name: "aten::clamp_", overload: "Tensor", schema: "aten::clamp_.Tensor(Tensor(a!) self, Tensor? min=None, Tensor? max=None) -> Tensor(a!)"}
@@ -567,13 +573,13 @@ var tensorOpClampTensor_ = op{name: "aten::clamp_", overload: "Tensor", schema: 
 //	aten::clamp_.Tensor(Tensor(a!) self, Tensor? min=None, Tensor? max=None) -> Tensor(a!)
 func (t *Tensor) ClampTensor_(opts ...ClampTensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpClampTensor_)
-	k.tensor(t)
-	k.optTensor(o.Min)
-	k.optTensor(o.Max)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpClampTensor_)
+	cc.tensor(t)
+	cc.optTensor(o.Min)
+	cc.optTensor(o.Max)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpClampMax = op{name: "aten::clamp_max", overload: "", schema: "aten::clamp_max(Tensor self, Scalar max) -> Tensor"}
@@ -581,13 +587,13 @@ var tensorOpClampMax = op{name: "aten::clamp_max", overload: "", schema: "aten::
 // ClampMax is PyTorch's Tensor.clamp_max.
 //
 //	aten::clamp_max(Tensor self, Scalar max) -> Tensor
-func (t *Tensor) ClampMax(maxArg Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpClampMax)
-	k.tensor(t)
-	k.scalar(maxArg)
-	k.run()
-	return k.retTensor()
+func (t *Tensor) ClampMax(max Scalar) *Tensor {
+	var cc call
+	cc.start(&tensorOpClampMax)
+	cc.tensor(t)
+	cc.scalar(max)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpClampMaxTensor = op{name: "aten::clamp_max", overload: "Tensor", schema: "aten::clamp_max.Tensor(Tensor self, Tensor max) -> Tensor"}
@@ -595,13 +601,13 @@ var tensorOpClampMaxTensor = op{name: "aten::clamp_max", overload: "Tensor", sch
 // ClampMaxTensor is PyTorch's Tensor.clamp_max.
 //
 //	aten::clamp_max.Tensor(Tensor self, Tensor max) -> Tensor
-func (t *Tensor) ClampMaxTensor(maxArg *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpClampMaxTensor)
-	k.tensor(t)
-	k.tensor(maxArg)
-	k.run()
-	return k.retTensor()
+func (t *Tensor) ClampMaxTensor(max *Tensor) *Tensor {
+	var cc call
+	cc.start(&tensorOpClampMaxTensor)
+	cc.tensor(t)
+	cc.tensor(max)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpClampMaxTensorOut = op{name: "aten::clamp_max", overload: "Tensor_out", schema: "aten::clamp_max.Tensor_out(Tensor self, Tensor max, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -609,14 +615,14 @@ var torchOpClampMaxTensorOut = op{name: "aten::clamp_max", overload: "Tensor_out
 // ClampMaxTensorOut is PyTorch's torch.clamp_max with its result written to out.
 //
 //	aten::clamp_max.Tensor_out(Tensor self, Tensor max, *, Tensor(a!) out) -> Tensor(a!)
-func ClampMaxTensorOut(out, input, maxArg *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpClampMaxTensorOut)
-	k.tensor(input)
-	k.tensor(maxArg)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+func ClampMaxTensorOut(out, input, max *Tensor) *Tensor {
+	var cc call
+	cc.start(&torchOpClampMaxTensorOut)
+	cc.tensor(input)
+	cc.tensor(max)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpClampMaxOut = op{name: "aten::clamp_max", overload: "out", schema: "aten::clamp_max.out(Tensor self, Scalar max, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -624,14 +630,14 @@ var torchOpClampMaxOut = op{name: "aten::clamp_max", overload: "out", schema: "a
 // ClampMaxOut is PyTorch's torch.clamp_max with its result written to out.
 //
 //	aten::clamp_max.out(Tensor self, Scalar max, *, Tensor(a!) out) -> Tensor(a!)
-func ClampMaxOut(out, input *Tensor, maxArg Scalar) *Tensor {
-	var k call
-	k.start(&torchOpClampMaxOut)
-	k.tensor(input)
-	k.scalar(maxArg)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+func ClampMaxOut(out, input *Tensor, max Scalar) *Tensor {
+	var cc call
+	cc.start(&torchOpClampMaxOut)
+	cc.tensor(input)
+	cc.scalar(max)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpClampMax_ = op{name: "aten::clamp_max_", overload: "", schema: "aten::clamp_max_(Tensor(a!) self, Scalar max) -> Tensor(a!)"}
@@ -639,13 +645,13 @@ var tensorOpClampMax_ = op{name: "aten::clamp_max_", overload: "", schema: "aten
 // ClampMax_ is PyTorch's Tensor.clamp_max_: ClampMax in place; it returns t.
 //
 //	aten::clamp_max_(Tensor(a!) self, Scalar max) -> Tensor(a!)
-func (t *Tensor) ClampMax_(maxArg Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpClampMax_)
-	k.tensor(t)
-	k.scalar(maxArg)
-	k.run()
-	return k.retTensor()
+func (t *Tensor) ClampMax_(max Scalar) *Tensor {
+	var cc call
+	cc.start(&tensorOpClampMax_)
+	cc.tensor(t)
+	cc.scalar(max)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpClampMaxTensor_ = op{name: "aten::clamp_max_", overload: "Tensor", schema: "aten::clamp_max_.Tensor(Tensor(a!) self, Tensor max) -> Tensor(a!)"}
@@ -653,13 +659,13 @@ var tensorOpClampMaxTensor_ = op{name: "aten::clamp_max_", overload: "Tensor", s
 // ClampMaxTensor_ is PyTorch's Tensor.clamp_max_: ClampMaxTensor in place; it returns t.
 //
 //	aten::clamp_max_.Tensor(Tensor(a!) self, Tensor max) -> Tensor(a!)
-func (t *Tensor) ClampMaxTensor_(maxArg *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpClampMaxTensor_)
-	k.tensor(t)
-	k.tensor(maxArg)
-	k.run()
-	return k.retTensor()
+func (t *Tensor) ClampMaxTensor_(max *Tensor) *Tensor {
+	var cc call
+	cc.start(&tensorOpClampMaxTensor_)
+	cc.tensor(t)
+	cc.tensor(max)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpClampMin = op{name: "aten::clamp_min", overload: "", schema: "aten::clamp_min(Tensor self, Scalar min) -> Tensor"}
@@ -667,13 +673,13 @@ var tensorOpClampMin = op{name: "aten::clamp_min", overload: "", schema: "aten::
 // ClampMin is PyTorch's Tensor.clamp_min.
 //
 //	aten::clamp_min(Tensor self, Scalar min) -> Tensor
-func (t *Tensor) ClampMin(minArg Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpClampMin)
-	k.tensor(t)
-	k.scalar(minArg)
-	k.run()
-	return k.retTensor()
+func (t *Tensor) ClampMin(min Scalar) *Tensor {
+	var cc call
+	cc.start(&tensorOpClampMin)
+	cc.tensor(t)
+	cc.scalar(min)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpClampMinTensor = op{name: "aten::clamp_min", overload: "Tensor", schema: "aten::clamp_min.Tensor(Tensor self, Tensor min) -> Tensor"}
@@ -681,13 +687,13 @@ var tensorOpClampMinTensor = op{name: "aten::clamp_min", overload: "Tensor", sch
 // ClampMinTensor is PyTorch's Tensor.clamp_min.
 //
 //	aten::clamp_min.Tensor(Tensor self, Tensor min) -> Tensor
-func (t *Tensor) ClampMinTensor(minArg *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpClampMinTensor)
-	k.tensor(t)
-	k.tensor(minArg)
-	k.run()
-	return k.retTensor()
+func (t *Tensor) ClampMinTensor(min *Tensor) *Tensor {
+	var cc call
+	cc.start(&tensorOpClampMinTensor)
+	cc.tensor(t)
+	cc.tensor(min)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpClampMinTensorOut = op{name: "aten::clamp_min", overload: "Tensor_out", schema: "aten::clamp_min.Tensor_out(Tensor self, Tensor min, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -695,14 +701,14 @@ var torchOpClampMinTensorOut = op{name: "aten::clamp_min", overload: "Tensor_out
 // ClampMinTensorOut is PyTorch's torch.clamp_min with its result written to out.
 //
 //	aten::clamp_min.Tensor_out(Tensor self, Tensor min, *, Tensor(a!) out) -> Tensor(a!)
-func ClampMinTensorOut(out, input, minArg *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpClampMinTensorOut)
-	k.tensor(input)
-	k.tensor(minArg)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+func ClampMinTensorOut(out, input, min *Tensor) *Tensor {
+	var cc call
+	cc.start(&torchOpClampMinTensorOut)
+	cc.tensor(input)
+	cc.tensor(min)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpClampMinOut = op{name: "aten::clamp_min", overload: "out", schema: "aten::clamp_min.out(Tensor self, Scalar min, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -710,14 +716,14 @@ var torchOpClampMinOut = op{name: "aten::clamp_min", overload: "out", schema: "a
 // ClampMinOut is PyTorch's torch.clamp_min with its result written to out.
 //
 //	aten::clamp_min.out(Tensor self, Scalar min, *, Tensor(a!) out) -> Tensor(a!)
-func ClampMinOut(out, input *Tensor, minArg Scalar) *Tensor {
-	var k call
-	k.start(&torchOpClampMinOut)
-	k.tensor(input)
-	k.scalar(minArg)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+func ClampMinOut(out, input *Tensor, min Scalar) *Tensor {
+	var cc call
+	cc.start(&torchOpClampMinOut)
+	cc.tensor(input)
+	cc.scalar(min)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpClampMin_ = op{name: "aten::clamp_min_", overload: "", schema: "aten::clamp_min_(Tensor(a!) self, Scalar min) -> Tensor(a!)"}
@@ -725,13 +731,13 @@ var tensorOpClampMin_ = op{name: "aten::clamp_min_", overload: "", schema: "aten
 // ClampMin_ is PyTorch's Tensor.clamp_min_: ClampMin in place; it returns t.
 //
 //	aten::clamp_min_(Tensor(a!) self, Scalar min) -> Tensor(a!)
-func (t *Tensor) ClampMin_(minArg Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpClampMin_)
-	k.tensor(t)
-	k.scalar(minArg)
-	k.run()
-	return k.retTensor()
+func (t *Tensor) ClampMin_(min Scalar) *Tensor {
+	var cc call
+	cc.start(&tensorOpClampMin_)
+	cc.tensor(t)
+	cc.scalar(min)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpClampMinTensor_ = op{name: "aten::clamp_min_", overload: "Tensor", schema: "aten::clamp_min_.Tensor(Tensor(a!) self, Tensor min) -> Tensor(a!)"}
@@ -739,13 +745,13 @@ var tensorOpClampMinTensor_ = op{name: "aten::clamp_min_", overload: "Tensor", s
 // ClampMinTensor_ is PyTorch's Tensor.clamp_min_: ClampMinTensor in place; it returns t.
 //
 //	aten::clamp_min_.Tensor(Tensor(a!) self, Tensor min) -> Tensor(a!)
-func (t *Tensor) ClampMinTensor_(minArg *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpClampMinTensor_)
-	k.tensor(t)
-	k.tensor(minArg)
-	k.run()
-	return k.retTensor()
+func (t *Tensor) ClampMinTensor_(min *Tensor) *Tensor {
+	var cc call
+	cc.start(&tensorOpClampMinTensor_)
+	cc.tensor(t)
+	cc.tensor(min)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpClip = op{name: "aten::clip", overload: "", schema: "aten::clip(Tensor self, Scalar? min=None, Scalar? max=None) -> Tensor"}
@@ -761,13 +767,13 @@ type ClipOptions struct {
 //	aten::clip(Tensor self, Scalar? min=None, Scalar? max=None) -> Tensor
 func (t *Tensor) Clip(opts ...ClipOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpClip)
-	k.tensor(t)
-	k.optScalar(o.Min)
-	k.optScalar(o.Max)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpClip)
+	cc.tensor(t)
+	cc.optScalar(o.Min)
+	cc.optScalar(o.Max)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpClipTensor = op{name: "aten::clip", overload: "Tensor", schema: "aten::clip.Tensor(Tensor self, Tensor? min=None, Tensor? max=None) -> Tensor"}
@@ -783,13 +789,13 @@ type ClipTensorOptions struct {
 //	aten::clip.Tensor(Tensor self, Tensor? min=None, Tensor? max=None) -> Tensor
 func (t *Tensor) ClipTensor(opts ...ClipTensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpClipTensor)
-	k.tensor(t)
-	k.optTensor(o.Min)
-	k.optTensor(o.Max)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpClipTensor)
+	cc.tensor(t)
+	cc.optTensor(o.Min)
+	cc.optTensor(o.Max)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpClipTensorOut = op{name: "aten::clip", overload: "Tensor_out", schema: "aten::clip.Tensor_out(Tensor self, Tensor? min=None, Tensor? max=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -799,14 +805,14 @@ var torchOpClipTensorOut = op{name: "aten::clip", overload: "Tensor_out", schema
 //	aten::clip.Tensor_out(Tensor self, Tensor? min=None, Tensor? max=None, *, Tensor(a!) out) -> Tensor(a!)
 func ClipTensorOut(out, input *Tensor, opts ...ClipTensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpClipTensorOut)
-	k.tensor(input)
-	k.optTensor(o.Min)
-	k.optTensor(o.Max)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpClipTensorOut)
+	cc.tensor(input)
+	cc.optTensor(o.Min)
+	cc.optTensor(o.Max)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpClipOut = op{name: "aten::clip", overload: "out", schema: "aten::clip.out(Tensor self, Scalar? min=None, Scalar? max=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -816,14 +822,14 @@ var torchOpClipOut = op{name: "aten::clip", overload: "out", schema: "aten::clip
 //	aten::clip.out(Tensor self, Scalar? min=None, Scalar? max=None, *, Tensor(a!) out) -> Tensor(a!)
 func ClipOut(out, input *Tensor, opts ...ClipOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpClipOut)
-	k.tensor(input)
-	k.optScalar(o.Min)
-	k.optScalar(o.Max)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpClipOut)
+	cc.tensor(input)
+	cc.optScalar(o.Min)
+	cc.optScalar(o.Max)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpClip_ = op{name: "aten::clip_", overload: "", schema: "aten::clip_(Tensor(a!) self, Scalar? min=None, Scalar? max=None) -> Tensor(a!)"}
@@ -833,13 +839,13 @@ var tensorOpClip_ = op{name: "aten::clip_", overload: "", schema: "aten::clip_(T
 //	aten::clip_(Tensor(a!) self, Scalar? min=None, Scalar? max=None) -> Tensor(a!)
 func (t *Tensor) Clip_(opts ...ClipOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpClip_)
-	k.tensor(t)
-	k.optScalar(o.Min)
-	k.optScalar(o.Max)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpClip_)
+	cc.tensor(t)
+	cc.optScalar(o.Min)
+	cc.optScalar(o.Max)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpClipTensor_ = op{name: "aten::clip_", overload: "Tensor", schema: "aten::clip_.Tensor(Tensor(a!) self, Tensor? min=None, Tensor? max=None) -> Tensor(a!)"}
@@ -849,13 +855,13 @@ var tensorOpClipTensor_ = op{name: "aten::clip_", overload: "Tensor", schema: "a
 //	aten::clip_.Tensor(Tensor(a!) self, Tensor? min=None, Tensor? max=None) -> Tensor(a!)
 func (t *Tensor) ClipTensor_(opts ...ClipTensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpClipTensor_)
-	k.tensor(t)
-	k.optTensor(o.Min)
-	k.optTensor(o.Max)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpClipTensor_)
+	cc.tensor(t)
+	cc.optTensor(o.Min)
+	cc.optTensor(o.Max)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpClone = op{name: "aten::clone", overload: "", schema: "aten::clone(Tensor self, *, MemoryFormat? memory_format=None) -> Tensor"}
@@ -865,17 +871,17 @@ type CloneOptions struct {
 	MemoryFormat MemoryFormat
 }
 
-// Clone is PyTorch's Tensor.clone.
+// Clone is a copy. It is PyTorch's Tensor.clone.
 //
 //	aten::clone(Tensor self, *, MemoryFormat? memory_format=None) -> Tensor
 func (t *Tensor) Clone(opts ...CloneOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpClone)
-	k.tensor(t)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpClone)
+	cc.tensor(t)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCloneOut = op{name: "aten::clone", overload: "out", schema: "aten::clone.out(Tensor self, *, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -885,13 +891,13 @@ var torchOpCloneOut = op{name: "aten::clone", overload: "out", schema: "aten::cl
 //	aten::clone.out(Tensor self, *, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)
 func CloneOut(out, input *Tensor, opts ...CloneOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpCloneOut)
-	k.tensor(input)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCloneOut)
+	cc.tensor(input)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpCoalesce = op{name: "aten::coalesce", overload: "", schema: "aten::coalesce(Tensor(a) self) -> Tensor(a)"}
@@ -900,48 +906,48 @@ var tensorOpCoalesce = op{name: "aten::coalesce", overload: "", schema: "aten::c
 //
 //	aten::coalesce(Tensor(a) self) -> Tensor(a)
 func (t *Tensor) Coalesce() *Tensor {
-	var k call
-	k.start(&tensorOpCoalesce)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpCoalesce)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCol2im = op{name: "aten::col2im", overload: "", schema: "aten::col2im(Tensor self, SymInt[2] output_size, int[2] kernel_size, int[2] dilation, int[2] padding, int[2] stride) -> Tensor"}
 
-// Col2im is PyTorch's torch.nn.functional.col2im.
+// Col2im is PyTorch's torch.nn.functional.fold.
 //
 //	aten::col2im(Tensor self, SymInt[2] output_size, int[2] kernel_size, int[2] dilation, int[2] padding, int[2] stride) -> Tensor
 func Col2im(input *Tensor, outputSize, kernelSize, dilation, padding []int, stride ...int) *Tensor {
-	var k call
-	k.start(&torchOpCol2im)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.ints(kernelSize)
-	k.ints(dilation)
-	k.ints(padding)
-	k.ints(stride)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCol2im)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.ints(kernelSize)
+	cc.ints(dilation)
+	cc.ints(padding)
+	cc.ints(stride)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCol2imOut = op{name: "aten::col2im", overload: "out", schema: "aten::col2im.out(Tensor self, SymInt[2] output_size, int[2] kernel_size, int[2] dilation, int[2] padding, int[2] stride, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// Col2imOut is PyTorch's torch._C._nn.col2im with its result written to out.
+// Col2imOut is PyTorch's torch.nn.functional.fold with its result written to out.
 //
 //	aten::col2im.out(Tensor self, SymInt[2] output_size, int[2] kernel_size, int[2] dilation, int[2] padding, int[2] stride, *, Tensor(a!) out) -> Tensor(a!)
 func Col2imOut(out, input *Tensor, outputSize, kernelSize, dilation, padding []int, stride ...int) *Tensor {
-	var k call
-	k.start(&torchOpCol2imOut)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.ints(kernelSize)
-	k.ints(dilation)
-	k.ints(padding)
-	k.ints(stride)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCol2imOut)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.ints(kernelSize)
+	cc.ints(dilation)
+	cc.ints(padding)
+	cc.ints(stride)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpColIndices = op{name: "aten::col_indices", overload: "", schema: "aten::col_indices(Tensor(a) self) -> Tensor(a)"}
@@ -950,11 +956,11 @@ var tensorOpColIndices = op{name: "aten::col_indices", overload: "", schema: "at
 //
 //	aten::col_indices(Tensor(a) self) -> Tensor(a)
 func (t *Tensor) ColIndices() *Tensor {
-	var k call
-	k.start(&tensorOpColIndices)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpColIndices)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpColIndicesCopy = op{name: "aten::col_indices_copy", overload: "", schema: "aten::col_indices_copy(Tensor self) -> Tensor"}
@@ -963,11 +969,11 @@ var torchOpColIndicesCopy = op{name: "aten::col_indices_copy", overload: "", sch
 //
 //	aten::col_indices_copy(Tensor self) -> Tensor
 func ColIndicesCopy(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpColIndicesCopy)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpColIndicesCopy)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpColIndicesCopyOut = op{name: "aten::col_indices_copy", overload: "out", schema: "aten::col_indices_copy.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -976,12 +982,12 @@ var torchOpColIndicesCopyOut = op{name: "aten::col_indices_copy", overload: "out
 //
 //	aten::col_indices_copy.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func ColIndicesCopyOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpColIndicesCopyOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpColIndicesCopyOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpColumnStack = op{name: "aten::column_stack", overload: "", schema: "aten::column_stack(Tensor[] tensors) -> Tensor"}
@@ -990,11 +996,11 @@ var torchOpColumnStack = op{name: "aten::column_stack", overload: "", schema: "a
 //
 //	aten::column_stack(Tensor[] tensors) -> Tensor
 func ColumnStack(tensors []*Tensor) *Tensor {
-	var k call
-	k.start(&torchOpColumnStack)
-	k.tensors(tensors)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpColumnStack)
+	cc.tensors(tensors)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpColumnStackOut = op{name: "aten::column_stack", overload: "out", schema: "aten::column_stack.out(Tensor[] tensors, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1003,12 +1009,12 @@ var torchOpColumnStackOut = op{name: "aten::column_stack", overload: "out", sche
 //
 //	aten::column_stack.out(Tensor[] tensors, *, Tensor(a!) out) -> Tensor(a!)
 func ColumnStackOut(out *Tensor, tensors []*Tensor) *Tensor {
-	var k call
-	k.start(&torchOpColumnStackOut)
-	k.tensors(tensors)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpColumnStackOut)
+	cc.tensors(tensors)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCombinations = op{name: "aten::combinations", overload: "", schema: "aten::combinations(Tensor self, int r=2, bool with_replacement=False) -> Tensor"}
@@ -1024,13 +1030,13 @@ type CombinationsOptions struct {
 //	aten::combinations(Tensor self, int r=2, bool with_replacement=False) -> Tensor
 func Combinations(input *Tensor, opts ...CombinationsOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpCombinations)
-	k.tensor(input)
-	k.int(o.R.Or(2))
-	k.bool(o.WithReplacement)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCombinations)
+	cc.tensor(input)
+	cc.int(o.R.Or(2))
+	cc.bool(o.WithReplacement)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpComplex = op{name: "aten::complex", overload: "", schema: "aten::complex(Tensor real, Tensor imag) -> Tensor"}
@@ -1038,13 +1044,13 @@ var torchOpComplex = op{name: "aten::complex", overload: "", schema: "aten::comp
 // Complex is PyTorch's torch.complex.
 //
 //	aten::complex(Tensor real, Tensor imag) -> Tensor
-func Complex(realArg, imagArg *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpComplex)
-	k.tensor(realArg)
-	k.tensor(imagArg)
-	k.run()
-	return k.retTensor()
+func Complex(real, imag *Tensor) *Tensor {
+	var cc call
+	cc.start(&torchOpComplex)
+	cc.tensor(real)
+	cc.tensor(imag)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpComplexOut = op{name: "aten::complex", overload: "out", schema: "aten::complex.out(Tensor real, Tensor imag, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1052,14 +1058,14 @@ var torchOpComplexOut = op{name: "aten::complex", overload: "out", schema: "aten
 // ComplexOut is PyTorch's torch.complex with its result written to out.
 //
 //	aten::complex.out(Tensor real, Tensor imag, *, Tensor(a!) out) -> Tensor(a!)
-func ComplexOut(out, realArg, imagArg *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpComplexOut)
-	k.tensor(realArg)
-	k.tensor(imagArg)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+func ComplexOut(out, real, imag *Tensor) *Tensor {
+	var cc call
+	cc.start(&torchOpComplexOut)
+	cc.tensor(real)
+	cc.tensor(imag)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpConcat = op{name: "aten::concat", overload: "", schema: "aten::concat(Tensor[] tensors, int dim=0) -> Tensor"}
@@ -1074,12 +1080,12 @@ type ConcatOptions struct {
 //	aten::concat(Tensor[] tensors, int dim=0) -> Tensor
 func Concat(tensors []*Tensor, opts ...ConcatOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpConcat)
-	k.tensors(tensors)
-	k.int(o.Dim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpConcat)
+	cc.tensors(tensors)
+	cc.int(o.Dim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpConcatOut = op{name: "aten::concat", overload: "out", schema: "aten::concat.out(Tensor[] tensors, int dim=0, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1089,13 +1095,13 @@ var torchOpConcatOut = op{name: "aten::concat", overload: "out", schema: "aten::
 //	aten::concat.out(Tensor[] tensors, int dim=0, *, Tensor(a!) out) -> Tensor(a!)
 func ConcatOut(out *Tensor, tensors []*Tensor, opts ...ConcatOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpConcatOut)
-	k.tensors(tensors)
-	k.int(o.Dim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpConcatOut)
+	cc.tensors(tensors)
+	cc.int(o.Dim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpConcatenate = op{name: "aten::concatenate", overload: "", schema: "aten::concatenate(Tensor[] tensors, int dim=0) -> Tensor"}
@@ -1110,12 +1116,12 @@ type ConcatenateOptions struct {
 //	aten::concatenate(Tensor[] tensors, int dim=0) -> Tensor
 func Concatenate(tensors []*Tensor, opts ...ConcatenateOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpConcatenate)
-	k.tensors(tensors)
-	k.int(o.Dim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpConcatenate)
+	cc.tensors(tensors)
+	cc.int(o.Dim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpConcatenateOut = op{name: "aten::concatenate", overload: "out", schema: "aten::concatenate.out(Tensor[] tensors, int dim=0, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1125,13 +1131,13 @@ var torchOpConcatenateOut = op{name: "aten::concatenate", overload: "out", schem
 //	aten::concatenate.out(Tensor[] tensors, int dim=0, *, Tensor(a!) out) -> Tensor(a!)
 func ConcatenateOut(out *Tensor, tensors []*Tensor, opts ...ConcatenateOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpConcatenateOut)
-	k.tensors(tensors)
-	k.int(o.Dim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpConcatenateOut)
+	cc.tensors(tensors)
+	cc.int(o.Dim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpConj = op{name: "aten::conj", overload: "", schema: "aten::conj(Tensor(a) self) -> Tensor(a)"}
@@ -1140,11 +1146,11 @@ var tensorOpConj = op{name: "aten::conj", overload: "", schema: "aten::conj(Tens
 //
 //	aten::conj(Tensor(a) self) -> Tensor(a)
 func (t *Tensor) Conj() *Tensor {
-	var k call
-	k.start(&tensorOpConj)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpConj)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpConjPhysical = op{name: "aten::conj_physical", overload: "", schema: "aten::conj_physical(Tensor self) -> Tensor"}
@@ -1153,11 +1159,11 @@ var tensorOpConjPhysical = op{name: "aten::conj_physical", overload: "", schema:
 //
 //	aten::conj_physical(Tensor self) -> Tensor
 func (t *Tensor) ConjPhysical() *Tensor {
-	var k call
-	k.start(&tensorOpConjPhysical)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpConjPhysical)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpConjPhysicalOut = op{name: "aten::conj_physical", overload: "out", schema: "aten::conj_physical.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1166,12 +1172,12 @@ var torchOpConjPhysicalOut = op{name: "aten::conj_physical", overload: "out", sc
 //
 //	aten::conj_physical.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func ConjPhysicalOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpConjPhysicalOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpConjPhysicalOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpConjPhysical_ = op{name: "aten::conj_physical_", overload: "", schema: "aten::conj_physical_(Tensor(a!) self) -> Tensor(a!)"}
@@ -1180,11 +1186,11 @@ var tensorOpConjPhysical_ = op{name: "aten::conj_physical_", overload: "", schem
 //
 //	aten::conj_physical_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) ConjPhysical_() *Tensor {
-	var k call
-	k.start(&tensorOpConjPhysical_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpConjPhysical_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpConstantPadNd = op{name: "aten::constant_pad_nd", overload: "", schema: "aten::constant_pad_nd(Tensor self, SymInt[] pad, Scalar value=0) -> Tensor"}
@@ -1199,13 +1205,13 @@ type ConstantPadNdOptions struct {
 //	aten::constant_pad_nd(Tensor self, SymInt[] pad, Scalar value=0) -> Tensor
 func ConstantPadNd(input *Tensor, pad []int, opts ...ConstantPadNdOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpConstantPadNd)
-	k.tensor(input)
-	k.ints(pad)
-	k.scalar(orScalar(o.Value, 0))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpConstantPadNd)
+	cc.tensor(input)
+	cc.ints(pad)
+	cc.scalar(orScalar(o.Value, 0))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpConstantPadNdOut = op{name: "aten::constant_pad_nd", overload: "out", schema: "aten::constant_pad_nd.out(Tensor self, SymInt[] pad, Scalar value=0, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1215,14 +1221,14 @@ var torchOpConstantPadNdOut = op{name: "aten::constant_pad_nd", overload: "out",
 //	aten::constant_pad_nd.out(Tensor self, SymInt[] pad, Scalar value=0, *, Tensor(a!) out) -> Tensor(a!)
 func ConstantPadNdOut(out, input *Tensor, pad []int, opts ...ConstantPadNdOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpConstantPadNdOut)
-	k.tensor(input)
-	k.ints(pad)
-	k.scalar(orScalar(o.Value, 0))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpConstantPadNdOut)
+	cc.tensor(input)
+	cc.ints(pad)
+	cc.scalar(orScalar(o.Value, 0))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpContiguous = op{name: "aten::contiguous", overload: "", schema: "aten::contiguous(Tensor(a) self, *, MemoryFormat memory_format=0) -> Tensor(a)"}
@@ -1232,17 +1238,17 @@ type ContiguousOptions struct {
 	MemoryFormat MemoryFormat // default ContiguousFormat
 }
 
-// Contiguous is PyTorch's Tensor.contiguous.
+// Contiguous is t with its elements one after the other in memory; t itself where they are. It is PyTorch's Tensor.contiguous.
 //
 //	aten::contiguous(Tensor(a) self, *, MemoryFormat memory_format=0) -> Tensor(a)
 func (t *Tensor) Contiguous(opts ...ContiguousOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpContiguous)
-	k.tensor(t)
-	k.memoryFormat(orMemoryFormat(o.MemoryFormat, ContiguousFormat))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpContiguous)
+	cc.tensor(t)
+	cc.memoryFormat(orMemoryFormat(o.MemoryFormat, ContiguousFormat))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpConv1d = op{name: "aten::conv1d", overload: "", schema: "aten::conv1d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[1] stride=[1], SymInt[1] padding=[0], SymInt[1] dilation=[1], SymInt groups=1) -> Tensor"}
@@ -1256,22 +1262,26 @@ type Conv1dOptions struct {
 	Groups   Opt[int] // default 1
 }
 
-// Conv1d is PyTorch's torch.conv1d.
+// Conv1d convolves. It is PyTorch's torch.conv1d.
+//
+//	y[b, o] = Bias[o] + Σᵢ weight[o, i] ⋆ input[b, i]
+//	input (B, C, L), weight (O, C / Groups, K), Bias (O) -> (B, O, L')
+//	L' = ⌊(L + 2 · Padding - Dilation · (K - 1) - 1) / Stride⌋ + 1
 //
 //	aten::conv1d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[1] stride=[1], SymInt[1] padding=[0], SymInt[1] dilation=[1], SymInt groups=1) -> Tensor
 func Conv1d(input, weight *Tensor, opts ...Conv1dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpConv1d)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(o.Bias)
-	k.ints(orInts(o.Stride, 1))
-	k.ints(orInts(o.Padding, 0))
-	k.ints(orInts(o.Dilation, 1))
-	k.int(o.Groups.Or(1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpConv1d)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(o.Bias)
+	cc.ints(orInts(o.Stride, 1))
+	cc.ints(orInts(o.Padding, 0))
+	cc.ints(orInts(o.Dilation, 1))
+	cc.int(o.Groups.Or(1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpConv1dPadding = op{name: "aten::conv1d", overload: "padding", schema: "aten::conv1d.padding(Tensor input, Tensor weight, Tensor? bias=None, SymInt[1] stride=[1], str padding=\"valid\", SymInt[1] dilation=[1], SymInt groups=1) -> Tensor"}
@@ -1290,17 +1300,17 @@ type Conv1dPaddingOptions struct {
 //	aten::conv1d.padding(Tensor input, Tensor weight, Tensor? bias=None, SymInt[1] stride=[1], str padding="valid", SymInt[1] dilation=[1], SymInt groups=1) -> Tensor
 func Conv1dPadding(input, weight *Tensor, opts ...Conv1dPaddingOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpConv1dPadding)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(o.Bias)
-	k.ints(orInts(o.Stride, 1))
-	k.str(o.Padding.Or("valid"))
-	k.ints(orInts(o.Dilation, 1))
-	k.int(o.Groups.Or(1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpConv1dPadding)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(o.Bias)
+	cc.ints(orInts(o.Stride, 1))
+	cc.str(o.Padding.Or("valid"))
+	cc.ints(orInts(o.Dilation, 1))
+	cc.int(o.Groups.Or(1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpConv2d = op{name: "aten::conv2d", overload: "", schema: "aten::conv2d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=[1, 1], SymInt[2] padding=[0, 0], SymInt[2] dilation=[1, 1], SymInt groups=1) -> Tensor"}
@@ -1314,22 +1324,26 @@ type Conv2dOptions struct {
 	Groups   Opt[int] // default 1
 }
 
-// Conv2d is PyTorch's torch.conv2d.
+// Conv2d convolves. It is PyTorch's torch.conv2d.
+//
+//	y[b, o] = Bias[o] + Σᵢ weight[o, i] ⋆ input[b, i]
+//	input (B, C, H, W), weight (O, C / Groups, K, K), Bias (O) -> (B, O, H', W')
+//	H' = ⌊(H + 2 · Padding - Dilation · (K - 1) - 1) / Stride⌋ + 1, and so W'
 //
 //	aten::conv2d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=[1, 1], SymInt[2] padding=[0, 0], SymInt[2] dilation=[1, 1], SymInt groups=1) -> Tensor
 func Conv2d(input, weight *Tensor, opts ...Conv2dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpConv2d)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(o.Bias)
-	k.ints(orInts(o.Stride, 1, 1))
-	k.ints(orInts(o.Padding, 0, 0))
-	k.ints(orInts(o.Dilation, 1, 1))
-	k.int(o.Groups.Or(1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpConv2d)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(o.Bias)
+	cc.ints(orInts(o.Stride, 1, 1))
+	cc.ints(orInts(o.Padding, 0, 0))
+	cc.ints(orInts(o.Dilation, 1, 1))
+	cc.int(o.Groups.Or(1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpConv2dPadding = op{name: "aten::conv2d", overload: "padding", schema: "aten::conv2d.padding(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=[1, 1], str padding=\"valid\", SymInt[2] dilation=[1, 1], SymInt groups=1) -> Tensor"}
@@ -1348,17 +1362,17 @@ type Conv2dPaddingOptions struct {
 //	aten::conv2d.padding(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=[1, 1], str padding="valid", SymInt[2] dilation=[1, 1], SymInt groups=1) -> Tensor
 func Conv2dPadding(input, weight *Tensor, opts ...Conv2dPaddingOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpConv2dPadding)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(o.Bias)
-	k.ints(orInts(o.Stride, 1, 1))
-	k.str(o.Padding.Or("valid"))
-	k.ints(orInts(o.Dilation, 1, 1))
-	k.int(o.Groups.Or(1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpConv2dPadding)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(o.Bias)
+	cc.ints(orInts(o.Stride, 1, 1))
+	cc.str(o.Padding.Or("valid"))
+	cc.ints(orInts(o.Dilation, 1, 1))
+	cc.int(o.Groups.Or(1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpConv3d = op{name: "aten::conv3d", overload: "", schema: "aten::conv3d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[3] stride=[1, 1, 1], SymInt[3] padding=[0, 0, 0], SymInt[3] dilation=[1, 1, 1], SymInt groups=1) -> Tensor"}
@@ -1377,17 +1391,17 @@ type Conv3dOptions struct {
 //	aten::conv3d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[3] stride=[1, 1, 1], SymInt[3] padding=[0, 0, 0], SymInt[3] dilation=[1, 1, 1], SymInt groups=1) -> Tensor
 func Conv3d(input, weight *Tensor, opts ...Conv3dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpConv3d)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(o.Bias)
-	k.ints(orInts(o.Stride, 1, 1, 1))
-	k.ints(orInts(o.Padding, 0, 0, 0))
-	k.ints(orInts(o.Dilation, 1, 1, 1))
-	k.int(o.Groups.Or(1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpConv3d)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(o.Bias)
+	cc.ints(orInts(o.Stride, 1, 1, 1))
+	cc.ints(orInts(o.Padding, 0, 0, 0))
+	cc.ints(orInts(o.Dilation, 1, 1, 1))
+	cc.int(o.Groups.Or(1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpConv3dPadding = op{name: "aten::conv3d", overload: "padding", schema: "aten::conv3d.padding(Tensor input, Tensor weight, Tensor? bias=None, SymInt[3] stride=[1, 1, 1], str padding=\"valid\", SymInt[3] dilation=[1, 1, 1], SymInt groups=1) -> Tensor"}
@@ -1406,36 +1420,36 @@ type Conv3dPaddingOptions struct {
 //	aten::conv3d.padding(Tensor input, Tensor weight, Tensor? bias=None, SymInt[3] stride=[1, 1, 1], str padding="valid", SymInt[3] dilation=[1, 1, 1], SymInt groups=1) -> Tensor
 func Conv3dPadding(input, weight *Tensor, opts ...Conv3dPaddingOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpConv3dPadding)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(o.Bias)
-	k.ints(orInts(o.Stride, 1, 1, 1))
-	k.str(o.Padding.Or("valid"))
-	k.ints(orInts(o.Dilation, 1, 1, 1))
-	k.int(o.Groups.Or(1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpConv3dPadding)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(o.Bias)
+	cc.ints(orInts(o.Stride, 1, 1, 1))
+	cc.str(o.Padding.Or("valid"))
+	cc.ints(orInts(o.Dilation, 1, 1, 1))
+	cc.int(o.Groups.Or(1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpConvDepthwise3d = op{name: "aten::conv_depthwise3d", overload: "", schema: "aten::conv_depthwise3d(Tensor self, Tensor weight, SymInt[3] kernel_size, Tensor? bias, SymInt[3] stride, SymInt[3] padding, SymInt[3] dilation) -> Tensor"}
 
-// ConvDepthwise3d is PyTorch's torch.nn.functional.conv_depthwise3d.
+// ConvDepthwise3d is PyTorch's torch.ops.aten.conv_depthwise3d.
 //
 //	aten::conv_depthwise3d(Tensor self, Tensor weight, SymInt[3] kernel_size, Tensor? bias, SymInt[3] stride, SymInt[3] padding, SymInt[3] dilation) -> Tensor
 func ConvDepthwise3d(input, weight *Tensor, kernelSize []int, bias *Tensor, stride, padding []int, dilation ...int) *Tensor {
-	var k call
-	k.start(&torchOpConvDepthwise3d)
-	k.tensor(input)
-	k.tensor(weight)
-	k.ints(kernelSize)
-	k.optTensor(bias)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpConvDepthwise3d)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.ints(kernelSize)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpConvDepthwise3dOut = op{name: "aten::conv_depthwise3d", overload: "out", schema: "aten::conv_depthwise3d.out(Tensor self, Tensor weight, SymInt[3] kernel_size, Tensor? bias, SymInt[3] stride, SymInt[3] padding, SymInt[3] dilation, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1444,18 +1458,18 @@ var torchOpConvDepthwise3dOut = op{name: "aten::conv_depthwise3d", overload: "ou
 //
 //	aten::conv_depthwise3d.out(Tensor self, Tensor weight, SymInt[3] kernel_size, Tensor? bias, SymInt[3] stride, SymInt[3] padding, SymInt[3] dilation, *, Tensor(a!) out) -> Tensor(a!)
 func ConvDepthwise3dOut(out, input, weight *Tensor, kernelSize []int, bias *Tensor, stride, padding []int, dilation ...int) *Tensor {
-	var k call
-	k.start(&torchOpConvDepthwise3dOut)
-	k.tensor(input)
-	k.tensor(weight)
-	k.ints(kernelSize)
-	k.optTensor(bias)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpConvDepthwise3dOut)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.ints(kernelSize)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpConvTbc = op{name: "aten::conv_tbc", overload: "", schema: "aten::conv_tbc(Tensor self, Tensor weight, Tensor bias, int pad=0) -> Tensor"}
@@ -1470,14 +1484,14 @@ type ConvTbcOptions struct {
 //	aten::conv_tbc(Tensor self, Tensor weight, Tensor bias, int pad=0) -> Tensor
 func ConvTbc(input, weight, bias *Tensor, opts ...ConvTbcOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpConvTbc)
-	k.tensor(input)
-	k.tensor(weight)
-	k.tensor(bias)
-	k.int(o.Pad)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpConvTbc)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.tensor(bias)
+	cc.int(o.Pad)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpConvTbcOut = op{name: "aten::conv_tbc", overload: "out", schema: "aten::conv_tbc.out(Tensor self, Tensor weight, Tensor bias, int pad=0, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1487,32 +1501,32 @@ var torchOpConvTbcOut = op{name: "aten::conv_tbc", overload: "out", schema: "ate
 //	aten::conv_tbc.out(Tensor self, Tensor weight, Tensor bias, int pad=0, *, Tensor(a!) out) -> Tensor(a!)
 func ConvTbcOut(out, input, weight, bias *Tensor, opts ...ConvTbcOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpConvTbcOut)
-	k.tensor(input)
-	k.tensor(weight)
-	k.tensor(bias)
-	k.int(o.Pad)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpConvTbcOut)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.tensor(bias)
+	cc.int(o.Pad)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpConvTbcBackward = op{name: "aten::conv_tbc_backward", overload: "", schema: "aten::conv_tbc_backward(Tensor self, Tensor input, Tensor weight, Tensor bias, int pad) -> (Tensor, Tensor, Tensor)"}
 
-// ConvTbcBackward is PyTorch's torch.conv_tbc_backward.
+// ConvTbcBackward is PyTorch's torch.ops.aten.conv_tbc_backward.
 //
 //	aten::conv_tbc_backward(Tensor self, Tensor input, Tensor weight, Tensor bias, int pad) -> (Tensor, Tensor, Tensor)
 func ConvTbcBackward(input, inputArg, weight, bias *Tensor, pad int) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpConvTbcBackward)
-	k.tensor(input)
-	k.tensor(inputArg)
-	k.tensor(weight)
-	k.tensor(bias)
-	k.int(pad)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpConvTbcBackward)
+	cc.tensor(input)
+	cc.tensor(inputArg)
+	cc.tensor(weight)
+	cc.tensor(bias)
+	cc.int(pad)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpConvTranspose1d = op{name: "aten::conv_transpose1d", overload: "", schema: "aten::conv_transpose1d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[1] stride=[1], SymInt[1] padding=[0], SymInt[1] output_padding=[0], SymInt groups=1, SymInt[1] dilation=[1]) -> Tensor"}
@@ -1532,18 +1546,18 @@ type ConvTranspose1dOptions struct {
 //	aten::conv_transpose1d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[1] stride=[1], SymInt[1] padding=[0], SymInt[1] output_padding=[0], SymInt groups=1, SymInt[1] dilation=[1]) -> Tensor
 func ConvTranspose1d(input, weight *Tensor, opts ...ConvTranspose1dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpConvTranspose1d)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(o.Bias)
-	k.ints(orInts(o.Stride, 1))
-	k.ints(orInts(o.Padding, 0))
-	k.ints(orInts(o.OutputPadding, 0))
-	k.int(o.Groups.Or(1))
-	k.ints(orInts(o.Dilation, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpConvTranspose1d)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(o.Bias)
+	cc.ints(orInts(o.Stride, 1))
+	cc.ints(orInts(o.Padding, 0))
+	cc.ints(orInts(o.OutputPadding, 0))
+	cc.int(o.Groups.Or(1))
+	cc.ints(orInts(o.Dilation, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpConvTranspose2d = op{name: "aten::conv_transpose2d", overload: "input", schema: "aten::conv_transpose2d.input(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=[1, 1], SymInt[2] padding=[0, 0], SymInt[2] output_padding=[0, 0], SymInt groups=1, SymInt[2] dilation=[1, 1]) -> Tensor"}
@@ -1563,18 +1577,18 @@ type ConvTranspose2dOptions struct {
 //	aten::conv_transpose2d.input(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=[1, 1], SymInt[2] padding=[0, 0], SymInt[2] output_padding=[0, 0], SymInt groups=1, SymInt[2] dilation=[1, 1]) -> Tensor
 func ConvTranspose2d(input, weight *Tensor, opts ...ConvTranspose2dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpConvTranspose2d)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(o.Bias)
-	k.ints(orInts(o.Stride, 1, 1))
-	k.ints(orInts(o.Padding, 0, 0))
-	k.ints(orInts(o.OutputPadding, 0, 0))
-	k.int(o.Groups.Or(1))
-	k.ints(orInts(o.Dilation, 1, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpConvTranspose2d)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(o.Bias)
+	cc.ints(orInts(o.Stride, 1, 1))
+	cc.ints(orInts(o.Padding, 0, 0))
+	cc.ints(orInts(o.OutputPadding, 0, 0))
+	cc.int(o.Groups.Or(1))
+	cc.ints(orInts(o.Dilation, 1, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpConvTranspose3d = op{name: "aten::conv_transpose3d", overload: "input", schema: "aten::conv_transpose3d.input(Tensor input, Tensor weight, Tensor? bias=None, SymInt[3] stride=[1, 1, 1], SymInt[3] padding=[0, 0, 0], SymInt[3] output_padding=[0, 0, 0], SymInt groups=1, SymInt[3] dilation=[1, 1, 1]) -> Tensor"}
@@ -1594,18 +1608,18 @@ type ConvTranspose3dOptions struct {
 //	aten::conv_transpose3d.input(Tensor input, Tensor weight, Tensor? bias=None, SymInt[3] stride=[1, 1, 1], SymInt[3] padding=[0, 0, 0], SymInt[3] output_padding=[0, 0, 0], SymInt groups=1, SymInt[3] dilation=[1, 1, 1]) -> Tensor
 func ConvTranspose3d(input, weight *Tensor, opts ...ConvTranspose3dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpConvTranspose3d)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(o.Bias)
-	k.ints(orInts(o.Stride, 1, 1, 1))
-	k.ints(orInts(o.Padding, 0, 0, 0))
-	k.ints(orInts(o.OutputPadding, 0, 0, 0))
-	k.int(o.Groups.Or(1))
-	k.ints(orInts(o.Dilation, 1, 1, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpConvTranspose3d)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(o.Bias)
+	cc.ints(orInts(o.Stride, 1, 1, 1))
+	cc.ints(orInts(o.Padding, 0, 0, 0))
+	cc.ints(orInts(o.OutputPadding, 0, 0, 0))
+	cc.int(o.Groups.Or(1))
+	cc.ints(orInts(o.Dilation, 1, 1, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpConvolution = op{name: "aten::convolution", overload: "", schema: "aten::convolution(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, bool transposed, SymInt[] output_padding, SymInt groups) -> Tensor"}
@@ -1614,19 +1628,19 @@ var torchOpConvolution = op{name: "aten::convolution", overload: "", schema: "at
 //
 //	aten::convolution(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, bool transposed, SymInt[] output_padding, SymInt groups) -> Tensor
 func Convolution(input, weight, bias *Tensor, stride, padding, dilation []int, transposed bool, outputPadding []int, groups int) *Tensor {
-	var k call
-	k.start(&torchOpConvolution)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(bias)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.bool(transposed)
-	k.ints(outputPadding)
-	k.int(groups)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpConvolution)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.bool(transposed)
+	cc.ints(outputPadding)
+	cc.int(groups)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpConvolutionOut = op{name: "aten::convolution", overload: "out", schema: "aten::convolution.out(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, bool transposed, SymInt[] output_padding, SymInt groups, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1635,43 +1649,43 @@ var torchOpConvolutionOut = op{name: "aten::convolution", overload: "out", schem
 //
 //	aten::convolution.out(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, bool transposed, SymInt[] output_padding, SymInt groups, *, Tensor(a!) out) -> Tensor(a!)
 func ConvolutionOut(out, input, weight, bias *Tensor, stride, padding, dilation []int, transposed bool, outputPadding []int, groups int) *Tensor {
-	var k call
-	k.start(&torchOpConvolutionOut)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(bias)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.bool(transposed)
-	k.ints(outputPadding)
-	k.int(groups)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpConvolutionOut)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.bool(transposed)
+	cc.ints(outputPadding)
+	cc.int(groups)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpConvolutionBackward = op{name: "aten::convolution_backward", overload: "", schema: "aten::convolution_backward(Tensor grad_output, Tensor input, Tensor weight, SymInt[]? bias_sizes, SymInt[] stride, SymInt[] padding, SymInt[] dilation, bool transposed, SymInt[] output_padding, SymInt groups, bool[3] output_mask) -> (Tensor, Tensor, Tensor)"}
 
-// ConvolutionBackward is PyTorch's torch.convolution_backward.
+// ConvolutionBackward is PyTorch's torch.ops.aten.convolution_backward.
 //
 //	aten::convolution_backward(Tensor grad_output, Tensor input, Tensor weight, SymInt[]? bias_sizes, SymInt[] stride, SymInt[] padding, SymInt[] dilation, bool transposed, SymInt[] output_padding, SymInt groups, bool[3] output_mask) -> (Tensor, Tensor, Tensor)
 func ConvolutionBackward(gradOutput, input, weight *Tensor, biasSizes, stride, padding, dilation []int, transposed bool, outputPadding []int, groups int, outputMask []bool) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpConvolutionBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optInts(biasSizes)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.bool(transposed)
-	k.ints(outputPadding)
-	k.int(groups)
-	k.bools(outputMask)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpConvolutionBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optInts(biasSizes)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.bool(transposed)
+	cc.ints(outputPadding)
+	cc.int(groups)
+	cc.bools(outputMask)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpConvolutionBackwardOut = op{name: "aten::convolution_backward", overload: "out", schema: "aten::convolution_backward.out(Tensor grad_output, Tensor input, Tensor weight, SymInt[]? bias_sizes, SymInt[] stride, SymInt[] padding, SymInt[] dilation, bool transposed, SymInt[] output_padding, SymInt groups, bool[3] output_mask, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))"}
@@ -1680,46 +1694,46 @@ var torchOpConvolutionBackwardOut = op{name: "aten::convolution_backward", overl
 //
 //	aten::convolution_backward.out(Tensor grad_output, Tensor input, Tensor weight, SymInt[]? bias_sizes, SymInt[] stride, SymInt[] padding, SymInt[] dilation, bool transposed, SymInt[] output_padding, SymInt groups, bool[3] output_mask, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))
 func ConvolutionBackwardOut(out0, out1, out2, gradOutput, input, weight *Tensor, biasSizes, stride, padding, dilation []int, transposed bool, outputPadding []int, groups int, outputMask []bool) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpConvolutionBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optInts(biasSizes)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.bool(transposed)
-	k.ints(outputPadding)
-	k.int(groups)
-	k.bools(outputMask)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.tensor(out2)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpConvolutionBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optInts(biasSizes)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.bool(transposed)
+	cc.ints(outputPadding)
+	cc.int(groups)
+	cc.bools(outputMask)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.tensor(out2)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpConvolutionBackwardOverrideable = op{name: "aten::convolution_backward_overrideable", overload: "", schema: "aten::convolution_backward_overrideable(Tensor grad_output, Tensor input, Tensor weight, SymInt[] stride, SymInt[] padding, SymInt[] dilation, bool transposed, SymInt[] output_padding, SymInt groups, bool[3] output_mask) -> (Tensor grad_input, Tensor grad_weight, Tensor grad_bias)"}
 
-// ConvolutionBackwardOverrideable is PyTorch's torch.convolution_backward_overrideable.
+// ConvolutionBackwardOverrideable is PyTorch's torch.ops.aten.convolution_backward_overrideable.
 //
 //	aten::convolution_backward_overrideable(Tensor grad_output, Tensor input, Tensor weight, SymInt[] stride, SymInt[] padding, SymInt[] dilation, bool transposed, SymInt[] output_padding, SymInt groups, bool[3] output_mask) -> (Tensor grad_input, Tensor grad_weight, Tensor grad_bias)
 func ConvolutionBackwardOverrideable(gradOutput, input, weight *Tensor, stride, padding, dilation []int, transposed bool, outputPadding []int, groups int, outputMask []bool) (gradInput, gradWeight, gradBias *Tensor) {
-	var k call
-	k.start(&torchOpConvolutionBackwardOverrideable)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(weight)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.bool(transposed)
-	k.ints(outputPadding)
-	k.int(groups)
-	k.bools(outputMask)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpConvolutionBackwardOverrideable)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.bool(transposed)
+	cc.ints(outputPadding)
+	cc.int(groups)
+	cc.bools(outputMask)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpConvolutionBackwardOverrideableOut = op{name: "aten::convolution_backward_overrideable", overload: "out", schema: "aten::convolution_backward_overrideable.out(Tensor grad_output, Tensor input, Tensor weight, SymInt[] stride, SymInt[] padding, SymInt[] dilation, bool transposed, SymInt[] output_padding, SymInt groups, bool[3] output_mask, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))"}
@@ -1728,44 +1742,44 @@ var torchOpConvolutionBackwardOverrideableOut = op{name: "aten::convolution_back
 //
 //	aten::convolution_backward_overrideable.out(Tensor grad_output, Tensor input, Tensor weight, SymInt[] stride, SymInt[] padding, SymInt[] dilation, bool transposed, SymInt[] output_padding, SymInt groups, bool[3] output_mask, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))
 func ConvolutionBackwardOverrideableOut(out0, out1, out2, gradOutput, input, weight *Tensor, stride, padding, dilation []int, transposed bool, outputPadding []int, groups int, outputMask []bool) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpConvolutionBackwardOverrideableOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(weight)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.bool(transposed)
-	k.ints(outputPadding)
-	k.int(groups)
-	k.bools(outputMask)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.tensor(out2)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpConvolutionBackwardOverrideableOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.bool(transposed)
+	cc.ints(outputPadding)
+	cc.int(groups)
+	cc.bools(outputMask)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.tensor(out2)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpConvolutionOverrideable = op{name: "aten::convolution_overrideable", overload: "", schema: "aten::convolution_overrideable(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, bool transposed, SymInt[] output_padding, SymInt groups) -> Tensor"}
 
-// ConvolutionOverrideable is PyTorch's torch.convolution_overrideable.
+// ConvolutionOverrideable is PyTorch's torch.ops.aten.convolution_overrideable.
 //
 //	aten::convolution_overrideable(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, bool transposed, SymInt[] output_padding, SymInt groups) -> Tensor
 func ConvolutionOverrideable(input, weight, bias *Tensor, stride, padding, dilation []int, transposed bool, outputPadding []int, groups int) *Tensor {
-	var k call
-	k.start(&torchOpConvolutionOverrideable)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(bias)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.bool(transposed)
-	k.ints(outputPadding)
-	k.int(groups)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpConvolutionOverrideable)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.bool(transposed)
+	cc.ints(outputPadding)
+	cc.int(groups)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpConvolutionOverrideableOut = op{name: "aten::convolution_overrideable", overload: "out", schema: "aten::convolution_overrideable.out(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, bool transposed, SymInt[] output_padding, SymInt groups, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1774,20 +1788,20 @@ var torchOpConvolutionOverrideableOut = op{name: "aten::convolution_overrideable
 //
 //	aten::convolution_overrideable.out(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, bool transposed, SymInt[] output_padding, SymInt groups, *, Tensor(a!) out) -> Tensor(a!)
 func ConvolutionOverrideableOut(out, input, weight, bias *Tensor, stride, padding, dilation []int, transposed bool, outputPadding []int, groups int) *Tensor {
-	var k call
-	k.start(&torchOpConvolutionOverrideableOut)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(bias)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.bool(transposed)
-	k.ints(outputPadding)
-	k.int(groups)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpConvolutionOverrideableOut)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.bool(transposed)
+	cc.ints(outputPadding)
+	cc.int(groups)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCopy = op{name: "aten::copy", overload: "", schema: "aten::copy(Tensor self, Tensor src, bool non_blocking=False) -> Tensor"}
@@ -1797,18 +1811,18 @@ type CopyOptions struct {
 	NonBlocking bool
 }
 
-// Copy is PyTorch's torch.copy.
+// Copy is PyTorch's torch.ops.aten.copy.
 //
 //	aten::copy(Tensor self, Tensor src, bool non_blocking=False) -> Tensor
 func Copy(input, src *Tensor, opts ...CopyOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpCopy)
-	k.tensor(input)
-	k.tensor(src)
-	k.bool(o.NonBlocking)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCopy)
+	cc.tensor(input)
+	cc.tensor(src)
+	cc.bool(o.NonBlocking)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCopyOut = op{name: "aten::copy", overload: "out", schema: "aten::copy.out(Tensor self, Tensor src, bool non_blocking=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1818,14 +1832,14 @@ var torchOpCopyOut = op{name: "aten::copy", overload: "out", schema: "aten::copy
 //	aten::copy.out(Tensor self, Tensor src, bool non_blocking=False, *, Tensor(a!) out) -> Tensor(a!)
 func CopyOut(out, input, src *Tensor, opts ...CopyOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpCopyOut)
-	k.tensor(input)
-	k.tensor(src)
-	k.bool(o.NonBlocking)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCopyOut)
+	cc.tensor(input)
+	cc.tensor(src)
+	cc.bool(o.NonBlocking)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpCopy_ = op{name: "aten::copy_", overload: "", schema: "aten::copy_(Tensor(a!) self, Tensor src, bool non_blocking=False) -> Tensor(a!)"}
@@ -1835,13 +1849,13 @@ var tensorOpCopy_ = op{name: "aten::copy_", overload: "", schema: "aten::copy_(T
 //	aten::copy_(Tensor(a!) self, Tensor src, bool non_blocking=False) -> Tensor(a!)
 func (t *Tensor) Copy_(src *Tensor, opts ...CopyOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpCopy_)
-	k.tensor(t)
-	k.tensor(src)
-	k.bool(o.NonBlocking)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpCopy_)
+	cc.tensor(t)
+	cc.tensor(src)
+	cc.bool(o.NonBlocking)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCopySparseToSparse = op{name: "aten::copy_sparse_to_sparse", overload: "", schema: "aten::copy_sparse_to_sparse(Tensor self, Tensor src, bool non_blocking=False) -> Tensor"}
@@ -1856,13 +1870,13 @@ type CopySparseToSparseOptions struct {
 //	aten::copy_sparse_to_sparse(Tensor self, Tensor src, bool non_blocking=False) -> Tensor
 func CopySparseToSparse(input, src *Tensor, opts ...CopySparseToSparseOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpCopySparseToSparse)
-	k.tensor(input)
-	k.tensor(src)
-	k.bool(o.NonBlocking)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCopySparseToSparse)
+	cc.tensor(input)
+	cc.tensor(src)
+	cc.bool(o.NonBlocking)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCopySparseToSparseOut = op{name: "aten::copy_sparse_to_sparse", overload: "out", schema: "aten::copy_sparse_to_sparse.out(Tensor self, Tensor src, bool non_blocking=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1872,30 +1886,30 @@ var torchOpCopySparseToSparseOut = op{name: "aten::copy_sparse_to_sparse", overl
 //	aten::copy_sparse_to_sparse.out(Tensor self, Tensor src, bool non_blocking=False, *, Tensor(a!) out) -> Tensor(a!)
 func CopySparseToSparseOut(out, input, src *Tensor, opts ...CopySparseToSparseOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpCopySparseToSparseOut)
-	k.tensor(input)
-	k.tensor(src)
-	k.bool(o.NonBlocking)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCopySparseToSparseOut)
+	cc.tensor(input)
+	cc.tensor(src)
+	cc.bool(o.NonBlocking)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCopySparseToSparse_ = op{name: "aten::copy_sparse_to_sparse_", overload: "", schema: "aten::copy_sparse_to_sparse_(Tensor(a!) self, Tensor src, bool non_blocking=False) -> Tensor(a!)"}
 
-// CopySparseToSparse_ is PyTorch's torch.copy_sparse_to_sparse_: CopySparseToSparse in place.
+// CopySparseToSparse_ is PyTorch's torch.ops.aten.copy_sparse_to_sparse_: CopySparseToSparse in place.
 //
 //	aten::copy_sparse_to_sparse_(Tensor(a!) self, Tensor src, bool non_blocking=False) -> Tensor(a!)
 func CopySparseToSparse_(input, src *Tensor, opts ...CopySparseToSparseOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpCopySparseToSparse_)
-	k.tensor(input)
-	k.tensor(src)
-	k.bool(o.NonBlocking)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCopySparseToSparse_)
+	cc.tensor(input)
+	cc.tensor(src)
+	cc.bool(o.NonBlocking)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpCopysignScalar = op{name: "aten::copysign", overload: "Scalar", schema: "aten::copysign.Scalar(Tensor self, Scalar other) -> Tensor"}
@@ -1904,12 +1918,12 @@ var tensorOpCopysignScalar = op{name: "aten::copysign", overload: "Scalar", sche
 //
 //	aten::copysign.Scalar(Tensor self, Scalar other) -> Tensor
 func (t *Tensor) CopysignScalar(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpCopysignScalar)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpCopysignScalar)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCopysignScalarOut = op{name: "aten::copysign", overload: "Scalar_out", schema: "aten::copysign.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1918,13 +1932,13 @@ var torchOpCopysignScalarOut = op{name: "aten::copysign", overload: "Scalar_out"
 //
 //	aten::copysign.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)
 func CopysignScalarOut(out, input *Tensor, other Scalar) *Tensor {
-	var k call
-	k.start(&torchOpCopysignScalarOut)
-	k.tensor(input)
-	k.scalar(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCopysignScalarOut)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpCopysign = op{name: "aten::copysign", overload: "Tensor", schema: "aten::copysign.Tensor(Tensor self, Tensor other) -> Tensor"}
@@ -1933,12 +1947,12 @@ var tensorOpCopysign = op{name: "aten::copysign", overload: "Tensor", schema: "a
 //
 //	aten::copysign.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Copysign(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpCopysign)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpCopysign)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCopysignOut = op{name: "aten::copysign", overload: "out", schema: "aten::copysign.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1947,13 +1961,13 @@ var torchOpCopysignOut = op{name: "aten::copysign", overload: "out", schema: "at
 //
 //	aten::copysign.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func CopysignOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpCopysignOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCopysignOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpCopysignScalar_ = op{name: "aten::copysign_", overload: "Scalar", schema: "aten::copysign_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)"}
@@ -1962,12 +1976,12 @@ var tensorOpCopysignScalar_ = op{name: "aten::copysign_", overload: "Scalar", sc
 //
 //	aten::copysign_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
 func (t *Tensor) CopysignScalar_(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpCopysignScalar_)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpCopysignScalar_)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpCopysign_ = op{name: "aten::copysign_", overload: "Tensor", schema: "aten::copysign_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -1976,12 +1990,12 @@ var tensorOpCopysign_ = op{name: "aten::copysign_", overload: "Tensor", schema: 
 //
 //	aten::copysign_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) Copysign_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpCopysign_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpCopysign_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpCorrcoef = op{name: "aten::corrcoef", overload: "", schema: "aten::corrcoef(Tensor self) -> Tensor"}
@@ -1990,24 +2004,26 @@ var tensorOpCorrcoef = op{name: "aten::corrcoef", overload: "", schema: "aten::c
 //
 //	aten::corrcoef(Tensor self) -> Tensor
 func (t *Tensor) Corrcoef() *Tensor {
-	var k call
-	k.start(&tensorOpCorrcoef)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpCorrcoef)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpCos = op{name: "aten::cos", overload: "", schema: "aten::cos(Tensor self) -> Tensor"}
 
-// Cos is PyTorch's Tensor.cos.
+// Cos is the cosine. It is PyTorch's Tensor.cos.
+//
+//	y = cos t
 //
 //	aten::cos(Tensor self) -> Tensor
 func (t *Tensor) Cos() *Tensor {
-	var k call
-	k.start(&tensorOpCos)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpCos)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCosOut = op{name: "aten::cos", overload: "out", schema: "aten::cos.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2016,12 +2032,12 @@ var torchOpCosOut = op{name: "aten::cos", overload: "out", schema: "aten::cos.ou
 //
 //	aten::cos.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func CosOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpCosOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCosOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpCos_ = op{name: "aten::cos_", overload: "", schema: "aten::cos_(Tensor(a!) self) -> Tensor(a!)"}
@@ -2030,11 +2046,11 @@ var tensorOpCos_ = op{name: "aten::cos_", overload: "", schema: "aten::cos_(Tens
 //
 //	aten::cos_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Cos_() *Tensor {
-	var k call
-	k.start(&tensorOpCos_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpCos_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpCosh = op{name: "aten::cosh", overload: "", schema: "aten::cosh(Tensor self) -> Tensor"}
@@ -2043,11 +2059,11 @@ var tensorOpCosh = op{name: "aten::cosh", overload: "", schema: "aten::cosh(Tens
 //
 //	aten::cosh(Tensor self) -> Tensor
 func (t *Tensor) Cosh() *Tensor {
-	var k call
-	k.start(&tensorOpCosh)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpCosh)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCoshOut = op{name: "aten::cosh", overload: "out", schema: "aten::cosh.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2056,12 +2072,12 @@ var torchOpCoshOut = op{name: "aten::cosh", overload: "out", schema: "aten::cosh
 //
 //	aten::cosh.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func CoshOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpCoshOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCoshOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpCosh_ = op{name: "aten::cosh_", overload: "", schema: "aten::cosh_(Tensor(a!) self) -> Tensor(a!)"}
@@ -2070,11 +2086,11 @@ var tensorOpCosh_ = op{name: "aten::cosh_", overload: "", schema: "aten::cosh_(T
 //
 //	aten::cosh_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Cosh_() *Tensor {
-	var k call
-	k.start(&tensorOpCosh_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpCosh_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCosineEmbeddingLoss = op{name: "aten::cosine_embedding_loss", overload: "", schema: "aten::cosine_embedding_loss(Tensor input1, Tensor input2, Tensor target, float margin=0., int reduction=1) -> Tensor"}
@@ -2090,15 +2106,15 @@ type CosineEmbeddingLossOptions struct {
 //	aten::cosine_embedding_loss(Tensor input1, Tensor input2, Tensor target, float margin=0., int reduction=1) -> Tensor
 func CosineEmbeddingLoss(input1, input2, target *Tensor, opts ...CosineEmbeddingLossOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpCosineEmbeddingLoss)
-	k.tensor(input1)
-	k.tensor(input2)
-	k.tensor(target)
-	k.float(o.Margin)
-	k.int(o.Reduction.Or(1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCosineEmbeddingLoss)
+	cc.tensor(input1)
+	cc.tensor(input2)
+	cc.tensor(target)
+	cc.float(o.Margin)
+	cc.int(o.Reduction.Or(1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCosineSimilarity = op{name: "aten::cosine_similarity", overload: "", schema: "aten::cosine_similarity(Tensor x1, Tensor x2, int dim=1, float eps=1e-08) -> Tensor"}
@@ -2114,14 +2130,14 @@ type CosineSimilarityOptions struct {
 //	aten::cosine_similarity(Tensor x1, Tensor x2, int dim=1, float eps=1e-08) -> Tensor
 func CosineSimilarity(x1, x2 *Tensor, opts ...CosineSimilarityOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpCosineSimilarity)
-	k.tensor(x1)
-	k.tensor(x2)
-	k.int(o.Dim.Or(1))
-	k.float(o.Eps.Or(1e-08))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCosineSimilarity)
+	cc.tensor(x1)
+	cc.tensor(x2)
+	cc.int(o.Dim.Or(1))
+	cc.float(o.Eps.Or(1e-08))
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpCountNonzero = op{name: "aten::count_nonzero", overload: "", schema: "aten::count_nonzero(Tensor self, int? dim=None) -> Tensor"}
@@ -2136,12 +2152,12 @@ type CountNonzeroOptions struct {
 //	aten::count_nonzero(Tensor self, int? dim=None) -> Tensor
 func (t *Tensor) CountNonzero(opts ...CountNonzeroOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpCountNonzero)
-	k.tensor(t)
-	k.optInt(o.Dim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpCountNonzero)
+	cc.tensor(t)
+	cc.optInt(o.Dim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpCountNonzeroDim = op{name: "aten::count_nonzero", overload: "dim_IntList", schema: "aten::count_nonzero.dim_IntList(Tensor self, int[] dim) -> Tensor"}
@@ -2150,12 +2166,12 @@ var tensorOpCountNonzeroDim = op{name: "aten::count_nonzero", overload: "dim_Int
 //
 //	aten::count_nonzero.dim_IntList(Tensor self, int[] dim) -> Tensor
 func (t *Tensor) CountNonzeroDim(dim ...int) *Tensor {
-	var k call
-	k.start(&tensorOpCountNonzeroDim)
-	k.tensor(t)
-	k.ints(dim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpCountNonzeroDim)
+	cc.tensor(t)
+	cc.ints(dim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCountNonzeroDimOut = op{name: "aten::count_nonzero", overload: "dim_IntList_out", schema: "aten::count_nonzero.dim_IntList_out(Tensor self, int[] dim, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2164,13 +2180,13 @@ var torchOpCountNonzeroDimOut = op{name: "aten::count_nonzero", overload: "dim_I
 //
 //	aten::count_nonzero.dim_IntList_out(Tensor self, int[] dim, *, Tensor(a!) out) -> Tensor(a!)
 func CountNonzeroDimOut(out, input *Tensor, dim ...int) *Tensor {
-	var k call
-	k.start(&torchOpCountNonzeroDimOut)
-	k.tensor(input)
-	k.ints(dim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCountNonzeroDimOut)
+	cc.tensor(input)
+	cc.ints(dim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCountNonzeroOut = op{name: "aten::count_nonzero", overload: "out", schema: "aten::count_nonzero.out(Tensor self, int? dim=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2180,13 +2196,13 @@ var torchOpCountNonzeroOut = op{name: "aten::count_nonzero", overload: "out", sc
 //	aten::count_nonzero.out(Tensor self, int? dim=None, *, Tensor(a!) out) -> Tensor(a!)
 func CountNonzeroOut(out, input *Tensor, opts ...CountNonzeroOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpCountNonzeroOut)
-	k.tensor(input)
-	k.optInt(o.Dim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCountNonzeroOut)
+	cc.tensor(input)
+	cc.optInt(o.Dim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpCov = op{name: "aten::cov", overload: "", schema: "aten::cov(Tensor self, *, int correction=1, Tensor? fweights=None, Tensor? aweights=None) -> Tensor"}
@@ -2203,14 +2219,14 @@ type CovOptions struct {
 //	aten::cov(Tensor self, *, int correction=1, Tensor? fweights=None, Tensor? aweights=None) -> Tensor
 func (t *Tensor) Cov(opts ...CovOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpCov)
-	k.tensor(t)
-	k.int(o.Correction.Or(1))
-	k.optTensor(o.Fweights)
-	k.optTensor(o.Aweights)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpCov)
+	cc.tensor(t)
+	cc.int(o.Correction.Or(1))
+	cc.optTensor(o.Fweights)
+	cc.optTensor(o.Aweights)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpCross = op{name: "aten::cross", overload: "", schema: "aten::cross(Tensor self, Tensor other, int? dim=None) -> Tensor"}
@@ -2225,13 +2241,13 @@ type CrossOptions struct {
 //	aten::cross(Tensor self, Tensor other, int? dim=None) -> Tensor
 func (t *Tensor) Cross(other *Tensor, opts ...CrossOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpCross)
-	k.tensor(t)
-	k.tensor(other)
-	k.optInt(o.Dim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpCross)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.optInt(o.Dim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCrossOut = op{name: "aten::cross", overload: "out", schema: "aten::cross.out(Tensor self, Tensor other, int? dim=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2241,14 +2257,14 @@ var torchOpCrossOut = op{name: "aten::cross", overload: "out", schema: "aten::cr
 //	aten::cross.out(Tensor self, Tensor other, int? dim=None, *, Tensor(a!) out) -> Tensor(a!)
 func CrossOut(out, input, other *Tensor, opts ...CrossOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpCrossOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.optInt(o.Dim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCrossOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.optInt(o.Dim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCrossEntropyLoss = op{name: "aten::cross_entropy_loss", overload: "", schema: "aten::cross_entropy_loss(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, SymInt ignore_index=-100, float label_smoothing=0.) -> Tensor"}
@@ -2261,21 +2277,24 @@ type CrossEntropyLossOptions struct {
 	LabelSmoothing float64
 }
 
-// CrossEntropyLoss is PyTorch's torch.nn.functional.cross_entropy_loss.
+// CrossEntropyLoss is the cross entropy of logits and classes; Reduction 0 none, 1 mean, 2 sum. It is PyTorch's torch.nn.functional.cross_entropy.
+//
+//	y = -ln softmax(input)[target]
+//	input (B, C, ...), target (B, ...) of int64 or (B, C, ...) of probabilities -> () or target's shape
 //
 //	aten::cross_entropy_loss(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, SymInt ignore_index=-100, float label_smoothing=0.) -> Tensor
 func CrossEntropyLoss(input, target *Tensor, opts ...CrossEntropyLossOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpCrossEntropyLoss)
-	k.tensor(input)
-	k.tensor(target)
-	k.optTensor(o.Weight)
-	k.int(o.Reduction.Or(1))
-	k.int(o.IgnoreIndex.Or(-100))
-	k.float(o.LabelSmoothing)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCrossEntropyLoss)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.optTensor(o.Weight)
+	cc.int(o.Reduction.Or(1))
+	cc.int(o.IgnoreIndex.Or(-100))
+	cc.float(o.LabelSmoothing)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpCrowIndices = op{name: "aten::crow_indices", overload: "", schema: "aten::crow_indices(Tensor(a) self) -> Tensor(a)"}
@@ -2284,11 +2303,11 @@ var tensorOpCrowIndices = op{name: "aten::crow_indices", overload: "", schema: "
 //
 //	aten::crow_indices(Tensor(a) self) -> Tensor(a)
 func (t *Tensor) CrowIndices() *Tensor {
-	var k call
-	k.start(&tensorOpCrowIndices)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpCrowIndices)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCrowIndicesCopy = op{name: "aten::crow_indices_copy", overload: "", schema: "aten::crow_indices_copy(Tensor self) -> Tensor"}
@@ -2297,11 +2316,11 @@ var torchOpCrowIndicesCopy = op{name: "aten::crow_indices_copy", overload: "", s
 //
 //	aten::crow_indices_copy(Tensor self) -> Tensor
 func CrowIndicesCopy(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpCrowIndicesCopy)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCrowIndicesCopy)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCrowIndicesCopyOut = op{name: "aten::crow_indices_copy", overload: "out", schema: "aten::crow_indices_copy.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2310,12 +2329,12 @@ var torchOpCrowIndicesCopyOut = op{name: "aten::crow_indices_copy", overload: "o
 //
 //	aten::crow_indices_copy.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func CrowIndicesCopyOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpCrowIndicesCopyOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCrowIndicesCopyOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCtcLossIntList = op{name: "aten::ctc_loss", overload: "IntList", schema: "aten::ctc_loss.IntList(Tensor log_probs, Tensor targets, int[] input_lengths, int[] target_lengths, int blank=0, int reduction=1, bool zero_infinity=False) -> Tensor"}
@@ -2332,17 +2351,17 @@ type CtcLossIntListOptions struct {
 //	aten::ctc_loss.IntList(Tensor log_probs, Tensor targets, int[] input_lengths, int[] target_lengths, int blank=0, int reduction=1, bool zero_infinity=False) -> Tensor
 func CtcLossIntList(logProbs, targets *Tensor, inputLengths, targetLengths []int, opts ...CtcLossIntListOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpCtcLossIntList)
-	k.tensor(logProbs)
-	k.tensor(targets)
-	k.ints(inputLengths)
-	k.ints(targetLengths)
-	k.int(o.Blank)
-	k.int(o.Reduction.Or(1))
-	k.bool(o.ZeroInfinity)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCtcLossIntList)
+	cc.tensor(logProbs)
+	cc.tensor(targets)
+	cc.ints(inputLengths)
+	cc.ints(targetLengths)
+	cc.int(o.Blank)
+	cc.int(o.Reduction.Or(1))
+	cc.bool(o.ZeroInfinity)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCtcLoss = op{name: "aten::ctc_loss", overload: "Tensor", schema: "aten::ctc_loss.Tensor(Tensor log_probs, Tensor targets, Tensor input_lengths, Tensor target_lengths, int blank=0, int reduction=1, bool zero_infinity=False) -> Tensor"}
@@ -2359,17 +2378,17 @@ type CtcLossOptions struct {
 //	aten::ctc_loss.Tensor(Tensor log_probs, Tensor targets, Tensor input_lengths, Tensor target_lengths, int blank=0, int reduction=1, bool zero_infinity=False) -> Tensor
 func CtcLoss(logProbs, targets, inputLengths, targetLengths *Tensor, opts ...CtcLossOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpCtcLoss)
-	k.tensor(logProbs)
-	k.tensor(targets)
-	k.tensor(inputLengths)
-	k.tensor(targetLengths)
-	k.int(o.Blank)
-	k.int(o.Reduction.Or(1))
-	k.bool(o.ZeroInfinity)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCtcLoss)
+	cc.tensor(logProbs)
+	cc.tensor(targets)
+	cc.tensor(inputLengths)
+	cc.tensor(targetLengths)
+	cc.int(o.Blank)
+	cc.int(o.Reduction.Or(1))
+	cc.bool(o.ZeroInfinity)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCudnnAffineGridGenerator = op{name: "aten::cudnn_affine_grid_generator", overload: "", schema: "aten::cudnn_affine_grid_generator(Tensor theta, int N, int C, int H, int W) -> Tensor grid"}
@@ -2378,15 +2397,15 @@ var torchOpCudnnAffineGridGenerator = op{name: "aten::cudnn_affine_grid_generato
 //
 //	aten::cudnn_affine_grid_generator(Tensor theta, int N, int C, int H, int W) -> Tensor grid
 func CudnnAffineGridGenerator(theta *Tensor, n, c, h, w int) *Tensor {
-	var k call
-	k.start(&torchOpCudnnAffineGridGenerator)
-	k.tensor(theta)
-	k.int(n)
-	k.int(c)
-	k.int(h)
-	k.int(w)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCudnnAffineGridGenerator)
+	cc.tensor(theta)
+	cc.int(n)
+	cc.int(c)
+	cc.int(h)
+	cc.int(w)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCudnnAffineGridGeneratorOut = op{name: "aten::cudnn_affine_grid_generator", overload: "out", schema: "aten::cudnn_affine_grid_generator.out(Tensor theta, int N, int C, int H, int W, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2395,33 +2414,33 @@ var torchOpCudnnAffineGridGeneratorOut = op{name: "aten::cudnn_affine_grid_gener
 //
 //	aten::cudnn_affine_grid_generator.out(Tensor theta, int N, int C, int H, int W, *, Tensor(a!) out) -> Tensor(a!)
 func CudnnAffineGridGeneratorOut(out, theta *Tensor, n, c, h, w int) *Tensor {
-	var k call
-	k.start(&torchOpCudnnAffineGridGeneratorOut)
-	k.tensor(theta)
-	k.int(n)
-	k.int(c)
-	k.int(h)
-	k.int(w)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCudnnAffineGridGeneratorOut)
+	cc.tensor(theta)
+	cc.int(n)
+	cc.int(c)
+	cc.int(h)
+	cc.int(w)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCudnnAffineGridGeneratorBackward = op{name: "aten::cudnn_affine_grid_generator_backward", overload: "", schema: "aten::cudnn_affine_grid_generator_backward(Tensor grad, int N, int C, int H, int W) -> Tensor grad_theta"}
 
-// CudnnAffineGridGeneratorBackward is PyTorch's torch.cudnn_affine_grid_generator_backward.
+// CudnnAffineGridGeneratorBackward is PyTorch's torch.ops.aten.cudnn_affine_grid_generator_backward.
 //
 //	aten::cudnn_affine_grid_generator_backward(Tensor grad, int N, int C, int H, int W) -> Tensor grad_theta
 func CudnnAffineGridGeneratorBackward(grad *Tensor, n, c, h, w int) *Tensor {
-	var k call
-	k.start(&torchOpCudnnAffineGridGeneratorBackward)
-	k.tensor(grad)
-	k.int(n)
-	k.int(c)
-	k.int(h)
-	k.int(w)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCudnnAffineGridGeneratorBackward)
+	cc.tensor(grad)
+	cc.int(n)
+	cc.int(c)
+	cc.int(h)
+	cc.int(w)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCudnnAffineGridGeneratorBackwardOut = op{name: "aten::cudnn_affine_grid_generator_backward", overload: "out", schema: "aten::cudnn_affine_grid_generator_backward.out(Tensor grad, int N, int C, int H, int W, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2430,16 +2449,16 @@ var torchOpCudnnAffineGridGeneratorBackwardOut = op{name: "aten::cudnn_affine_gr
 //
 //	aten::cudnn_affine_grid_generator_backward.out(Tensor grad, int N, int C, int H, int W, *, Tensor(a!) out) -> Tensor(a!)
 func CudnnAffineGridGeneratorBackwardOut(out, grad *Tensor, n, c, h, w int) *Tensor {
-	var k call
-	k.start(&torchOpCudnnAffineGridGeneratorBackwardOut)
-	k.tensor(grad)
-	k.int(n)
-	k.int(c)
-	k.int(h)
-	k.int(w)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCudnnAffineGridGeneratorBackwardOut)
+	cc.tensor(grad)
+	cc.int(n)
+	cc.int(c)
+	cc.int(h)
+	cc.int(w)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCudnnBatchNorm = op{name: "aten::cudnn_batch_norm", overload: "", schema: "aten::cudnn_batch_norm(Tensor input, Tensor weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float exponential_average_factor, float epsilon) -> (Tensor, Tensor, Tensor, Tensor)"}
@@ -2448,18 +2467,18 @@ var torchOpCudnnBatchNorm = op{name: "aten::cudnn_batch_norm", overload: "", sch
 //
 //	aten::cudnn_batch_norm(Tensor input, Tensor weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float exponential_average_factor, float epsilon) -> (Tensor, Tensor, Tensor, Tensor)
 func CudnnBatchNorm(input, weight, bias, runningMean, runningVar *Tensor, training bool, exponentialAverageFactor, epsilon float64) (*Tensor, *Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpCudnnBatchNorm)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(bias)
-	k.optTensor(runningMean)
-	k.optTensor(runningVar)
-	k.bool(training)
-	k.float(exponentialAverageFactor)
-	k.float(epsilon)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpCudnnBatchNorm)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.optTensor(runningMean)
+	cc.optTensor(runningVar)
+	cc.bool(training)
+	cc.float(exponentialAverageFactor)
+	cc.float(epsilon)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpCudnnBatchNormOut = op{name: "aten::cudnn_batch_norm", overload: "out", schema: "aten::cudnn_batch_norm.out(Tensor input, Tensor weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float exponential_average_factor, float epsilon, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2, Tensor(d!) out3) -> (Tensor(a!), Tensor(b!), Tensor(c!), Tensor(d!))"}
@@ -2468,43 +2487,43 @@ var torchOpCudnnBatchNormOut = op{name: "aten::cudnn_batch_norm", overload: "out
 //
 //	aten::cudnn_batch_norm.out(Tensor input, Tensor weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float exponential_average_factor, float epsilon, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2, Tensor(d!) out3) -> (Tensor(a!), Tensor(b!), Tensor(c!), Tensor(d!))
 func CudnnBatchNormOut(out0, out1, out2, out3, input, weight, bias, runningMean, runningVar *Tensor, training bool, exponentialAverageFactor, epsilon float64) (*Tensor, *Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpCudnnBatchNormOut)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(bias)
-	k.optTensor(runningMean)
-	k.optTensor(runningVar)
-	k.bool(training)
-	k.float(exponentialAverageFactor)
-	k.float(epsilon)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.tensor(out2)
-	k.tensor(out3)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpCudnnBatchNormOut)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.optTensor(runningMean)
+	cc.optTensor(runningVar)
+	cc.bool(training)
+	cc.float(exponentialAverageFactor)
+	cc.float(epsilon)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.tensor(out2)
+	cc.tensor(out3)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpCudnnBatchNormBackward = op{name: "aten::cudnn_batch_norm_backward", overload: "", schema: "aten::cudnn_batch_norm_backward(Tensor input, Tensor grad_output, Tensor weight, Tensor? running_mean, Tensor? running_var, Tensor? save_mean, Tensor? save_var, float epsilon, Tensor reserveSpace) -> (Tensor, Tensor, Tensor)"}
 
-// CudnnBatchNormBackward is PyTorch's torch.cudnn_batch_norm_backward.
+// CudnnBatchNormBackward is PyTorch's torch.ops.aten.cudnn_batch_norm_backward.
 //
 //	aten::cudnn_batch_norm_backward(Tensor input, Tensor grad_output, Tensor weight, Tensor? running_mean, Tensor? running_var, Tensor? save_mean, Tensor? save_var, float epsilon, Tensor reserveSpace) -> (Tensor, Tensor, Tensor)
 func CudnnBatchNormBackward(input, gradOutput, weight, runningMean, runningVar, saveMean, saveVar *Tensor, epsilon float64, reserveSpace *Tensor) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpCudnnBatchNormBackward)
-	k.tensor(input)
-	k.tensor(gradOutput)
-	k.tensor(weight)
-	k.optTensor(runningMean)
-	k.optTensor(runningVar)
-	k.optTensor(saveMean)
-	k.optTensor(saveVar)
-	k.float(epsilon)
-	k.tensor(reserveSpace)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpCudnnBatchNormBackward)
+	cc.tensor(input)
+	cc.tensor(gradOutput)
+	cc.tensor(weight)
+	cc.optTensor(runningMean)
+	cc.optTensor(runningVar)
+	cc.optTensor(saveMean)
+	cc.optTensor(saveVar)
+	cc.float(epsilon)
+	cc.tensor(reserveSpace)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpCudnnBatchNormBackwardOut = op{name: "aten::cudnn_batch_norm_backward", overload: "out", schema: "aten::cudnn_batch_norm_backward.out(Tensor input, Tensor grad_output, Tensor weight, Tensor? running_mean, Tensor? running_var, Tensor? save_mean, Tensor? save_var, float epsilon, Tensor reserveSpace, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))"}
@@ -2513,22 +2532,22 @@ var torchOpCudnnBatchNormBackwardOut = op{name: "aten::cudnn_batch_norm_backward
 //
 //	aten::cudnn_batch_norm_backward.out(Tensor input, Tensor grad_output, Tensor weight, Tensor? running_mean, Tensor? running_var, Tensor? save_mean, Tensor? save_var, float epsilon, Tensor reserveSpace, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))
 func CudnnBatchNormBackwardOut(out0, out1, out2, input, gradOutput, weight, runningMean, runningVar, saveMean, saveVar *Tensor, epsilon float64, reserveSpace *Tensor) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpCudnnBatchNormBackwardOut)
-	k.tensor(input)
-	k.tensor(gradOutput)
-	k.tensor(weight)
-	k.optTensor(runningMean)
-	k.optTensor(runningVar)
-	k.optTensor(saveMean)
-	k.optTensor(saveVar)
-	k.float(epsilon)
-	k.tensor(reserveSpace)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.tensor(out2)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpCudnnBatchNormBackwardOut)
+	cc.tensor(input)
+	cc.tensor(gradOutput)
+	cc.tensor(weight)
+	cc.optTensor(runningMean)
+	cc.optTensor(runningVar)
+	cc.optTensor(saveMean)
+	cc.optTensor(saveVar)
+	cc.float(epsilon)
+	cc.tensor(reserveSpace)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.tensor(out2)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpCudnnConvolution = op{name: "aten::cudnn_convolution", overload: "", schema: "aten::cudnn_convolution(Tensor self, Tensor weight, SymInt[] padding, SymInt[] stride, SymInt[] dilation, SymInt groups, bool benchmark, bool deterministic, bool allow_tf32) -> Tensor"}
@@ -2537,19 +2556,19 @@ var torchOpCudnnConvolution = op{name: "aten::cudnn_convolution", overload: "", 
 //
 //	aten::cudnn_convolution(Tensor self, Tensor weight, SymInt[] padding, SymInt[] stride, SymInt[] dilation, SymInt groups, bool benchmark, bool deterministic, bool allow_tf32) -> Tensor
 func CudnnConvolution(input, weight *Tensor, padding, stride, dilation []int, groups int, benchmark, deterministic, allowTf32 bool) *Tensor {
-	var k call
-	k.start(&torchOpCudnnConvolution)
-	k.tensor(input)
-	k.tensor(weight)
-	k.ints(padding)
-	k.ints(stride)
-	k.ints(dilation)
-	k.int(groups)
-	k.bool(benchmark)
-	k.bool(deterministic)
-	k.bool(allowTf32)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCudnnConvolution)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.ints(padding)
+	cc.ints(stride)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.bool(benchmark)
+	cc.bool(deterministic)
+	cc.bool(allowTf32)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCudnnConvolutionOut = op{name: "aten::cudnn_convolution", overload: "out", schema: "aten::cudnn_convolution.out(Tensor self, Tensor weight, SymInt[] padding, SymInt[] stride, SymInt[] dilation, SymInt groups, bool benchmark, bool deterministic, bool allow_tf32, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2558,20 +2577,20 @@ var torchOpCudnnConvolutionOut = op{name: "aten::cudnn_convolution", overload: "
 //
 //	aten::cudnn_convolution.out(Tensor self, Tensor weight, SymInt[] padding, SymInt[] stride, SymInt[] dilation, SymInt groups, bool benchmark, bool deterministic, bool allow_tf32, *, Tensor(a!) out) -> Tensor(a!)
 func CudnnConvolutionOut(out, input, weight *Tensor, padding, stride, dilation []int, groups int, benchmark, deterministic, allowTf32 bool) *Tensor {
-	var k call
-	k.start(&torchOpCudnnConvolutionOut)
-	k.tensor(input)
-	k.tensor(weight)
-	k.ints(padding)
-	k.ints(stride)
-	k.ints(dilation)
-	k.int(groups)
-	k.bool(benchmark)
-	k.bool(deterministic)
-	k.bool(allowTf32)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCudnnConvolutionOut)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.ints(padding)
+	cc.ints(stride)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.bool(benchmark)
+	cc.bool(deterministic)
+	cc.bool(allowTf32)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCudnnConvolutionAddRelu = op{name: "aten::cudnn_convolution_add_relu", overload: "", schema: "aten::cudnn_convolution_add_relu(Tensor self, Tensor weight, Tensor z, Scalar? alpha, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups) -> Tensor"}
@@ -2580,19 +2599,19 @@ var torchOpCudnnConvolutionAddRelu = op{name: "aten::cudnn_convolution_add_relu"
 //
 //	aten::cudnn_convolution_add_relu(Tensor self, Tensor weight, Tensor z, Scalar? alpha, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups) -> Tensor
 func CudnnConvolutionAddRelu(input, weight, z *Tensor, alpha Scalar, bias *Tensor, stride, padding, dilation []int, groups int) *Tensor {
-	var k call
-	k.start(&torchOpCudnnConvolutionAddRelu)
-	k.tensor(input)
-	k.tensor(weight)
-	k.tensor(z)
-	k.optScalar(alpha)
-	k.optTensor(bias)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.int(groups)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCudnnConvolutionAddRelu)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.tensor(z)
+	cc.optScalar(alpha)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCudnnConvolutionAddReluOut = op{name: "aten::cudnn_convolution_add_relu", overload: "out", schema: "aten::cudnn_convolution_add_relu.out(Tensor self, Tensor weight, Tensor z, Scalar? alpha, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2601,20 +2620,20 @@ var torchOpCudnnConvolutionAddReluOut = op{name: "aten::cudnn_convolution_add_re
 //
 //	aten::cudnn_convolution_add_relu.out(Tensor self, Tensor weight, Tensor z, Scalar? alpha, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups, *, Tensor(a!) out) -> Tensor(a!)
 func CudnnConvolutionAddReluOut(out, input, weight, z *Tensor, alpha Scalar, bias *Tensor, stride, padding, dilation []int, groups int) *Tensor {
-	var k call
-	k.start(&torchOpCudnnConvolutionAddReluOut)
-	k.tensor(input)
-	k.tensor(weight)
-	k.tensor(z)
-	k.optScalar(alpha)
-	k.optTensor(bias)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.int(groups)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCudnnConvolutionAddReluOut)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.tensor(z)
+	cc.optScalar(alpha)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCudnnConvolutionRelu = op{name: "aten::cudnn_convolution_relu", overload: "", schema: "aten::cudnn_convolution_relu(Tensor self, Tensor weight, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups) -> Tensor"}
@@ -2623,17 +2642,17 @@ var torchOpCudnnConvolutionRelu = op{name: "aten::cudnn_convolution_relu", overl
 //
 //	aten::cudnn_convolution_relu(Tensor self, Tensor weight, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups) -> Tensor
 func CudnnConvolutionRelu(input, weight, bias *Tensor, stride, padding, dilation []int, groups int) *Tensor {
-	var k call
-	k.start(&torchOpCudnnConvolutionRelu)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(bias)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.int(groups)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCudnnConvolutionRelu)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCudnnConvolutionReluOut = op{name: "aten::cudnn_convolution_relu", overload: "out", schema: "aten::cudnn_convolution_relu.out(Tensor self, Tensor weight, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2642,18 +2661,18 @@ var torchOpCudnnConvolutionReluOut = op{name: "aten::cudnn_convolution_relu", ov
 //
 //	aten::cudnn_convolution_relu.out(Tensor self, Tensor weight, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups, *, Tensor(a!) out) -> Tensor(a!)
 func CudnnConvolutionReluOut(out, input, weight, bias *Tensor, stride, padding, dilation []int, groups int) *Tensor {
-	var k call
-	k.start(&torchOpCudnnConvolutionReluOut)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(bias)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.int(groups)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCudnnConvolutionReluOut)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCudnnConvolutionTranspose = op{name: "aten::cudnn_convolution_transpose", overload: "", schema: "aten::cudnn_convolution_transpose(Tensor self, Tensor weight, SymInt[] padding, SymInt[] output_padding, SymInt[] stride, SymInt[] dilation, SymInt groups, bool benchmark, bool deterministic, bool allow_tf32) -> Tensor"}
@@ -2662,20 +2681,20 @@ var torchOpCudnnConvolutionTranspose = op{name: "aten::cudnn_convolution_transpo
 //
 //	aten::cudnn_convolution_transpose(Tensor self, Tensor weight, SymInt[] padding, SymInt[] output_padding, SymInt[] stride, SymInt[] dilation, SymInt groups, bool benchmark, bool deterministic, bool allow_tf32) -> Tensor
 func CudnnConvolutionTranspose(input, weight *Tensor, padding, outputPadding, stride, dilation []int, groups int, benchmark, deterministic, allowTf32 bool) *Tensor {
-	var k call
-	k.start(&torchOpCudnnConvolutionTranspose)
-	k.tensor(input)
-	k.tensor(weight)
-	k.ints(padding)
-	k.ints(outputPadding)
-	k.ints(stride)
-	k.ints(dilation)
-	k.int(groups)
-	k.bool(benchmark)
-	k.bool(deterministic)
-	k.bool(allowTf32)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCudnnConvolutionTranspose)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.ints(padding)
+	cc.ints(outputPadding)
+	cc.ints(stride)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.bool(benchmark)
+	cc.bool(deterministic)
+	cc.bool(allowTf32)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCudnnConvolutionTransposeOut = op{name: "aten::cudnn_convolution_transpose", overload: "out", schema: "aten::cudnn_convolution_transpose.out(Tensor self, Tensor weight, SymInt[] padding, SymInt[] output_padding, SymInt[] stride, SymInt[] dilation, SymInt groups, bool benchmark, bool deterministic, bool allow_tf32, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2684,21 +2703,21 @@ var torchOpCudnnConvolutionTransposeOut = op{name: "aten::cudnn_convolution_tran
 //
 //	aten::cudnn_convolution_transpose.out(Tensor self, Tensor weight, SymInt[] padding, SymInt[] output_padding, SymInt[] stride, SymInt[] dilation, SymInt groups, bool benchmark, bool deterministic, bool allow_tf32, *, Tensor(a!) out) -> Tensor(a!)
 func CudnnConvolutionTransposeOut(out, input, weight *Tensor, padding, outputPadding, stride, dilation []int, groups int, benchmark, deterministic, allowTf32 bool) *Tensor {
-	var k call
-	k.start(&torchOpCudnnConvolutionTransposeOut)
-	k.tensor(input)
-	k.tensor(weight)
-	k.ints(padding)
-	k.ints(outputPadding)
-	k.ints(stride)
-	k.ints(dilation)
-	k.int(groups)
-	k.bool(benchmark)
-	k.bool(deterministic)
-	k.bool(allowTf32)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCudnnConvolutionTransposeOut)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.ints(padding)
+	cc.ints(outputPadding)
+	cc.ints(stride)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.bool(benchmark)
+	cc.bool(deterministic)
+	cc.bool(allowTf32)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCudnnGridSampler = op{name: "aten::cudnn_grid_sampler", overload: "", schema: "aten::cudnn_grid_sampler(Tensor self, Tensor grid) -> Tensor output"}
@@ -2707,12 +2726,12 @@ var torchOpCudnnGridSampler = op{name: "aten::cudnn_grid_sampler", overload: "",
 //
 //	aten::cudnn_grid_sampler(Tensor self, Tensor grid) -> Tensor output
 func CudnnGridSampler(input, grid *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpCudnnGridSampler)
-	k.tensor(input)
-	k.tensor(grid)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCudnnGridSampler)
+	cc.tensor(input)
+	cc.tensor(grid)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCudnnGridSamplerOut = op{name: "aten::cudnn_grid_sampler", overload: "out", schema: "aten::cudnn_grid_sampler.out(Tensor self, Tensor grid, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2721,28 +2740,28 @@ var torchOpCudnnGridSamplerOut = op{name: "aten::cudnn_grid_sampler", overload: 
 //
 //	aten::cudnn_grid_sampler.out(Tensor self, Tensor grid, *, Tensor(a!) out) -> Tensor(a!)
 func CudnnGridSamplerOut(out, input, grid *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpCudnnGridSamplerOut)
-	k.tensor(input)
-	k.tensor(grid)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCudnnGridSamplerOut)
+	cc.tensor(input)
+	cc.tensor(grid)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCudnnGridSamplerBackward = op{name: "aten::cudnn_grid_sampler_backward", overload: "", schema: "aten::cudnn_grid_sampler_backward(Tensor self, Tensor grid, Tensor grad_output) -> (Tensor grad_self, Tensor grad_grid)"}
 
-// CudnnGridSamplerBackward is PyTorch's torch.cudnn_grid_sampler_backward.
+// CudnnGridSamplerBackward is PyTorch's torch.ops.aten.cudnn_grid_sampler_backward.
 //
 //	aten::cudnn_grid_sampler_backward(Tensor self, Tensor grid, Tensor grad_output) -> (Tensor grad_self, Tensor grad_grid)
 func CudnnGridSamplerBackward(input, grid, gradOutput *Tensor) (gradSelf, gradGrid *Tensor) {
-	var k call
-	k.start(&torchOpCudnnGridSamplerBackward)
-	k.tensor(input)
-	k.tensor(grid)
-	k.tensor(gradOutput)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpCudnnGridSamplerBackward)
+	cc.tensor(input)
+	cc.tensor(grid)
+	cc.tensor(gradOutput)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpCudnnGridSamplerBackwardOut = op{name: "aten::cudnn_grid_sampler_backward", overload: "out", schema: "aten::cudnn_grid_sampler_backward.out(Tensor self, Tensor grid, Tensor grad_output, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))"}
@@ -2751,15 +2770,15 @@ var torchOpCudnnGridSamplerBackwardOut = op{name: "aten::cudnn_grid_sampler_back
 //
 //	aten::cudnn_grid_sampler_backward.out(Tensor self, Tensor grid, Tensor grad_output, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))
 func CudnnGridSamplerBackwardOut(out0, out1, input, grid, gradOutput *Tensor) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpCudnnGridSamplerBackwardOut)
-	k.tensor(input)
-	k.tensor(grid)
-	k.tensor(gradOutput)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpCudnnGridSamplerBackwardOut)
+	cc.tensor(input)
+	cc.tensor(grid)
+	cc.tensor(gradOutput)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpCudnnIsAcceptable = op{name: "aten::cudnn_is_acceptable", overload: "", schema: "aten::cudnn_is_acceptable(Tensor self) -> bool"}
@@ -2768,11 +2787,11 @@ var torchOpCudnnIsAcceptable = op{name: "aten::cudnn_is_acceptable", overload: "
 //
 //	aten::cudnn_is_acceptable(Tensor self) -> bool
 func CudnnIsAcceptable(input *Tensor) bool {
-	var k call
-	k.start(&torchOpCudnnIsAcceptable)
-	k.tensor(input)
-	k.run()
-	return k.retBool()
+	var cc call
+	cc.start(&torchOpCudnnIsAcceptable)
+	cc.tensor(input)
+	cc.run()
+	return cc.retBool()
 }
 
 var tensorOpCummax = op{name: "aten::cummax", overload: "", schema: "aten::cummax(Tensor self, int dim) -> (Tensor values, Tensor indices)"}
@@ -2781,12 +2800,12 @@ var tensorOpCummax = op{name: "aten::cummax", overload: "", schema: "aten::cumma
 //
 //	aten::cummax(Tensor self, int dim) -> (Tensor values, Tensor indices)
 func (t *Tensor) Cummax(dim int) (values, indices *Tensor) {
-	var k call
-	k.start(&tensorOpCummax)
-	k.tensor(t)
-	k.int(dim)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&tensorOpCummax)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpCummaxOut = op{name: "aten::cummax", overload: "out", schema: "aten::cummax.out(Tensor self, int dim, *, Tensor(a!) values, Tensor(b!) indices) -> (Tensor(a!) values, Tensor(b!) indices)"}
@@ -2795,30 +2814,30 @@ var torchOpCummaxOut = op{name: "aten::cummax", overload: "out", schema: "aten::
 //
 //	aten::cummax.out(Tensor self, int dim, *, Tensor(a!) values, Tensor(b!) indices) -> (Tensor(a!) values, Tensor(b!) indices)
 func CummaxOut(values, indices, input *Tensor, dim int) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpCummaxOut)
-	k.tensor(input)
-	k.int(dim)
-	k.tensor(values)
-	k.tensor(indices)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpCummaxOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.tensor(values)
+	cc.tensor(indices)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpCummaxminBackward = op{name: "aten::cummaxmin_backward", overload: "", schema: "aten::cummaxmin_backward(Tensor grad, Tensor input, Tensor indices, int dim) -> Tensor"}
 
-// CummaxminBackward is PyTorch's torch.cummaxmin_backward.
+// CummaxminBackward is PyTorch's torch.ops.aten.cummaxmin_backward.
 //
 //	aten::cummaxmin_backward(Tensor grad, Tensor input, Tensor indices, int dim) -> Tensor
 func CummaxminBackward(grad, input, indices *Tensor, dim int) *Tensor {
-	var k call
-	k.start(&torchOpCummaxminBackward)
-	k.tensor(grad)
-	k.tensor(input)
-	k.tensor(indices)
-	k.int(dim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCummaxminBackward)
+	cc.tensor(grad)
+	cc.tensor(input)
+	cc.tensor(indices)
+	cc.int(dim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpCummin = op{name: "aten::cummin", overload: "", schema: "aten::cummin(Tensor self, int dim) -> (Tensor values, Tensor indices)"}
@@ -2827,12 +2846,12 @@ var tensorOpCummin = op{name: "aten::cummin", overload: "", schema: "aten::cummi
 //
 //	aten::cummin(Tensor self, int dim) -> (Tensor values, Tensor indices)
 func (t *Tensor) Cummin(dim int) (values, indices *Tensor) {
-	var k call
-	k.start(&tensorOpCummin)
-	k.tensor(t)
-	k.int(dim)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&tensorOpCummin)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpCumminOut = op{name: "aten::cummin", overload: "out", schema: "aten::cummin.out(Tensor self, int dim, *, Tensor(a!) values, Tensor(b!) indices) -> (Tensor(a!) values, Tensor(b!) indices)"}
@@ -2841,14 +2860,14 @@ var torchOpCumminOut = op{name: "aten::cummin", overload: "out", schema: "aten::
 //
 //	aten::cummin.out(Tensor self, int dim, *, Tensor(a!) values, Tensor(b!) indices) -> (Tensor(a!) values, Tensor(b!) indices)
 func CumminOut(values, indices, input *Tensor, dim int) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpCumminOut)
-	k.tensor(input)
-	k.int(dim)
-	k.tensor(values)
-	k.tensor(indices)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpCumminOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.tensor(values)
+	cc.tensor(indices)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var tensorOpCumprod = op{name: "aten::cumprod", overload: "", schema: "aten::cumprod(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor"}
@@ -2858,18 +2877,20 @@ type CumprodOptions struct {
 	DType DType
 }
 
-// Cumprod is PyTorch's Tensor.cumprod.
+// Cumprod is the running product along a dimension. It is PyTorch's Tensor.cumprod.
+//
+//	y[i] = Π_{j ≤ i} t[j]
 //
 //	aten::cumprod(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor
 func (t *Tensor) Cumprod(dim int, opts ...CumprodOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpCumprod)
-	k.tensor(t)
-	k.int(dim)
-	k.optDType(o.DType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpCumprod)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.optDType(o.DType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCumprodOut = op{name: "aten::cumprod", overload: "out", schema: "aten::cumprod.out(Tensor self, int dim, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -2879,14 +2900,14 @@ var torchOpCumprodOut = op{name: "aten::cumprod", overload: "out", schema: "aten
 //	aten::cumprod.out(Tensor self, int dim, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)
 func CumprodOut(out, input *Tensor, dim int, opts ...CumprodOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpCumprodOut)
-	k.tensor(input)
-	k.int(dim)
-	k.optDType(o.DType)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCumprodOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.optDType(o.DType)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpCumprod_ = op{name: "aten::cumprod_", overload: "", schema: "aten::cumprod_(Tensor(a!) self, int dim, *, ScalarType? dtype=None) -> Tensor(a!)"}
@@ -2896,29 +2917,29 @@ var tensorOpCumprod_ = op{name: "aten::cumprod_", overload: "", schema: "aten::c
 //	aten::cumprod_(Tensor(a!) self, int dim, *, ScalarType? dtype=None) -> Tensor(a!)
 func (t *Tensor) Cumprod_(dim int, opts ...CumprodOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpCumprod_)
-	k.tensor(t)
-	k.int(dim)
-	k.optDType(o.DType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpCumprod_)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.optDType(o.DType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCumprodBackward = op{name: "aten::cumprod_backward", overload: "", schema: "aten::cumprod_backward(Tensor grad, Tensor input, int dim, Tensor output) -> Tensor"}
 
-// CumprodBackward is PyTorch's torch.cumprod_backward.
+// CumprodBackward is PyTorch's torch.ops.aten.cumprod_backward.
 //
 //	aten::cumprod_backward(Tensor grad, Tensor input, int dim, Tensor output) -> Tensor
 func CumprodBackward(grad, input *Tensor, dim int, output *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpCumprodBackward)
-	k.tensor(grad)
-	k.tensor(input)
-	k.int(dim)
-	k.tensor(output)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCumprodBackward)
+	cc.tensor(grad)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.tensor(output)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpCumsum = op{name: "aten::cumsum", overload: "", schema: "aten::cumsum(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor"}
@@ -2928,18 +2949,20 @@ type CumsumOptions struct {
 	DType DType
 }
 
-// Cumsum is PyTorch's Tensor.cumsum.
+// Cumsum is the running sum along a dimension. It is PyTorch's Tensor.cumsum.
+//
+//	y[i] = Σ_{j ≤ i} t[j]
 //
 //	aten::cumsum(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor
 func (t *Tensor) Cumsum(dim int, opts ...CumsumOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpCumsum)
-	k.tensor(t)
-	k.int(dim)
-	k.optDType(o.DType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpCumsum)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.optDType(o.DType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCumsumOut = op{name: "aten::cumsum", overload: "out", schema: "aten::cumsum.out(Tensor self, int dim, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -2949,14 +2972,14 @@ var torchOpCumsumOut = op{name: "aten::cumsum", overload: "out", schema: "aten::
 //	aten::cumsum.out(Tensor self, int dim, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)
 func CumsumOut(out, input *Tensor, dim int, opts ...CumsumOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpCumsumOut)
-	k.tensor(input)
-	k.int(dim)
-	k.optDType(o.DType)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCumsumOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.optDType(o.DType)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpCumsum_ = op{name: "aten::cumsum_", overload: "", schema: "aten::cumsum_(Tensor(a!) self, int dim, *, ScalarType? dtype=None) -> Tensor(a!)"}
@@ -2966,13 +2989,13 @@ var tensorOpCumsum_ = op{name: "aten::cumsum_", overload: "", schema: "aten::cum
 //	aten::cumsum_(Tensor(a!) self, int dim, *, ScalarType? dtype=None) -> Tensor(a!)
 func (t *Tensor) Cumsum_(dim int, opts ...CumsumOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpCumsum_)
-	k.tensor(t)
-	k.int(dim)
-	k.optDType(o.DType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpCumsum_)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.optDType(o.DType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCumulativeTrapezoidDx = op{name: "aten::cumulative_trapezoid", overload: "dx", schema: "aten::cumulative_trapezoid.dx(Tensor y, *, Scalar dx=1, int dim=-1) -> Tensor"}
@@ -2988,13 +3011,13 @@ type CumulativeTrapezoidDxOptions struct {
 //	aten::cumulative_trapezoid.dx(Tensor y, *, Scalar dx=1, int dim=-1) -> Tensor
 func CumulativeTrapezoidDx(y *Tensor, opts ...CumulativeTrapezoidDxOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpCumulativeTrapezoidDx)
-	k.tensor(y)
-	k.scalar(orScalar(o.Dx, 1))
-	k.int(o.Dim.Or(-1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCumulativeTrapezoidDx)
+	cc.tensor(y)
+	cc.scalar(orScalar(o.Dx, 1))
+	cc.int(o.Dim.Or(-1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpCumulativeTrapezoid = op{name: "aten::cumulative_trapezoid", overload: "x", schema: "aten::cumulative_trapezoid.x(Tensor y, Tensor x, *, int dim=-1) -> Tensor"}
@@ -3009,11 +3032,11 @@ type CumulativeTrapezoidOptions struct {
 //	aten::cumulative_trapezoid.x(Tensor y, Tensor x, *, int dim=-1) -> Tensor
 func CumulativeTrapezoid(y, x *Tensor, opts ...CumulativeTrapezoidOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpCumulativeTrapezoid)
-	k.tensor(y)
-	k.tensor(x)
-	k.int(o.Dim.Or(-1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpCumulativeTrapezoid)
+	cc.tensor(y)
+	cc.tensor(x)
+	cc.int(o.Dim.Or(-1))
+	cc.run()
+	return cc.retTensor()
 }

@@ -8,11 +8,11 @@ var tensorOpData = op{name: "aten::data", overload: "", schema: "aten::data(Tens
 //
 //	aten::data(Tensor self) -> Tensor
 func (t *Tensor) Data() *Tensor {
-	var k call
-	k.start(&tensorOpData)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpData)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpDeg2rad = op{name: "aten::deg2rad", overload: "", schema: "aten::deg2rad(Tensor self) -> Tensor"}
@@ -21,11 +21,11 @@ var tensorOpDeg2rad = op{name: "aten::deg2rad", overload: "", schema: "aten::deg
 //
 //	aten::deg2rad(Tensor self) -> Tensor
 func (t *Tensor) Deg2rad() *Tensor {
-	var k call
-	k.start(&tensorOpDeg2rad)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpDeg2rad)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpDeg2radOut = op{name: "aten::deg2rad", overload: "out", schema: "aten::deg2rad.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -34,12 +34,12 @@ var torchOpDeg2radOut = op{name: "aten::deg2rad", overload: "out", schema: "aten
 //
 //	aten::deg2rad.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func Deg2radOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpDeg2radOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpDeg2radOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpDeg2rad_ = op{name: "aten::deg2rad_", overload: "", schema: "aten::deg2rad_(Tensor(a!) self) -> Tensor(a!)"}
@@ -48,11 +48,11 @@ var tensorOpDeg2rad_ = op{name: "aten::deg2rad_", overload: "", schema: "aten::d
 //
 //	aten::deg2rad_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Deg2rad_() *Tensor {
-	var k call
-	k.start(&tensorOpDeg2rad_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpDeg2rad_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpDenseDim = op{name: "aten::dense_dim", overload: "", schema: "aten::dense_dim(Tensor self) -> int"}
@@ -61,11 +61,11 @@ var tensorOpDenseDim = op{name: "aten::dense_dim", overload: "", schema: "aten::
 //
 //	aten::dense_dim(Tensor self) -> int
 func (t *Tensor) DenseDim() int {
-	var k call
-	k.start(&tensorOpDenseDim)
-	k.tensor(t)
-	k.run()
-	return k.retInt()
+	var cc call
+	cc.start(&tensorOpDenseDim)
+	cc.tensor(t)
+	cc.run()
+	return cc.retInt()
 }
 
 var tensorOpDequantize = op{name: "aten::dequantize", overload: "self", schema: "aten::dequantize.self(Tensor self) -> Tensor"}
@@ -74,11 +74,11 @@ var tensorOpDequantize = op{name: "aten::dequantize", overload: "self", schema: 
 //
 //	aten::dequantize.self(Tensor self) -> Tensor
 func (t *Tensor) Dequantize() *Tensor {
-	var k call
-	k.start(&tensorOpDequantize)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpDequantize)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpDequantizeOut = op{name: "aten::dequantize", overload: "self_out", schema: "aten::dequantize.self_out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -87,12 +87,12 @@ var torchOpDequantizeOut = op{name: "aten::dequantize", overload: "self_out", sc
 //
 //	aten::dequantize.self_out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func DequantizeOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpDequantizeOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpDequantizeOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpDequantizeTensors = op{name: "aten::dequantize", overload: "tensors", schema: "aten::dequantize.tensors(Tensor[] tensors) -> Tensor[]"}
@@ -101,11 +101,11 @@ var torchOpDequantizeTensors = op{name: "aten::dequantize", overload: "tensors",
 //
 //	aten::dequantize.tensors(Tensor[] tensors) -> Tensor[]
 func DequantizeTensors(tensors []*Tensor) []*Tensor {
-	var k call
-	k.start(&torchOpDequantizeTensors)
-	k.tensors(tensors)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&torchOpDequantizeTensors)
+	cc.tensors(tensors)
+	cc.run()
+	return cc.retTensors()
 }
 
 var torchOpDequantizeTensorsOut = op{name: "aten::dequantize", overload: "tensors_out", schema: "aten::dequantize.tensors_out(Tensor[] tensors, *, Tensor(a!)[] out) -> ()"}
@@ -114,11 +114,11 @@ var torchOpDequantizeTensorsOut = op{name: "aten::dequantize", overload: "tensor
 //
 //	aten::dequantize.tensors_out(Tensor[] tensors, *, Tensor(a!)[] out) -> ()
 func DequantizeTensorsOut(out, tensors []*Tensor) {
-	var k call
-	k.start(&torchOpDequantizeTensorsOut)
-	k.tensors(tensors)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&torchOpDequantizeTensorsOut)
+	cc.tensors(tensors)
+	cc.tensors(out)
+	cc.run()
 }
 
 var tensorOpDet = op{name: "aten::det", overload: "", schema: "aten::det(Tensor self) -> Tensor"}
@@ -127,24 +127,24 @@ var tensorOpDet = op{name: "aten::det", overload: "", schema: "aten::det(Tensor 
 //
 //	aten::det(Tensor self) -> Tensor
 func (t *Tensor) Det() *Tensor {
-	var k call
-	k.start(&tensorOpDet)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpDet)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpDetach = op{name: "aten::detach", overload: "", schema: "aten::detach(Tensor(a) self) -> Tensor(a)"}
 
-// Detach is PyTorch's Tensor.detach.
+// Detach is t, cut off from the graph of gradients; a view. It is PyTorch's Tensor.detach.
 //
 //	aten::detach(Tensor(a) self) -> Tensor(a)
 func (t *Tensor) Detach() *Tensor {
-	var k call
-	k.start(&tensorOpDetach)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpDetach)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpDetach_ = op{name: "aten::detach_", overload: "", schema: "aten::detach_(Tensor(a!) self) -> Tensor(a!)"}
@@ -153,11 +153,11 @@ var tensorOpDetach_ = op{name: "aten::detach_", overload: "", schema: "aten::det
 //
 //	aten::detach_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Detach_() *Tensor {
-	var k call
-	k.start(&tensorOpDetach_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpDetach_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpDetachCopy = op{name: "aten::detach_copy", overload: "", schema: "aten::detach_copy(Tensor self) -> Tensor"}
@@ -166,11 +166,11 @@ var torchOpDetachCopy = op{name: "aten::detach_copy", overload: "", schema: "ate
 //
 //	aten::detach_copy(Tensor self) -> Tensor
 func DetachCopy(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpDetachCopy)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpDetachCopy)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpDetachCopyOut = op{name: "aten::detach_copy", overload: "out", schema: "aten::detach_copy.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -179,12 +179,12 @@ var torchOpDetachCopyOut = op{name: "aten::detach_copy", overload: "out", schema
 //
 //	aten::detach_copy.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func DetachCopyOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpDetachCopyOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpDetachCopyOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpDiag = op{name: "aten::diag", overload: "", schema: "aten::diag(Tensor self, int diagonal=0) -> Tensor"}
@@ -199,12 +199,12 @@ type DiagOptions struct {
 //	aten::diag(Tensor self, int diagonal=0) -> Tensor
 func (t *Tensor) Diag(opts ...DiagOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpDiag)
-	k.tensor(t)
-	k.int(o.Diagonal)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpDiag)
+	cc.tensor(t)
+	cc.int(o.Diagonal)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpDiagOut = op{name: "aten::diag", overload: "out", schema: "aten::diag.out(Tensor self, int diagonal=0, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -214,13 +214,13 @@ var torchOpDiagOut = op{name: "aten::diag", overload: "out", schema: "aten::diag
 //	aten::diag.out(Tensor self, int diagonal=0, *, Tensor(a!) out) -> Tensor(a!)
 func DiagOut(out, input *Tensor, opts ...DiagOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpDiagOut)
-	k.tensor(input)
-	k.int(o.Diagonal)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpDiagOut)
+	cc.tensor(input)
+	cc.int(o.Diagonal)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpDiagEmbed = op{name: "aten::diag_embed", overload: "", schema: "aten::diag_embed(Tensor self, int offset=0, int dim1=-2, int dim2=-1) -> Tensor"}
@@ -237,14 +237,14 @@ type DiagEmbedOptions struct {
 //	aten::diag_embed(Tensor self, int offset=0, int dim1=-2, int dim2=-1) -> Tensor
 func (t *Tensor) DiagEmbed(opts ...DiagEmbedOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpDiagEmbed)
-	k.tensor(t)
-	k.int(o.Offset)
-	k.int(o.Dim1.Or(-2))
-	k.int(o.Dim2.Or(-1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpDiagEmbed)
+	cc.tensor(t)
+	cc.int(o.Offset)
+	cc.int(o.Dim1.Or(-2))
+	cc.int(o.Dim2.Or(-1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpDiagEmbedOut = op{name: "aten::diag_embed", overload: "out", schema: "aten::diag_embed.out(Tensor self, int offset=0, int dim1=-2, int dim2=-1, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -254,15 +254,15 @@ var torchOpDiagEmbedOut = op{name: "aten::diag_embed", overload: "out", schema: 
 //	aten::diag_embed.out(Tensor self, int offset=0, int dim1=-2, int dim2=-1, *, Tensor(a!) out) -> Tensor(a!)
 func DiagEmbedOut(out, input *Tensor, opts ...DiagEmbedOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpDiagEmbedOut)
-	k.tensor(input)
-	k.int(o.Offset)
-	k.int(o.Dim1.Or(-2))
-	k.int(o.Dim2.Or(-1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpDiagEmbedOut)
+	cc.tensor(input)
+	cc.int(o.Offset)
+	cc.int(o.Dim1.Or(-2))
+	cc.int(o.Dim2.Or(-1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpDiagflat = op{name: "aten::diagflat", overload: "", schema: "aten::diagflat(Tensor self, int offset=0) -> Tensor"}
@@ -277,12 +277,12 @@ type DiagflatOptions struct {
 //	aten::diagflat(Tensor self, int offset=0) -> Tensor
 func (t *Tensor) Diagflat(opts ...DiagflatOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpDiagflat)
-	k.tensor(t)
-	k.int(o.Offset)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpDiagflat)
+	cc.tensor(t)
+	cc.int(o.Offset)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpDiagonal = op{name: "aten::diagonal", overload: "", schema: "aten::diagonal(Tensor(a) self, int offset=0, int dim1=0, int dim2=1) -> Tensor(a)"}
@@ -299,31 +299,31 @@ type DiagonalOptions struct {
 //	aten::diagonal(Tensor(a) self, int offset=0, int dim1=0, int dim2=1) -> Tensor(a)
 func (t *Tensor) Diagonal(opts ...DiagonalOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpDiagonal)
-	k.tensor(t)
-	k.int(o.Offset)
-	k.int(o.Dim1)
-	k.int(o.Dim2.Or(1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpDiagonal)
+	cc.tensor(t)
+	cc.int(o.Offset)
+	cc.int(o.Dim1)
+	cc.int(o.Dim2.Or(1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpDiagonalBackward = op{name: "aten::diagonal_backward", overload: "", schema: "aten::diagonal_backward(Tensor grad_output, SymInt[] input_sizes, int offset, int dim1, int dim2) -> Tensor"}
 
-// DiagonalBackward is PyTorch's torch.diagonal_backward.
+// DiagonalBackward is PyTorch's torch.ops.aten.diagonal_backward.
 //
 //	aten::diagonal_backward(Tensor grad_output, SymInt[] input_sizes, int offset, int dim1, int dim2) -> Tensor
 func DiagonalBackward(gradOutput *Tensor, inputSizes []int, offset, dim1, dim2 int) *Tensor {
-	var k call
-	k.start(&torchOpDiagonalBackward)
-	k.tensor(gradOutput)
-	k.ints(inputSizes)
-	k.int(offset)
-	k.int(dim1)
-	k.int(dim2)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpDiagonalBackward)
+	cc.tensor(gradOutput)
+	cc.ints(inputSizes)
+	cc.int(offset)
+	cc.int(dim1)
+	cc.int(dim2)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpDiagonalBackwardOut = op{name: "aten::diagonal_backward", overload: "out", schema: "aten::diagonal_backward.out(Tensor grad_output, SymInt[] input_sizes, int offset, int dim1, int dim2, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -332,16 +332,16 @@ var torchOpDiagonalBackwardOut = op{name: "aten::diagonal_backward", overload: "
 //
 //	aten::diagonal_backward.out(Tensor grad_output, SymInt[] input_sizes, int offset, int dim1, int dim2, *, Tensor(a!) out) -> Tensor(a!)
 func DiagonalBackwardOut(out, gradOutput *Tensor, inputSizes []int, offset, dim1, dim2 int) *Tensor {
-	var k call
-	k.start(&torchOpDiagonalBackwardOut)
-	k.tensor(gradOutput)
-	k.ints(inputSizes)
-	k.int(offset)
-	k.int(dim1)
-	k.int(dim2)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpDiagonalBackwardOut)
+	cc.tensor(gradOutput)
+	cc.ints(inputSizes)
+	cc.int(offset)
+	cc.int(dim1)
+	cc.int(dim2)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpDiagonalCopy = op{name: "aten::diagonal_copy", overload: "", schema: "aten::diagonal_copy(Tensor self, int offset=0, int dim1=0, int dim2=1) -> Tensor"}
@@ -358,14 +358,14 @@ type DiagonalCopyOptions struct {
 //	aten::diagonal_copy(Tensor self, int offset=0, int dim1=0, int dim2=1) -> Tensor
 func DiagonalCopy(input *Tensor, opts ...DiagonalCopyOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpDiagonalCopy)
-	k.tensor(input)
-	k.int(o.Offset)
-	k.int(o.Dim1)
-	k.int(o.Dim2.Or(1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpDiagonalCopy)
+	cc.tensor(input)
+	cc.int(o.Offset)
+	cc.int(o.Dim1)
+	cc.int(o.Dim2.Or(1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpDiagonalCopyOut = op{name: "aten::diagonal_copy", overload: "out", schema: "aten::diagonal_copy.out(Tensor self, int offset=0, int dim1=0, int dim2=1, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -375,15 +375,15 @@ var torchOpDiagonalCopyOut = op{name: "aten::diagonal_copy", overload: "out", sc
 //	aten::diagonal_copy.out(Tensor self, int offset=0, int dim1=0, int dim2=1, *, Tensor(a!) out) -> Tensor(a!)
 func DiagonalCopyOut(out, input *Tensor, opts ...DiagonalCopyOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpDiagonalCopyOut)
-	k.tensor(input)
-	k.int(o.Offset)
-	k.int(o.Dim1)
-	k.int(o.Dim2.Or(1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpDiagonalCopyOut)
+	cc.tensor(input)
+	cc.int(o.Offset)
+	cc.int(o.Dim1)
+	cc.int(o.Dim2.Or(1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpDiagonalScatter = op{name: "aten::diagonal_scatter", overload: "", schema: "aten::diagonal_scatter(Tensor self, Tensor src, int offset=0, int dim1=0, int dim2=1) -> Tensor"}
@@ -400,15 +400,15 @@ type DiagonalScatterOptions struct {
 //	aten::diagonal_scatter(Tensor self, Tensor src, int offset=0, int dim1=0, int dim2=1) -> Tensor
 func (t *Tensor) DiagonalScatter(src *Tensor, opts ...DiagonalScatterOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpDiagonalScatter)
-	k.tensor(t)
-	k.tensor(src)
-	k.int(o.Offset)
-	k.int(o.Dim1)
-	k.int(o.Dim2.Or(1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpDiagonalScatter)
+	cc.tensor(t)
+	cc.tensor(src)
+	cc.int(o.Offset)
+	cc.int(o.Dim1)
+	cc.int(o.Dim2.Or(1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpDiagonalScatterOut = op{name: "aten::diagonal_scatter", overload: "out", schema: "aten::diagonal_scatter.out(Tensor self, Tensor src, int offset=0, int dim1=0, int dim2=1, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -418,16 +418,16 @@ var torchOpDiagonalScatterOut = op{name: "aten::diagonal_scatter", overload: "ou
 //	aten::diagonal_scatter.out(Tensor self, Tensor src, int offset=0, int dim1=0, int dim2=1, *, Tensor(a!) out) -> Tensor(a!)
 func DiagonalScatterOut(out, input, src *Tensor, opts ...DiagonalScatterOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpDiagonalScatterOut)
-	k.tensor(input)
-	k.tensor(src)
-	k.int(o.Offset)
-	k.int(o.Dim1)
-	k.int(o.Dim2.Or(1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpDiagonalScatterOut)
+	cc.tensor(input)
+	cc.tensor(src)
+	cc.int(o.Offset)
+	cc.int(o.Dim1)
+	cc.int(o.Dim2.Or(1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpDiff = op{name: "aten::diff", overload: "", schema: "aten::diff(Tensor self, int n=1, int dim=-1, Tensor? prepend=None, Tensor? append=None) -> Tensor"}
@@ -445,15 +445,15 @@ type DiffOptions struct {
 //	aten::diff(Tensor self, int n=1, int dim=-1, Tensor? prepend=None, Tensor? append=None) -> Tensor
 func (t *Tensor) Diff(opts ...DiffOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpDiff)
-	k.tensor(t)
-	k.int(o.N.Or(1))
-	k.int(o.Dim.Or(-1))
-	k.optTensor(o.Prepend)
-	k.optTensor(o.Append)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpDiff)
+	cc.tensor(t)
+	cc.int(o.N.Or(1))
+	cc.int(o.Dim.Or(-1))
+	cc.optTensor(o.Prepend)
+	cc.optTensor(o.Append)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpDiffOut = op{name: "aten::diff", overload: "out", schema: "aten::diff.out(Tensor self, int n=1, int dim=-1, Tensor? prepend=None, Tensor? append=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -463,16 +463,16 @@ var torchOpDiffOut = op{name: "aten::diff", overload: "out", schema: "aten::diff
 //	aten::diff.out(Tensor self, int n=1, int dim=-1, Tensor? prepend=None, Tensor? append=None, *, Tensor(a!) out) -> Tensor(a!)
 func DiffOut(out, input *Tensor, opts ...DiffOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpDiffOut)
-	k.tensor(input)
-	k.int(o.N.Or(1))
-	k.int(o.Dim.Or(-1))
-	k.optTensor(o.Prepend)
-	k.optTensor(o.Append)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpDiffOut)
+	cc.tensor(input)
+	cc.int(o.N.Or(1))
+	cc.int(o.Dim.Or(-1))
+	cc.optTensor(o.Prepend)
+	cc.optTensor(o.Append)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpDigamma = op{name: "aten::digamma", overload: "", schema: "aten::digamma(Tensor self) -> Tensor"}
@@ -481,11 +481,11 @@ var tensorOpDigamma = op{name: "aten::digamma", overload: "", schema: "aten::dig
 //
 //	aten::digamma(Tensor self) -> Tensor
 func (t *Tensor) Digamma() *Tensor {
-	var k call
-	k.start(&tensorOpDigamma)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpDigamma)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpDigammaOut = op{name: "aten::digamma", overload: "out", schema: "aten::digamma.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -494,12 +494,12 @@ var torchOpDigammaOut = op{name: "aten::digamma", overload: "out", schema: "aten
 //
 //	aten::digamma.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func DigammaOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpDigammaOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpDigammaOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpDigamma_ = op{name: "aten::digamma_", overload: "", schema: "aten::digamma_(Tensor(a!) self) -> Tensor(a!)"}
@@ -508,11 +508,11 @@ var tensorOpDigamma_ = op{name: "aten::digamma_", overload: "", schema: "aten::d
 //
 //	aten::digamma_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Digamma_() *Tensor {
-	var k call
-	k.start(&tensorOpDigamma_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpDigamma_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpDist = op{name: "aten::dist", overload: "", schema: "aten::dist(Tensor self, Tensor other, Scalar p=2) -> Tensor"}
@@ -527,13 +527,13 @@ type DistOptions struct {
 //	aten::dist(Tensor self, Tensor other, Scalar p=2) -> Tensor
 func (t *Tensor) Dist(other *Tensor, opts ...DistOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpDist)
-	k.tensor(t)
-	k.tensor(other)
-	k.scalar(orScalar(o.P, 2))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpDist)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.scalar(orScalar(o.P, 2))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpDistOut = op{name: "aten::dist", overload: "out", schema: "aten::dist.out(Tensor self, Tensor other, Scalar p=2, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -543,28 +543,30 @@ var torchOpDistOut = op{name: "aten::dist", overload: "out", schema: "aten::dist
 //	aten::dist.out(Tensor self, Tensor other, Scalar p=2, *, Tensor(a!) out) -> Tensor(a!)
 func DistOut(out, input, other *Tensor, opts ...DistOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpDistOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.scalar(orScalar(o.P, 2))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpDistOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.scalar(orScalar(o.P, 2))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpDivScalar = op{name: "aten::div", overload: "Scalar", schema: "aten::div.Scalar(Tensor self, Scalar other) -> Tensor"}
 
-// DivScalar is PyTorch's Tensor.div.
+// DivScalar divides each element by a number; integers become floats. It is PyTorch's Tensor.div.
+//
+//	y = t / other
 //
 //	aten::div.Scalar(Tensor self, Scalar other) -> Tensor
 func (t *Tensor) DivScalar(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpDivScalar)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpDivScalar)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpDivScalarMode = op{name: "aten::div", overload: "Scalar_mode", schema: "aten::div.Scalar_mode(Tensor self, Scalar other, *, str? rounding_mode) -> Tensor"}
@@ -573,13 +575,13 @@ var tensorOpDivScalarMode = op{name: "aten::div", overload: "Scalar_mode", schem
 //
 //	aten::div.Scalar_mode(Tensor self, Scalar other, *, str? rounding_mode) -> Tensor
 func (t *Tensor) DivScalarMode(other Scalar, roundingMode Opt[string]) *Tensor {
-	var k call
-	k.start(&tensorOpDivScalarMode)
-	k.tensor(t)
-	k.scalar(other)
-	k.optStr(roundingMode)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpDivScalarMode)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.optStr(roundingMode)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpDivScalarModeOut = op{name: "aten::div", overload: "Scalar_mode_out", schema: "aten::div.Scalar_mode_out(Tensor self, Scalar other, *, str? rounding_mode, Tensor(a!) out) -> Tensor(a!)"}
@@ -588,14 +590,14 @@ var torchOpDivScalarModeOut = op{name: "aten::div", overload: "Scalar_mode_out",
 //
 //	aten::div.Scalar_mode_out(Tensor self, Scalar other, *, str? rounding_mode, Tensor(a!) out) -> Tensor(a!)
 func DivScalarModeOut(out, input *Tensor, other Scalar, roundingMode Opt[string]) *Tensor {
-	var k call
-	k.start(&torchOpDivScalarModeOut)
-	k.tensor(input)
-	k.scalar(other)
-	k.optStr(roundingMode)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpDivScalarModeOut)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.optStr(roundingMode)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpDivScalarOut = op{name: "aten::div", overload: "Scalar_out", schema: "aten::div.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -604,42 +606,46 @@ var torchOpDivScalarOut = op{name: "aten::div", overload: "Scalar_out", schema: 
 //
 //	aten::div.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)
 func DivScalarOut(out, input *Tensor, other Scalar) *Tensor {
-	var k call
-	k.start(&torchOpDivScalarOut)
-	k.tensor(input)
-	k.scalar(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpDivScalarOut)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpDiv = op{name: "aten::div", overload: "Tensor", schema: "aten::div.Tensor(Tensor self, Tensor other) -> Tensor"}
 
-// Div is PyTorch's Tensor.div.
+// Div divides element by element, with broadcasting; integers become floats. It is PyTorch's Tensor.div.
+//
+//	y = t / other
 //
 //	aten::div.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Div(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpDiv)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpDiv)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpDivMode = op{name: "aten::div", overload: "Tensor_mode", schema: "aten::div.Tensor_mode(Tensor self, Tensor other, *, str? rounding_mode) -> Tensor"}
 
-// DivMode is PyTorch's Tensor.div.
+// DivMode divides element by element and rounds, "trunc" towards zero or "floor" down. It is PyTorch's Tensor.div.
+//
+//	y = round(t / other)
 //
 //	aten::div.Tensor_mode(Tensor self, Tensor other, *, str? rounding_mode) -> Tensor
 func (t *Tensor) DivMode(other *Tensor, roundingMode Opt[string]) *Tensor {
-	var k call
-	k.start(&tensorOpDivMode)
-	k.tensor(t)
-	k.tensor(other)
-	k.optStr(roundingMode)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpDivMode)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.optStr(roundingMode)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpDivOut = op{name: "aten::div", overload: "out", schema: "aten::div.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -648,13 +654,13 @@ var torchOpDivOut = op{name: "aten::div", overload: "out", schema: "aten::div.ou
 //
 //	aten::div.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func DivOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpDivOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpDivOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpDivModeOut = op{name: "aten::div", overload: "out_mode", schema: "aten::div.out_mode(Tensor self, Tensor other, *, str? rounding_mode, Tensor(a!) out) -> Tensor(a!)"}
@@ -663,14 +669,14 @@ var torchOpDivModeOut = op{name: "aten::div", overload: "out_mode", schema: "ate
 //
 //	aten::div.out_mode(Tensor self, Tensor other, *, str? rounding_mode, Tensor(a!) out) -> Tensor(a!)
 func DivModeOut(out, input, other *Tensor, roundingMode Opt[string]) *Tensor {
-	var k call
-	k.start(&torchOpDivModeOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.optStr(roundingMode)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpDivModeOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.optStr(roundingMode)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpDivScalar_ = op{name: "aten::div_", overload: "Scalar", schema: "aten::div_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)"}
@@ -679,12 +685,12 @@ var tensorOpDivScalar_ = op{name: "aten::div_", overload: "Scalar", schema: "ate
 //
 //	aten::div_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
 func (t *Tensor) DivScalar_(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpDivScalar_)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpDivScalar_)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpDivScalarMode_ = op{name: "aten::div_", overload: "Scalar_mode", schema: "aten::div_.Scalar_mode(Tensor(a!) self, Scalar other, *, str? rounding_mode) -> Tensor(a!)"}
@@ -693,13 +699,13 @@ var tensorOpDivScalarMode_ = op{name: "aten::div_", overload: "Scalar_mode", sch
 //
 //	aten::div_.Scalar_mode(Tensor(a!) self, Scalar other, *, str? rounding_mode) -> Tensor(a!)
 func (t *Tensor) DivScalarMode_(other Scalar, roundingMode Opt[string]) *Tensor {
-	var k call
-	k.start(&tensorOpDivScalarMode_)
-	k.tensor(t)
-	k.scalar(other)
-	k.optStr(roundingMode)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpDivScalarMode_)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.optStr(roundingMode)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpDiv_ = op{name: "aten::div_", overload: "Tensor", schema: "aten::div_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -708,12 +714,12 @@ var tensorOpDiv_ = op{name: "aten::div_", overload: "Tensor", schema: "aten::div
 //
 //	aten::div_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) Div_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpDiv_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpDiv_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpDivMode_ = op{name: "aten::div_", overload: "Tensor_mode", schema: "aten::div_.Tensor_mode(Tensor(a!) self, Tensor other, *, str? rounding_mode) -> Tensor(a!)"}
@@ -722,13 +728,13 @@ var tensorOpDivMode_ = op{name: "aten::div_", overload: "Tensor_mode", schema: "
 //
 //	aten::div_.Tensor_mode(Tensor(a!) self, Tensor other, *, str? rounding_mode) -> Tensor(a!)
 func (t *Tensor) DivMode_(other *Tensor, roundingMode Opt[string]) *Tensor {
-	var k call
-	k.start(&tensorOpDivMode_)
-	k.tensor(t)
-	k.tensor(other)
-	k.optStr(roundingMode)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpDivMode_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.optStr(roundingMode)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpDivideScalar = op{name: "aten::divide", overload: "Scalar", schema: "aten::divide.Scalar(Tensor self, Scalar other) -> Tensor"}
@@ -737,12 +743,12 @@ var tensorOpDivideScalar = op{name: "aten::divide", overload: "Scalar", schema: 
 //
 //	aten::divide.Scalar(Tensor self, Scalar other) -> Tensor
 func (t *Tensor) DivideScalar(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpDivideScalar)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpDivideScalar)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpDivideScalarMode = op{name: "aten::divide", overload: "Scalar_mode", schema: "aten::divide.Scalar_mode(Tensor self, Scalar other, *, str? rounding_mode) -> Tensor"}
@@ -751,13 +757,13 @@ var tensorOpDivideScalarMode = op{name: "aten::divide", overload: "Scalar_mode",
 //
 //	aten::divide.Scalar_mode(Tensor self, Scalar other, *, str? rounding_mode) -> Tensor
 func (t *Tensor) DivideScalarMode(other Scalar, roundingMode Opt[string]) *Tensor {
-	var k call
-	k.start(&tensorOpDivideScalarMode)
-	k.tensor(t)
-	k.scalar(other)
-	k.optStr(roundingMode)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpDivideScalarMode)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.optStr(roundingMode)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpDivide = op{name: "aten::divide", overload: "Tensor", schema: "aten::divide.Tensor(Tensor self, Tensor other) -> Tensor"}
@@ -766,12 +772,12 @@ var tensorOpDivide = op{name: "aten::divide", overload: "Tensor", schema: "aten:
 //
 //	aten::divide.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Divide(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpDivide)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpDivide)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpDivideMode = op{name: "aten::divide", overload: "Tensor_mode", schema: "aten::divide.Tensor_mode(Tensor self, Tensor other, *, str? rounding_mode) -> Tensor"}
@@ -780,13 +786,13 @@ var tensorOpDivideMode = op{name: "aten::divide", overload: "Tensor_mode", schem
 //
 //	aten::divide.Tensor_mode(Tensor self, Tensor other, *, str? rounding_mode) -> Tensor
 func (t *Tensor) DivideMode(other *Tensor, roundingMode Opt[string]) *Tensor {
-	var k call
-	k.start(&tensorOpDivideMode)
-	k.tensor(t)
-	k.tensor(other)
-	k.optStr(roundingMode)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpDivideMode)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.optStr(roundingMode)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpDivideOut = op{name: "aten::divide", overload: "out", schema: "aten::divide.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -795,13 +801,13 @@ var torchOpDivideOut = op{name: "aten::divide", overload: "out", schema: "aten::
 //
 //	aten::divide.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func DivideOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpDivideOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpDivideOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpDivideModeOut = op{name: "aten::divide", overload: "out_mode", schema: "aten::divide.out_mode(Tensor self, Tensor other, *, str? rounding_mode, Tensor(a!) out) -> Tensor(a!)"}
@@ -810,14 +816,14 @@ var torchOpDivideModeOut = op{name: "aten::divide", overload: "out_mode", schema
 //
 //	aten::divide.out_mode(Tensor self, Tensor other, *, str? rounding_mode, Tensor(a!) out) -> Tensor(a!)
 func DivideModeOut(out, input, other *Tensor, roundingMode Opt[string]) *Tensor {
-	var k call
-	k.start(&torchOpDivideModeOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.optStr(roundingMode)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpDivideModeOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.optStr(roundingMode)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpDivideScalar_ = op{name: "aten::divide_", overload: "Scalar", schema: "aten::divide_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)"}
@@ -826,12 +832,12 @@ var tensorOpDivideScalar_ = op{name: "aten::divide_", overload: "Scalar", schema
 //
 //	aten::divide_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
 func (t *Tensor) DivideScalar_(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpDivideScalar_)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpDivideScalar_)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpDivideScalarMode_ = op{name: "aten::divide_", overload: "Scalar_mode", schema: "aten::divide_.Scalar_mode(Tensor(a!) self, Scalar other, *, str? rounding_mode) -> Tensor(a!)"}
@@ -840,13 +846,13 @@ var tensorOpDivideScalarMode_ = op{name: "aten::divide_", overload: "Scalar_mode
 //
 //	aten::divide_.Scalar_mode(Tensor(a!) self, Scalar other, *, str? rounding_mode) -> Tensor(a!)
 func (t *Tensor) DivideScalarMode_(other Scalar, roundingMode Opt[string]) *Tensor {
-	var k call
-	k.start(&tensorOpDivideScalarMode_)
-	k.tensor(t)
-	k.scalar(other)
-	k.optStr(roundingMode)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpDivideScalarMode_)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.optStr(roundingMode)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpDivide_ = op{name: "aten::divide_", overload: "Tensor", schema: "aten::divide_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -855,12 +861,12 @@ var tensorOpDivide_ = op{name: "aten::divide_", overload: "Tensor", schema: "ate
 //
 //	aten::divide_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) Divide_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpDivide_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpDivide_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpDivideMode_ = op{name: "aten::divide_", overload: "Tensor_mode", schema: "aten::divide_.Tensor_mode(Tensor(a!) self, Tensor other, *, str? rounding_mode) -> Tensor(a!)"}
@@ -869,27 +875,30 @@ var tensorOpDivideMode_ = op{name: "aten::divide_", overload: "Tensor_mode", sch
 //
 //	aten::divide_.Tensor_mode(Tensor(a!) self, Tensor other, *, str? rounding_mode) -> Tensor(a!)
 func (t *Tensor) DivideMode_(other *Tensor, roundingMode Opt[string]) *Tensor {
-	var k call
-	k.start(&tensorOpDivideMode_)
-	k.tensor(t)
-	k.tensor(other)
-	k.optStr(roundingMode)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpDivideMode_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.optStr(roundingMode)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpDot = op{name: "aten::dot", overload: "", schema: "aten::dot(Tensor self, Tensor tensor) -> Tensor"}
 
-// Dot is PyTorch's Tensor.dot.
+// Dot is the dot product of two vectors. It is PyTorch's Tensor.dot.
+//
+//	y = Σᵢ t[i] · tensor[i]
+//	t (N), tensor (N) -> ()
 //
 //	aten::dot(Tensor self, Tensor tensor) -> Tensor
 func (t *Tensor) Dot(tensor *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpDot)
-	k.tensor(t)
-	k.tensor(tensor)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpDot)
+	cc.tensor(t)
+	cc.tensor(tensor)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpDotOut = op{name: "aten::dot", overload: "out", schema: "aten::dot.out(Tensor self, Tensor tensor, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -898,28 +907,30 @@ var torchOpDotOut = op{name: "aten::dot", overload: "out", schema: "aten::dot.ou
 //
 //	aten::dot.out(Tensor self, Tensor tensor, *, Tensor(a!) out) -> Tensor(a!)
 func DotOut(out, input, tensor *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpDotOut)
-	k.tensor(input)
-	k.tensor(tensor)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpDotOut)
+	cc.tensor(input)
+	cc.tensor(tensor)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpDropout = op{name: "aten::dropout", overload: "", schema: "aten::dropout(Tensor input, float p, bool train) -> Tensor"}
 
-// Dropout is PyTorch's torch.dropout.
+// Dropout zeroes elements with probability p, in training, and scales the others. It is PyTorch's torch.dropout.
+//
+//	y = train ? input · mask / (1 - p) : input
 //
 //	aten::dropout(Tensor input, float p, bool train) -> Tensor
 func Dropout(input *Tensor, p float64, train bool) *Tensor {
-	var k call
-	k.start(&torchOpDropout)
-	k.tensor(input)
-	k.float(p)
-	k.bool(train)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpDropout)
+	cc.tensor(input)
+	cc.float(p)
+	cc.bool(train)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpDropout_ = op{name: "aten::dropout_", overload: "", schema: "aten::dropout_(Tensor(a!) self, float p, bool train) -> Tensor(a!)"}
@@ -928,13 +939,13 @@ var torchOpDropout_ = op{name: "aten::dropout_", overload: "", schema: "aten::dr
 //
 //	aten::dropout_(Tensor(a!) self, float p, bool train) -> Tensor(a!)
 func Dropout_(input *Tensor, p float64, train bool) *Tensor {
-	var k call
-	k.start(&torchOpDropout_)
-	k.tensor(input)
-	k.float(p)
-	k.bool(train)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpDropout_)
+	cc.tensor(input)
+	cc.float(p)
+	cc.bool(train)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpDsplitIndices = op{name: "aten::dsplit", overload: "array", schema: "aten::dsplit.array(Tensor(a -> *) self, int[] indices) -> Tensor(a)[]"}
@@ -943,12 +954,12 @@ var tensorOpDsplitIndices = op{name: "aten::dsplit", overload: "array", schema: 
 //
 //	aten::dsplit.array(Tensor(a -> *) self, int[] indices) -> Tensor(a)[]
 func (t *Tensor) DsplitIndices(indices ...int) []*Tensor {
-	var k call
-	k.start(&tensorOpDsplitIndices)
-	k.tensor(t)
-	k.ints(indices)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&tensorOpDsplitIndices)
+	cc.tensor(t)
+	cc.ints(indices)
+	cc.run()
+	return cc.retTensors()
 }
 
 var tensorOpDsplit = op{name: "aten::dsplit", overload: "int", schema: "aten::dsplit.int(Tensor(a -> *) self, int sections) -> Tensor(a)[]"}
@@ -957,12 +968,12 @@ var tensorOpDsplit = op{name: "aten::dsplit", overload: "int", schema: "aten::ds
 //
 //	aten::dsplit.int(Tensor(a -> *) self, int sections) -> Tensor(a)[]
 func (t *Tensor) Dsplit(sections int) []*Tensor {
-	var k call
-	k.start(&tensorOpDsplit)
-	k.tensor(t)
-	k.int(sections)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&tensorOpDsplit)
+	cc.tensor(t)
+	cc.int(sections)
+	cc.run()
+	return cc.retTensors()
 }
 
 var torchOpDstack = op{name: "aten::dstack", overload: "", schema: "aten::dstack(Tensor[] tensors) -> Tensor"}
@@ -971,11 +982,11 @@ var torchOpDstack = op{name: "aten::dstack", overload: "", schema: "aten::dstack
 //
 //	aten::dstack(Tensor[] tensors) -> Tensor
 func Dstack(tensors []*Tensor) *Tensor {
-	var k call
-	k.start(&torchOpDstack)
-	k.tensors(tensors)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpDstack)
+	cc.tensors(tensors)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpDstackOut = op{name: "aten::dstack", overload: "out", schema: "aten::dstack.out(Tensor[] tensors, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -984,10 +995,10 @@ var torchOpDstackOut = op{name: "aten::dstack", overload: "out", schema: "aten::
 //
 //	aten::dstack.out(Tensor[] tensors, *, Tensor(a!) out) -> Tensor(a!)
 func DstackOut(out *Tensor, tensors []*Tensor) *Tensor {
-	var k call
-	k.start(&torchOpDstackOut)
-	k.tensors(tensors)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpDstackOut)
+	cc.tensors(tensors)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }

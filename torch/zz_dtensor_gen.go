@@ -8,12 +8,12 @@ var dtensorOpShardDimAlltoall = op{name: "_dtensor::shard_dim_alltoall", overloa
 //
 //	_dtensor::shard_dim_alltoall(Tensor input, int gather_dim, int shard_dim, Any group_name) -> Tensor
 func (DTensorOps) ShardDimAlltoall(input *Tensor, gatherDim, shardDim int, groupName string) *Tensor {
-	var k call
-	k.start(&dtensorOpShardDimAlltoall)
-	k.tensor(input)
-	k.int(gatherDim)
-	k.int(shardDim)
-	k.str(groupName)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&dtensorOpShardDimAlltoall)
+	cc.tensor(input)
+	cc.int(gatherDim)
+	cc.int(shardDim)
+	cc.str(groupName)
+	cc.run()
+	return cc.retTensor()
 }

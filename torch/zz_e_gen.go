@@ -9,18 +9,18 @@ type EinsumOptions struct {
 	Path []int
 }
 
-// Einsum is PyTorch's torch.einsum.
+// Einsum sums products of elements as the equation says, "bik,bkj->bij". It is PyTorch's torch.einsum.
 //
 //	aten::einsum(str equation, Tensor[] tensors, *, int[]? path=None) -> Tensor
 func Einsum(equation string, tensors []*Tensor, opts ...EinsumOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpEinsum)
-	k.str(equation)
-	k.tensors(tensors)
-	k.optInts(o.Path)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpEinsum)
+	cc.str(equation)
+	cc.tensors(tensors)
+	cc.optInts(o.Path)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpElu = op{name: "aten::elu", overload: "", schema: "aten::elu(Tensor self, Scalar alpha=1, Scalar scale=1, Scalar input_scale=1) -> Tensor"}
@@ -32,91 +32,93 @@ type EluOptions struct {
 	InputScale Scalar // default 1
 }
 
-// Elu is PyTorch's torch.nn.functional.elu.
+// Elu is the exponential linear unit. It is PyTorch's torch.nn.functional.elu.
+//
+//	y = Scale · (input > 0 ? input : Alpha · (exp(InputScale · input) - 1))
 //
 //	aten::elu(Tensor self, Scalar alpha=1, Scalar scale=1, Scalar input_scale=1) -> Tensor
 func Elu(input *Tensor, opts ...EluOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpElu)
-	k.tensor(input)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.scalar(orScalar(o.Scale, 1))
-	k.scalar(orScalar(o.InputScale, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpElu)
+	cc.tensor(input)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.scalar(orScalar(o.Scale, 1))
+	cc.scalar(orScalar(o.InputScale, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpEluOut = op{name: "aten::elu", overload: "out", schema: "aten::elu.out(Tensor self, Scalar alpha=1, Scalar scale=1, Scalar input_scale=1, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// EluOut is PyTorch's torch._C._nn.elu with its result written to out.
+// EluOut is PyTorch's torch.nn.functional.elu with its result written to out.
 //
 //	aten::elu.out(Tensor self, Scalar alpha=1, Scalar scale=1, Scalar input_scale=1, *, Tensor(a!) out) -> Tensor(a!)
 func EluOut(out, input *Tensor, opts ...EluOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpEluOut)
-	k.tensor(input)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.scalar(orScalar(o.Scale, 1))
-	k.scalar(orScalar(o.InputScale, 1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpEluOut)
+	cc.tensor(input)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.scalar(orScalar(o.Scale, 1))
+	cc.scalar(orScalar(o.InputScale, 1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpElu_ = op{name: "aten::elu_", overload: "", schema: "aten::elu_(Tensor(a!) self, Scalar alpha=1, Scalar scale=1, Scalar input_scale=1) -> Tensor(a!)"}
 
-// Elu_ is PyTorch's torch._C._nn.elu_: Elu in place.
+// Elu_ is PyTorch's torch.nn.functional.elu_: Elu in place.
 //
 //	aten::elu_(Tensor(a!) self, Scalar alpha=1, Scalar scale=1, Scalar input_scale=1) -> Tensor(a!)
 func Elu_(input *Tensor, opts ...EluOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpElu_)
-	k.tensor(input)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.scalar(orScalar(o.Scale, 1))
-	k.scalar(orScalar(o.InputScale, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpElu_)
+	cc.tensor(input)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.scalar(orScalar(o.Scale, 1))
+	cc.scalar(orScalar(o.InputScale, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpEluBackward = op{name: "aten::elu_backward", overload: "", schema: "aten::elu_backward(Tensor grad_output, Scalar alpha, Scalar scale, Scalar input_scale, bool is_result, Tensor self_or_result) -> Tensor"}
 
-// EluBackward is PyTorch's torch.nn.functional.elu_backward.
+// EluBackward is PyTorch's torch.ops.aten.elu_backward.
 //
 //	aten::elu_backward(Tensor grad_output, Scalar alpha, Scalar scale, Scalar input_scale, bool is_result, Tensor self_or_result) -> Tensor
 func EluBackward(gradOutput *Tensor, alpha, scale, inputScale Scalar, isResult bool, selfOrResult *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpEluBackward)
-	k.tensor(gradOutput)
-	k.scalar(alpha)
-	k.scalar(scale)
-	k.scalar(inputScale)
-	k.bool(isResult)
-	k.tensor(selfOrResult)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpEluBackward)
+	cc.tensor(gradOutput)
+	cc.scalar(alpha)
+	cc.scalar(scale)
+	cc.scalar(inputScale)
+	cc.bool(isResult)
+	cc.tensor(selfOrResult)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpEluBackwardOut = op{name: "aten::elu_backward", overload: "grad_input", schema: "aten::elu_backward.grad_input(Tensor grad_output, Scalar alpha, Scalar scale, Scalar input_scale, bool is_result, Tensor self_or_result, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// EluBackwardOut is PyTorch's torch._C._nn.elu_backward with its result written to gradInput.
+// EluBackwardOut is PyTorch's torch.ops.aten.elu_backward with its result written to gradInput.
 //
 //	aten::elu_backward.grad_input(Tensor grad_output, Scalar alpha, Scalar scale, Scalar input_scale, bool is_result, Tensor self_or_result, *, Tensor(a!) grad_input) -> Tensor(a!)
 func EluBackwardOut(gradInput, gradOutput *Tensor, alpha, scale, inputScale Scalar, isResult bool, selfOrResult *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpEluBackwardOut)
-	k.tensor(gradOutput)
-	k.scalar(alpha)
-	k.scalar(scale)
-	k.scalar(inputScale)
-	k.bool(isResult)
-	k.tensor(selfOrResult)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpEluBackwardOut)
+	cc.tensor(gradOutput)
+	cc.scalar(alpha)
+	cc.scalar(scale)
+	cc.scalar(inputScale)
+	cc.bool(isResult)
+	cc.tensor(selfOrResult)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpEmbedding = op{name: "aten::embedding", overload: "", schema: "aten::embedding(Tensor weight, Tensor indices, SymInt padding_idx=-1, bool scale_grad_by_freq=False, bool sparse=False) -> Tensor"}
@@ -128,20 +130,23 @@ type EmbeddingOptions struct {
 	Sparse          bool
 }
 
-// Embedding is PyTorch's torch.embedding.
+// Embedding looks rows up. It is PyTorch's torch.embedding.
+//
+//	y = weight[indices]
+//	weight (V, C), indices (...) -> (..., C)
 //
 //	aten::embedding(Tensor weight, Tensor indices, SymInt padding_idx=-1, bool scale_grad_by_freq=False, bool sparse=False) -> Tensor
 func Embedding(weight, indices *Tensor, opts ...EmbeddingOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpEmbedding)
-	k.tensor(weight)
-	k.tensor(indices)
-	k.int(o.PaddingIdx.Or(-1))
-	k.bool(o.ScaleGradByFreq)
-	k.bool(o.Sparse)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpEmbedding)
+	cc.tensor(weight)
+	cc.tensor(indices)
+	cc.int(o.PaddingIdx.Or(-1))
+	cc.bool(o.ScaleGradByFreq)
+	cc.bool(o.Sparse)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpEmbeddingOut = op{name: "aten::embedding", overload: "out", schema: "aten::embedding.out(Tensor weight, Tensor indices, SymInt padding_idx=-1, bool scale_grad_by_freq=False, bool sparse=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -151,34 +156,34 @@ var torchOpEmbeddingOut = op{name: "aten::embedding", overload: "out", schema: "
 //	aten::embedding.out(Tensor weight, Tensor indices, SymInt padding_idx=-1, bool scale_grad_by_freq=False, bool sparse=False, *, Tensor(a!) out) -> Tensor(a!)
 func EmbeddingOut(out, weight, indices *Tensor, opts ...EmbeddingOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpEmbeddingOut)
-	k.tensor(weight)
-	k.tensor(indices)
-	k.int(o.PaddingIdx.Or(-1))
-	k.bool(o.ScaleGradByFreq)
-	k.bool(o.Sparse)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpEmbeddingOut)
+	cc.tensor(weight)
+	cc.tensor(indices)
+	cc.int(o.PaddingIdx.Or(-1))
+	cc.bool(o.ScaleGradByFreq)
+	cc.bool(o.Sparse)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpEmbeddingBackward = op{name: "aten::embedding_backward", overload: "", schema: "aten::embedding_backward(Tensor grad, Tensor indices, SymInt num_weights, SymInt padding_idx, bool scale_grad_by_freq, bool sparse) -> Tensor"}
 
-// EmbeddingBackward is PyTorch's torch.embedding_backward.
+// EmbeddingBackward is PyTorch's torch.ops.aten.embedding_backward.
 //
 //	aten::embedding_backward(Tensor grad, Tensor indices, SymInt num_weights, SymInt padding_idx, bool scale_grad_by_freq, bool sparse) -> Tensor
 func EmbeddingBackward(grad, indices *Tensor, numWeights, paddingIdx int, scaleGradByFreq, sparse bool) *Tensor {
-	var k call
-	k.start(&torchOpEmbeddingBackward)
-	k.tensor(grad)
-	k.tensor(indices)
-	k.int(numWeights)
-	k.int(paddingIdx)
-	k.bool(scaleGradByFreq)
-	k.bool(sparse)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpEmbeddingBackward)
+	cc.tensor(grad)
+	cc.tensor(indices)
+	cc.int(numWeights)
+	cc.int(paddingIdx)
+	cc.bool(scaleGradByFreq)
+	cc.bool(sparse)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpEmbeddingBag = op{name: "aten::embedding_bag", overload: "", schema: "aten::embedding_bag(Tensor weight, Tensor indices, Tensor offsets, bool scale_grad_by_freq=False, int mode=0, bool sparse=False, Tensor? per_sample_weights=None, bool include_last_offset=False) -> (Tensor, Tensor, Tensor, Tensor)"}
@@ -197,18 +202,18 @@ type EmbeddingBagOptions struct {
 //	aten::embedding_bag(Tensor weight, Tensor indices, Tensor offsets, bool scale_grad_by_freq=False, int mode=0, bool sparse=False, Tensor? per_sample_weights=None, bool include_last_offset=False) -> (Tensor, Tensor, Tensor, Tensor)
 func EmbeddingBag(weight, indices, offsets *Tensor, opts ...EmbeddingBagOptions) (*Tensor, *Tensor, *Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpEmbeddingBag)
-	k.tensor(weight)
-	k.tensor(indices)
-	k.tensor(offsets)
-	k.bool(o.ScaleGradByFreq)
-	k.int(o.Mode)
-	k.bool(o.Sparse)
-	k.optTensor(o.PerSampleWeights)
-	k.bool(o.IncludeLastOffset)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpEmbeddingBag)
+	cc.tensor(weight)
+	cc.tensor(indices)
+	cc.tensor(offsets)
+	cc.bool(o.ScaleGradByFreq)
+	cc.int(o.Mode)
+	cc.bool(o.Sparse)
+	cc.optTensor(o.PerSampleWeights)
+	cc.bool(o.IncludeLastOffset)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpEmbeddingBagPaddingIdx = op{name: "aten::embedding_bag", overload: "padding_idx", schema: "aten::embedding_bag.padding_idx(Tensor weight, Tensor indices, Tensor offsets, bool scale_grad_by_freq, int mode, bool sparse, Tensor? per_sample_weights, bool include_last_offset, int? padding_idx) -> (Tensor, Tensor, Tensor, Tensor)"}
@@ -217,36 +222,36 @@ var torchOpEmbeddingBagPaddingIdx = op{name: "aten::embedding_bag", overload: "p
 //
 //	aten::embedding_bag.padding_idx(Tensor weight, Tensor indices, Tensor offsets, bool scale_grad_by_freq, int mode, bool sparse, Tensor? per_sample_weights, bool include_last_offset, int? padding_idx) -> (Tensor, Tensor, Tensor, Tensor)
 func EmbeddingBagPaddingIdx(weight, indices, offsets *Tensor, scaleGradByFreq bool, mode int, sparse bool, perSampleWeights *Tensor, includeLastOffset bool, paddingIdx Opt[int]) (*Tensor, *Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpEmbeddingBagPaddingIdx)
-	k.tensor(weight)
-	k.tensor(indices)
-	k.tensor(offsets)
-	k.bool(scaleGradByFreq)
-	k.int(mode)
-	k.bool(sparse)
-	k.optTensor(perSampleWeights)
-	k.bool(includeLastOffset)
-	k.optInt(paddingIdx)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpEmbeddingBagPaddingIdx)
+	cc.tensor(weight)
+	cc.tensor(indices)
+	cc.tensor(offsets)
+	cc.bool(scaleGradByFreq)
+	cc.int(mode)
+	cc.bool(sparse)
+	cc.optTensor(perSampleWeights)
+	cc.bool(includeLastOffset)
+	cc.optInt(paddingIdx)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpEmbeddingDenseBackward = op{name: "aten::embedding_dense_backward", overload: "", schema: "aten::embedding_dense_backward(Tensor grad_output, Tensor indices, SymInt num_weights, SymInt padding_idx, bool scale_grad_by_freq) -> Tensor"}
 
-// EmbeddingDenseBackward is PyTorch's torch.embedding_dense_backward.
+// EmbeddingDenseBackward is PyTorch's torch.ops.aten.embedding_dense_backward.
 //
 //	aten::embedding_dense_backward(Tensor grad_output, Tensor indices, SymInt num_weights, SymInt padding_idx, bool scale_grad_by_freq) -> Tensor
 func EmbeddingDenseBackward(gradOutput, indices *Tensor, numWeights, paddingIdx int, scaleGradByFreq bool) *Tensor {
-	var k call
-	k.start(&torchOpEmbeddingDenseBackward)
-	k.tensor(gradOutput)
-	k.tensor(indices)
-	k.int(numWeights)
-	k.int(paddingIdx)
-	k.bool(scaleGradByFreq)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpEmbeddingDenseBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(indices)
+	cc.int(numWeights)
+	cc.int(paddingIdx)
+	cc.bool(scaleGradByFreq)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpEmbeddingDenseBackwardOut = op{name: "aten::embedding_dense_backward", overload: "out", schema: "aten::embedding_dense_backward.out(Tensor grad_output, Tensor indices, SymInt num_weights, SymInt padding_idx, bool scale_grad_by_freq, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -255,16 +260,16 @@ var torchOpEmbeddingDenseBackwardOut = op{name: "aten::embedding_dense_backward"
 //
 //	aten::embedding_dense_backward.out(Tensor grad_output, Tensor indices, SymInt num_weights, SymInt padding_idx, bool scale_grad_by_freq, *, Tensor(a!) out) -> Tensor(a!)
 func EmbeddingDenseBackwardOut(out, gradOutput, indices *Tensor, numWeights, paddingIdx int, scaleGradByFreq bool) *Tensor {
-	var k call
-	k.start(&torchOpEmbeddingDenseBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(indices)
-	k.int(numWeights)
-	k.int(paddingIdx)
-	k.bool(scaleGradByFreq)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpEmbeddingDenseBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(indices)
+	cc.int(numWeights)
+	cc.int(paddingIdx)
+	cc.bool(scaleGradByFreq)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpEmbeddingRenorm = op{name: "aten::embedding_renorm", overload: "", schema: "aten::embedding_renorm(Tensor self, Tensor indices, float max_norm, float norm_type) -> Tensor"}
@@ -273,14 +278,14 @@ var torchOpEmbeddingRenorm = op{name: "aten::embedding_renorm", overload: "", sc
 //
 //	aten::embedding_renorm(Tensor self, Tensor indices, float max_norm, float norm_type) -> Tensor
 func EmbeddingRenorm(input, indices *Tensor, maxNorm, normType float64) *Tensor {
-	var k call
-	k.start(&torchOpEmbeddingRenorm)
-	k.tensor(input)
-	k.tensor(indices)
-	k.float(maxNorm)
-	k.float(normType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpEmbeddingRenorm)
+	cc.tensor(input)
+	cc.tensor(indices)
+	cc.float(maxNorm)
+	cc.float(normType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpEmbeddingRenormOut = op{name: "aten::embedding_renorm", overload: "out", schema: "aten::embedding_renorm.out(Tensor self, Tensor indices, float max_norm, float norm_type, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -289,15 +294,15 @@ var torchOpEmbeddingRenormOut = op{name: "aten::embedding_renorm", overload: "ou
 //
 //	aten::embedding_renorm.out(Tensor self, Tensor indices, float max_norm, float norm_type, *, Tensor(a!) out) -> Tensor(a!)
 func EmbeddingRenormOut(out, input, indices *Tensor, maxNorm, normType float64) *Tensor {
-	var k call
-	k.start(&torchOpEmbeddingRenormOut)
-	k.tensor(input)
-	k.tensor(indices)
-	k.float(maxNorm)
-	k.float(normType)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpEmbeddingRenormOut)
+	cc.tensor(input)
+	cc.tensor(indices)
+	cc.float(maxNorm)
+	cc.float(normType)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpEmbeddingRenorm_ = op{name: "aten::embedding_renorm_", overload: "", schema: "aten::embedding_renorm_(Tensor(a!) self, Tensor indices, float max_norm, float norm_type) -> Tensor(a!)"}
@@ -306,31 +311,31 @@ var torchOpEmbeddingRenorm_ = op{name: "aten::embedding_renorm_", overload: "", 
 //
 //	aten::embedding_renorm_(Tensor(a!) self, Tensor indices, float max_norm, float norm_type) -> Tensor(a!)
 func EmbeddingRenorm_(input, indices *Tensor, maxNorm, normType float64) *Tensor {
-	var k call
-	k.start(&torchOpEmbeddingRenorm_)
-	k.tensor(input)
-	k.tensor(indices)
-	k.float(maxNorm)
-	k.float(normType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpEmbeddingRenorm_)
+	cc.tensor(input)
+	cc.tensor(indices)
+	cc.float(maxNorm)
+	cc.float(normType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpEmbeddingSparseBackward = op{name: "aten::embedding_sparse_backward", overload: "", schema: "aten::embedding_sparse_backward(Tensor grad, Tensor indices, int num_weights, int padding_idx, bool scale_grad_by_freq) -> Tensor"}
 
-// EmbeddingSparseBackward is PyTorch's torch.embedding_sparse_backward.
+// EmbeddingSparseBackward is PyTorch's torch.ops.aten.embedding_sparse_backward.
 //
 //	aten::embedding_sparse_backward(Tensor grad, Tensor indices, int num_weights, int padding_idx, bool scale_grad_by_freq) -> Tensor
 func EmbeddingSparseBackward(grad, indices *Tensor, numWeights, paddingIdx int, scaleGradByFreq bool) *Tensor {
-	var k call
-	k.start(&torchOpEmbeddingSparseBackward)
-	k.tensor(grad)
-	k.tensor(indices)
-	k.int(numWeights)
-	k.int(paddingIdx)
-	k.bool(scaleGradByFreq)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpEmbeddingSparseBackward)
+	cc.tensor(grad)
+	cc.tensor(indices)
+	cc.int(numWeights)
+	cc.int(paddingIdx)
+	cc.bool(scaleGradByFreq)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpEmpty = op{name: "aten::empty", overload: "memory_format", schema: "aten::empty.memory_format(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor"}
@@ -344,21 +349,23 @@ type EmptyOptions struct {
 	MemoryFormat MemoryFormat
 }
 
-// Empty is PyTorch's torch.empty.
+// Empty is a tensor that is not initialised. It is PyTorch's torch.empty.
+//
+//	-> (size...)
 //
 //	aten::empty.memory_format(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor
 func Empty(size []int, opts ...EmptyOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpEmpty)
-	k.ints(size)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpEmpty)
+	cc.ints(size)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpEmptyOut = op{name: "aten::empty", overload: "out", schema: "aten::empty.out(SymInt[] size, *, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -373,13 +380,13 @@ type EmptyOutOptions struct {
 //	aten::empty.out(SymInt[] size, *, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)
 func EmptyOut(out *Tensor, size []int, opts ...EmptyOutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpEmptyOut)
-	k.ints(size)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpEmptyOut)
+	cc.ints(size)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpEmptyLike = op{name: "aten::empty_like", overload: "", schema: "aten::empty_like(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor"}
@@ -393,21 +400,21 @@ type EmptyLikeOptions struct {
 	MemoryFormat MemoryFormat
 }
 
-// EmptyLike is PyTorch's torch.empty_like.
+// EmptyLike is a tensor with input's shape, dtype and device that is not initialised. It is PyTorch's torch.empty_like.
 //
 //	aten::empty_like(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor
 func EmptyLike(input *Tensor, opts ...EmptyLikeOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpEmptyLike)
-	k.tensor(input)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpEmptyLike)
+	cc.tensor(input)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpEmptyLikeOut = op{name: "aten::empty_like", overload: "out", schema: "aten::empty_like.out(Tensor self, *, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -422,13 +429,13 @@ type EmptyLikeOutOptions struct {
 //	aten::empty_like.out(Tensor self, *, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)
 func EmptyLikeOut(out, input *Tensor, opts ...EmptyLikeOutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpEmptyLikeOut)
-	k.tensor(input)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpEmptyLikeOut)
+	cc.tensor(input)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpEmptyPermuted = op{name: "aten::empty_permuted", overload: "", schema: "aten::empty_permuted(SymInt[] size, int[] physical_layout, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -438,16 +445,16 @@ var torchOpEmptyPermuted = op{name: "aten::empty_permuted", overload: "", schema
 //	aten::empty_permuted(SymInt[] size, int[] physical_layout, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func EmptyPermuted(size, physicalLayout []int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpEmptyPermuted)
-	k.ints(size)
-	k.ints(physicalLayout)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpEmptyPermuted)
+	cc.ints(size)
+	cc.ints(physicalLayout)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpEmptyPermutedOut = op{name: "aten::empty_permuted", overload: "out", schema: "aten::empty_permuted.out(SymInt[] size, int[] physical_layout, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -456,13 +463,13 @@ var torchOpEmptyPermutedOut = op{name: "aten::empty_permuted", overload: "out", 
 //
 //	aten::empty_permuted.out(SymInt[] size, int[] physical_layout, *, Tensor(a!) out) -> Tensor(a!)
 func EmptyPermutedOut(out *Tensor, size []int, physicalLayout ...int) *Tensor {
-	var k call
-	k.start(&torchOpEmptyPermutedOut)
-	k.ints(size)
-	k.ints(physicalLayout)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpEmptyPermutedOut)
+	cc.ints(size)
+	cc.ints(physicalLayout)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpEmptyQuantized = op{name: "aten::empty_quantized", overload: "", schema: "aten::empty_quantized(int[] size, Tensor qtensor, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor"}
@@ -481,17 +488,17 @@ type EmptyQuantizedOptions struct {
 //	aten::empty_quantized(int[] size, Tensor qtensor, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor
 func EmptyQuantized(size []int, qtensor *Tensor, opts ...EmptyQuantizedOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpEmptyQuantized)
-	k.ints(size)
-	k.tensor(qtensor)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpEmptyQuantized)
+	cc.ints(size)
+	cc.tensor(qtensor)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpEmptyQuantizedOut = op{name: "aten::empty_quantized", overload: "out", schema: "aten::empty_quantized.out(int[] size, Tensor qtensor, *, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -506,14 +513,14 @@ type EmptyQuantizedOutOptions struct {
 //	aten::empty_quantized.out(int[] size, Tensor qtensor, *, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)
 func EmptyQuantizedOut(out *Tensor, size []int, qtensor *Tensor, opts ...EmptyQuantizedOutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpEmptyQuantizedOut)
-	k.ints(size)
-	k.tensor(qtensor)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpEmptyQuantizedOut)
+	cc.ints(size)
+	cc.tensor(qtensor)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpEmptyStrided = op{name: "aten::empty_strided", overload: "", schema: "aten::empty_strided(SymInt[] size, SymInt[] stride, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -523,16 +530,16 @@ var torchOpEmptyStrided = op{name: "aten::empty_strided", overload: "", schema: 
 //	aten::empty_strided(SymInt[] size, SymInt[] stride, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func EmptyStrided(size, stride []int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpEmptyStrided)
-	k.ints(size)
-	k.ints(stride)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpEmptyStrided)
+	cc.ints(size)
+	cc.ints(stride)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpEmptyStridedOut = op{name: "aten::empty_strided", overload: "out", schema: "aten::empty_strided.out(SymInt[] size, SymInt[] stride, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -541,27 +548,29 @@ var torchOpEmptyStridedOut = op{name: "aten::empty_strided", overload: "out", sc
 //
 //	aten::empty_strided.out(SymInt[] size, SymInt[] stride, *, Tensor(a!) out) -> Tensor(a!)
 func EmptyStridedOut(out *Tensor, size []int, stride ...int) *Tensor {
-	var k call
-	k.start(&torchOpEmptyStridedOut)
-	k.ints(size)
-	k.ints(stride)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpEmptyStridedOut)
+	cc.ints(size)
+	cc.ints(stride)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpEqScalar = op{name: "aten::eq", overload: "Scalar", schema: "aten::eq.Scalar(Tensor self, Scalar other) -> Tensor"}
 
-// EqScalar is PyTorch's Tensor.eq.
+// EqScalar compares each element with a number. It is PyTorch's Tensor.eq.
+//
+//	y = (t == other), bool
 //
 //	aten::eq.Scalar(Tensor self, Scalar other) -> Tensor
 func (t *Tensor) EqScalar(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpEqScalar)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpEqScalar)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpEqScalarOut = op{name: "aten::eq", overload: "Scalar_out", schema: "aten::eq.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -570,27 +579,29 @@ var torchOpEqScalarOut = op{name: "aten::eq", overload: "Scalar_out", schema: "a
 //
 //	aten::eq.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)
 func EqScalarOut(out, input *Tensor, other Scalar) *Tensor {
-	var k call
-	k.start(&torchOpEqScalarOut)
-	k.tensor(input)
-	k.scalar(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpEqScalarOut)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpEq = op{name: "aten::eq", overload: "Tensor", schema: "aten::eq.Tensor(Tensor self, Tensor other) -> Tensor"}
 
-// Eq is PyTorch's Tensor.eq.
+// Eq compares element by element, with broadcasting. It is PyTorch's Tensor.eq.
+//
+//	y = (t == other), bool
 //
 //	aten::eq.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Eq(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpEq)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpEq)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpEqOut = op{name: "aten::eq", overload: "Tensor_out", schema: "aten::eq.Tensor_out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -599,13 +610,13 @@ var torchOpEqOut = op{name: "aten::eq", overload: "Tensor_out", schema: "aten::e
 //
 //	aten::eq.Tensor_out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func EqOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpEqOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpEqOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpEqScalar_ = op{name: "aten::eq_", overload: "Scalar", schema: "aten::eq_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)"}
@@ -614,12 +625,12 @@ var tensorOpEqScalar_ = op{name: "aten::eq_", overload: "Scalar", schema: "aten:
 //
 //	aten::eq_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
 func (t *Tensor) EqScalar_(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpEqScalar_)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpEqScalar_)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpEq_ = op{name: "aten::eq_", overload: "Tensor", schema: "aten::eq_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -628,12 +639,12 @@ var tensorOpEq_ = op{name: "aten::eq_", overload: "Tensor", schema: "aten::eq_.T
 //
 //	aten::eq_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) Eq_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpEq_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpEq_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpEqual = op{name: "aten::equal", overload: "", schema: "aten::equal(Tensor self, Tensor other) -> bool"}
@@ -642,25 +653,27 @@ var tensorOpEqual = op{name: "aten::equal", overload: "", schema: "aten::equal(T
 //
 //	aten::equal(Tensor self, Tensor other) -> bool
 func (t *Tensor) Equal(other *Tensor) bool {
-	var k call
-	k.start(&tensorOpEqual)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retBool()
+	var cc call
+	cc.start(&tensorOpEqual)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retBool()
 }
 
 var tensorOpErf = op{name: "aten::erf", overload: "", schema: "aten::erf(Tensor self) -> Tensor"}
 
-// Erf is PyTorch's Tensor.erf.
+// Erf is the error function. It is PyTorch's Tensor.erf.
+//
+//	y = 2/√π · ∫₀ᵗ exp(-u²) du
 //
 //	aten::erf(Tensor self) -> Tensor
 func (t *Tensor) Erf() *Tensor {
-	var k call
-	k.start(&tensorOpErf)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpErf)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpErfOut = op{name: "aten::erf", overload: "out", schema: "aten::erf.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -669,12 +682,12 @@ var torchOpErfOut = op{name: "aten::erf", overload: "out", schema: "aten::erf.ou
 //
 //	aten::erf.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func ErfOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpErfOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpErfOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpErf_ = op{name: "aten::erf_", overload: "", schema: "aten::erf_(Tensor(a!) self) -> Tensor(a!)"}
@@ -683,11 +696,11 @@ var tensorOpErf_ = op{name: "aten::erf_", overload: "", schema: "aten::erf_(Tens
 //
 //	aten::erf_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Erf_() *Tensor {
-	var k call
-	k.start(&tensorOpErf_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpErf_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpErfc = op{name: "aten::erfc", overload: "", schema: "aten::erfc(Tensor self) -> Tensor"}
@@ -696,11 +709,11 @@ var tensorOpErfc = op{name: "aten::erfc", overload: "", schema: "aten::erfc(Tens
 //
 //	aten::erfc(Tensor self) -> Tensor
 func (t *Tensor) Erfc() *Tensor {
-	var k call
-	k.start(&tensorOpErfc)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpErfc)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpErfcOut = op{name: "aten::erfc", overload: "out", schema: "aten::erfc.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -709,12 +722,12 @@ var torchOpErfcOut = op{name: "aten::erfc", overload: "out", schema: "aten::erfc
 //
 //	aten::erfc.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func ErfcOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpErfcOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpErfcOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpErfc_ = op{name: "aten::erfc_", overload: "", schema: "aten::erfc_(Tensor(a!) self) -> Tensor(a!)"}
@@ -723,11 +736,11 @@ var tensorOpErfc_ = op{name: "aten::erfc_", overload: "", schema: "aten::erfc_(T
 //
 //	aten::erfc_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Erfc_() *Tensor {
-	var k call
-	k.start(&tensorOpErfc_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpErfc_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpErfinv = op{name: "aten::erfinv", overload: "", schema: "aten::erfinv(Tensor self) -> Tensor"}
@@ -736,11 +749,11 @@ var tensorOpErfinv = op{name: "aten::erfinv", overload: "", schema: "aten::erfin
 //
 //	aten::erfinv(Tensor self) -> Tensor
 func (t *Tensor) Erfinv() *Tensor {
-	var k call
-	k.start(&tensorOpErfinv)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpErfinv)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpErfinvOut = op{name: "aten::erfinv", overload: "out", schema: "aten::erfinv.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -749,12 +762,12 @@ var torchOpErfinvOut = op{name: "aten::erfinv", overload: "out", schema: "aten::
 //
 //	aten::erfinv.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func ErfinvOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpErfinvOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpErfinvOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpErfinv_ = op{name: "aten::erfinv_", overload: "", schema: "aten::erfinv_(Tensor(a!) self) -> Tensor(a!)"}
@@ -763,24 +776,26 @@ var tensorOpErfinv_ = op{name: "aten::erfinv_", overload: "", schema: "aten::erf
 //
 //	aten::erfinv_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Erfinv_() *Tensor {
-	var k call
-	k.start(&tensorOpErfinv_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpErfinv_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpExp = op{name: "aten::exp", overload: "", schema: "aten::exp(Tensor self) -> Tensor"}
 
-// Exp is PyTorch's Tensor.exp.
+// Exp is the exponential. It is PyTorch's Tensor.exp.
+//
+//	y = eᵗ
 //
 //	aten::exp(Tensor self) -> Tensor
 func (t *Tensor) Exp() *Tensor {
-	var k call
-	k.start(&tensorOpExp)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpExp)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpExpOut = op{name: "aten::exp", overload: "out", schema: "aten::exp.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -789,12 +804,12 @@ var torchOpExpOut = op{name: "aten::exp", overload: "out", schema: "aten::exp.ou
 //
 //	aten::exp.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func ExpOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpExpOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpExpOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpExp2 = op{name: "aten::exp2", overload: "", schema: "aten::exp2(Tensor self) -> Tensor"}
@@ -803,11 +818,11 @@ var tensorOpExp2 = op{name: "aten::exp2", overload: "", schema: "aten::exp2(Tens
 //
 //	aten::exp2(Tensor self) -> Tensor
 func (t *Tensor) Exp2() *Tensor {
-	var k call
-	k.start(&tensorOpExp2)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpExp2)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpExp2Out = op{name: "aten::exp2", overload: "out", schema: "aten::exp2.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -816,12 +831,12 @@ var torchOpExp2Out = op{name: "aten::exp2", overload: "out", schema: "aten::exp2
 //
 //	aten::exp2.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func Exp2Out(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpExp2Out)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpExp2Out)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpExp2_ = op{name: "aten::exp2_", overload: "", schema: "aten::exp2_(Tensor(a!) self) -> Tensor(a!)"}
@@ -830,11 +845,11 @@ var tensorOpExp2_ = op{name: "aten::exp2_", overload: "", schema: "aten::exp2_(T
 //
 //	aten::exp2_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Exp2_() *Tensor {
-	var k call
-	k.start(&tensorOpExp2_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpExp2_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpExp_ = op{name: "aten::exp_", overload: "", schema: "aten::exp_(Tensor(a!) self) -> Tensor(a!)"}
@@ -843,26 +858,28 @@ var tensorOpExp_ = op{name: "aten::exp_", overload: "", schema: "aten::exp_(Tens
 //
 //	aten::exp_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Exp_() *Tensor {
-	var k call
-	k.start(&tensorOpExp_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpExp_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpExpand = op{name: "aten::expand", overload: "", schema: "aten::expand(Tensor(a) self, SymInt[] size, *, bool implicit=False) -> Tensor(a)"}
 
-// Expand is PyTorch's Tensor.expand.
+// Expand repeats dimensions of size 1 without copying; -1 keeps a size. It is PyTorch's Tensor.expand.
+//
+//	t (1, C), size B, C -> (B, C), a view
 //
 //	aten::expand(Tensor(a) self, SymInt[] size, *, bool implicit=False) -> Tensor(a)
 func (t *Tensor) Expand(size ...int) *Tensor {
-	var k call
-	k.start(&tensorOpExpand)
-	k.tensor(t)
-	k.ints(size)
-	k.bool(false)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpExpand)
+	cc.tensor(t)
+	cc.ints(size)
+	cc.bool(false)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpExpandAs = op{name: "aten::expand_as", overload: "", schema: "aten::expand_as(Tensor(a) self, Tensor other) -> Tensor(a)"}
@@ -871,12 +888,12 @@ var tensorOpExpandAs = op{name: "aten::expand_as", overload: "", schema: "aten::
 //
 //	aten::expand_as(Tensor(a) self, Tensor other) -> Tensor(a)
 func (t *Tensor) ExpandAs(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpExpandAs)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpExpandAs)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpExpandCopy = op{name: "aten::expand_copy", overload: "", schema: "aten::expand_copy(Tensor self, SymInt[] size, *, bool implicit=False) -> Tensor"}
@@ -885,13 +902,13 @@ var torchOpExpandCopy = op{name: "aten::expand_copy", overload: "", schema: "ate
 //
 //	aten::expand_copy(Tensor self, SymInt[] size, *, bool implicit=False) -> Tensor
 func ExpandCopy(input *Tensor, size ...int) *Tensor {
-	var k call
-	k.start(&torchOpExpandCopy)
-	k.tensor(input)
-	k.ints(size)
-	k.bool(false)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpExpandCopy)
+	cc.tensor(input)
+	cc.ints(size)
+	cc.bool(false)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpExpandCopyOut = op{name: "aten::expand_copy", overload: "out", schema: "aten::expand_copy.out(Tensor self, SymInt[] size, *, bool implicit=False, Tensor(a!) out) -> Tensor(a!)"}
@@ -900,14 +917,14 @@ var torchOpExpandCopyOut = op{name: "aten::expand_copy", overload: "out", schema
 //
 //	aten::expand_copy.out(Tensor self, SymInt[] size, *, bool implicit=False, Tensor(a!) out) -> Tensor(a!)
 func ExpandCopyOut(out, input *Tensor, size ...int) *Tensor {
-	var k call
-	k.start(&torchOpExpandCopyOut)
-	k.tensor(input)
-	k.ints(size)
-	k.bool(false)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpExpandCopyOut)
+	cc.tensor(input)
+	cc.ints(size)
+	cc.bool(false)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpExpm1 = op{name: "aten::expm1", overload: "", schema: "aten::expm1(Tensor self) -> Tensor"}
@@ -916,11 +933,11 @@ var tensorOpExpm1 = op{name: "aten::expm1", overload: "", schema: "aten::expm1(T
 //
 //	aten::expm1(Tensor self) -> Tensor
 func (t *Tensor) Expm1() *Tensor {
-	var k call
-	k.start(&tensorOpExpm1)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpExpm1)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpExpm1Out = op{name: "aten::expm1", overload: "out", schema: "aten::expm1.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -929,12 +946,12 @@ var torchOpExpm1Out = op{name: "aten::expm1", overload: "out", schema: "aten::ex
 //
 //	aten::expm1.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func Expm1Out(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpExpm1Out)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpExpm1Out)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpExpm1_ = op{name: "aten::expm1_", overload: "", schema: "aten::expm1_(Tensor(a!) self) -> Tensor(a!)"}
@@ -943,11 +960,11 @@ var tensorOpExpm1_ = op{name: "aten::expm1_", overload: "", schema: "aten::expm1
 //
 //	aten::expm1_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Expm1_() *Tensor {
-	var k call
-	k.start(&tensorOpExpm1_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpExpm1_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpExponential = op{name: "aten::exponential", overload: "", schema: "aten::exponential(Tensor self, float lambd=1., *, Generator? generator=None) -> Tensor"}
@@ -963,13 +980,13 @@ type ExponentialOptions struct {
 //	aten::exponential(Tensor self, float lambd=1., *, Generator? generator=None) -> Tensor
 func Exponential(input *Tensor, opts ...ExponentialOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpExponential)
-	k.tensor(input)
-	k.float(o.Lambd.Or(1))
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpExponential)
+	cc.tensor(input)
+	cc.float(o.Lambd.Or(1))
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpExponentialOut = op{name: "aten::exponential", overload: "out", schema: "aten::exponential.out(Tensor self, float lambd=1., *, Generator? generator=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -979,14 +996,14 @@ var torchOpExponentialOut = op{name: "aten::exponential", overload: "out", schem
 //	aten::exponential.out(Tensor self, float lambd=1., *, Generator? generator=None, Tensor(a!) out) -> Tensor(a!)
 func ExponentialOut(out, input *Tensor, opts ...ExponentialOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpExponentialOut)
-	k.tensor(input)
-	k.float(o.Lambd.Or(1))
-	k.generator(o.Generator)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpExponentialOut)
+	cc.tensor(input)
+	cc.float(o.Lambd.Or(1))
+	cc.generator(o.Generator)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpExponential_ = op{name: "aten::exponential_", overload: "", schema: "aten::exponential_(Tensor(a!) self, float lambd=1., *, Generator? generator=None) -> Tensor(a!)"}
@@ -996,31 +1013,33 @@ var tensorOpExponential_ = op{name: "aten::exponential_", overload: "", schema: 
 //	aten::exponential_(Tensor(a!) self, float lambd=1., *, Generator? generator=None) -> Tensor(a!)
 func (t *Tensor) Exponential_(opts ...ExponentialOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpExponential_)
-	k.tensor(t)
-	k.float(o.Lambd.Or(1))
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpExponential_)
+	cc.tensor(t)
+	cc.float(o.Lambd.Or(1))
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpEye = op{name: "aten::eye", overload: "", schema: "aten::eye(SymInt n, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
 
-// Eye is PyTorch's torch.eye.
+// Eye is the identity matrix. It is PyTorch's torch.eye.
+//
+//	-> (n, n)
 //
 //	aten::eye(SymInt n, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func Eye(n int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpEye)
-	k.int(n)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpEye)
+	cc.int(n)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpEyeM = op{name: "aten::eye", overload: "m", schema: "aten::eye.m(SymInt n, SymInt m, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -1030,16 +1049,16 @@ var torchOpEyeM = op{name: "aten::eye", overload: "m", schema: "aten::eye.m(SymI
 //	aten::eye.m(SymInt n, SymInt m, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func EyeM(n, m int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpEyeM)
-	k.int(n)
-	k.int(m)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpEyeM)
+	cc.int(n)
+	cc.int(m)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpEyeMOut = op{name: "aten::eye", overload: "m_out", schema: "aten::eye.m_out(SymInt n, SymInt m, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1048,13 +1067,13 @@ var torchOpEyeMOut = op{name: "aten::eye", overload: "m_out", schema: "aten::eye
 //
 //	aten::eye.m_out(SymInt n, SymInt m, *, Tensor(a!) out) -> Tensor(a!)
 func EyeMOut(out *Tensor, n, m int) *Tensor {
-	var k call
-	k.start(&torchOpEyeMOut)
-	k.int(n)
-	k.int(m)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpEyeMOut)
+	cc.int(n)
+	cc.int(m)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpEyeOut = op{name: "aten::eye", overload: "out", schema: "aten::eye.out(SymInt n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1063,10 +1082,10 @@ var torchOpEyeOut = op{name: "aten::eye", overload: "out", schema: "aten::eye.ou
 //
 //	aten::eye.out(SymInt n, *, Tensor(a!) out) -> Tensor(a!)
 func EyeOut(out *Tensor, n int) *Tensor {
-	var k call
-	k.start(&torchOpEyeOut)
-	k.int(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpEyeOut)
+	cc.int(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }

@@ -8,34 +8,34 @@ var torchOpFakeQuantizePerChannelAffine = op{name: "aten::fake_quantize_per_chan
 //
 //	aten::fake_quantize_per_channel_affine(Tensor self, Tensor scale, Tensor zero_point, int axis, int quant_min, int quant_max) -> Tensor
 func FakeQuantizePerChannelAffine(input, scale, zeroPoint *Tensor, axis, quantMin, quantMax int) *Tensor {
-	var k call
-	k.start(&torchOpFakeQuantizePerChannelAffine)
-	k.tensor(input)
-	k.tensor(scale)
-	k.tensor(zeroPoint)
-	k.int(axis)
-	k.int(quantMin)
-	k.int(quantMax)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFakeQuantizePerChannelAffine)
+	cc.tensor(input)
+	cc.tensor(scale)
+	cc.tensor(zeroPoint)
+	cc.int(axis)
+	cc.int(quantMin)
+	cc.int(quantMax)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFakeQuantizePerChannelAffineCachemask = op{name: "aten::fake_quantize_per_channel_affine_cachemask", overload: "", schema: "aten::fake_quantize_per_channel_affine_cachemask(Tensor self, Tensor scale, Tensor zero_point, int axis, int quant_min, int quant_max) -> (Tensor output, Tensor mask)"}
 
-// FakeQuantizePerChannelAffineCachemask is PyTorch's torch.fake_quantize_per_channel_affine_cachemask.
+// FakeQuantizePerChannelAffineCachemask is PyTorch's torch.ops.aten.fake_quantize_per_channel_affine_cachemask.
 //
 //	aten::fake_quantize_per_channel_affine_cachemask(Tensor self, Tensor scale, Tensor zero_point, int axis, int quant_min, int quant_max) -> (Tensor output, Tensor mask)
 func FakeQuantizePerChannelAffineCachemask(input, scale, zeroPoint *Tensor, axis, quantMin, quantMax int) (output, mask *Tensor) {
-	var k call
-	k.start(&torchOpFakeQuantizePerChannelAffineCachemask)
-	k.tensor(input)
-	k.tensor(scale)
-	k.tensor(zeroPoint)
-	k.int(axis)
-	k.int(quantMin)
-	k.int(quantMax)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpFakeQuantizePerChannelAffineCachemask)
+	cc.tensor(input)
+	cc.tensor(scale)
+	cc.tensor(zeroPoint)
+	cc.int(axis)
+	cc.int(quantMin)
+	cc.int(quantMax)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpFakeQuantizePerChannelAffineCachemaskOut = op{name: "aten::fake_quantize_per_channel_affine_cachemask", overload: "out", schema: "aten::fake_quantize_per_channel_affine_cachemask.out(Tensor self, Tensor scale, Tensor zero_point, int axis, int quant_min, int quant_max, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))"}
@@ -44,32 +44,32 @@ var torchOpFakeQuantizePerChannelAffineCachemaskOut = op{name: "aten::fake_quant
 //
 //	aten::fake_quantize_per_channel_affine_cachemask.out(Tensor self, Tensor scale, Tensor zero_point, int axis, int quant_min, int quant_max, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))
 func FakeQuantizePerChannelAffineCachemaskOut(out0, out1, input, scale, zeroPoint *Tensor, axis, quantMin, quantMax int) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpFakeQuantizePerChannelAffineCachemaskOut)
-	k.tensor(input)
-	k.tensor(scale)
-	k.tensor(zeroPoint)
-	k.int(axis)
-	k.int(quantMin)
-	k.int(quantMax)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpFakeQuantizePerChannelAffineCachemaskOut)
+	cc.tensor(input)
+	cc.tensor(scale)
+	cc.tensor(zeroPoint)
+	cc.int(axis)
+	cc.int(quantMin)
+	cc.int(quantMax)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpFakeQuantizePerChannelAffineCachemaskBackward = op{name: "aten::fake_quantize_per_channel_affine_cachemask_backward", overload: "", schema: "aten::fake_quantize_per_channel_affine_cachemask_backward(Tensor grad, Tensor mask) -> Tensor"}
 
-// FakeQuantizePerChannelAffineCachemaskBackward is PyTorch's torch.fake_quantize_per_channel_affine_cachemask_backward.
+// FakeQuantizePerChannelAffineCachemaskBackward is PyTorch's torch.ops.aten.fake_quantize_per_channel_affine_cachemask_backward.
 //
 //	aten::fake_quantize_per_channel_affine_cachemask_backward(Tensor grad, Tensor mask) -> Tensor
 func FakeQuantizePerChannelAffineCachemaskBackward(grad, mask *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpFakeQuantizePerChannelAffineCachemaskBackward)
-	k.tensor(grad)
-	k.tensor(mask)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFakeQuantizePerChannelAffineCachemaskBackward)
+	cc.tensor(grad)
+	cc.tensor(mask)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFakeQuantizePerTensorAffine = op{name: "aten::fake_quantize_per_tensor_affine", overload: "", schema: "aten::fake_quantize_per_tensor_affine(Tensor self, float scale, int zero_point, int quant_min, int quant_max) -> Tensor"}
@@ -78,15 +78,15 @@ var torchOpFakeQuantizePerTensorAffine = op{name: "aten::fake_quantize_per_tenso
 //
 //	aten::fake_quantize_per_tensor_affine(Tensor self, float scale, int zero_point, int quant_min, int quant_max) -> Tensor
 func FakeQuantizePerTensorAffine(input *Tensor, scale float64, zeroPoint, quantMin, quantMax int) *Tensor {
-	var k call
-	k.start(&torchOpFakeQuantizePerTensorAffine)
-	k.tensor(input)
-	k.float(scale)
-	k.int(zeroPoint)
-	k.int(quantMin)
-	k.int(quantMax)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFakeQuantizePerTensorAffine)
+	cc.tensor(input)
+	cc.float(scale)
+	cc.int(zeroPoint)
+	cc.int(quantMin)
+	cc.int(quantMax)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFakeQuantizePerTensorAffineTensorQparams = op{name: "aten::fake_quantize_per_tensor_affine", overload: "tensor_qparams", schema: "aten::fake_quantize_per_tensor_affine.tensor_qparams(Tensor self, Tensor scale, Tensor zero_point, int quant_min, int quant_max) -> Tensor"}
@@ -95,32 +95,32 @@ var torchOpFakeQuantizePerTensorAffineTensorQparams = op{name: "aten::fake_quant
 //
 //	aten::fake_quantize_per_tensor_affine.tensor_qparams(Tensor self, Tensor scale, Tensor zero_point, int quant_min, int quant_max) -> Tensor
 func FakeQuantizePerTensorAffineTensorQparams(input, scale, zeroPoint *Tensor, quantMin, quantMax int) *Tensor {
-	var k call
-	k.start(&torchOpFakeQuantizePerTensorAffineTensorQparams)
-	k.tensor(input)
-	k.tensor(scale)
-	k.tensor(zeroPoint)
-	k.int(quantMin)
-	k.int(quantMax)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFakeQuantizePerTensorAffineTensorQparams)
+	cc.tensor(input)
+	cc.tensor(scale)
+	cc.tensor(zeroPoint)
+	cc.int(quantMin)
+	cc.int(quantMax)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFakeQuantizePerTensorAffineCachemask = op{name: "aten::fake_quantize_per_tensor_affine_cachemask", overload: "", schema: "aten::fake_quantize_per_tensor_affine_cachemask(Tensor self, float scale, int zero_point, int quant_min, int quant_max) -> (Tensor output, Tensor mask)"}
 
-// FakeQuantizePerTensorAffineCachemask is PyTorch's torch.fake_quantize_per_tensor_affine_cachemask.
+// FakeQuantizePerTensorAffineCachemask is PyTorch's torch.ops.aten.fake_quantize_per_tensor_affine_cachemask.
 //
 //	aten::fake_quantize_per_tensor_affine_cachemask(Tensor self, float scale, int zero_point, int quant_min, int quant_max) -> (Tensor output, Tensor mask)
 func FakeQuantizePerTensorAffineCachemask(input *Tensor, scale float64, zeroPoint, quantMin, quantMax int) (output, mask *Tensor) {
-	var k call
-	k.start(&torchOpFakeQuantizePerTensorAffineCachemask)
-	k.tensor(input)
-	k.float(scale)
-	k.int(zeroPoint)
-	k.int(quantMin)
-	k.int(quantMax)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpFakeQuantizePerTensorAffineCachemask)
+	cc.tensor(input)
+	cc.float(scale)
+	cc.int(zeroPoint)
+	cc.int(quantMin)
+	cc.int(quantMax)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpFakeQuantizePerTensorAffineCachemaskOut = op{name: "aten::fake_quantize_per_tensor_affine_cachemask", overload: "out", schema: "aten::fake_quantize_per_tensor_affine_cachemask.out(Tensor self, float scale, int zero_point, int quant_min, int quant_max, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))"}
@@ -129,31 +129,31 @@ var torchOpFakeQuantizePerTensorAffineCachemaskOut = op{name: "aten::fake_quanti
 //
 //	aten::fake_quantize_per_tensor_affine_cachemask.out(Tensor self, float scale, int zero_point, int quant_min, int quant_max, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))
 func FakeQuantizePerTensorAffineCachemaskOut(out0, out1, input *Tensor, scale float64, zeroPoint, quantMin, quantMax int) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpFakeQuantizePerTensorAffineCachemaskOut)
-	k.tensor(input)
-	k.float(scale)
-	k.int(zeroPoint)
-	k.int(quantMin)
-	k.int(quantMax)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpFakeQuantizePerTensorAffineCachemaskOut)
+	cc.tensor(input)
+	cc.float(scale)
+	cc.int(zeroPoint)
+	cc.int(quantMin)
+	cc.int(quantMax)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpFakeQuantizePerTensorAffineCachemaskBackward = op{name: "aten::fake_quantize_per_tensor_affine_cachemask_backward", overload: "", schema: "aten::fake_quantize_per_tensor_affine_cachemask_backward(Tensor grad, Tensor mask) -> Tensor"}
 
-// FakeQuantizePerTensorAffineCachemaskBackward is PyTorch's torch.fake_quantize_per_tensor_affine_cachemask_backward.
+// FakeQuantizePerTensorAffineCachemaskBackward is PyTorch's torch.ops.aten.fake_quantize_per_tensor_affine_cachemask_backward.
 //
 //	aten::fake_quantize_per_tensor_affine_cachemask_backward(Tensor grad, Tensor mask) -> Tensor
 func FakeQuantizePerTensorAffineCachemaskBackward(grad, mask *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpFakeQuantizePerTensorAffineCachemaskBackward)
-	k.tensor(grad)
-	k.tensor(mask)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFakeQuantizePerTensorAffineCachemaskBackward)
+	cc.tensor(grad)
+	cc.tensor(mask)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFbgemmLinearFp16Weight = op{name: "aten::fbgemm_linear_fp16_weight", overload: "", schema: "aten::fbgemm_linear_fp16_weight(Tensor input, Tensor packed_weight, Tensor bias) -> Tensor"}
@@ -162,13 +162,13 @@ var torchOpFbgemmLinearFp16Weight = op{name: "aten::fbgemm_linear_fp16_weight", 
 //
 //	aten::fbgemm_linear_fp16_weight(Tensor input, Tensor packed_weight, Tensor bias) -> Tensor
 func FbgemmLinearFp16Weight(input, packedWeight, bias *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpFbgemmLinearFp16Weight)
-	k.tensor(input)
-	k.tensor(packedWeight)
-	k.tensor(bias)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFbgemmLinearFp16Weight)
+	cc.tensor(input)
+	cc.tensor(packedWeight)
+	cc.tensor(bias)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFbgemmLinearFp16WeightOut = op{name: "aten::fbgemm_linear_fp16_weight", overload: "out", schema: "aten::fbgemm_linear_fp16_weight.out(Tensor input, Tensor packed_weight, Tensor bias, Tensor(a!) output) -> Tensor"}
@@ -177,14 +177,14 @@ var torchOpFbgemmLinearFp16WeightOut = op{name: "aten::fbgemm_linear_fp16_weight
 //
 //	aten::fbgemm_linear_fp16_weight.out(Tensor input, Tensor packed_weight, Tensor bias, Tensor(a!) output) -> Tensor
 func FbgemmLinearFp16WeightOut(output, input, packedWeight, bias *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpFbgemmLinearFp16WeightOut)
-	k.tensor(input)
-	k.tensor(packedWeight)
-	k.tensor(bias)
-	k.tensor(output)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFbgemmLinearFp16WeightOut)
+	cc.tensor(input)
+	cc.tensor(packedWeight)
+	cc.tensor(bias)
+	cc.tensor(output)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFbgemmLinearFp16WeightFp32Activation = op{name: "aten::fbgemm_linear_fp16_weight_fp32_activation", overload: "", schema: "aten::fbgemm_linear_fp16_weight_fp32_activation(Tensor input, Tensor packed_weight, Tensor? bias) -> Tensor"}
@@ -193,13 +193,13 @@ var torchOpFbgemmLinearFp16WeightFp32Activation = op{name: "aten::fbgemm_linear_
 //
 //	aten::fbgemm_linear_fp16_weight_fp32_activation(Tensor input, Tensor packed_weight, Tensor? bias) -> Tensor
 func FbgemmLinearFp16WeightFp32Activation(input, packedWeight, bias *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpFbgemmLinearFp16WeightFp32Activation)
-	k.tensor(input)
-	k.tensor(packedWeight)
-	k.optTensor(bias)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFbgemmLinearFp16WeightFp32Activation)
+	cc.tensor(input)
+	cc.tensor(packedWeight)
+	cc.optTensor(bias)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFbgemmLinearFp16WeightFp32ActivationOut = op{name: "aten::fbgemm_linear_fp16_weight_fp32_activation", overload: "out", schema: "aten::fbgemm_linear_fp16_weight_fp32_activation.out(Tensor input, Tensor packed_weight, Tensor? bias, Tensor(a!) output) -> Tensor"}
@@ -208,14 +208,14 @@ var torchOpFbgemmLinearFp16WeightFp32ActivationOut = op{name: "aten::fbgemm_line
 //
 //	aten::fbgemm_linear_fp16_weight_fp32_activation.out(Tensor input, Tensor packed_weight, Tensor? bias, Tensor(a!) output) -> Tensor
 func FbgemmLinearFp16WeightFp32ActivationOut(output, input, packedWeight, bias *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpFbgemmLinearFp16WeightFp32ActivationOut)
-	k.tensor(input)
-	k.tensor(packedWeight)
-	k.optTensor(bias)
-	k.tensor(output)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFbgemmLinearFp16WeightFp32ActivationOut)
+	cc.tensor(input)
+	cc.tensor(packedWeight)
+	cc.optTensor(bias)
+	cc.tensor(output)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFbgemmLinearInt8Weight = op{name: "aten::fbgemm_linear_int8_weight", overload: "", schema: "aten::fbgemm_linear_int8_weight(Tensor input, Tensor weight, Tensor packed, Tensor col_offsets, Scalar weight_scale, Scalar weight_zero_point, Tensor bias) -> Tensor"}
@@ -224,17 +224,17 @@ var torchOpFbgemmLinearInt8Weight = op{name: "aten::fbgemm_linear_int8_weight", 
 //
 //	aten::fbgemm_linear_int8_weight(Tensor input, Tensor weight, Tensor packed, Tensor col_offsets, Scalar weight_scale, Scalar weight_zero_point, Tensor bias) -> Tensor
 func FbgemmLinearInt8Weight(input, weight, packed, colOffsets *Tensor, weightScale, weightZeroPoint Scalar, bias *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpFbgemmLinearInt8Weight)
-	k.tensor(input)
-	k.tensor(weight)
-	k.tensor(packed)
-	k.tensor(colOffsets)
-	k.scalar(weightScale)
-	k.scalar(weightZeroPoint)
-	k.tensor(bias)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFbgemmLinearInt8Weight)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.tensor(packed)
+	cc.tensor(colOffsets)
+	cc.scalar(weightScale)
+	cc.scalar(weightZeroPoint)
+	cc.tensor(bias)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFbgemmLinearInt8WeightFp32Activation = op{name: "aten::fbgemm_linear_int8_weight_fp32_activation", overload: "", schema: "aten::fbgemm_linear_int8_weight_fp32_activation(Tensor input, Tensor weight, Tensor packed, Tensor col_offsets, Scalar weight_scale, Scalar weight_zero_point, Tensor bias) -> Tensor"}
@@ -243,17 +243,17 @@ var torchOpFbgemmLinearInt8WeightFp32Activation = op{name: "aten::fbgemm_linear_
 //
 //	aten::fbgemm_linear_int8_weight_fp32_activation(Tensor input, Tensor weight, Tensor packed, Tensor col_offsets, Scalar weight_scale, Scalar weight_zero_point, Tensor bias) -> Tensor
 func FbgemmLinearInt8WeightFp32Activation(input, weight, packed, colOffsets *Tensor, weightScale, weightZeroPoint Scalar, bias *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpFbgemmLinearInt8WeightFp32Activation)
-	k.tensor(input)
-	k.tensor(weight)
-	k.tensor(packed)
-	k.tensor(colOffsets)
-	k.scalar(weightScale)
-	k.scalar(weightZeroPoint)
-	k.tensor(bias)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFbgemmLinearInt8WeightFp32Activation)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.tensor(packed)
+	cc.tensor(colOffsets)
+	cc.scalar(weightScale)
+	cc.scalar(weightZeroPoint)
+	cc.tensor(bias)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFbgemmLinearQuantizeWeight = op{name: "aten::fbgemm_linear_quantize_weight", overload: "", schema: "aten::fbgemm_linear_quantize_weight(Tensor input) -> (Tensor, Tensor, float, int)"}
@@ -262,11 +262,11 @@ var torchOpFbgemmLinearQuantizeWeight = op{name: "aten::fbgemm_linear_quantize_w
 //
 //	aten::fbgemm_linear_quantize_weight(Tensor input) -> (Tensor, Tensor, float, int)
 func FbgemmLinearQuantizeWeight(input *Tensor) (*Tensor, *Tensor, float64, int) {
-	var k call
-	k.start(&torchOpFbgemmLinearQuantizeWeight)
-	k.tensor(input)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retFloat(), k.retInt()
+	var cc call
+	cc.start(&torchOpFbgemmLinearQuantizeWeight)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retFloat(), cc.retInt()
 }
 
 var torchOpFbgemmPackGemmMatrixFp16 = op{name: "aten::fbgemm_pack_gemm_matrix_fp16", overload: "", schema: "aten::fbgemm_pack_gemm_matrix_fp16(Tensor input) -> Tensor"}
@@ -275,11 +275,11 @@ var torchOpFbgemmPackGemmMatrixFp16 = op{name: "aten::fbgemm_pack_gemm_matrix_fp
 //
 //	aten::fbgemm_pack_gemm_matrix_fp16(Tensor input) -> Tensor
 func FbgemmPackGemmMatrixFp16(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpFbgemmPackGemmMatrixFp16)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFbgemmPackGemmMatrixFp16)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFbgemmPackQuantizedMatrix = op{name: "aten::fbgemm_pack_quantized_matrix", overload: "", schema: "aten::fbgemm_pack_quantized_matrix(Tensor input) -> Tensor"}
@@ -288,11 +288,11 @@ var torchOpFbgemmPackQuantizedMatrix = op{name: "aten::fbgemm_pack_quantized_mat
 //
 //	aten::fbgemm_pack_quantized_matrix(Tensor input) -> Tensor
 func FbgemmPackQuantizedMatrix(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpFbgemmPackQuantizedMatrix)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFbgemmPackQuantizedMatrix)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFbgemmPackQuantizedMatrixKN = op{name: "aten::fbgemm_pack_quantized_matrix", overload: "KN", schema: "aten::fbgemm_pack_quantized_matrix.KN(Tensor input, int K, int N) -> Tensor"}
@@ -300,14 +300,14 @@ var torchOpFbgemmPackQuantizedMatrixKN = op{name: "aten::fbgemm_pack_quantized_m
 // FbgemmPackQuantizedMatrixKN is PyTorch's torch.fbgemm_pack_quantized_matrix.
 //
 //	aten::fbgemm_pack_quantized_matrix.KN(Tensor input, int K, int N) -> Tensor
-func FbgemmPackQuantizedMatrixKN(input *Tensor, kArg, n int) *Tensor {
-	var k call
-	k.start(&torchOpFbgemmPackQuantizedMatrixKN)
-	k.tensor(input)
-	k.int(kArg)
-	k.int(n)
-	k.run()
-	return k.retTensor()
+func FbgemmPackQuantizedMatrixKN(input *Tensor, k, n int) *Tensor {
+	var cc call
+	cc.start(&torchOpFbgemmPackQuantizedMatrixKN)
+	cc.tensor(input)
+	cc.int(k)
+	cc.int(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFeatureAlphaDropout = op{name: "aten::feature_alpha_dropout", overload: "", schema: "aten::feature_alpha_dropout(Tensor input, float p, bool train) -> Tensor"}
@@ -316,13 +316,13 @@ var torchOpFeatureAlphaDropout = op{name: "aten::feature_alpha_dropout", overloa
 //
 //	aten::feature_alpha_dropout(Tensor input, float p, bool train) -> Tensor
 func FeatureAlphaDropout(input *Tensor, p float64, train bool) *Tensor {
-	var k call
-	k.start(&torchOpFeatureAlphaDropout)
-	k.tensor(input)
-	k.float(p)
-	k.bool(train)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFeatureAlphaDropout)
+	cc.tensor(input)
+	cc.float(p)
+	cc.bool(train)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFeatureAlphaDropout_ = op{name: "aten::feature_alpha_dropout_", overload: "", schema: "aten::feature_alpha_dropout_(Tensor(a!) self, float p, bool train) -> Tensor(a!)"}
@@ -331,13 +331,13 @@ var torchOpFeatureAlphaDropout_ = op{name: "aten::feature_alpha_dropout_", overl
 //
 //	aten::feature_alpha_dropout_(Tensor(a!) self, float p, bool train) -> Tensor(a!)
 func FeatureAlphaDropout_(input *Tensor, p float64, train bool) *Tensor {
-	var k call
-	k.start(&torchOpFeatureAlphaDropout_)
-	k.tensor(input)
-	k.float(p)
-	k.bool(train)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFeatureAlphaDropout_)
+	cc.tensor(input)
+	cc.float(p)
+	cc.bool(train)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFeatureDropout = op{name: "aten::feature_dropout", overload: "", schema: "aten::feature_dropout(Tensor input, float p, bool train) -> Tensor"}
@@ -346,13 +346,13 @@ var torchOpFeatureDropout = op{name: "aten::feature_dropout", overload: "", sche
 //
 //	aten::feature_dropout(Tensor input, float p, bool train) -> Tensor
 func FeatureDropout(input *Tensor, p float64, train bool) *Tensor {
-	var k call
-	k.start(&torchOpFeatureDropout)
-	k.tensor(input)
-	k.float(p)
-	k.bool(train)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFeatureDropout)
+	cc.tensor(input)
+	cc.float(p)
+	cc.bool(train)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFeatureDropout_ = op{name: "aten::feature_dropout_", overload: "", schema: "aten::feature_dropout_(Tensor(a!) self, float p, bool train) -> Tensor(a!)"}
@@ -361,13 +361,13 @@ var torchOpFeatureDropout_ = op{name: "aten::feature_dropout_", overload: "", sc
 //
 //	aten::feature_dropout_(Tensor(a!) self, float p, bool train) -> Tensor(a!)
 func FeatureDropout_(input *Tensor, p float64, train bool) *Tensor {
-	var k call
-	k.start(&torchOpFeatureDropout_)
-	k.tensor(input)
-	k.float(p)
-	k.bool(train)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFeatureDropout_)
+	cc.tensor(input)
+	cc.float(p)
+	cc.bool(train)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftFft = op{name: "aten::fft_fft", overload: "", schema: "aten::fft_fft(Tensor self, SymInt? n=None, int dim=-1, str? norm=None) -> Tensor"}
@@ -384,14 +384,14 @@ type FftFftOptions struct {
 //	aten::fft_fft(Tensor self, SymInt? n=None, int dim=-1, str? norm=None) -> Tensor
 func FftFft(input *Tensor, opts ...FftFftOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftFft)
-	k.tensor(input)
-	k.optInt(o.N)
-	k.int(o.Dim.Or(-1))
-	k.optStr(o.Norm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftFft)
+	cc.tensor(input)
+	cc.optInt(o.N)
+	cc.int(o.Dim.Or(-1))
+	cc.optStr(o.Norm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftFftOut = op{name: "aten::fft_fft", overload: "out", schema: "aten::fft_fft.out(Tensor self, SymInt? n=None, int dim=-1, str? norm=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -401,15 +401,15 @@ var torchOpFftFftOut = op{name: "aten::fft_fft", overload: "out", schema: "aten:
 //	aten::fft_fft.out(Tensor self, SymInt? n=None, int dim=-1, str? norm=None, *, Tensor(a!) out) -> Tensor(a!)
 func FftFftOut(out, input *Tensor, opts ...FftFftOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftFftOut)
-	k.tensor(input)
-	k.optInt(o.N)
-	k.int(o.Dim.Or(-1))
-	k.optStr(o.Norm)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftFftOut)
+	cc.tensor(input)
+	cc.optInt(o.N)
+	cc.int(o.Dim.Or(-1))
+	cc.optStr(o.Norm)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftFft2 = op{name: "aten::fft_fft2", overload: "", schema: "aten::fft_fft2(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None) -> Tensor"}
@@ -426,14 +426,14 @@ type FftFft2Options struct {
 //	aten::fft_fft2(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None) -> Tensor
 func FftFft2(input *Tensor, opts ...FftFft2Options) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftFft2)
-	k.tensor(input)
-	k.optInts(o.S)
-	k.ints(orInts(o.Dim, -2, -1))
-	k.optStr(o.Norm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftFft2)
+	cc.tensor(input)
+	cc.optInts(o.S)
+	cc.ints(orInts(o.Dim, -2, -1))
+	cc.optStr(o.Norm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftFft2Out = op{name: "aten::fft_fft2", overload: "out", schema: "aten::fft_fft2.out(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -443,15 +443,15 @@ var torchOpFftFft2Out = op{name: "aten::fft_fft2", overload: "out", schema: "ate
 //	aten::fft_fft2.out(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None, *, Tensor(a!) out) -> Tensor(a!)
 func FftFft2Out(out, input *Tensor, opts ...FftFft2Options) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftFft2Out)
-	k.tensor(input)
-	k.optInts(o.S)
-	k.ints(orInts(o.Dim, -2, -1))
-	k.optStr(o.Norm)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftFft2Out)
+	cc.tensor(input)
+	cc.optInts(o.S)
+	cc.ints(orInts(o.Dim, -2, -1))
+	cc.optStr(o.Norm)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftFftfreq = op{name: "aten::fft_fftfreq", overload: "", schema: "aten::fft_fftfreq(int n, float d=1., *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -470,16 +470,16 @@ type FftFftfreqOptions struct {
 //	aten::fft_fftfreq(int n, float d=1., *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func FftFftfreq(n int, opts ...FftFftfreqOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftFftfreq)
-	k.int(n)
-	k.float(o.D.Or(1))
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftFftfreq)
+	cc.int(n)
+	cc.float(o.D.Or(1))
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftFftfreqOut = op{name: "aten::fft_fftfreq", overload: "out", schema: "aten::fft_fftfreq.out(int n, float d=1., *, Tensor(a!) out) -> Tensor(a!)"}
@@ -494,13 +494,13 @@ type FftFftfreqOutOptions struct {
 //	aten::fft_fftfreq.out(int n, float d=1., *, Tensor(a!) out) -> Tensor(a!)
 func FftFftfreqOut(out *Tensor, n int, opts ...FftFftfreqOutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftFftfreqOut)
-	k.int(n)
-	k.float(o.D.Or(1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftFftfreqOut)
+	cc.int(n)
+	cc.float(o.D.Or(1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftFftn = op{name: "aten::fft_fftn", overload: "", schema: "aten::fft_fftn(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None) -> Tensor"}
@@ -517,14 +517,14 @@ type FftFftnOptions struct {
 //	aten::fft_fftn(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None) -> Tensor
 func FftFftn(input *Tensor, opts ...FftFftnOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftFftn)
-	k.tensor(input)
-	k.optInts(o.S)
-	k.optInts(o.Dim)
-	k.optStr(o.Norm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftFftn)
+	cc.tensor(input)
+	cc.optInts(o.S)
+	cc.optInts(o.Dim)
+	cc.optStr(o.Norm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftFftnOut = op{name: "aten::fft_fftn", overload: "out", schema: "aten::fft_fftn.out(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -534,15 +534,15 @@ var torchOpFftFftnOut = op{name: "aten::fft_fftn", overload: "out", schema: "ate
 //	aten::fft_fftn.out(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None, *, Tensor(a!) out) -> Tensor(a!)
 func FftFftnOut(out, input *Tensor, opts ...FftFftnOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftFftnOut)
-	k.tensor(input)
-	k.optInts(o.S)
-	k.optInts(o.Dim)
-	k.optStr(o.Norm)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftFftnOut)
+	cc.tensor(input)
+	cc.optInts(o.S)
+	cc.optInts(o.Dim)
+	cc.optStr(o.Norm)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftFftshift = op{name: "aten::fft_fftshift", overload: "", schema: "aten::fft_fftshift(Tensor self, int[1]? dim=None) -> Tensor"}
@@ -557,12 +557,12 @@ type FftFftshiftOptions struct {
 //	aten::fft_fftshift(Tensor self, int[1]? dim=None) -> Tensor
 func FftFftshift(input *Tensor, opts ...FftFftshiftOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftFftshift)
-	k.tensor(input)
-	k.optInts(o.Dim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftFftshift)
+	cc.tensor(input)
+	cc.optInts(o.Dim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftHfft = op{name: "aten::fft_hfft", overload: "", schema: "aten::fft_hfft(Tensor self, SymInt? n=None, int dim=-1, str? norm=None) -> Tensor"}
@@ -579,14 +579,14 @@ type FftHfftOptions struct {
 //	aten::fft_hfft(Tensor self, SymInt? n=None, int dim=-1, str? norm=None) -> Tensor
 func FftHfft(input *Tensor, opts ...FftHfftOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftHfft)
-	k.tensor(input)
-	k.optInt(o.N)
-	k.int(o.Dim.Or(-1))
-	k.optStr(o.Norm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftHfft)
+	cc.tensor(input)
+	cc.optInt(o.N)
+	cc.int(o.Dim.Or(-1))
+	cc.optStr(o.Norm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftHfftOut = op{name: "aten::fft_hfft", overload: "out", schema: "aten::fft_hfft.out(Tensor self, SymInt? n=None, int dim=-1, str? norm=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -596,15 +596,15 @@ var torchOpFftHfftOut = op{name: "aten::fft_hfft", overload: "out", schema: "ate
 //	aten::fft_hfft.out(Tensor self, SymInt? n=None, int dim=-1, str? norm=None, *, Tensor(a!) out) -> Tensor(a!)
 func FftHfftOut(out, input *Tensor, opts ...FftHfftOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftHfftOut)
-	k.tensor(input)
-	k.optInt(o.N)
-	k.int(o.Dim.Or(-1))
-	k.optStr(o.Norm)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftHfftOut)
+	cc.tensor(input)
+	cc.optInt(o.N)
+	cc.int(o.Dim.Or(-1))
+	cc.optStr(o.Norm)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftHfft2 = op{name: "aten::fft_hfft2", overload: "", schema: "aten::fft_hfft2(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None) -> Tensor"}
@@ -621,14 +621,14 @@ type FftHfft2Options struct {
 //	aten::fft_hfft2(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None) -> Tensor
 func FftHfft2(input *Tensor, opts ...FftHfft2Options) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftHfft2)
-	k.tensor(input)
-	k.optInts(o.S)
-	k.ints(orInts(o.Dim, -2, -1))
-	k.optStr(o.Norm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftHfft2)
+	cc.tensor(input)
+	cc.optInts(o.S)
+	cc.ints(orInts(o.Dim, -2, -1))
+	cc.optStr(o.Norm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftHfft2Out = op{name: "aten::fft_hfft2", overload: "out", schema: "aten::fft_hfft2.out(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -638,15 +638,15 @@ var torchOpFftHfft2Out = op{name: "aten::fft_hfft2", overload: "out", schema: "a
 //	aten::fft_hfft2.out(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None, *, Tensor(a!) out) -> Tensor(a!)
 func FftHfft2Out(out, input *Tensor, opts ...FftHfft2Options) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftHfft2Out)
-	k.tensor(input)
-	k.optInts(o.S)
-	k.ints(orInts(o.Dim, -2, -1))
-	k.optStr(o.Norm)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftHfft2Out)
+	cc.tensor(input)
+	cc.optInts(o.S)
+	cc.ints(orInts(o.Dim, -2, -1))
+	cc.optStr(o.Norm)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftHfftn = op{name: "aten::fft_hfftn", overload: "", schema: "aten::fft_hfftn(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None) -> Tensor"}
@@ -663,14 +663,14 @@ type FftHfftnOptions struct {
 //	aten::fft_hfftn(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None) -> Tensor
 func FftHfftn(input *Tensor, opts ...FftHfftnOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftHfftn)
-	k.tensor(input)
-	k.optInts(o.S)
-	k.optInts(o.Dim)
-	k.optStr(o.Norm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftHfftn)
+	cc.tensor(input)
+	cc.optInts(o.S)
+	cc.optInts(o.Dim)
+	cc.optStr(o.Norm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftHfftnOut = op{name: "aten::fft_hfftn", overload: "out", schema: "aten::fft_hfftn.out(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -680,15 +680,15 @@ var torchOpFftHfftnOut = op{name: "aten::fft_hfftn", overload: "out", schema: "a
 //	aten::fft_hfftn.out(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None, *, Tensor(a!) out) -> Tensor(a!)
 func FftHfftnOut(out, input *Tensor, opts ...FftHfftnOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftHfftnOut)
-	k.tensor(input)
-	k.optInts(o.S)
-	k.optInts(o.Dim)
-	k.optStr(o.Norm)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftHfftnOut)
+	cc.tensor(input)
+	cc.optInts(o.S)
+	cc.optInts(o.Dim)
+	cc.optStr(o.Norm)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftIfft = op{name: "aten::fft_ifft", overload: "", schema: "aten::fft_ifft(Tensor self, SymInt? n=None, int dim=-1, str? norm=None) -> Tensor"}
@@ -705,14 +705,14 @@ type FftIfftOptions struct {
 //	aten::fft_ifft(Tensor self, SymInt? n=None, int dim=-1, str? norm=None) -> Tensor
 func FftIfft(input *Tensor, opts ...FftIfftOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftIfft)
-	k.tensor(input)
-	k.optInt(o.N)
-	k.int(o.Dim.Or(-1))
-	k.optStr(o.Norm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftIfft)
+	cc.tensor(input)
+	cc.optInt(o.N)
+	cc.int(o.Dim.Or(-1))
+	cc.optStr(o.Norm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftIfftOut = op{name: "aten::fft_ifft", overload: "out", schema: "aten::fft_ifft.out(Tensor self, SymInt? n=None, int dim=-1, str? norm=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -722,15 +722,15 @@ var torchOpFftIfftOut = op{name: "aten::fft_ifft", overload: "out", schema: "ate
 //	aten::fft_ifft.out(Tensor self, SymInt? n=None, int dim=-1, str? norm=None, *, Tensor(a!) out) -> Tensor(a!)
 func FftIfftOut(out, input *Tensor, opts ...FftIfftOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftIfftOut)
-	k.tensor(input)
-	k.optInt(o.N)
-	k.int(o.Dim.Or(-1))
-	k.optStr(o.Norm)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftIfftOut)
+	cc.tensor(input)
+	cc.optInt(o.N)
+	cc.int(o.Dim.Or(-1))
+	cc.optStr(o.Norm)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftIfft2 = op{name: "aten::fft_ifft2", overload: "", schema: "aten::fft_ifft2(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None) -> Tensor"}
@@ -747,14 +747,14 @@ type FftIfft2Options struct {
 //	aten::fft_ifft2(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None) -> Tensor
 func FftIfft2(input *Tensor, opts ...FftIfft2Options) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftIfft2)
-	k.tensor(input)
-	k.optInts(o.S)
-	k.ints(orInts(o.Dim, -2, -1))
-	k.optStr(o.Norm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftIfft2)
+	cc.tensor(input)
+	cc.optInts(o.S)
+	cc.ints(orInts(o.Dim, -2, -1))
+	cc.optStr(o.Norm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftIfft2Out = op{name: "aten::fft_ifft2", overload: "out", schema: "aten::fft_ifft2.out(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -764,15 +764,15 @@ var torchOpFftIfft2Out = op{name: "aten::fft_ifft2", overload: "out", schema: "a
 //	aten::fft_ifft2.out(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None, *, Tensor(a!) out) -> Tensor(a!)
 func FftIfft2Out(out, input *Tensor, opts ...FftIfft2Options) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftIfft2Out)
-	k.tensor(input)
-	k.optInts(o.S)
-	k.ints(orInts(o.Dim, -2, -1))
-	k.optStr(o.Norm)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftIfft2Out)
+	cc.tensor(input)
+	cc.optInts(o.S)
+	cc.ints(orInts(o.Dim, -2, -1))
+	cc.optStr(o.Norm)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftIfftn = op{name: "aten::fft_ifftn", overload: "", schema: "aten::fft_ifftn(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None) -> Tensor"}
@@ -789,14 +789,14 @@ type FftIfftnOptions struct {
 //	aten::fft_ifftn(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None) -> Tensor
 func FftIfftn(input *Tensor, opts ...FftIfftnOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftIfftn)
-	k.tensor(input)
-	k.optInts(o.S)
-	k.optInts(o.Dim)
-	k.optStr(o.Norm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftIfftn)
+	cc.tensor(input)
+	cc.optInts(o.S)
+	cc.optInts(o.Dim)
+	cc.optStr(o.Norm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftIfftnOut = op{name: "aten::fft_ifftn", overload: "out", schema: "aten::fft_ifftn.out(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -806,15 +806,15 @@ var torchOpFftIfftnOut = op{name: "aten::fft_ifftn", overload: "out", schema: "a
 //	aten::fft_ifftn.out(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None, *, Tensor(a!) out) -> Tensor(a!)
 func FftIfftnOut(out, input *Tensor, opts ...FftIfftnOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftIfftnOut)
-	k.tensor(input)
-	k.optInts(o.S)
-	k.optInts(o.Dim)
-	k.optStr(o.Norm)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftIfftnOut)
+	cc.tensor(input)
+	cc.optInts(o.S)
+	cc.optInts(o.Dim)
+	cc.optStr(o.Norm)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftIfftshift = op{name: "aten::fft_ifftshift", overload: "", schema: "aten::fft_ifftshift(Tensor self, int[1]? dim=None) -> Tensor"}
@@ -829,12 +829,12 @@ type FftIfftshiftOptions struct {
 //	aten::fft_ifftshift(Tensor self, int[1]? dim=None) -> Tensor
 func FftIfftshift(input *Tensor, opts ...FftIfftshiftOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftIfftshift)
-	k.tensor(input)
-	k.optInts(o.Dim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftIfftshift)
+	cc.tensor(input)
+	cc.optInts(o.Dim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftIhfft = op{name: "aten::fft_ihfft", overload: "", schema: "aten::fft_ihfft(Tensor self, SymInt? n=None, int dim=-1, str? norm=None) -> Tensor"}
@@ -851,14 +851,14 @@ type FftIhfftOptions struct {
 //	aten::fft_ihfft(Tensor self, SymInt? n=None, int dim=-1, str? norm=None) -> Tensor
 func FftIhfft(input *Tensor, opts ...FftIhfftOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftIhfft)
-	k.tensor(input)
-	k.optInt(o.N)
-	k.int(o.Dim.Or(-1))
-	k.optStr(o.Norm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftIhfft)
+	cc.tensor(input)
+	cc.optInt(o.N)
+	cc.int(o.Dim.Or(-1))
+	cc.optStr(o.Norm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftIhfftOut = op{name: "aten::fft_ihfft", overload: "out", schema: "aten::fft_ihfft.out(Tensor self, SymInt? n=None, int dim=-1, str? norm=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -868,15 +868,15 @@ var torchOpFftIhfftOut = op{name: "aten::fft_ihfft", overload: "out", schema: "a
 //	aten::fft_ihfft.out(Tensor self, SymInt? n=None, int dim=-1, str? norm=None, *, Tensor(a!) out) -> Tensor(a!)
 func FftIhfftOut(out, input *Tensor, opts ...FftIhfftOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftIhfftOut)
-	k.tensor(input)
-	k.optInt(o.N)
-	k.int(o.Dim.Or(-1))
-	k.optStr(o.Norm)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftIhfftOut)
+	cc.tensor(input)
+	cc.optInt(o.N)
+	cc.int(o.Dim.Or(-1))
+	cc.optStr(o.Norm)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftIhfft2 = op{name: "aten::fft_ihfft2", overload: "", schema: "aten::fft_ihfft2(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None) -> Tensor"}
@@ -893,14 +893,14 @@ type FftIhfft2Options struct {
 //	aten::fft_ihfft2(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None) -> Tensor
 func FftIhfft2(input *Tensor, opts ...FftIhfft2Options) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftIhfft2)
-	k.tensor(input)
-	k.optInts(o.S)
-	k.ints(orInts(o.Dim, -2, -1))
-	k.optStr(o.Norm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftIhfft2)
+	cc.tensor(input)
+	cc.optInts(o.S)
+	cc.ints(orInts(o.Dim, -2, -1))
+	cc.optStr(o.Norm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftIhfft2Out = op{name: "aten::fft_ihfft2", overload: "out", schema: "aten::fft_ihfft2.out(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -910,15 +910,15 @@ var torchOpFftIhfft2Out = op{name: "aten::fft_ihfft2", overload: "out", schema: 
 //	aten::fft_ihfft2.out(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None, *, Tensor(a!) out) -> Tensor(a!)
 func FftIhfft2Out(out, input *Tensor, opts ...FftIhfft2Options) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftIhfft2Out)
-	k.tensor(input)
-	k.optInts(o.S)
-	k.ints(orInts(o.Dim, -2, -1))
-	k.optStr(o.Norm)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftIhfft2Out)
+	cc.tensor(input)
+	cc.optInts(o.S)
+	cc.ints(orInts(o.Dim, -2, -1))
+	cc.optStr(o.Norm)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftIhfftn = op{name: "aten::fft_ihfftn", overload: "", schema: "aten::fft_ihfftn(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None) -> Tensor"}
@@ -935,14 +935,14 @@ type FftIhfftnOptions struct {
 //	aten::fft_ihfftn(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None) -> Tensor
 func FftIhfftn(input *Tensor, opts ...FftIhfftnOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftIhfftn)
-	k.tensor(input)
-	k.optInts(o.S)
-	k.optInts(o.Dim)
-	k.optStr(o.Norm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftIhfftn)
+	cc.tensor(input)
+	cc.optInts(o.S)
+	cc.optInts(o.Dim)
+	cc.optStr(o.Norm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftIhfftnOut = op{name: "aten::fft_ihfftn", overload: "out", schema: "aten::fft_ihfftn.out(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -952,15 +952,15 @@ var torchOpFftIhfftnOut = op{name: "aten::fft_ihfftn", overload: "out", schema: 
 //	aten::fft_ihfftn.out(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None, *, Tensor(a!) out) -> Tensor(a!)
 func FftIhfftnOut(out, input *Tensor, opts ...FftIhfftnOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftIhfftnOut)
-	k.tensor(input)
-	k.optInts(o.S)
-	k.optInts(o.Dim)
-	k.optStr(o.Norm)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftIhfftnOut)
+	cc.tensor(input)
+	cc.optInts(o.S)
+	cc.optInts(o.Dim)
+	cc.optStr(o.Norm)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftIrfft = op{name: "aten::fft_irfft", overload: "", schema: "aten::fft_irfft(Tensor self, SymInt? n=None, int dim=-1, str? norm=None) -> Tensor"}
@@ -977,14 +977,14 @@ type FftIrfftOptions struct {
 //	aten::fft_irfft(Tensor self, SymInt? n=None, int dim=-1, str? norm=None) -> Tensor
 func FftIrfft(input *Tensor, opts ...FftIrfftOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftIrfft)
-	k.tensor(input)
-	k.optInt(o.N)
-	k.int(o.Dim.Or(-1))
-	k.optStr(o.Norm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftIrfft)
+	cc.tensor(input)
+	cc.optInt(o.N)
+	cc.int(o.Dim.Or(-1))
+	cc.optStr(o.Norm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftIrfftOut = op{name: "aten::fft_irfft", overload: "out", schema: "aten::fft_irfft.out(Tensor self, SymInt? n=None, int dim=-1, str? norm=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -994,15 +994,15 @@ var torchOpFftIrfftOut = op{name: "aten::fft_irfft", overload: "out", schema: "a
 //	aten::fft_irfft.out(Tensor self, SymInt? n=None, int dim=-1, str? norm=None, *, Tensor(a!) out) -> Tensor(a!)
 func FftIrfftOut(out, input *Tensor, opts ...FftIrfftOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftIrfftOut)
-	k.tensor(input)
-	k.optInt(o.N)
-	k.int(o.Dim.Or(-1))
-	k.optStr(o.Norm)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftIrfftOut)
+	cc.tensor(input)
+	cc.optInt(o.N)
+	cc.int(o.Dim.Or(-1))
+	cc.optStr(o.Norm)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftIrfft2 = op{name: "aten::fft_irfft2", overload: "", schema: "aten::fft_irfft2(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None) -> Tensor"}
@@ -1019,14 +1019,14 @@ type FftIrfft2Options struct {
 //	aten::fft_irfft2(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None) -> Tensor
 func FftIrfft2(input *Tensor, opts ...FftIrfft2Options) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftIrfft2)
-	k.tensor(input)
-	k.optInts(o.S)
-	k.ints(orInts(o.Dim, -2, -1))
-	k.optStr(o.Norm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftIrfft2)
+	cc.tensor(input)
+	cc.optInts(o.S)
+	cc.ints(orInts(o.Dim, -2, -1))
+	cc.optStr(o.Norm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftIrfft2Out = op{name: "aten::fft_irfft2", overload: "out", schema: "aten::fft_irfft2.out(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1036,15 +1036,15 @@ var torchOpFftIrfft2Out = op{name: "aten::fft_irfft2", overload: "out", schema: 
 //	aten::fft_irfft2.out(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None, *, Tensor(a!) out) -> Tensor(a!)
 func FftIrfft2Out(out, input *Tensor, opts ...FftIrfft2Options) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftIrfft2Out)
-	k.tensor(input)
-	k.optInts(o.S)
-	k.ints(orInts(o.Dim, -2, -1))
-	k.optStr(o.Norm)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftIrfft2Out)
+	cc.tensor(input)
+	cc.optInts(o.S)
+	cc.ints(orInts(o.Dim, -2, -1))
+	cc.optStr(o.Norm)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftIrfftn = op{name: "aten::fft_irfftn", overload: "", schema: "aten::fft_irfftn(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None) -> Tensor"}
@@ -1061,14 +1061,14 @@ type FftIrfftnOptions struct {
 //	aten::fft_irfftn(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None) -> Tensor
 func FftIrfftn(input *Tensor, opts ...FftIrfftnOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftIrfftn)
-	k.tensor(input)
-	k.optInts(o.S)
-	k.optInts(o.Dim)
-	k.optStr(o.Norm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftIrfftn)
+	cc.tensor(input)
+	cc.optInts(o.S)
+	cc.optInts(o.Dim)
+	cc.optStr(o.Norm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftIrfftnOut = op{name: "aten::fft_irfftn", overload: "out", schema: "aten::fft_irfftn.out(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1078,15 +1078,15 @@ var torchOpFftIrfftnOut = op{name: "aten::fft_irfftn", overload: "out", schema: 
 //	aten::fft_irfftn.out(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None, *, Tensor(a!) out) -> Tensor(a!)
 func FftIrfftnOut(out, input *Tensor, opts ...FftIrfftnOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftIrfftnOut)
-	k.tensor(input)
-	k.optInts(o.S)
-	k.optInts(o.Dim)
-	k.optStr(o.Norm)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftIrfftnOut)
+	cc.tensor(input)
+	cc.optInts(o.S)
+	cc.optInts(o.Dim)
+	cc.optStr(o.Norm)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftRfft = op{name: "aten::fft_rfft", overload: "", schema: "aten::fft_rfft(Tensor self, SymInt? n=None, int dim=-1, str? norm=None) -> Tensor"}
@@ -1103,14 +1103,14 @@ type FftRfftOptions struct {
 //	aten::fft_rfft(Tensor self, SymInt? n=None, int dim=-1, str? norm=None) -> Tensor
 func FftRfft(input *Tensor, opts ...FftRfftOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftRfft)
-	k.tensor(input)
-	k.optInt(o.N)
-	k.int(o.Dim.Or(-1))
-	k.optStr(o.Norm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftRfft)
+	cc.tensor(input)
+	cc.optInt(o.N)
+	cc.int(o.Dim.Or(-1))
+	cc.optStr(o.Norm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftRfftOut = op{name: "aten::fft_rfft", overload: "out", schema: "aten::fft_rfft.out(Tensor self, SymInt? n=None, int dim=-1, str? norm=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1120,15 +1120,15 @@ var torchOpFftRfftOut = op{name: "aten::fft_rfft", overload: "out", schema: "ate
 //	aten::fft_rfft.out(Tensor self, SymInt? n=None, int dim=-1, str? norm=None, *, Tensor(a!) out) -> Tensor(a!)
 func FftRfftOut(out, input *Tensor, opts ...FftRfftOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftRfftOut)
-	k.tensor(input)
-	k.optInt(o.N)
-	k.int(o.Dim.Or(-1))
-	k.optStr(o.Norm)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftRfftOut)
+	cc.tensor(input)
+	cc.optInt(o.N)
+	cc.int(o.Dim.Or(-1))
+	cc.optStr(o.Norm)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftRfft2 = op{name: "aten::fft_rfft2", overload: "", schema: "aten::fft_rfft2(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None) -> Tensor"}
@@ -1145,14 +1145,14 @@ type FftRfft2Options struct {
 //	aten::fft_rfft2(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None) -> Tensor
 func FftRfft2(input *Tensor, opts ...FftRfft2Options) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftRfft2)
-	k.tensor(input)
-	k.optInts(o.S)
-	k.ints(orInts(o.Dim, -2, -1))
-	k.optStr(o.Norm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftRfft2)
+	cc.tensor(input)
+	cc.optInts(o.S)
+	cc.ints(orInts(o.Dim, -2, -1))
+	cc.optStr(o.Norm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftRfft2Out = op{name: "aten::fft_rfft2", overload: "out", schema: "aten::fft_rfft2.out(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1162,15 +1162,15 @@ var torchOpFftRfft2Out = op{name: "aten::fft_rfft2", overload: "out", schema: "a
 //	aten::fft_rfft2.out(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None, *, Tensor(a!) out) -> Tensor(a!)
 func FftRfft2Out(out, input *Tensor, opts ...FftRfft2Options) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftRfft2Out)
-	k.tensor(input)
-	k.optInts(o.S)
-	k.ints(orInts(o.Dim, -2, -1))
-	k.optStr(o.Norm)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftRfft2Out)
+	cc.tensor(input)
+	cc.optInts(o.S)
+	cc.ints(orInts(o.Dim, -2, -1))
+	cc.optStr(o.Norm)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftRfftfreq = op{name: "aten::fft_rfftfreq", overload: "", schema: "aten::fft_rfftfreq(int n, float d=1., *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -1189,16 +1189,16 @@ type FftRfftfreqOptions struct {
 //	aten::fft_rfftfreq(int n, float d=1., *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func FftRfftfreq(n int, opts ...FftRfftfreqOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftRfftfreq)
-	k.int(n)
-	k.float(o.D.Or(1))
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftRfftfreq)
+	cc.int(n)
+	cc.float(o.D.Or(1))
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftRfftfreqOut = op{name: "aten::fft_rfftfreq", overload: "out", schema: "aten::fft_rfftfreq.out(int n, float d=1., *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1213,13 +1213,13 @@ type FftRfftfreqOutOptions struct {
 //	aten::fft_rfftfreq.out(int n, float d=1., *, Tensor(a!) out) -> Tensor(a!)
 func FftRfftfreqOut(out *Tensor, n int, opts ...FftRfftfreqOutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftRfftfreqOut)
-	k.int(n)
-	k.float(o.D.Or(1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftRfftfreqOut)
+	cc.int(n)
+	cc.float(o.D.Or(1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftRfftn = op{name: "aten::fft_rfftn", overload: "", schema: "aten::fft_rfftn(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None) -> Tensor"}
@@ -1236,14 +1236,14 @@ type FftRfftnOptions struct {
 //	aten::fft_rfftn(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None) -> Tensor
 func FftRfftn(input *Tensor, opts ...FftRfftnOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftRfftn)
-	k.tensor(input)
-	k.optInts(o.S)
-	k.optInts(o.Dim)
-	k.optStr(o.Norm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftRfftn)
+	cc.tensor(input)
+	cc.optInts(o.S)
+	cc.optInts(o.Dim)
+	cc.optStr(o.Norm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFftRfftnOut = op{name: "aten::fft_rfftn", overload: "out", schema: "aten::fft_rfftn.out(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1253,15 +1253,15 @@ var torchOpFftRfftnOut = op{name: "aten::fft_rfftn", overload: "out", schema: "a
 //	aten::fft_rfftn.out(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None, *, Tensor(a!) out) -> Tensor(a!)
 func FftRfftnOut(out, input *Tensor, opts ...FftRfftnOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFftRfftnOut)
-	k.tensor(input)
-	k.optInts(o.S)
-	k.optInts(o.Dim)
-	k.optStr(o.Norm)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFftRfftnOut)
+	cc.tensor(input)
+	cc.optInts(o.S)
+	cc.optInts(o.Dim)
+	cc.optStr(o.Norm)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFill = op{name: "aten::fill", overload: "Scalar", schema: "aten::fill.Scalar(Tensor self, Scalar value) -> Tensor"}
@@ -1270,12 +1270,12 @@ var torchOpFill = op{name: "aten::fill", overload: "Scalar", schema: "aten::fill
 //
 //	aten::fill.Scalar(Tensor self, Scalar value) -> Tensor
 func Fill(input *Tensor, value Scalar) *Tensor {
-	var k call
-	k.start(&torchOpFill)
-	k.tensor(input)
-	k.scalar(value)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFill)
+	cc.tensor(input)
+	cc.scalar(value)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFillOut = op{name: "aten::fill", overload: "Scalar_out", schema: "aten::fill.Scalar_out(Tensor self, Scalar value, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1284,13 +1284,13 @@ var torchOpFillOut = op{name: "aten::fill", overload: "Scalar_out", schema: "ate
 //
 //	aten::fill.Scalar_out(Tensor self, Scalar value, *, Tensor(a!) out) -> Tensor(a!)
 func FillOut(out, input *Tensor, value Scalar) *Tensor {
-	var k call
-	k.start(&torchOpFillOut)
-	k.tensor(input)
-	k.scalar(value)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFillOut)
+	cc.tensor(input)
+	cc.scalar(value)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFillTensor = op{name: "aten::fill", overload: "Tensor", schema: "aten::fill.Tensor(Tensor self, Tensor value) -> Tensor"}
@@ -1299,12 +1299,12 @@ var torchOpFillTensor = op{name: "aten::fill", overload: "Tensor", schema: "aten
 //
 //	aten::fill.Tensor(Tensor self, Tensor value) -> Tensor
 func FillTensor(input, value *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpFillTensor)
-	k.tensor(input)
-	k.tensor(value)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFillTensor)
+	cc.tensor(input)
+	cc.tensor(value)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFillTensorOut = op{name: "aten::fill", overload: "Tensor_out", schema: "aten::fill.Tensor_out(Tensor self, Tensor value, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1313,13 +1313,13 @@ var torchOpFillTensorOut = op{name: "aten::fill", overload: "Tensor_out", schema
 //
 //	aten::fill.Tensor_out(Tensor self, Tensor value, *, Tensor(a!) out) -> Tensor(a!)
 func FillTensorOut(out, input, value *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpFillTensorOut)
-	k.tensor(input)
-	k.tensor(value)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFillTensorOut)
+	cc.tensor(input)
+	cc.tensor(value)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpFill_ = op{name: "aten::fill_", overload: "Scalar", schema: "aten::fill_.Scalar(Tensor(a!) self, Scalar value) -> Tensor(a!)"}
@@ -1328,12 +1328,12 @@ var tensorOpFill_ = op{name: "aten::fill_", overload: "Scalar", schema: "aten::f
 //
 //	aten::fill_.Scalar(Tensor(a!) self, Scalar value) -> Tensor(a!)
 func (t *Tensor) Fill_(value Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpFill_)
-	k.tensor(t)
-	k.scalar(value)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpFill_)
+	cc.tensor(t)
+	cc.scalar(value)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpFillTensor_ = op{name: "aten::fill_", overload: "Tensor", schema: "aten::fill_.Tensor(Tensor(a!) self, Tensor value) -> Tensor(a!)"}
@@ -1342,12 +1342,12 @@ var tensorOpFillTensor_ = op{name: "aten::fill_", overload: "Tensor", schema: "a
 //
 //	aten::fill_.Tensor(Tensor(a!) self, Tensor value) -> Tensor(a!)
 func (t *Tensor) FillTensor_(value *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpFillTensor_)
-	k.tensor(t)
-	k.tensor(value)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpFillTensor_)
+	cc.tensor(t)
+	cc.tensor(value)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpFillDiagonal_ = op{name: "aten::fill_diagonal_", overload: "", schema: "aten::fill_diagonal_(Tensor(a!) self, Scalar fill_value, bool wrap=False) -> Tensor(a!)"}
@@ -1362,13 +1362,13 @@ type FillDiagonalOptions struct {
 //	aten::fill_diagonal_(Tensor(a!) self, Scalar fill_value, bool wrap=False) -> Tensor(a!)
 func (t *Tensor) FillDiagonal_(fillValue Scalar, opts ...FillDiagonalOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpFillDiagonal_)
-	k.tensor(t)
-	k.scalar(fillValue)
-	k.bool(o.Wrap)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpFillDiagonal_)
+	cc.tensor(t)
+	cc.scalar(fillValue)
+	cc.bool(o.Wrap)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpFix = op{name: "aten::fix", overload: "", schema: "aten::fix(Tensor self) -> Tensor"}
@@ -1377,11 +1377,11 @@ var tensorOpFix = op{name: "aten::fix", overload: "", schema: "aten::fix(Tensor 
 //
 //	aten::fix(Tensor self) -> Tensor
 func (t *Tensor) Fix() *Tensor {
-	var k call
-	k.start(&tensorOpFix)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpFix)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFixOut = op{name: "aten::fix", overload: "out", schema: "aten::fix.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1390,12 +1390,12 @@ var torchOpFixOut = op{name: "aten::fix", overload: "out", schema: "aten::fix.ou
 //
 //	aten::fix.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func FixOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpFixOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFixOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpFix_ = op{name: "aten::fix_", overload: "", schema: "aten::fix_(Tensor(a!) self) -> Tensor(a!)"}
@@ -1404,11 +1404,11 @@ var tensorOpFix_ = op{name: "aten::fix_", overload: "", schema: "aten::fix_(Tens
 //
 //	aten::fix_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Fix_() *Tensor {
-	var k call
-	k.start(&tensorOpFix_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpFix_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpFlatten = op{name: "aten::flatten", overload: "using_ints", schema: "aten::flatten.using_ints(Tensor(a) self, int start_dim=0, int end_dim=-1) -> Tensor(a)"}
@@ -1419,45 +1419,49 @@ type FlattenOptions struct {
 	EndDim   Opt[int] // default -1
 }
 
-// Flatten is PyTorch's Tensor.flatten.
+// Flatten joins the dimensions from StartDim to EndDim. It is PyTorch's Tensor.flatten.
+//
+//	t (B, C, H, W) -> (B · C · H · W), or what the options say
 //
 //	aten::flatten.using_ints(Tensor(a) self, int start_dim=0, int end_dim=-1) -> Tensor(a)
 func (t *Tensor) Flatten(opts ...FlattenOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpFlatten)
-	k.tensor(t)
-	k.int(o.StartDim)
-	k.int(o.EndDim.Or(-1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpFlatten)
+	cc.tensor(t)
+	cc.int(o.StartDim)
+	cc.int(o.EndDim.Or(-1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFlattenDenseTensors = op{name: "aten::flatten_dense_tensors", overload: "", schema: "aten::flatten_dense_tensors(Tensor[] tensors) -> Tensor"}
 
-// FlattenDenseTensors is PyTorch's torch.nn.functional.flatten_dense_tensors.
+// FlattenDenseTensors is PyTorch's torch.ops.aten.flatten_dense_tensors.
 //
 //	aten::flatten_dense_tensors(Tensor[] tensors) -> Tensor
 func FlattenDenseTensors(tensors []*Tensor) *Tensor {
-	var k call
-	k.start(&torchOpFlattenDenseTensors)
-	k.tensors(tensors)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFlattenDenseTensors)
+	cc.tensors(tensors)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpFlip = op{name: "aten::flip", overload: "", schema: "aten::flip(Tensor self, int[] dims) -> Tensor"}
 
-// Flip is PyTorch's Tensor.flip.
+// Flip reverses dimensions. It is PyTorch's Tensor.flip.
+//
+//	y[i] = t[D - 1 - i]
 //
 //	aten::flip(Tensor self, int[] dims) -> Tensor
 func (t *Tensor) Flip(dims ...int) *Tensor {
-	var k call
-	k.start(&tensorOpFlip)
-	k.tensor(t)
-	k.ints(dims)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpFlip)
+	cc.tensor(t)
+	cc.ints(dims)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFlipOut = op{name: "aten::flip", overload: "out", schema: "aten::flip.out(Tensor self, int[] dims, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1466,13 +1470,13 @@ var torchOpFlipOut = op{name: "aten::flip", overload: "out", schema: "aten::flip
 //
 //	aten::flip.out(Tensor self, int[] dims, *, Tensor(a!) out) -> Tensor(a!)
 func FlipOut(out, input *Tensor, dims ...int) *Tensor {
-	var k call
-	k.start(&torchOpFlipOut)
-	k.tensor(input)
-	k.ints(dims)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFlipOut)
+	cc.tensor(input)
+	cc.ints(dims)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpFliplr = op{name: "aten::fliplr", overload: "", schema: "aten::fliplr(Tensor self) -> Tensor"}
@@ -1481,11 +1485,11 @@ var tensorOpFliplr = op{name: "aten::fliplr", overload: "", schema: "aten::flipl
 //
 //	aten::fliplr(Tensor self) -> Tensor
 func (t *Tensor) Fliplr() *Tensor {
-	var k call
-	k.start(&tensorOpFliplr)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpFliplr)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpFlipud = op{name: "aten::flipud", overload: "", schema: "aten::flipud(Tensor self) -> Tensor"}
@@ -1494,11 +1498,11 @@ var tensorOpFlipud = op{name: "aten::flipud", overload: "", schema: "aten::flipu
 //
 //	aten::flipud(Tensor self) -> Tensor
 func (t *Tensor) Flipud() *Tensor {
-	var k call
-	k.start(&tensorOpFlipud)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpFlipud)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFloatPowerScalarTensor = op{name: "aten::float_power", overload: "Scalar", schema: "aten::float_power.Scalar(Scalar self, Tensor exponent) -> Tensor"}
@@ -1507,12 +1511,12 @@ var torchOpFloatPowerScalarTensor = op{name: "aten::float_power", overload: "Sca
 //
 //	aten::float_power.Scalar(Scalar self, Tensor exponent) -> Tensor
 func FloatPowerScalarTensor(input Scalar, exponent *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpFloatPowerScalarTensor)
-	k.scalar(input)
-	k.tensor(exponent)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFloatPowerScalarTensor)
+	cc.scalar(input)
+	cc.tensor(exponent)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFloatPowerScalarTensorOut = op{name: "aten::float_power", overload: "Scalar_out", schema: "aten::float_power.Scalar_out(Scalar self, Tensor exponent, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1521,13 +1525,13 @@ var torchOpFloatPowerScalarTensorOut = op{name: "aten::float_power", overload: "
 //
 //	aten::float_power.Scalar_out(Scalar self, Tensor exponent, *, Tensor(a!) out) -> Tensor(a!)
 func FloatPowerScalarTensorOut(out *Tensor, input Scalar, exponent *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpFloatPowerScalarTensorOut)
-	k.scalar(input)
-	k.tensor(exponent)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFloatPowerScalarTensorOut)
+	cc.scalar(input)
+	cc.tensor(exponent)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpFloatPowerScalar = op{name: "aten::float_power", overload: "Tensor_Scalar", schema: "aten::float_power.Tensor_Scalar(Tensor self, Scalar exponent) -> Tensor"}
@@ -1536,12 +1540,12 @@ var tensorOpFloatPowerScalar = op{name: "aten::float_power", overload: "Tensor_S
 //
 //	aten::float_power.Tensor_Scalar(Tensor self, Scalar exponent) -> Tensor
 func (t *Tensor) FloatPowerScalar(exponent Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpFloatPowerScalar)
-	k.tensor(t)
-	k.scalar(exponent)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpFloatPowerScalar)
+	cc.tensor(t)
+	cc.scalar(exponent)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFloatPowerScalarOut = op{name: "aten::float_power", overload: "Tensor_Scalar_out", schema: "aten::float_power.Tensor_Scalar_out(Tensor self, Scalar exponent, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1550,13 +1554,13 @@ var torchOpFloatPowerScalarOut = op{name: "aten::float_power", overload: "Tensor
 //
 //	aten::float_power.Tensor_Scalar_out(Tensor self, Scalar exponent, *, Tensor(a!) out) -> Tensor(a!)
 func FloatPowerScalarOut(out, input *Tensor, exponent Scalar) *Tensor {
-	var k call
-	k.start(&torchOpFloatPowerScalarOut)
-	k.tensor(input)
-	k.scalar(exponent)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFloatPowerScalarOut)
+	cc.tensor(input)
+	cc.scalar(exponent)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpFloatPower = op{name: "aten::float_power", overload: "Tensor_Tensor", schema: "aten::float_power.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor"}
@@ -1565,12 +1569,12 @@ var tensorOpFloatPower = op{name: "aten::float_power", overload: "Tensor_Tensor"
 //
 //	aten::float_power.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor
 func (t *Tensor) FloatPower(exponent *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpFloatPower)
-	k.tensor(t)
-	k.tensor(exponent)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpFloatPower)
+	cc.tensor(t)
+	cc.tensor(exponent)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFloatPowerOut = op{name: "aten::float_power", overload: "Tensor_Tensor_out", schema: "aten::float_power.Tensor_Tensor_out(Tensor self, Tensor exponent, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1579,13 +1583,13 @@ var torchOpFloatPowerOut = op{name: "aten::float_power", overload: "Tensor_Tenso
 //
 //	aten::float_power.Tensor_Tensor_out(Tensor self, Tensor exponent, *, Tensor(a!) out) -> Tensor(a!)
 func FloatPowerOut(out, input, exponent *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpFloatPowerOut)
-	k.tensor(input)
-	k.tensor(exponent)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFloatPowerOut)
+	cc.tensor(input)
+	cc.tensor(exponent)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpFloatPowerScalar_ = op{name: "aten::float_power_", overload: "Scalar", schema: "aten::float_power_.Scalar(Tensor(a!) self, Scalar exponent) -> Tensor(a!)"}
@@ -1594,12 +1598,12 @@ var tensorOpFloatPowerScalar_ = op{name: "aten::float_power_", overload: "Scalar
 //
 //	aten::float_power_.Scalar(Tensor(a!) self, Scalar exponent) -> Tensor(a!)
 func (t *Tensor) FloatPowerScalar_(exponent Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpFloatPowerScalar_)
-	k.tensor(t)
-	k.scalar(exponent)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpFloatPowerScalar_)
+	cc.tensor(t)
+	cc.scalar(exponent)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpFloatPower_ = op{name: "aten::float_power_", overload: "Tensor", schema: "aten::float_power_.Tensor(Tensor(a!) self, Tensor exponent) -> Tensor(a!)"}
@@ -1608,12 +1612,12 @@ var tensorOpFloatPower_ = op{name: "aten::float_power_", overload: "Tensor", sch
 //
 //	aten::float_power_.Tensor(Tensor(a!) self, Tensor exponent) -> Tensor(a!)
 func (t *Tensor) FloatPower_(exponent *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpFloatPower_)
-	k.tensor(t)
-	k.tensor(exponent)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpFloatPower_)
+	cc.tensor(t)
+	cc.tensor(exponent)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpFloor = op{name: "aten::floor", overload: "", schema: "aten::floor(Tensor self) -> Tensor"}
@@ -1622,11 +1626,11 @@ var tensorOpFloor = op{name: "aten::floor", overload: "", schema: "aten::floor(T
 //
 //	aten::floor(Tensor self) -> Tensor
 func (t *Tensor) Floor() *Tensor {
-	var k call
-	k.start(&tensorOpFloor)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpFloor)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFloorOut = op{name: "aten::floor", overload: "out", schema: "aten::floor.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1635,12 +1639,12 @@ var torchOpFloorOut = op{name: "aten::floor", overload: "out", schema: "aten::fl
 //
 //	aten::floor.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func FloorOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpFloorOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFloorOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpFloor_ = op{name: "aten::floor_", overload: "", schema: "aten::floor_(Tensor(a!) self) -> Tensor(a!)"}
@@ -1649,11 +1653,11 @@ var tensorOpFloor_ = op{name: "aten::floor_", overload: "", schema: "aten::floor
 //
 //	aten::floor_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Floor_() *Tensor {
-	var k call
-	k.start(&tensorOpFloor_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpFloor_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpFloorDivide = op{name: "aten::floor_divide", overload: "", schema: "aten::floor_divide(Tensor self, Tensor other) -> Tensor"}
@@ -1662,12 +1666,12 @@ var tensorOpFloorDivide = op{name: "aten::floor_divide", overload: "", schema: "
 //
 //	aten::floor_divide(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) FloorDivide(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpFloorDivide)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpFloorDivide)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpFloorDivideScalar = op{name: "aten::floor_divide", overload: "Scalar", schema: "aten::floor_divide.Scalar(Tensor self, Scalar other) -> Tensor"}
@@ -1676,12 +1680,12 @@ var tensorOpFloorDivideScalar = op{name: "aten::floor_divide", overload: "Scalar
 //
 //	aten::floor_divide.Scalar(Tensor self, Scalar other) -> Tensor
 func (t *Tensor) FloorDivideScalar(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpFloorDivideScalar)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpFloorDivideScalar)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFloorDivideScalarOut = op{name: "aten::floor_divide", overload: "Scalar_out", schema: "aten::floor_divide.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1690,13 +1694,13 @@ var torchOpFloorDivideScalarOut = op{name: "aten::floor_divide", overload: "Scal
 //
 //	aten::floor_divide.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)
 func FloorDivideScalarOut(out, input *Tensor, other Scalar) *Tensor {
-	var k call
-	k.start(&torchOpFloorDivideScalarOut)
-	k.tensor(input)
-	k.scalar(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFloorDivideScalarOut)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFloorDivideOut = op{name: "aten::floor_divide", overload: "out", schema: "aten::floor_divide.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1705,13 +1709,13 @@ var torchOpFloorDivideOut = op{name: "aten::floor_divide", overload: "out", sche
 //
 //	aten::floor_divide.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func FloorDivideOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpFloorDivideOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFloorDivideOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpFloorDivideScalar_ = op{name: "aten::floor_divide_", overload: "Scalar", schema: "aten::floor_divide_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)"}
@@ -1720,12 +1724,12 @@ var tensorOpFloorDivideScalar_ = op{name: "aten::floor_divide_", overload: "Scal
 //
 //	aten::floor_divide_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
 func (t *Tensor) FloorDivideScalar_(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpFloorDivideScalar_)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpFloorDivideScalar_)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpFloorDivide_ = op{name: "aten::floor_divide_", overload: "Tensor", schema: "aten::floor_divide_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -1734,12 +1738,12 @@ var tensorOpFloorDivide_ = op{name: "aten::floor_divide_", overload: "Tensor", s
 //
 //	aten::floor_divide_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) FloorDivide_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpFloorDivide_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpFloorDivide_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpFmax = op{name: "aten::fmax", overload: "", schema: "aten::fmax(Tensor self, Tensor other) -> Tensor"}
@@ -1748,12 +1752,12 @@ var tensorOpFmax = op{name: "aten::fmax", overload: "", schema: "aten::fmax(Tens
 //
 //	aten::fmax(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Fmax(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpFmax)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpFmax)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFmaxOut = op{name: "aten::fmax", overload: "out", schema: "aten::fmax.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1762,13 +1766,13 @@ var torchOpFmaxOut = op{name: "aten::fmax", overload: "out", schema: "aten::fmax
 //
 //	aten::fmax.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func FmaxOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpFmaxOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFmaxOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpFmin = op{name: "aten::fmin", overload: "", schema: "aten::fmin(Tensor self, Tensor other) -> Tensor"}
@@ -1777,12 +1781,12 @@ var tensorOpFmin = op{name: "aten::fmin", overload: "", schema: "aten::fmin(Tens
 //
 //	aten::fmin(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Fmin(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpFmin)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpFmin)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFminOut = op{name: "aten::fmin", overload: "out", schema: "aten::fmin.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1791,13 +1795,13 @@ var torchOpFminOut = op{name: "aten::fmin", overload: "out", schema: "aten::fmin
 //
 //	aten::fmin.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func FminOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpFminOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFminOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpFmodScalar = op{name: "aten::fmod", overload: "Scalar", schema: "aten::fmod.Scalar(Tensor self, Scalar other) -> Tensor"}
@@ -1806,12 +1810,12 @@ var tensorOpFmodScalar = op{name: "aten::fmod", overload: "Scalar", schema: "ate
 //
 //	aten::fmod.Scalar(Tensor self, Scalar other) -> Tensor
 func (t *Tensor) FmodScalar(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpFmodScalar)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpFmodScalar)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFmodScalarOut = op{name: "aten::fmod", overload: "Scalar_out", schema: "aten::fmod.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1820,13 +1824,13 @@ var torchOpFmodScalarOut = op{name: "aten::fmod", overload: "Scalar_out", schema
 //
 //	aten::fmod.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)
 func FmodScalarOut(out, input *Tensor, other Scalar) *Tensor {
-	var k call
-	k.start(&torchOpFmodScalarOut)
-	k.tensor(input)
-	k.scalar(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFmodScalarOut)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpFmod = op{name: "aten::fmod", overload: "Tensor", schema: "aten::fmod.Tensor(Tensor self, Tensor other) -> Tensor"}
@@ -1835,12 +1839,12 @@ var tensorOpFmod = op{name: "aten::fmod", overload: "Tensor", schema: "aten::fmo
 //
 //	aten::fmod.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Fmod(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpFmod)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpFmod)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFmodOut = op{name: "aten::fmod", overload: "Tensor_out", schema: "aten::fmod.Tensor_out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1849,13 +1853,13 @@ var torchOpFmodOut = op{name: "aten::fmod", overload: "Tensor_out", schema: "ate
 //
 //	aten::fmod.Tensor_out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func FmodOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpFmodOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFmodOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpFmodScalar_ = op{name: "aten::fmod_", overload: "Scalar", schema: "aten::fmod_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)"}
@@ -1864,12 +1868,12 @@ var tensorOpFmodScalar_ = op{name: "aten::fmod_", overload: "Scalar", schema: "a
 //
 //	aten::fmod_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
 func (t *Tensor) FmodScalar_(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpFmodScalar_)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpFmodScalar_)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpFmod_ = op{name: "aten::fmod_", overload: "Tensor", schema: "aten::fmod_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -1878,12 +1882,12 @@ var tensorOpFmod_ = op{name: "aten::fmod_", overload: "Tensor", schema: "aten::f
 //
 //	aten::fmod_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) Fmod_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpFmod_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpFmod_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpFrac = op{name: "aten::frac", overload: "", schema: "aten::frac(Tensor self) -> Tensor"}
@@ -1892,11 +1896,11 @@ var tensorOpFrac = op{name: "aten::frac", overload: "", schema: "aten::frac(Tens
 //
 //	aten::frac(Tensor self) -> Tensor
 func (t *Tensor) Frac() *Tensor {
-	var k call
-	k.start(&tensorOpFrac)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpFrac)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFracOut = op{name: "aten::frac", overload: "out", schema: "aten::frac.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1905,12 +1909,12 @@ var torchOpFracOut = op{name: "aten::frac", overload: "out", schema: "aten::frac
 //
 //	aten::frac.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func FracOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpFracOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFracOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpFrac_ = op{name: "aten::frac_", overload: "", schema: "aten::frac_(Tensor(a!) self) -> Tensor(a!)"}
@@ -1919,11 +1923,11 @@ var tensorOpFrac_ = op{name: "aten::frac_", overload: "", schema: "aten::frac_(T
 //
 //	aten::frac_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Frac_() *Tensor {
-	var k call
-	k.start(&tensorOpFrac_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpFrac_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFractionalMaxPool2d = op{name: "aten::fractional_max_pool2d", overload: "", schema: "aten::fractional_max_pool2d(Tensor self, int[2] kernel_size, int[2] output_size, Tensor random_samples) -> (Tensor, Tensor)"}
@@ -1932,67 +1936,67 @@ var torchOpFractionalMaxPool2d = op{name: "aten::fractional_max_pool2d", overloa
 //
 //	aten::fractional_max_pool2d(Tensor self, int[2] kernel_size, int[2] output_size, Tensor random_samples) -> (Tensor, Tensor)
 func FractionalMaxPool2d(input *Tensor, kernelSize, outputSize []int, randomSamples *Tensor) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpFractionalMaxPool2d)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(outputSize)
-	k.tensor(randomSamples)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpFractionalMaxPool2d)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(outputSize)
+	cc.tensor(randomSamples)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpFractionalMaxPool2dOut = op{name: "aten::fractional_max_pool2d", overload: "output", schema: "aten::fractional_max_pool2d.output(Tensor self, int[2] kernel_size, int[2] output_size, Tensor random_samples, *, Tensor(a!) output, Tensor(b!) indices) -> (Tensor(a!), Tensor(b!))"}
 
-// FractionalMaxPool2dOut is PyTorch's torch._C._nn.fractional_max_pool2d with its result written to output and indices.
+// FractionalMaxPool2dOut is PyTorch's torch.nn.functional.fractional_max_pool2d with its result written to output and indices.
 //
 //	aten::fractional_max_pool2d.output(Tensor self, int[2] kernel_size, int[2] output_size, Tensor random_samples, *, Tensor(a!) output, Tensor(b!) indices) -> (Tensor(a!), Tensor(b!))
 func FractionalMaxPool2dOut(output, indices, input *Tensor, kernelSize, outputSize []int, randomSamples *Tensor) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpFractionalMaxPool2dOut)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(outputSize)
-	k.tensor(randomSamples)
-	k.tensor(output)
-	k.tensor(indices)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpFractionalMaxPool2dOut)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(outputSize)
+	cc.tensor(randomSamples)
+	cc.tensor(output)
+	cc.tensor(indices)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpFractionalMaxPool2dBackward = op{name: "aten::fractional_max_pool2d_backward", overload: "", schema: "aten::fractional_max_pool2d_backward(Tensor grad_output, Tensor self, int[2] kernel_size, int[2] output_size, Tensor indices) -> Tensor"}
 
-// FractionalMaxPool2dBackward is PyTorch's torch.nn.functional.fractional_max_pool2d_backward.
+// FractionalMaxPool2dBackward is PyTorch's torch.ops.aten.fractional_max_pool2d_backward.
 //
 //	aten::fractional_max_pool2d_backward(Tensor grad_output, Tensor self, int[2] kernel_size, int[2] output_size, Tensor indices) -> Tensor
 func FractionalMaxPool2dBackward(gradOutput, input *Tensor, kernelSize, outputSize []int, indices *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpFractionalMaxPool2dBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(outputSize)
-	k.tensor(indices)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFractionalMaxPool2dBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(outputSize)
+	cc.tensor(indices)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFractionalMaxPool2dBackwardOut = op{name: "aten::fractional_max_pool2d_backward", overload: "grad_input", schema: "aten::fractional_max_pool2d_backward.grad_input(Tensor grad_output, Tensor self, int[2] kernel_size, int[2] output_size, Tensor indices, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// FractionalMaxPool2dBackwardOut is PyTorch's torch._C._nn.fractional_max_pool2d_backward with its result written to gradInput.
+// FractionalMaxPool2dBackwardOut is PyTorch's torch.ops.aten.fractional_max_pool2d_backward with its result written to gradInput.
 //
 //	aten::fractional_max_pool2d_backward.grad_input(Tensor grad_output, Tensor self, int[2] kernel_size, int[2] output_size, Tensor indices, *, Tensor(a!) grad_input) -> Tensor(a!)
 func FractionalMaxPool2dBackwardOut(gradInput, gradOutput, input *Tensor, kernelSize, outputSize []int, indices *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpFractionalMaxPool2dBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(outputSize)
-	k.tensor(indices)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFractionalMaxPool2dBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(outputSize)
+	cc.tensor(indices)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFractionalMaxPool3d = op{name: "aten::fractional_max_pool3d", overload: "", schema: "aten::fractional_max_pool3d(Tensor self, int[3] kernel_size, int[3] output_size, Tensor random_samples) -> (Tensor, Tensor)"}
@@ -2001,67 +2005,67 @@ var torchOpFractionalMaxPool3d = op{name: "aten::fractional_max_pool3d", overloa
 //
 //	aten::fractional_max_pool3d(Tensor self, int[3] kernel_size, int[3] output_size, Tensor random_samples) -> (Tensor, Tensor)
 func FractionalMaxPool3d(input *Tensor, kernelSize, outputSize []int, randomSamples *Tensor) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpFractionalMaxPool3d)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(outputSize)
-	k.tensor(randomSamples)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpFractionalMaxPool3d)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(outputSize)
+	cc.tensor(randomSamples)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpFractionalMaxPool3dOut = op{name: "aten::fractional_max_pool3d", overload: "output", schema: "aten::fractional_max_pool3d.output(Tensor self, int[3] kernel_size, int[3] output_size, Tensor random_samples, *, Tensor(a!) output, Tensor(b!) indices) -> (Tensor(a!), Tensor(b!))"}
 
-// FractionalMaxPool3dOut is PyTorch's torch._C._nn.fractional_max_pool3d with its result written to output and indices.
+// FractionalMaxPool3dOut is PyTorch's torch.nn.functional.fractional_max_pool3d with its result written to output and indices.
 //
 //	aten::fractional_max_pool3d.output(Tensor self, int[3] kernel_size, int[3] output_size, Tensor random_samples, *, Tensor(a!) output, Tensor(b!) indices) -> (Tensor(a!), Tensor(b!))
 func FractionalMaxPool3dOut(output, indices, input *Tensor, kernelSize, outputSize []int, randomSamples *Tensor) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpFractionalMaxPool3dOut)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(outputSize)
-	k.tensor(randomSamples)
-	k.tensor(output)
-	k.tensor(indices)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpFractionalMaxPool3dOut)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(outputSize)
+	cc.tensor(randomSamples)
+	cc.tensor(output)
+	cc.tensor(indices)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpFractionalMaxPool3dBackward = op{name: "aten::fractional_max_pool3d_backward", overload: "", schema: "aten::fractional_max_pool3d_backward(Tensor grad_output, Tensor self, int[3] kernel_size, int[3] output_size, Tensor indices) -> Tensor"}
 
-// FractionalMaxPool3dBackward is PyTorch's torch.nn.functional.fractional_max_pool3d_backward.
+// FractionalMaxPool3dBackward is PyTorch's torch.ops.aten.fractional_max_pool3d_backward.
 //
 //	aten::fractional_max_pool3d_backward(Tensor grad_output, Tensor self, int[3] kernel_size, int[3] output_size, Tensor indices) -> Tensor
 func FractionalMaxPool3dBackward(gradOutput, input *Tensor, kernelSize, outputSize []int, indices *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpFractionalMaxPool3dBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(outputSize)
-	k.tensor(indices)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFractionalMaxPool3dBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(outputSize)
+	cc.tensor(indices)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFractionalMaxPool3dBackwardOut = op{name: "aten::fractional_max_pool3d_backward", overload: "grad_input", schema: "aten::fractional_max_pool3d_backward.grad_input(Tensor grad_output, Tensor self, int[3] kernel_size, int[3] output_size, Tensor indices, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// FractionalMaxPool3dBackwardOut is PyTorch's torch._C._nn.fractional_max_pool3d_backward with its result written to gradInput.
+// FractionalMaxPool3dBackwardOut is PyTorch's torch.ops.aten.fractional_max_pool3d_backward with its result written to gradInput.
 //
 //	aten::fractional_max_pool3d_backward.grad_input(Tensor grad_output, Tensor self, int[3] kernel_size, int[3] output_size, Tensor indices, *, Tensor(a!) grad_input) -> Tensor(a!)
 func FractionalMaxPool3dBackwardOut(gradInput, gradOutput, input *Tensor, kernelSize, outputSize []int, indices *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpFractionalMaxPool3dBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(outputSize)
-	k.tensor(indices)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFractionalMaxPool3dBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(outputSize)
+	cc.tensor(indices)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpFrexp = op{name: "aten::frexp", overload: "Tensor", schema: "aten::frexp.Tensor(Tensor self) -> (Tensor mantissa, Tensor exponent)"}
@@ -2070,11 +2074,11 @@ var tensorOpFrexp = op{name: "aten::frexp", overload: "Tensor", schema: "aten::f
 //
 //	aten::frexp.Tensor(Tensor self) -> (Tensor mantissa, Tensor exponent)
 func (t *Tensor) Frexp() (mantissa, exponent *Tensor) {
-	var k call
-	k.start(&tensorOpFrexp)
-	k.tensor(t)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&tensorOpFrexp)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpFrexpOut = op{name: "aten::frexp", overload: "Tensor_out", schema: "aten::frexp.Tensor_out(Tensor self, *, Tensor(a!) mantissa, Tensor(b!) exponent) -> (Tensor(a!) mantissa, Tensor(b!) exponent)"}
@@ -2083,13 +2087,13 @@ var torchOpFrexpOut = op{name: "aten::frexp", overload: "Tensor_out", schema: "a
 //
 //	aten::frexp.Tensor_out(Tensor self, *, Tensor(a!) mantissa, Tensor(b!) exponent) -> (Tensor(a!) mantissa, Tensor(b!) exponent)
 func FrexpOut(mantissa, exponent, input *Tensor) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpFrexpOut)
-	k.tensor(input)
-	k.tensor(mantissa)
-	k.tensor(exponent)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpFrexpOut)
+	cc.tensor(input)
+	cc.tensor(mantissa)
+	cc.tensor(exponent)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpFrobeniusNorm = op{name: "aten::frobenius_norm", overload: "dim", schema: "aten::frobenius_norm.dim(Tensor self, int[1] dim, bool keepdim=False) -> Tensor"}
@@ -2104,13 +2108,13 @@ type FrobeniusNormOptions struct {
 //	aten::frobenius_norm.dim(Tensor self, int[1] dim, bool keepdim=False) -> Tensor
 func FrobeniusNorm(input *Tensor, dim []int, opts ...FrobeniusNormOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFrobeniusNorm)
-	k.tensor(input)
-	k.ints(dim)
-	k.bool(o.KeepDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFrobeniusNorm)
+	cc.tensor(input)
+	cc.ints(dim)
+	cc.bool(o.KeepDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFrobeniusNormOut = op{name: "aten::frobenius_norm", overload: "out", schema: "aten::frobenius_norm.out(Tensor self, int[1] dim, bool keepdim=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2120,14 +2124,14 @@ var torchOpFrobeniusNormOut = op{name: "aten::frobenius_norm", overload: "out", 
 //	aten::frobenius_norm.out(Tensor self, int[1] dim, bool keepdim=False, *, Tensor(a!) out) -> Tensor(a!)
 func FrobeniusNormOut(out, input *Tensor, dim []int, opts ...FrobeniusNormOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFrobeniusNormOut)
-	k.tensor(input)
-	k.ints(dim)
-	k.bool(o.KeepDim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFrobeniusNormOut)
+	cc.tensor(input)
+	cc.ints(dim)
+	cc.bool(o.KeepDim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFromFile = op{name: "aten::from_file", overload: "", schema: "aten::from_file(str filename, bool? shared=None, int? size=0, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -2147,17 +2151,17 @@ type FromFileOptions struct {
 //	aten::from_file(str filename, bool? shared=None, int? size=0, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func FromFile(filename string, opts ...FromFileOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFromFile)
-	k.str(filename)
-	k.optBool(o.Shared)
-	k.int(o.Size)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFromFile)
+	cc.str(filename)
+	cc.optBool(o.Shared)
+	cc.int(o.Size)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFromFileOut = op{name: "aten::from_file", overload: "out", schema: "aten::from_file.out(str filename, bool? shared=None, int? size=0, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2173,33 +2177,35 @@ type FromFileOutOptions struct {
 //	aten::from_file.out(str filename, bool? shared=None, int? size=0, *, Tensor(a!) out) -> Tensor(a!)
 func FromFileOut(out *Tensor, filename string, opts ...FromFileOutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFromFileOut)
-	k.str(filename)
-	k.optBool(o.Shared)
-	k.int(o.Size)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFromFileOut)
+	cc.str(filename)
+	cc.optBool(o.Shared)
+	cc.int(o.Size)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFull = op{name: "aten::full", overload: "", schema: "aten::full(SymInt[] size, Scalar fill_value, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
 
-// Full is PyTorch's torch.full.
+// Full is a tensor of one value. It is PyTorch's torch.full.
+//
+//	-> (size...)
 //
 //	aten::full(SymInt[] size, Scalar fill_value, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func Full(size []int, fillValue Scalar, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFull)
-	k.ints(size)
-	k.scalar(fillValue)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFull)
+	cc.ints(size)
+	cc.scalar(fillValue)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFullOut = op{name: "aten::full", overload: "out", schema: "aten::full.out(SymInt[] size, Scalar fill_value, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2208,13 +2214,13 @@ var torchOpFullOut = op{name: "aten::full", overload: "out", schema: "aten::full
 //
 //	aten::full.out(SymInt[] size, Scalar fill_value, *, Tensor(a!) out) -> Tensor(a!)
 func FullOut(out *Tensor, size []int, fillValue Scalar) *Tensor {
-	var k call
-	k.start(&torchOpFullOut)
-	k.ints(size)
-	k.scalar(fillValue)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFullOut)
+	cc.ints(size)
+	cc.scalar(fillValue)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFullLike = op{name: "aten::full_like", overload: "", schema: "aten::full_like(Tensor self, Scalar fill_value, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor"}
@@ -2233,17 +2239,17 @@ type FullLikeOptions struct {
 //	aten::full_like(Tensor self, Scalar fill_value, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor
 func FullLike(input *Tensor, fillValue Scalar, opts ...FullLikeOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFullLike)
-	k.tensor(input)
-	k.scalar(fillValue)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFullLike)
+	cc.tensor(input)
+	cc.scalar(fillValue)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFullLikeOut = op{name: "aten::full_like", overload: "out", schema: "aten::full_like.out(Tensor self, Scalar fill_value, *, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -2258,14 +2264,14 @@ type FullLikeOutOptions struct {
 //	aten::full_like.out(Tensor self, Scalar fill_value, *, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)
 func FullLikeOut(out, input *Tensor, fillValue Scalar, opts ...FullLikeOutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFullLikeOut)
-	k.tensor(input)
-	k.scalar(fillValue)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFullLikeOut)
+	cc.tensor(input)
+	cc.scalar(fillValue)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpFusedMovingAvgObsFakeQuant = op{name: "aten::fused_moving_avg_obs_fake_quant", overload: "", schema: "aten::fused_moving_avg_obs_fake_quant(Tensor self, Tensor observer_on, Tensor fake_quant_on, Tensor(a!) running_min, Tensor(b!) running_max, Tensor(c!) scale, Tensor(d!) zero_point, float averaging_const, int quant_min, int quant_max, int ch_axis, bool per_row_fake_quant=False, bool symmetric_quant=False) -> Tensor"}
@@ -2281,21 +2287,21 @@ type FusedMovingAvgObsFakeQuantOptions struct {
 //	aten::fused_moving_avg_obs_fake_quant(Tensor self, Tensor observer_on, Tensor fake_quant_on, Tensor(a!) running_min, Tensor(b!) running_max, Tensor(c!) scale, Tensor(d!) zero_point, float averaging_const, int quant_min, int quant_max, int ch_axis, bool per_row_fake_quant=False, bool symmetric_quant=False) -> Tensor
 func FusedMovingAvgObsFakeQuant(input, observerOn, fakeQuantOn, runningMin, runningMax, scale, zeroPoint *Tensor, averagingConst float64, quantMin, quantMax, chAxis int, opts ...FusedMovingAvgObsFakeQuantOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpFusedMovingAvgObsFakeQuant)
-	k.tensor(input)
-	k.tensor(observerOn)
-	k.tensor(fakeQuantOn)
-	k.tensor(runningMin)
-	k.tensor(runningMax)
-	k.tensor(scale)
-	k.tensor(zeroPoint)
-	k.float(averagingConst)
-	k.int(quantMin)
-	k.int(quantMax)
-	k.int(chAxis)
-	k.bool(o.PerRowFakeQuant)
-	k.bool(o.SymmetricQuant)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpFusedMovingAvgObsFakeQuant)
+	cc.tensor(input)
+	cc.tensor(observerOn)
+	cc.tensor(fakeQuantOn)
+	cc.tensor(runningMin)
+	cc.tensor(runningMax)
+	cc.tensor(scale)
+	cc.tensor(zeroPoint)
+	cc.float(averagingConst)
+	cc.int(quantMin)
+	cc.int(quantMax)
+	cc.int(chAxis)
+	cc.bool(o.PerRowFakeQuant)
+	cc.bool(o.SymmetricQuant)
+	cc.run()
+	return cc.retTensor()
 }

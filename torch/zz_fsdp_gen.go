@@ -8,11 +8,11 @@ var fsdpOpChunkCatMixedDTypeOut = op{name: "fsdp::chunk_cat_mixed_dtype", overlo
 //
 //	fsdp::chunk_cat_mixed_dtype(Tensor[] tensors, int dim, int num_chunks, *, Tensor(a!) out) -> ()
 func (FSDPOps) ChunkCatMixedDTypeOut(out *Tensor, tensors []*Tensor, dim, numChunks int) {
-	var k call
-	k.start(&fsdpOpChunkCatMixedDTypeOut)
-	k.tensors(tensors)
-	k.int(dim)
-	k.int(numChunks)
-	k.tensor(out)
-	k.run()
+	var cc call
+	cc.start(&fsdpOpChunkCatMixedDTypeOut)
+	cc.tensors(tensors)
+	cc.int(dim)
+	cc.int(numChunks)
+	cc.tensor(out)
+	cc.run()
 }

@@ -9,19 +9,22 @@ type GatherOptions struct {
 	SparseGrad bool
 }
 
-// Gather is PyTorch's Tensor.gather.
+// Gather takes elements along a dimension. It is PyTorch's Tensor.gather.
+//
+//	y[i][j] = t[index[i][j]][j] for dim 0
+//	t (...), index (...) -> index's shape
 //
 //	aten::gather(Tensor self, int dim, Tensor index, *, bool sparse_grad=False) -> Tensor
 func (t *Tensor) Gather(dim int, index *Tensor, opts ...GatherOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpGather)
-	k.tensor(t)
-	k.int(dim)
-	k.tensor(index)
-	k.bool(o.SparseGrad)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpGather)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.bool(o.SparseGrad)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpGatherOut = op{name: "aten::gather", overload: "out", schema: "aten::gather.out(Tensor self, int dim, Tensor index, *, bool sparse_grad=False, Tensor(a!) out) -> Tensor(a!)"}
@@ -31,32 +34,32 @@ var torchOpGatherOut = op{name: "aten::gather", overload: "out", schema: "aten::
 //	aten::gather.out(Tensor self, int dim, Tensor index, *, bool sparse_grad=False, Tensor(a!) out) -> Tensor(a!)
 func GatherOut(out, input *Tensor, dim int, index *Tensor, opts ...GatherOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpGatherOut)
-	k.tensor(input)
-	k.int(dim)
-	k.tensor(index)
-	k.bool(o.SparseGrad)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpGatherOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.bool(o.SparseGrad)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpGatherBackward = op{name: "aten::gather_backward", overload: "", schema: "aten::gather_backward(Tensor grad, Tensor self, int dim, Tensor index, bool sparse_grad) -> Tensor"}
 
-// GatherBackward is PyTorch's torch.gather_backward.
+// GatherBackward is PyTorch's torch.ops.aten.gather_backward.
 //
 //	aten::gather_backward(Tensor grad, Tensor self, int dim, Tensor index, bool sparse_grad) -> Tensor
 func GatherBackward(grad, input *Tensor, dim int, index *Tensor, sparseGrad bool) *Tensor {
-	var k call
-	k.start(&torchOpGatherBackward)
-	k.tensor(grad)
-	k.tensor(input)
-	k.int(dim)
-	k.tensor(index)
-	k.bool(sparseGrad)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpGatherBackward)
+	cc.tensor(grad)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.bool(sparseGrad)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpGcd = op{name: "aten::gcd", overload: "", schema: "aten::gcd(Tensor self, Tensor other) -> Tensor"}
@@ -65,12 +68,12 @@ var tensorOpGcd = op{name: "aten::gcd", overload: "", schema: "aten::gcd(Tensor 
 //
 //	aten::gcd(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Gcd(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpGcd)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpGcd)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpGcdOut = op{name: "aten::gcd", overload: "out", schema: "aten::gcd.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -79,13 +82,13 @@ var torchOpGcdOut = op{name: "aten::gcd", overload: "out", schema: "aten::gcd.ou
 //
 //	aten::gcd.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func GcdOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpGcdOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpGcdOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpGcd_ = op{name: "aten::gcd_", overload: "", schema: "aten::gcd_(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -94,12 +97,12 @@ var tensorOpGcd_ = op{name: "aten::gcd_", overload: "", schema: "aten::gcd_(Tens
 //
 //	aten::gcd_(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) Gcd_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpGcd_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpGcd_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpGeScalar = op{name: "aten::ge", overload: "Scalar", schema: "aten::ge.Scalar(Tensor self, Scalar other) -> Tensor"}
@@ -108,12 +111,12 @@ var tensorOpGeScalar = op{name: "aten::ge", overload: "Scalar", schema: "aten::g
 //
 //	aten::ge.Scalar(Tensor self, Scalar other) -> Tensor
 func (t *Tensor) GeScalar(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpGeScalar)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpGeScalar)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpGeScalarOut = op{name: "aten::ge", overload: "Scalar_out", schema: "aten::ge.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -122,27 +125,29 @@ var torchOpGeScalarOut = op{name: "aten::ge", overload: "Scalar_out", schema: "a
 //
 //	aten::ge.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)
 func GeScalarOut(out, input *Tensor, other Scalar) *Tensor {
-	var k call
-	k.start(&torchOpGeScalarOut)
-	k.tensor(input)
-	k.scalar(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpGeScalarOut)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpGe = op{name: "aten::ge", overload: "Tensor", schema: "aten::ge.Tensor(Tensor self, Tensor other) -> Tensor"}
 
-// Ge is PyTorch's Tensor.ge.
+// Ge compares element by element, with broadcasting. It is PyTorch's Tensor.ge.
+//
+//	y = (t >= other), bool
 //
 //	aten::ge.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Ge(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpGe)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpGe)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpGeOut = op{name: "aten::ge", overload: "Tensor_out", schema: "aten::ge.Tensor_out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -151,13 +156,13 @@ var torchOpGeOut = op{name: "aten::ge", overload: "Tensor_out", schema: "aten::g
 //
 //	aten::ge.Tensor_out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func GeOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpGeOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpGeOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpGeScalar_ = op{name: "aten::ge_", overload: "Scalar", schema: "aten::ge_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)"}
@@ -166,12 +171,12 @@ var tensorOpGeScalar_ = op{name: "aten::ge_", overload: "Scalar", schema: "aten:
 //
 //	aten::ge_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
 func (t *Tensor) GeScalar_(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpGeScalar_)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpGeScalar_)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpGe_ = op{name: "aten::ge_", overload: "Tensor", schema: "aten::ge_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -180,12 +185,12 @@ var tensorOpGe_ = op{name: "aten::ge_", overload: "Tensor", schema: "aten::ge_.T
 //
 //	aten::ge_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) Ge_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpGe_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpGe_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpGelu = op{name: "aten::gelu", overload: "", schema: "aten::gelu(Tensor self, *, str approximate=\"none\") -> Tensor"}
@@ -195,48 +200,50 @@ type GeluOptions struct {
 	Approximate Opt[string] // default "none"
 }
 
-// Gelu is PyTorch's torch.nn.functional.gelu.
+// Gelu is the Gaussian error linear unit; Approximate "tanh" is faster. It is PyTorch's torch.nn.functional.gelu.
+//
+//	y = input · Φ(input), Φ the normal distribution function
 //
 //	aten::gelu(Tensor self, *, str approximate="none") -> Tensor
 func Gelu(input *Tensor, opts ...GeluOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpGelu)
-	k.tensor(input)
-	k.str(o.Approximate.Or("none"))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpGelu)
+	cc.tensor(input)
+	cc.str(o.Approximate.Or("none"))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpGeluOut = op{name: "aten::gelu", overload: "out", schema: "aten::gelu.out(Tensor self, *, str approximate=\"none\", Tensor(a!) out) -> Tensor(a!)"}
 
-// GeluOut is PyTorch's torch._C._nn.gelu with its result written to out.
+// GeluOut is PyTorch's torch.nn.functional.gelu with its result written to out.
 //
 //	aten::gelu.out(Tensor self, *, str approximate="none", Tensor(a!) out) -> Tensor(a!)
 func GeluOut(out, input *Tensor, opts ...GeluOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpGeluOut)
-	k.tensor(input)
-	k.str(o.Approximate.Or("none"))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpGeluOut)
+	cc.tensor(input)
+	cc.str(o.Approximate.Or("none"))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpGelu_ = op{name: "aten::gelu_", overload: "", schema: "aten::gelu_(Tensor(a!) self, *, str approximate=\"none\") -> Tensor(a!)"}
 
-// Gelu_ is PyTorch's torch._C._nn.gelu_: Gelu in place.
+// Gelu_ is PyTorch's torch.ops.aten.gelu_: Gelu in place.
 //
 //	aten::gelu_(Tensor(a!) self, *, str approximate="none") -> Tensor(a!)
 func Gelu_(input *Tensor, opts ...GeluOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpGelu_)
-	k.tensor(input)
-	k.str(o.Approximate.Or("none"))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpGelu_)
+	cc.tensor(input)
+	cc.str(o.Approximate.Or("none"))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpGeluBackward = op{name: "aten::gelu_backward", overload: "", schema: "aten::gelu_backward(Tensor grad_output, Tensor self, *, str approximate=\"none\") -> Tensor"}
@@ -246,35 +253,35 @@ type GeluBackwardOptions struct {
 	Approximate Opt[string] // default "none"
 }
 
-// GeluBackward is PyTorch's torch.nn.functional.gelu_backward.
+// GeluBackward is PyTorch's torch.ops.aten.gelu_backward.
 //
 //	aten::gelu_backward(Tensor grad_output, Tensor self, *, str approximate="none") -> Tensor
 func GeluBackward(gradOutput, input *Tensor, opts ...GeluBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpGeluBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.str(o.Approximate.Or("none"))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpGeluBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.str(o.Approximate.Or("none"))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpGeluBackwardOut = op{name: "aten::gelu_backward", overload: "grad_input", schema: "aten::gelu_backward.grad_input(Tensor grad_output, Tensor self, *, str approximate=\"none\", Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// GeluBackwardOut is PyTorch's torch._C._nn.gelu_backward with its result written to gradInput.
+// GeluBackwardOut is PyTorch's torch.ops.aten.gelu_backward with its result written to gradInput.
 //
 //	aten::gelu_backward.grad_input(Tensor grad_output, Tensor self, *, str approximate="none", Tensor(a!) grad_input) -> Tensor(a!)
 func GeluBackwardOut(gradInput, gradOutput, input *Tensor, opts ...GeluBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpGeluBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.str(o.Approximate.Or("none"))
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpGeluBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.str(o.Approximate.Or("none"))
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpGeometric = op{name: "aten::geometric", overload: "", schema: "aten::geometric(Tensor self, float p, *, Generator? generator=None) -> Tensor"}
@@ -289,13 +296,13 @@ type GeometricOptions struct {
 //	aten::geometric(Tensor self, float p, *, Generator? generator=None) -> Tensor
 func Geometric(input *Tensor, p float64, opts ...GeometricOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpGeometric)
-	k.tensor(input)
-	k.float(p)
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpGeometric)
+	cc.tensor(input)
+	cc.float(p)
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpGeometricOut = op{name: "aten::geometric", overload: "out", schema: "aten::geometric.out(Tensor self, float p, *, Generator? generator=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -305,14 +312,14 @@ var torchOpGeometricOut = op{name: "aten::geometric", overload: "out", schema: "
 //	aten::geometric.out(Tensor self, float p, *, Generator? generator=None, Tensor(a!) out) -> Tensor(a!)
 func GeometricOut(out, input *Tensor, p float64, opts ...GeometricOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpGeometricOut)
-	k.tensor(input)
-	k.float(p)
-	k.generator(o.Generator)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpGeometricOut)
+	cc.tensor(input)
+	cc.float(p)
+	cc.generator(o.Generator)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpGeometric_ = op{name: "aten::geometric_", overload: "", schema: "aten::geometric_(Tensor(a!) self, float p, *, Generator? generator=None) -> Tensor(a!)"}
@@ -322,13 +329,13 @@ var tensorOpGeometric_ = op{name: "aten::geometric_", overload: "", schema: "ate
 //	aten::geometric_(Tensor(a!) self, float p, *, Generator? generator=None) -> Tensor(a!)
 func (t *Tensor) Geometric_(p float64, opts ...GeometricOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpGeometric_)
-	k.tensor(t)
-	k.float(p)
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpGeometric_)
+	cc.tensor(t)
+	cc.float(p)
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpGeqrf = op{name: "aten::geqrf", overload: "", schema: "aten::geqrf(Tensor self) -> (Tensor a, Tensor tau)"}
@@ -337,11 +344,11 @@ var tensorOpGeqrf = op{name: "aten::geqrf", overload: "", schema: "aten::geqrf(T
 //
 //	aten::geqrf(Tensor self) -> (Tensor a, Tensor tau)
 func (t *Tensor) Geqrf() (a, tau *Tensor) {
-	var k call
-	k.start(&tensorOpGeqrf)
-	k.tensor(t)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&tensorOpGeqrf)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpGeqrfOut = op{name: "aten::geqrf", overload: "a", schema: "aten::geqrf.a(Tensor self, *, Tensor(a!) a, Tensor(b!) tau) -> (Tensor(a!) a, Tensor(b!) tau)"}
@@ -350,13 +357,13 @@ var torchOpGeqrfOut = op{name: "aten::geqrf", overload: "a", schema: "aten::geqr
 //
 //	aten::geqrf.a(Tensor self, *, Tensor(a!) a, Tensor(b!) tau) -> (Tensor(a!) a, Tensor(b!) tau)
 func GeqrfOut(a, tau, input *Tensor) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpGeqrfOut)
-	k.tensor(input)
-	k.tensor(a)
-	k.tensor(tau)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpGeqrfOut)
+	cc.tensor(input)
+	cc.tensor(a)
+	cc.tensor(tau)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var tensorOpGer = op{name: "aten::ger", overload: "", schema: "aten::ger(Tensor self, Tensor vec2) -> Tensor"}
@@ -365,12 +372,12 @@ var tensorOpGer = op{name: "aten::ger", overload: "", schema: "aten::ger(Tensor 
 //
 //	aten::ger(Tensor self, Tensor vec2) -> Tensor
 func (t *Tensor) Ger(vec2 *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpGer)
-	k.tensor(t)
-	k.tensor(vec2)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpGer)
+	cc.tensor(t)
+	cc.tensor(vec2)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpGerOut = op{name: "aten::ger", overload: "out", schema: "aten::ger.out(Tensor self, Tensor vec2, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -379,13 +386,13 @@ var torchOpGerOut = op{name: "aten::ger", overload: "out", schema: "aten::ger.ou
 //
 //	aten::ger.out(Tensor self, Tensor vec2, *, Tensor(a!) out) -> Tensor(a!)
 func GerOut(out, input, vec2 *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpGerOut)
-	k.tensor(input)
-	k.tensor(vec2)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpGerOut)
+	cc.tensor(input)
+	cc.tensor(vec2)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpGetDevice = op{name: "aten::get_device", overload: "", schema: "aten::get_device(Tensor self) -> int"}
@@ -394,11 +401,11 @@ var tensorOpGetDevice = op{name: "aten::get_device", overload: "", schema: "aten
 //
 //	aten::get_device(Tensor self) -> int
 func (t *Tensor) GetDevice() int {
-	var k call
-	k.start(&tensorOpGetDevice)
-	k.tensor(t)
-	k.run()
-	return k.retInt()
+	var cc call
+	cc.start(&tensorOpGetDevice)
+	cc.tensor(t)
+	cc.run()
+	return cc.retInt()
 }
 
 var torchOpGlu = op{name: "aten::glu", overload: "", schema: "aten::glu(Tensor self, int dim=-1) -> Tensor"}
@@ -408,82 +415,85 @@ type GluOptions struct {
 	Dim Opt[int] // default -1
 }
 
-// Glu is PyTorch's torch.nn.functional.glu.
+// Glu is the gated linear unit over halves a, b of dimension Dim. It is PyTorch's torch.nn.functional.glu.
+//
+//	y = a · sigmoid(b)
+//	input (..., 2H, ...) -> (..., H, ...)
 //
 //	aten::glu(Tensor self, int dim=-1) -> Tensor
 func Glu(input *Tensor, opts ...GluOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpGlu)
-	k.tensor(input)
-	k.int(o.Dim.Or(-1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpGlu)
+	cc.tensor(input)
+	cc.int(o.Dim.Or(-1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpGluOut = op{name: "aten::glu", overload: "out", schema: "aten::glu.out(Tensor self, int dim=-1, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// GluOut is PyTorch's torch._C._nn.glu with its result written to out.
+// GluOut is PyTorch's torch.nn.functional.glu with its result written to out.
 //
 //	aten::glu.out(Tensor self, int dim=-1, *, Tensor(a!) out) -> Tensor(a!)
 func GluOut(out, input *Tensor, opts ...GluOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpGluOut)
-	k.tensor(input)
-	k.int(o.Dim.Or(-1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpGluOut)
+	cc.tensor(input)
+	cc.int(o.Dim.Or(-1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpGluBackward = op{name: "aten::glu_backward", overload: "", schema: "aten::glu_backward(Tensor grad_output, Tensor self, int dim) -> Tensor"}
 
-// GluBackward is PyTorch's torch.nn.functional.glu_backward.
+// GluBackward is PyTorch's torch.ops.aten.glu_backward.
 //
 //	aten::glu_backward(Tensor grad_output, Tensor self, int dim) -> Tensor
 func GluBackward(gradOutput, input *Tensor, dim int) *Tensor {
-	var k call
-	k.start(&torchOpGluBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.int(dim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpGluBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpGluBackwardOut = op{name: "aten::glu_backward", overload: "grad_input", schema: "aten::glu_backward.grad_input(Tensor grad_output, Tensor self, int dim, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// GluBackwardOut is PyTorch's torch._C._nn.glu_backward with its result written to gradInput.
+// GluBackwardOut is PyTorch's torch.ops.aten.glu_backward with its result written to gradInput.
 //
 //	aten::glu_backward.grad_input(Tensor grad_output, Tensor self, int dim, *, Tensor(a!) grad_input) -> Tensor(a!)
 func GluBackwardOut(gradInput, gradOutput, input *Tensor, dim int) *Tensor {
-	var k call
-	k.start(&torchOpGluBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.int(dim)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpGluBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpGluBackwardJvp = op{name: "aten::glu_backward_jvp", overload: "", schema: "aten::glu_backward_jvp(Tensor grad_x, Tensor grad_glu, Tensor x, Tensor dgrad_glu, Tensor dx, int dim) -> Tensor"}
 
-// GluBackwardJvp is PyTorch's torch.nn.functional.glu_backward_jvp.
+// GluBackwardJvp is PyTorch's torch.ops.aten.glu_backward_jvp.
 //
 //	aten::glu_backward_jvp(Tensor grad_x, Tensor grad_glu, Tensor x, Tensor dgrad_glu, Tensor dx, int dim) -> Tensor
 func GluBackwardJvp(gradX, gradGlu, x, dgradGlu, dx *Tensor, dim int) *Tensor {
-	var k call
-	k.start(&torchOpGluBackwardJvp)
-	k.tensor(gradX)
-	k.tensor(gradGlu)
-	k.tensor(x)
-	k.tensor(dgradGlu)
-	k.tensor(dx)
-	k.int(dim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpGluBackwardJvp)
+	cc.tensor(gradX)
+	cc.tensor(gradGlu)
+	cc.tensor(x)
+	cc.tensor(dgradGlu)
+	cc.tensor(dx)
+	cc.int(dim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpGluBackwardJvpOut = op{name: "aten::glu_backward_jvp", overload: "out", schema: "aten::glu_backward_jvp.out(Tensor grad_x, Tensor grad_glu, Tensor x, Tensor dgrad_glu, Tensor dx, int dim, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -492,33 +502,33 @@ var torchOpGluBackwardJvpOut = op{name: "aten::glu_backward_jvp", overload: "out
 //
 //	aten::glu_backward_jvp.out(Tensor grad_x, Tensor grad_glu, Tensor x, Tensor dgrad_glu, Tensor dx, int dim, *, Tensor(a!) out) -> Tensor(a!)
 func GluBackwardJvpOut(out, gradX, gradGlu, x, dgradGlu, dx *Tensor, dim int) *Tensor {
-	var k call
-	k.start(&torchOpGluBackwardJvpOut)
-	k.tensor(gradX)
-	k.tensor(gradGlu)
-	k.tensor(x)
-	k.tensor(dgradGlu)
-	k.tensor(dx)
-	k.int(dim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpGluBackwardJvpOut)
+	cc.tensor(gradX)
+	cc.tensor(gradGlu)
+	cc.tensor(x)
+	cc.tensor(dgradGlu)
+	cc.tensor(dx)
+	cc.int(dim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpGluJvp = op{name: "aten::glu_jvp", overload: "", schema: "aten::glu_jvp(Tensor glu, Tensor x, Tensor dx, int dim) -> Tensor"}
 
-// GluJvp is PyTorch's torch.nn.functional.glu_jvp.
+// GluJvp is PyTorch's torch.ops.aten.glu_jvp.
 //
 //	aten::glu_jvp(Tensor glu, Tensor x, Tensor dx, int dim) -> Tensor
 func GluJvp(glu, x, dx *Tensor, dim int) *Tensor {
-	var k call
-	k.start(&torchOpGluJvp)
-	k.tensor(glu)
-	k.tensor(x)
-	k.tensor(dx)
-	k.int(dim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpGluJvp)
+	cc.tensor(glu)
+	cc.tensor(x)
+	cc.tensor(dx)
+	cc.int(dim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpGluJvpOut = op{name: "aten::glu_jvp", overload: "out", schema: "aten::glu_jvp.out(Tensor glu, Tensor x, Tensor dx, int dim, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -527,15 +537,15 @@ var torchOpGluJvpOut = op{name: "aten::glu_jvp", overload: "out", schema: "aten:
 //
 //	aten::glu_jvp.out(Tensor glu, Tensor x, Tensor dx, int dim, *, Tensor(a!) out) -> Tensor(a!)
 func GluJvpOut(out, glu, x, dx *Tensor, dim int) *Tensor {
-	var k call
-	k.start(&torchOpGluJvpOut)
-	k.tensor(glu)
-	k.tensor(x)
-	k.tensor(dx)
-	k.int(dim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpGluJvpOut)
+	cc.tensor(glu)
+	cc.tensor(x)
+	cc.tensor(dx)
+	cc.int(dim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpGradientAllDims = op{name: "aten::gradient", overload: "array", schema: "aten::gradient.array(Tensor self, *, int[] dim, int edge_order=1) -> Tensor[]"}
@@ -550,13 +560,13 @@ type GradientAllDimsOptions struct {
 //	aten::gradient.array(Tensor self, *, int[] dim, int edge_order=1) -> Tensor[]
 func GradientAllDims(input *Tensor, dim []int, opts ...GradientAllDimsOptions) []*Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpGradientAllDims)
-	k.tensor(input)
-	k.ints(dim)
-	k.int(o.EdgeOrder.Or(1))
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&torchOpGradientAllDims)
+	cc.tensor(input)
+	cc.ints(dim)
+	cc.int(o.EdgeOrder.Or(1))
+	cc.run()
+	return cc.retTensors()
 }
 
 var torchOpGradientDims = op{name: "aten::gradient", overload: "scalararray", schema: "aten::gradient.scalararray(Tensor self, *, Scalar spacing, int[] dim, int edge_order=1) -> Tensor[]"}
@@ -571,14 +581,14 @@ type GradientDimsOptions struct {
 //	aten::gradient.scalararray(Tensor self, *, Scalar spacing, int[] dim, int edge_order=1) -> Tensor[]
 func GradientDims(input *Tensor, spacing Scalar, dim []int, opts ...GradientDimsOptions) []*Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpGradientDims)
-	k.tensor(input)
-	k.scalar(spacing)
-	k.ints(dim)
-	k.int(o.EdgeOrder.Or(1))
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&torchOpGradientDims)
+	cc.tensor(input)
+	cc.scalar(spacing)
+	cc.ints(dim)
+	cc.int(o.EdgeOrder.Or(1))
+	cc.run()
+	return cc.retTensors()
 }
 
 var torchOpGradient = op{name: "aten::gradient", overload: "scalarint", schema: "aten::gradient.scalarint(Tensor self, *, Scalar? spacing=None, int? dim=None, int edge_order=1) -> Tensor[]"}
@@ -595,14 +605,14 @@ type GradientOptions struct {
 //	aten::gradient.scalarint(Tensor self, *, Scalar? spacing=None, int? dim=None, int edge_order=1) -> Tensor[]
 func Gradient(input *Tensor, opts ...GradientOptions) []*Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpGradient)
-	k.tensor(input)
-	k.optScalar(o.Spacing)
-	k.optInt(o.Dim)
-	k.int(o.EdgeOrder.Or(1))
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&torchOpGradient)
+	cc.tensor(input)
+	cc.optScalar(o.Spacing)
+	cc.optInt(o.Dim)
+	cc.int(o.EdgeOrder.Or(1))
+	cc.run()
+	return cc.retTensors()
 }
 
 var torchOpGradientSpacingsDims = op{name: "aten::gradient", overload: "scalarrayarray", schema: "aten::gradient.scalarrayarray(Tensor self, *, Scalar[] spacing, int[] dim, int edge_order=1) -> Tensor[]"}
@@ -617,14 +627,14 @@ type GradientSpacingsDimsOptions struct {
 //	aten::gradient.scalarrayarray(Tensor self, *, Scalar[] spacing, int[] dim, int edge_order=1) -> Tensor[]
 func GradientSpacingsDims(input *Tensor, spacing []Scalar, dim []int, opts ...GradientSpacingsDimsOptions) []*Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpGradientSpacingsDims)
-	k.tensor(input)
-	k.scalars(spacing)
-	k.ints(dim)
-	k.int(o.EdgeOrder.Or(1))
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&torchOpGradientSpacingsDims)
+	cc.tensor(input)
+	cc.scalars(spacing)
+	cc.ints(dim)
+	cc.int(o.EdgeOrder.Or(1))
+	cc.run()
+	return cc.retTensors()
 }
 
 var torchOpGradientSpacings = op{name: "aten::gradient", overload: "scalarrayint", schema: "aten::gradient.scalarrayint(Tensor self, *, Scalar[] spacing, int? dim=None, int edge_order=1) -> Tensor[]"}
@@ -640,14 +650,14 @@ type GradientSpacingsOptions struct {
 //	aten::gradient.scalarrayint(Tensor self, *, Scalar[] spacing, int? dim=None, int edge_order=1) -> Tensor[]
 func GradientSpacings(input *Tensor, spacing []Scalar, opts ...GradientSpacingsOptions) []*Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpGradientSpacings)
-	k.tensor(input)
-	k.scalars(spacing)
-	k.optInt(o.Dim)
-	k.int(o.EdgeOrder.Or(1))
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&torchOpGradientSpacings)
+	cc.tensor(input)
+	cc.scalars(spacing)
+	cc.optInt(o.Dim)
+	cc.int(o.EdgeOrder.Or(1))
+	cc.run()
+	return cc.retTensors()
 }
 
 var torchOpGradientCoordsDims = op{name: "aten::gradient", overload: "tensorarray", schema: "aten::gradient.tensorarray(Tensor self, *, Tensor[] spacing, int[] dim, int edge_order=1) -> Tensor[]"}
@@ -662,14 +672,14 @@ type GradientCoordsDimsOptions struct {
 //	aten::gradient.tensorarray(Tensor self, *, Tensor[] spacing, int[] dim, int edge_order=1) -> Tensor[]
 func GradientCoordsDims(input *Tensor, spacing []*Tensor, dim []int, opts ...GradientCoordsDimsOptions) []*Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpGradientCoordsDims)
-	k.tensor(input)
-	k.tensors(spacing)
-	k.ints(dim)
-	k.int(o.EdgeOrder.Or(1))
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&torchOpGradientCoordsDims)
+	cc.tensor(input)
+	cc.tensors(spacing)
+	cc.ints(dim)
+	cc.int(o.EdgeOrder.Or(1))
+	cc.run()
+	return cc.retTensors()
 }
 
 var torchOpGradientCoords = op{name: "aten::gradient", overload: "tensorarrayint", schema: "aten::gradient.tensorarrayint(Tensor self, *, Tensor[] spacing, int? dim=None, int edge_order=1) -> Tensor[]"}
@@ -685,14 +695,14 @@ type GradientCoordsOptions struct {
 //	aten::gradient.tensorarrayint(Tensor self, *, Tensor[] spacing, int? dim=None, int edge_order=1) -> Tensor[]
 func GradientCoords(input *Tensor, spacing []*Tensor, opts ...GradientCoordsOptions) []*Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpGradientCoords)
-	k.tensor(input)
-	k.tensors(spacing)
-	k.optInt(o.Dim)
-	k.int(o.EdgeOrder.Or(1))
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&torchOpGradientCoords)
+	cc.tensor(input)
+	cc.tensors(spacing)
+	cc.optInt(o.Dim)
+	cc.int(o.EdgeOrder.Or(1))
+	cc.run()
+	return cc.retTensors()
 }
 
 var tensorOpGreaterScalar = op{name: "aten::greater", overload: "Scalar", schema: "aten::greater.Scalar(Tensor self, Scalar other) -> Tensor"}
@@ -701,12 +711,12 @@ var tensorOpGreaterScalar = op{name: "aten::greater", overload: "Scalar", schema
 //
 //	aten::greater.Scalar(Tensor self, Scalar other) -> Tensor
 func (t *Tensor) GreaterScalar(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpGreaterScalar)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpGreaterScalar)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpGreaterScalarOut = op{name: "aten::greater", overload: "Scalar_out", schema: "aten::greater.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -715,13 +725,13 @@ var torchOpGreaterScalarOut = op{name: "aten::greater", overload: "Scalar_out", 
 //
 //	aten::greater.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)
 func GreaterScalarOut(out, input *Tensor, other Scalar) *Tensor {
-	var k call
-	k.start(&torchOpGreaterScalarOut)
-	k.tensor(input)
-	k.scalar(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpGreaterScalarOut)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpGreater = op{name: "aten::greater", overload: "Tensor", schema: "aten::greater.Tensor(Tensor self, Tensor other) -> Tensor"}
@@ -730,12 +740,12 @@ var tensorOpGreater = op{name: "aten::greater", overload: "Tensor", schema: "ate
 //
 //	aten::greater.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Greater(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpGreater)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpGreater)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpGreaterOut = op{name: "aten::greater", overload: "Tensor_out", schema: "aten::greater.Tensor_out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -744,13 +754,13 @@ var torchOpGreaterOut = op{name: "aten::greater", overload: "Tensor_out", schema
 //
 //	aten::greater.Tensor_out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func GreaterOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpGreaterOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpGreaterOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpGreaterScalar_ = op{name: "aten::greater_", overload: "Scalar", schema: "aten::greater_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)"}
@@ -759,12 +769,12 @@ var tensorOpGreaterScalar_ = op{name: "aten::greater_", overload: "Scalar", sche
 //
 //	aten::greater_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
 func (t *Tensor) GreaterScalar_(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpGreaterScalar_)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpGreaterScalar_)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpGreater_ = op{name: "aten::greater_", overload: "Tensor", schema: "aten::greater_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -773,12 +783,12 @@ var tensorOpGreater_ = op{name: "aten::greater_", overload: "Tensor", schema: "a
 //
 //	aten::greater_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) Greater_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpGreater_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpGreater_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpGreaterEqualScalar = op{name: "aten::greater_equal", overload: "Scalar", schema: "aten::greater_equal.Scalar(Tensor self, Scalar other) -> Tensor"}
@@ -787,12 +797,12 @@ var tensorOpGreaterEqualScalar = op{name: "aten::greater_equal", overload: "Scal
 //
 //	aten::greater_equal.Scalar(Tensor self, Scalar other) -> Tensor
 func (t *Tensor) GreaterEqualScalar(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpGreaterEqualScalar)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpGreaterEqualScalar)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpGreaterEqualScalarOut = op{name: "aten::greater_equal", overload: "Scalar_out", schema: "aten::greater_equal.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -801,13 +811,13 @@ var torchOpGreaterEqualScalarOut = op{name: "aten::greater_equal", overload: "Sc
 //
 //	aten::greater_equal.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)
 func GreaterEqualScalarOut(out, input *Tensor, other Scalar) *Tensor {
-	var k call
-	k.start(&torchOpGreaterEqualScalarOut)
-	k.tensor(input)
-	k.scalar(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpGreaterEqualScalarOut)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpGreaterEqual = op{name: "aten::greater_equal", overload: "Tensor", schema: "aten::greater_equal.Tensor(Tensor self, Tensor other) -> Tensor"}
@@ -816,12 +826,12 @@ var tensorOpGreaterEqual = op{name: "aten::greater_equal", overload: "Tensor", s
 //
 //	aten::greater_equal.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) GreaterEqual(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpGreaterEqual)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpGreaterEqual)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpGreaterEqualOut = op{name: "aten::greater_equal", overload: "Tensor_out", schema: "aten::greater_equal.Tensor_out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -830,13 +840,13 @@ var torchOpGreaterEqualOut = op{name: "aten::greater_equal", overload: "Tensor_o
 //
 //	aten::greater_equal.Tensor_out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func GreaterEqualOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpGreaterEqualOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpGreaterEqualOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpGreaterEqualScalar_ = op{name: "aten::greater_equal_", overload: "Scalar", schema: "aten::greater_equal_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)"}
@@ -845,12 +855,12 @@ var tensorOpGreaterEqualScalar_ = op{name: "aten::greater_equal_", overload: "Sc
 //
 //	aten::greater_equal_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
 func (t *Tensor) GreaterEqualScalar_(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpGreaterEqualScalar_)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpGreaterEqualScalar_)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpGreaterEqual_ = op{name: "aten::greater_equal_", overload: "Tensor", schema: "aten::greater_equal_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -859,12 +869,12 @@ var tensorOpGreaterEqual_ = op{name: "aten::greater_equal_", overload: "Tensor",
 //
 //	aten::greater_equal_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) GreaterEqual_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpGreaterEqual_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpGreaterEqual_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpGridSampler = op{name: "aten::grid_sampler", overload: "", schema: "aten::grid_sampler(Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners) -> Tensor"}
@@ -873,15 +883,15 @@ var torchOpGridSampler = op{name: "aten::grid_sampler", overload: "", schema: "a
 //
 //	aten::grid_sampler(Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners) -> Tensor
 func GridSampler(input, grid *Tensor, interpolationMode, paddingMode int, alignCorners bool) *Tensor {
-	var k call
-	k.start(&torchOpGridSampler)
-	k.tensor(input)
-	k.tensor(grid)
-	k.int(interpolationMode)
-	k.int(paddingMode)
-	k.bool(alignCorners)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpGridSampler)
+	cc.tensor(input)
+	cc.tensor(grid)
+	cc.int(interpolationMode)
+	cc.int(paddingMode)
+	cc.bool(alignCorners)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpGridSampler2d = op{name: "aten::grid_sampler_2d", overload: "", schema: "aten::grid_sampler_2d(Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners) -> Tensor"}
@@ -890,15 +900,15 @@ var torchOpGridSampler2d = op{name: "aten::grid_sampler_2d", overload: "", schem
 //
 //	aten::grid_sampler_2d(Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners) -> Tensor
 func GridSampler2d(input, grid *Tensor, interpolationMode, paddingMode int, alignCorners bool) *Tensor {
-	var k call
-	k.start(&torchOpGridSampler2d)
-	k.tensor(input)
-	k.tensor(grid)
-	k.int(interpolationMode)
-	k.int(paddingMode)
-	k.bool(alignCorners)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpGridSampler2d)
+	cc.tensor(input)
+	cc.tensor(grid)
+	cc.int(interpolationMode)
+	cc.int(paddingMode)
+	cc.bool(alignCorners)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpGridSampler2dOut = op{name: "aten::grid_sampler_2d", overload: "out", schema: "aten::grid_sampler_2d.out(Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -907,35 +917,35 @@ var torchOpGridSampler2dOut = op{name: "aten::grid_sampler_2d", overload: "out",
 //
 //	aten::grid_sampler_2d.out(Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners, *, Tensor(a!) out) -> Tensor(a!)
 func GridSampler2dOut(out, input, grid *Tensor, interpolationMode, paddingMode int, alignCorners bool) *Tensor {
-	var k call
-	k.start(&torchOpGridSampler2dOut)
-	k.tensor(input)
-	k.tensor(grid)
-	k.int(interpolationMode)
-	k.int(paddingMode)
-	k.bool(alignCorners)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpGridSampler2dOut)
+	cc.tensor(input)
+	cc.tensor(grid)
+	cc.int(interpolationMode)
+	cc.int(paddingMode)
+	cc.bool(alignCorners)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpGridSampler2dBackward = op{name: "aten::grid_sampler_2d_backward", overload: "", schema: "aten::grid_sampler_2d_backward(Tensor grad_output, Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners, bool[2] output_mask) -> (Tensor, Tensor)"}
 
-// GridSampler2dBackward is PyTorch's torch.grid_sampler_2d_backward.
+// GridSampler2dBackward is PyTorch's torch.ops.aten.grid_sampler_2d_backward.
 //
 //	aten::grid_sampler_2d_backward(Tensor grad_output, Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners, bool[2] output_mask) -> (Tensor, Tensor)
 func GridSampler2dBackward(gradOutput, input, grid *Tensor, interpolationMode, paddingMode int, alignCorners bool, outputMask []bool) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpGridSampler2dBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(grid)
-	k.int(interpolationMode)
-	k.int(paddingMode)
-	k.bool(alignCorners)
-	k.bools(outputMask)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpGridSampler2dBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(grid)
+	cc.int(interpolationMode)
+	cc.int(paddingMode)
+	cc.bool(alignCorners)
+	cc.bools(outputMask)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpGridSampler2dBackwardOut = op{name: "aten::grid_sampler_2d_backward", overload: "out", schema: "aten::grid_sampler_2d_backward.out(Tensor grad_output, Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners, bool[2] output_mask, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))"}
@@ -944,19 +954,19 @@ var torchOpGridSampler2dBackwardOut = op{name: "aten::grid_sampler_2d_backward",
 //
 //	aten::grid_sampler_2d_backward.out(Tensor grad_output, Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners, bool[2] output_mask, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))
 func GridSampler2dBackwardOut(out0, out1, gradOutput, input, grid *Tensor, interpolationMode, paddingMode int, alignCorners bool, outputMask []bool) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpGridSampler2dBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(grid)
-	k.int(interpolationMode)
-	k.int(paddingMode)
-	k.bool(alignCorners)
-	k.bools(outputMask)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpGridSampler2dBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(grid)
+	cc.int(interpolationMode)
+	cc.int(paddingMode)
+	cc.bool(alignCorners)
+	cc.bools(outputMask)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpGridSampler3d = op{name: "aten::grid_sampler_3d", overload: "", schema: "aten::grid_sampler_3d(Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners) -> Tensor"}
@@ -965,15 +975,15 @@ var torchOpGridSampler3d = op{name: "aten::grid_sampler_3d", overload: "", schem
 //
 //	aten::grid_sampler_3d(Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners) -> Tensor
 func GridSampler3d(input, grid *Tensor, interpolationMode, paddingMode int, alignCorners bool) *Tensor {
-	var k call
-	k.start(&torchOpGridSampler3d)
-	k.tensor(input)
-	k.tensor(grid)
-	k.int(interpolationMode)
-	k.int(paddingMode)
-	k.bool(alignCorners)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpGridSampler3d)
+	cc.tensor(input)
+	cc.tensor(grid)
+	cc.int(interpolationMode)
+	cc.int(paddingMode)
+	cc.bool(alignCorners)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpGridSampler3dOut = op{name: "aten::grid_sampler_3d", overload: "out", schema: "aten::grid_sampler_3d.out(Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -982,35 +992,35 @@ var torchOpGridSampler3dOut = op{name: "aten::grid_sampler_3d", overload: "out",
 //
 //	aten::grid_sampler_3d.out(Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners, *, Tensor(a!) out) -> Tensor(a!)
 func GridSampler3dOut(out, input, grid *Tensor, interpolationMode, paddingMode int, alignCorners bool) *Tensor {
-	var k call
-	k.start(&torchOpGridSampler3dOut)
-	k.tensor(input)
-	k.tensor(grid)
-	k.int(interpolationMode)
-	k.int(paddingMode)
-	k.bool(alignCorners)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpGridSampler3dOut)
+	cc.tensor(input)
+	cc.tensor(grid)
+	cc.int(interpolationMode)
+	cc.int(paddingMode)
+	cc.bool(alignCorners)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpGridSampler3dBackward = op{name: "aten::grid_sampler_3d_backward", overload: "", schema: "aten::grid_sampler_3d_backward(Tensor grad_output, Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners, bool[2] output_mask) -> (Tensor, Tensor)"}
 
-// GridSampler3dBackward is PyTorch's torch.grid_sampler_3d_backward.
+// GridSampler3dBackward is PyTorch's torch.ops.aten.grid_sampler_3d_backward.
 //
 //	aten::grid_sampler_3d_backward(Tensor grad_output, Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners, bool[2] output_mask) -> (Tensor, Tensor)
 func GridSampler3dBackward(gradOutput, input, grid *Tensor, interpolationMode, paddingMode int, alignCorners bool, outputMask []bool) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpGridSampler3dBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(grid)
-	k.int(interpolationMode)
-	k.int(paddingMode)
-	k.bool(alignCorners)
-	k.bools(outputMask)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpGridSampler3dBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(grid)
+	cc.int(interpolationMode)
+	cc.int(paddingMode)
+	cc.bool(alignCorners)
+	cc.bools(outputMask)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpGridSampler3dBackwardOut = op{name: "aten::grid_sampler_3d_backward", overload: "out", schema: "aten::grid_sampler_3d_backward.out(Tensor grad_output, Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners, bool[2] output_mask, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))"}
@@ -1019,19 +1029,19 @@ var torchOpGridSampler3dBackwardOut = op{name: "aten::grid_sampler_3d_backward",
 //
 //	aten::grid_sampler_3d_backward.out(Tensor grad_output, Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners, bool[2] output_mask, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))
 func GridSampler3dBackwardOut(out0, out1, gradOutput, input, grid *Tensor, interpolationMode, paddingMode int, alignCorners bool, outputMask []bool) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpGridSampler3dBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(grid)
-	k.int(interpolationMode)
-	k.int(paddingMode)
-	k.bool(alignCorners)
-	k.bools(outputMask)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpGridSampler3dBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(grid)
+	cc.int(interpolationMode)
+	cc.int(paddingMode)
+	cc.bool(alignCorners)
+	cc.bools(outputMask)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpGroupNorm = op{name: "aten::group_norm", overload: "", schema: "aten::group_norm(Tensor input, int num_groups, Tensor? weight=None, Tensor? bias=None, float eps=1.0000000000000001e-05, bool cudnn_enabled=True) -> Tensor"}
@@ -1044,21 +1054,24 @@ type GroupNormOptions struct {
 	CudnnEnabled Opt[bool]    // default true
 }
 
-// GroupNorm is PyTorch's torch.group_norm.
+// GroupNorm normalises over groups of channels. It is PyTorch's torch.group_norm.
+//
+//	y = (input - mean) / √(var + Eps) · Weight + Bias
+//	input (B, C, ...), Weight (C), Bias (C) -> (B, C, ...)
 //
 //	aten::group_norm(Tensor input, int num_groups, Tensor? weight=None, Tensor? bias=None, float eps=1.0000000000000001e-05, bool cudnn_enabled=True) -> Tensor
 func GroupNorm(input *Tensor, numGroups int, opts ...GroupNormOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpGroupNorm)
-	k.tensor(input)
-	k.int(numGroups)
-	k.optTensor(o.Weight)
-	k.optTensor(o.Bias)
-	k.float(o.Eps.Or(1e-05))
-	k.bool(o.CudnnEnabled.Or(true))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpGroupNorm)
+	cc.tensor(input)
+	cc.int(numGroups)
+	cc.optTensor(o.Weight)
+	cc.optTensor(o.Bias)
+	cc.float(o.Eps.Or(1e-05))
+	cc.bool(o.CudnnEnabled.Or(true))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpGruData = op{name: "aten::gru", overload: "data", schema: "aten::gru.data(Tensor data, Tensor batch_sizes, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional) -> (Tensor, Tensor)"}
@@ -1067,19 +1080,19 @@ var torchOpGruData = op{name: "aten::gru", overload: "data", schema: "aten::gru.
 //
 //	aten::gru.data(Tensor data, Tensor batch_sizes, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional) -> (Tensor, Tensor)
 func GruData(data, batchSizes, hx *Tensor, params []*Tensor, hasBiases bool, numLayers int, dropout float64, train, bidirectional bool) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpGruData)
-	k.tensor(data)
-	k.tensor(batchSizes)
-	k.tensor(hx)
-	k.tensors(params)
-	k.bool(hasBiases)
-	k.int(numLayers)
-	k.float(dropout)
-	k.bool(train)
-	k.bool(bidirectional)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpGruData)
+	cc.tensor(data)
+	cc.tensor(batchSizes)
+	cc.tensor(hx)
+	cc.tensors(params)
+	cc.bool(hasBiases)
+	cc.int(numLayers)
+	cc.float(dropout)
+	cc.bool(train)
+	cc.bool(bidirectional)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpGru = op{name: "aten::gru", overload: "input", schema: "aten::gru.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)"}
@@ -1088,19 +1101,19 @@ var torchOpGru = op{name: "aten::gru", overload: "input", schema: "aten::gru.inp
 //
 //	aten::gru.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)
 func Gru(input, hx *Tensor, params []*Tensor, hasBiases bool, numLayers int, dropout float64, train, bidirectional, batchFirst bool) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpGru)
-	k.tensor(input)
-	k.tensor(hx)
-	k.tensors(params)
-	k.bool(hasBiases)
-	k.int(numLayers)
-	k.float(dropout)
-	k.bool(train)
-	k.bool(bidirectional)
-	k.bool(batchFirst)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpGru)
+	cc.tensor(input)
+	cc.tensor(hx)
+	cc.tensors(params)
+	cc.bool(hasBiases)
+	cc.int(numLayers)
+	cc.float(dropout)
+	cc.bool(train)
+	cc.bool(bidirectional)
+	cc.bool(batchFirst)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpGruCell = op{name: "aten::gru_cell", overload: "", schema: "aten::gru_cell(Tensor input, Tensor hx, Tensor w_ih, Tensor w_hh, Tensor? b_ih=None, Tensor? b_hh=None) -> Tensor"}
@@ -1116,16 +1129,16 @@ type GruCellOptions struct {
 //	aten::gru_cell(Tensor input, Tensor hx, Tensor w_ih, Tensor w_hh, Tensor? b_ih=None, Tensor? b_hh=None) -> Tensor
 func GruCell(input, hx, wIh, wHh *Tensor, opts ...GruCellOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpGruCell)
-	k.tensor(input)
-	k.tensor(hx)
-	k.tensor(wIh)
-	k.tensor(wHh)
-	k.optTensor(o.BIh)
-	k.optTensor(o.BHh)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpGruCell)
+	cc.tensor(input)
+	cc.tensor(hx)
+	cc.tensor(wIh)
+	cc.tensor(wHh)
+	cc.optTensor(o.BIh)
+	cc.optTensor(o.BHh)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpGtScalar = op{name: "aten::gt", overload: "Scalar", schema: "aten::gt.Scalar(Tensor self, Scalar other) -> Tensor"}
@@ -1134,12 +1147,12 @@ var tensorOpGtScalar = op{name: "aten::gt", overload: "Scalar", schema: "aten::g
 //
 //	aten::gt.Scalar(Tensor self, Scalar other) -> Tensor
 func (t *Tensor) GtScalar(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpGtScalar)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpGtScalar)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpGtScalarOut = op{name: "aten::gt", overload: "Scalar_out", schema: "aten::gt.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1148,27 +1161,29 @@ var torchOpGtScalarOut = op{name: "aten::gt", overload: "Scalar_out", schema: "a
 //
 //	aten::gt.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)
 func GtScalarOut(out, input *Tensor, other Scalar) *Tensor {
-	var k call
-	k.start(&torchOpGtScalarOut)
-	k.tensor(input)
-	k.scalar(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpGtScalarOut)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpGt = op{name: "aten::gt", overload: "Tensor", schema: "aten::gt.Tensor(Tensor self, Tensor other) -> Tensor"}
 
-// Gt is PyTorch's Tensor.gt.
+// Gt compares element by element, with broadcasting. It is PyTorch's Tensor.gt.
+//
+//	y = (t > other), bool
 //
 //	aten::gt.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Gt(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpGt)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpGt)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpGtOut = op{name: "aten::gt", overload: "Tensor_out", schema: "aten::gt.Tensor_out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1177,13 +1192,13 @@ var torchOpGtOut = op{name: "aten::gt", overload: "Tensor_out", schema: "aten::g
 //
 //	aten::gt.Tensor_out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func GtOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpGtOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpGtOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpGtScalar_ = op{name: "aten::gt_", overload: "Scalar", schema: "aten::gt_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)"}
@@ -1192,12 +1207,12 @@ var tensorOpGtScalar_ = op{name: "aten::gt_", overload: "Scalar", schema: "aten:
 //
 //	aten::gt_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
 func (t *Tensor) GtScalar_(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpGtScalar_)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpGtScalar_)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpGt_ = op{name: "aten::gt_", overload: "Tensor", schema: "aten::gt_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -1206,10 +1221,10 @@ var tensorOpGt_ = op{name: "aten::gt_", overload: "Tensor", schema: "aten::gt_.T
 //
 //	aten::gt_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) Gt_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpGt_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpGt_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }

@@ -9,15 +9,15 @@ var torchOpHammingWindow = op{name: "aten::hamming_window", overload: "", schema
 //	aten::hamming_window(int window_length, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func HammingWindow(windowLength int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpHammingWindow)
-	k.int(windowLength)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHammingWindow)
+	cc.int(windowLength)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHammingWindowOut = op{name: "aten::hamming_window", overload: "out", schema: "aten::hamming_window.out(int window_length, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -26,12 +26,12 @@ var torchOpHammingWindowOut = op{name: "aten::hamming_window", overload: "out", 
 //
 //	aten::hamming_window.out(int window_length, *, Tensor(a!) out) -> Tensor(a!)
 func HammingWindowOut(out *Tensor, windowLength int) *Tensor {
-	var k call
-	k.start(&torchOpHammingWindowOut)
-	k.int(windowLength)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHammingWindowOut)
+	cc.int(windowLength)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHammingWindowPeriodic = op{name: "aten::hamming_window", overload: "periodic", schema: "aten::hamming_window.periodic(int window_length, bool periodic, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -41,16 +41,16 @@ var torchOpHammingWindowPeriodic = op{name: "aten::hamming_window", overload: "p
 //	aten::hamming_window.periodic(int window_length, bool periodic, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func HammingWindowPeriodic(windowLength int, periodic bool, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpHammingWindowPeriodic)
-	k.int(windowLength)
-	k.bool(periodic)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHammingWindowPeriodic)
+	cc.int(windowLength)
+	cc.bool(periodic)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHammingWindowPeriodicAlpha = op{name: "aten::hamming_window", overload: "periodic_alpha", schema: "aten::hamming_window.periodic_alpha(int window_length, bool periodic, float alpha, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -60,17 +60,17 @@ var torchOpHammingWindowPeriodicAlpha = op{name: "aten::hamming_window", overloa
 //	aten::hamming_window.periodic_alpha(int window_length, bool periodic, float alpha, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func HammingWindowPeriodicAlpha(windowLength int, periodic bool, alpha float64, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpHammingWindowPeriodicAlpha)
-	k.int(windowLength)
-	k.bool(periodic)
-	k.float(alpha)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHammingWindowPeriodicAlpha)
+	cc.int(windowLength)
+	cc.bool(periodic)
+	cc.float(alpha)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHammingWindowPeriodicAlphaBeta = op{name: "aten::hamming_window", overload: "periodic_alpha_beta", schema: "aten::hamming_window.periodic_alpha_beta(int window_length, bool periodic, float alpha, float beta, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -80,18 +80,18 @@ var torchOpHammingWindowPeriodicAlphaBeta = op{name: "aten::hamming_window", ove
 //	aten::hamming_window.periodic_alpha_beta(int window_length, bool periodic, float alpha, float beta, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func HammingWindowPeriodicAlphaBeta(windowLength int, periodic bool, alpha, beta float64, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpHammingWindowPeriodicAlphaBeta)
-	k.int(windowLength)
-	k.bool(periodic)
-	k.float(alpha)
-	k.float(beta)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHammingWindowPeriodicAlphaBeta)
+	cc.int(windowLength)
+	cc.bool(periodic)
+	cc.float(alpha)
+	cc.float(beta)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHammingWindowPeriodicAlphaBetaOut = op{name: "aten::hamming_window", overload: "periodic_alpha_beta_out", schema: "aten::hamming_window.periodic_alpha_beta_out(int window_length, bool periodic, float alpha, float beta, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -100,15 +100,15 @@ var torchOpHammingWindowPeriodicAlphaBetaOut = op{name: "aten::hamming_window", 
 //
 //	aten::hamming_window.periodic_alpha_beta_out(int window_length, bool periodic, float alpha, float beta, *, Tensor(a!) out) -> Tensor(a!)
 func HammingWindowPeriodicAlphaBetaOut(out *Tensor, windowLength int, periodic bool, alpha, beta float64) *Tensor {
-	var k call
-	k.start(&torchOpHammingWindowPeriodicAlphaBetaOut)
-	k.int(windowLength)
-	k.bool(periodic)
-	k.float(alpha)
-	k.float(beta)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHammingWindowPeriodicAlphaBetaOut)
+	cc.int(windowLength)
+	cc.bool(periodic)
+	cc.float(alpha)
+	cc.float(beta)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHammingWindowPeriodicAlphaOut = op{name: "aten::hamming_window", overload: "periodic_alpha_out", schema: "aten::hamming_window.periodic_alpha_out(int window_length, bool periodic, float alpha, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -117,14 +117,14 @@ var torchOpHammingWindowPeriodicAlphaOut = op{name: "aten::hamming_window", over
 //
 //	aten::hamming_window.periodic_alpha_out(int window_length, bool periodic, float alpha, *, Tensor(a!) out) -> Tensor(a!)
 func HammingWindowPeriodicAlphaOut(out *Tensor, windowLength int, periodic bool, alpha float64) *Tensor {
-	var k call
-	k.start(&torchOpHammingWindowPeriodicAlphaOut)
-	k.int(windowLength)
-	k.bool(periodic)
-	k.float(alpha)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHammingWindowPeriodicAlphaOut)
+	cc.int(windowLength)
+	cc.bool(periodic)
+	cc.float(alpha)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHammingWindowPeriodicOut = op{name: "aten::hamming_window", overload: "periodic_out", schema: "aten::hamming_window.periodic_out(int window_length, bool periodic, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -133,13 +133,13 @@ var torchOpHammingWindowPeriodicOut = op{name: "aten::hamming_window", overload:
 //
 //	aten::hamming_window.periodic_out(int window_length, bool periodic, *, Tensor(a!) out) -> Tensor(a!)
 func HammingWindowPeriodicOut(out *Tensor, windowLength int, periodic bool) *Tensor {
-	var k call
-	k.start(&torchOpHammingWindowPeriodicOut)
-	k.int(windowLength)
-	k.bool(periodic)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHammingWindowPeriodicOut)
+	cc.int(windowLength)
+	cc.bool(periodic)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHannWindow = op{name: "aten::hann_window", overload: "", schema: "aten::hann_window(int window_length, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -149,15 +149,15 @@ var torchOpHannWindow = op{name: "aten::hann_window", overload: "", schema: "ate
 //	aten::hann_window(int window_length, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func HannWindow(windowLength int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpHannWindow)
-	k.int(windowLength)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHannWindow)
+	cc.int(windowLength)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHannWindowOut = op{name: "aten::hann_window", overload: "out", schema: "aten::hann_window.out(int window_length, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -166,12 +166,12 @@ var torchOpHannWindowOut = op{name: "aten::hann_window", overload: "out", schema
 //
 //	aten::hann_window.out(int window_length, *, Tensor(a!) out) -> Tensor(a!)
 func HannWindowOut(out *Tensor, windowLength int) *Tensor {
-	var k call
-	k.start(&torchOpHannWindowOut)
-	k.int(windowLength)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHannWindowOut)
+	cc.int(windowLength)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHannWindowPeriodic = op{name: "aten::hann_window", overload: "periodic", schema: "aten::hann_window.periodic(int window_length, bool periodic, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -181,16 +181,16 @@ var torchOpHannWindowPeriodic = op{name: "aten::hann_window", overload: "periodi
 //	aten::hann_window.periodic(int window_length, bool periodic, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func HannWindowPeriodic(windowLength int, periodic bool, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpHannWindowPeriodic)
-	k.int(windowLength)
-	k.bool(periodic)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHannWindowPeriodic)
+	cc.int(windowLength)
+	cc.bool(periodic)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHannWindowPeriodicOut = op{name: "aten::hann_window", overload: "periodic_out", schema: "aten::hann_window.periodic_out(int window_length, bool periodic, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -199,13 +199,13 @@ var torchOpHannWindowPeriodicOut = op{name: "aten::hann_window", overload: "peri
 //
 //	aten::hann_window.periodic_out(int window_length, bool periodic, *, Tensor(a!) out) -> Tensor(a!)
 func HannWindowPeriodicOut(out *Tensor, windowLength int, periodic bool) *Tensor {
-	var k call
-	k.start(&torchOpHannWindowPeriodicOut)
-	k.int(windowLength)
-	k.bool(periodic)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHannWindowPeriodicOut)
+	cc.int(windowLength)
+	cc.bool(periodic)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpHardshrink = op{name: "aten::hardshrink", overload: "", schema: "aten::hardshrink(Tensor self, Scalar lambd=0.5) -> Tensor"}
@@ -220,12 +220,12 @@ type HardshrinkOptions struct {
 //	aten::hardshrink(Tensor self, Scalar lambd=0.5) -> Tensor
 func (t *Tensor) Hardshrink(opts ...HardshrinkOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpHardshrink)
-	k.tensor(t)
-	k.scalar(orScalar(o.Lambd, 0.5))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpHardshrink)
+	cc.tensor(t)
+	cc.scalar(orScalar(o.Lambd, 0.5))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHardshrinkOut = op{name: "aten::hardshrink", overload: "out", schema: "aten::hardshrink.out(Tensor self, Scalar lambd=0.5, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -235,44 +235,44 @@ var torchOpHardshrinkOut = op{name: "aten::hardshrink", overload: "out", schema:
 //	aten::hardshrink.out(Tensor self, Scalar lambd=0.5, *, Tensor(a!) out) -> Tensor(a!)
 func HardshrinkOut(out, input *Tensor, opts ...HardshrinkOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpHardshrinkOut)
-	k.tensor(input)
-	k.scalar(orScalar(o.Lambd, 0.5))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHardshrinkOut)
+	cc.tensor(input)
+	cc.scalar(orScalar(o.Lambd, 0.5))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpHardshrinkBackward = op{name: "aten::hardshrink_backward", overload: "", schema: "aten::hardshrink_backward(Tensor grad_out, Tensor self, Scalar lambd) -> Tensor"}
 
-// HardshrinkBackward is PyTorch's Tensor.hardshrink_backward.
+// HardshrinkBackward is PyTorch's torch.ops.aten.hardshrink_backward.
 //
 //	aten::hardshrink_backward(Tensor grad_out, Tensor self, Scalar lambd) -> Tensor
 func (t *Tensor) HardshrinkBackward(gradOut *Tensor, lambd Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpHardshrinkBackward)
-	k.tensor(gradOut)
-	k.tensor(t)
-	k.scalar(lambd)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpHardshrinkBackward)
+	cc.tensor(gradOut)
+	cc.tensor(t)
+	cc.scalar(lambd)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHardshrinkBackwardOut = op{name: "aten::hardshrink_backward", overload: "grad_input", schema: "aten::hardshrink_backward.grad_input(Tensor grad_out, Tensor self, Scalar lambd, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// HardshrinkBackwardOut is PyTorch's torch.hardshrink_backward with its result written to gradInput.
+// HardshrinkBackwardOut is PyTorch's torch.ops.aten.hardshrink_backward with its result written to gradInput.
 //
 //	aten::hardshrink_backward.grad_input(Tensor grad_out, Tensor self, Scalar lambd, *, Tensor(a!) grad_input) -> Tensor(a!)
 func HardshrinkBackwardOut(gradInput, gradOut, input *Tensor, lambd Scalar) *Tensor {
-	var k call
-	k.start(&torchOpHardshrinkBackwardOut)
-	k.tensor(gradOut)
-	k.tensor(input)
-	k.scalar(lambd)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHardshrinkBackwardOut)
+	cc.tensor(gradOut)
+	cc.tensor(input)
+	cc.scalar(lambd)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHardsigmoid = op{name: "aten::hardsigmoid", overload: "", schema: "aten::hardsigmoid(Tensor self) -> Tensor"}
@@ -281,67 +281,67 @@ var torchOpHardsigmoid = op{name: "aten::hardsigmoid", overload: "", schema: "at
 //
 //	aten::hardsigmoid(Tensor self) -> Tensor
 func Hardsigmoid(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpHardsigmoid)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHardsigmoid)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHardsigmoidOut = op{name: "aten::hardsigmoid", overload: "out", schema: "aten::hardsigmoid.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// HardsigmoidOut is PyTorch's torch._C._nn.hardsigmoid with its result written to out.
+// HardsigmoidOut is PyTorch's torch.nn.functional.hardsigmoid with its result written to out.
 //
 //	aten::hardsigmoid.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func HardsigmoidOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpHardsigmoidOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHardsigmoidOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHardsigmoid_ = op{name: "aten::hardsigmoid_", overload: "", schema: "aten::hardsigmoid_(Tensor(a!) self) -> Tensor(a!)"}
 
-// Hardsigmoid_ is PyTorch's torch._C._nn.hardsigmoid_: Hardsigmoid in place.
+// Hardsigmoid_ is PyTorch's torch.ops.aten.hardsigmoid_: Hardsigmoid in place.
 //
 //	aten::hardsigmoid_(Tensor(a!) self) -> Tensor(a!)
 func Hardsigmoid_(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpHardsigmoid_)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHardsigmoid_)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHardsigmoidBackward = op{name: "aten::hardsigmoid_backward", overload: "", schema: "aten::hardsigmoid_backward(Tensor grad_output, Tensor self) -> Tensor"}
 
-// HardsigmoidBackward is PyTorch's torch.nn.functional.hardsigmoid_backward.
+// HardsigmoidBackward is PyTorch's torch.ops.aten.hardsigmoid_backward.
 //
 //	aten::hardsigmoid_backward(Tensor grad_output, Tensor self) -> Tensor
 func HardsigmoidBackward(gradOutput, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpHardsigmoidBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHardsigmoidBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHardsigmoidBackwardOut = op{name: "aten::hardsigmoid_backward", overload: "grad_input", schema: "aten::hardsigmoid_backward.grad_input(Tensor grad_output, Tensor self, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// HardsigmoidBackwardOut is PyTorch's torch._C._nn.hardsigmoid_backward with its result written to gradInput.
+// HardsigmoidBackwardOut is PyTorch's torch.ops.aten.hardsigmoid_backward with its result written to gradInput.
 //
 //	aten::hardsigmoid_backward.grad_input(Tensor grad_output, Tensor self, *, Tensor(a!) grad_input) -> Tensor(a!)
 func HardsigmoidBackwardOut(gradInput, gradOutput, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpHardsigmoidBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHardsigmoidBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHardswish = op{name: "aten::hardswish", overload: "", schema: "aten::hardswish(Tensor self) -> Tensor"}
@@ -350,52 +350,52 @@ var torchOpHardswish = op{name: "aten::hardswish", overload: "", schema: "aten::
 //
 //	aten::hardswish(Tensor self) -> Tensor
 func Hardswish(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpHardswish)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHardswish)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHardswishOut = op{name: "aten::hardswish", overload: "out", schema: "aten::hardswish.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// HardswishOut is PyTorch's torch._C._nn.hardswish with its result written to out.
+// HardswishOut is PyTorch's torch.nn.functional.hardswish with its result written to out.
 //
 //	aten::hardswish.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func HardswishOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpHardswishOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHardswishOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHardswish_ = op{name: "aten::hardswish_", overload: "", schema: "aten::hardswish_(Tensor(a!) self) -> Tensor(a!)"}
 
-// Hardswish_ is PyTorch's torch._C._nn.hardswish_: Hardswish in place.
+// Hardswish_ is PyTorch's torch.ops.aten.hardswish_: Hardswish in place.
 //
 //	aten::hardswish_(Tensor(a!) self) -> Tensor(a!)
 func Hardswish_(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpHardswish_)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHardswish_)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHardswishBackward = op{name: "aten::hardswish_backward", overload: "", schema: "aten::hardswish_backward(Tensor grad_output, Tensor self) -> Tensor"}
 
-// HardswishBackward is PyTorch's torch.nn.functional.hardswish_backward.
+// HardswishBackward is PyTorch's torch.ops.aten.hardswish_backward.
 //
 //	aten::hardswish_backward(Tensor grad_output, Tensor self) -> Tensor
 func HardswishBackward(gradOutput, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpHardswishBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHardswishBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHardswishBackwardOut = op{name: "aten::hardswish_backward", overload: "out", schema: "aten::hardswish_backward.out(Tensor grad_output, Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -404,13 +404,13 @@ var torchOpHardswishBackwardOut = op{name: "aten::hardswish_backward", overload:
 //
 //	aten::hardswish_backward.out(Tensor grad_output, Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func HardswishBackwardOut(out, gradOutput, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpHardswishBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHardswishBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHardtanh = op{name: "aten::hardtanh", overload: "", schema: "aten::hardtanh(Tensor self, Scalar min_val=-1, Scalar max_val=1) -> Tensor"}
@@ -421,84 +421,86 @@ type HardtanhOptions struct {
 	MaxVal Scalar // default 1
 }
 
-// Hardtanh is PyTorch's torch.nn.functional.hardtanh.
+// Hardtanh limits each element to a range. It is PyTorch's torch.nn.functional.hardtanh.
+//
+//	y = min(max(input, MinVal), MaxVal)
 //
 //	aten::hardtanh(Tensor self, Scalar min_val=-1, Scalar max_val=1) -> Tensor
 func Hardtanh(input *Tensor, opts ...HardtanhOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpHardtanh)
-	k.tensor(input)
-	k.scalar(orScalar(o.MinVal, -1))
-	k.scalar(orScalar(o.MaxVal, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHardtanh)
+	cc.tensor(input)
+	cc.scalar(orScalar(o.MinVal, -1))
+	cc.scalar(orScalar(o.MaxVal, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHardtanhOut = op{name: "aten::hardtanh", overload: "out", schema: "aten::hardtanh.out(Tensor self, Scalar min_val=-1, Scalar max_val=1, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// HardtanhOut is PyTorch's torch._C._nn.hardtanh with its result written to out.
+// HardtanhOut is PyTorch's torch.nn.functional.hardtanh with its result written to out.
 //
 //	aten::hardtanh.out(Tensor self, Scalar min_val=-1, Scalar max_val=1, *, Tensor(a!) out) -> Tensor(a!)
 func HardtanhOut(out, input *Tensor, opts ...HardtanhOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpHardtanhOut)
-	k.tensor(input)
-	k.scalar(orScalar(o.MinVal, -1))
-	k.scalar(orScalar(o.MaxVal, 1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHardtanhOut)
+	cc.tensor(input)
+	cc.scalar(orScalar(o.MinVal, -1))
+	cc.scalar(orScalar(o.MaxVal, 1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHardtanh_ = op{name: "aten::hardtanh_", overload: "", schema: "aten::hardtanh_(Tensor(a!) self, Scalar min_val=-1, Scalar max_val=1) -> Tensor(a!)"}
 
-// Hardtanh_ is PyTorch's torch._C._nn.hardtanh_: Hardtanh in place.
+// Hardtanh_ is PyTorch's torch.nn.functional.hardtanh_: Hardtanh in place.
 //
 //	aten::hardtanh_(Tensor(a!) self, Scalar min_val=-1, Scalar max_val=1) -> Tensor(a!)
 func Hardtanh_(input *Tensor, opts ...HardtanhOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpHardtanh_)
-	k.tensor(input)
-	k.scalar(orScalar(o.MinVal, -1))
-	k.scalar(orScalar(o.MaxVal, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHardtanh_)
+	cc.tensor(input)
+	cc.scalar(orScalar(o.MinVal, -1))
+	cc.scalar(orScalar(o.MaxVal, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHardtanhBackward = op{name: "aten::hardtanh_backward", overload: "", schema: "aten::hardtanh_backward(Tensor grad_output, Tensor self, Scalar min_val, Scalar max_val) -> Tensor"}
 
-// HardtanhBackward is PyTorch's torch.nn.functional.hardtanh_backward.
+// HardtanhBackward is PyTorch's torch.ops.aten.hardtanh_backward.
 //
 //	aten::hardtanh_backward(Tensor grad_output, Tensor self, Scalar min_val, Scalar max_val) -> Tensor
 func HardtanhBackward(gradOutput, input *Tensor, minVal, maxVal Scalar) *Tensor {
-	var k call
-	k.start(&torchOpHardtanhBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.scalar(minVal)
-	k.scalar(maxVal)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHardtanhBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.scalar(minVal)
+	cc.scalar(maxVal)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHardtanhBackwardOut = op{name: "aten::hardtanh_backward", overload: "grad_input", schema: "aten::hardtanh_backward.grad_input(Tensor grad_output, Tensor self, Scalar min_val, Scalar max_val, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// HardtanhBackwardOut is PyTorch's torch._C._nn.hardtanh_backward with its result written to gradInput.
+// HardtanhBackwardOut is PyTorch's torch.ops.aten.hardtanh_backward with its result written to gradInput.
 //
 //	aten::hardtanh_backward.grad_input(Tensor grad_output, Tensor self, Scalar min_val, Scalar max_val, *, Tensor(a!) grad_input) -> Tensor(a!)
 func HardtanhBackwardOut(gradInput, gradOutput, input *Tensor, minVal, maxVal Scalar) *Tensor {
-	var k call
-	k.start(&torchOpHardtanhBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.scalar(minVal)
-	k.scalar(maxVal)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHardtanhBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.scalar(minVal)
+	cc.scalar(maxVal)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpHashTensor = op{name: "aten::hash_tensor", overload: "", schema: "aten::hash_tensor(Tensor self, int[1] dim=[], *, bool keepdim=False, int mode=0) -> Tensor"}
@@ -515,14 +517,14 @@ type HashTensorOptions struct {
 //	aten::hash_tensor(Tensor self, int[1] dim=[], *, bool keepdim=False, int mode=0) -> Tensor
 func (t *Tensor) HashTensor(opts ...HashTensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpHashTensor)
-	k.tensor(t)
-	k.ints(o.Dim)
-	k.bool(o.KeepDim)
-	k.int(o.Mode)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpHashTensor)
+	cc.tensor(t)
+	cc.ints(o.Dim)
+	cc.bool(o.KeepDim)
+	cc.int(o.Mode)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHashTensorOut = op{name: "aten::hash_tensor", overload: "out", schema: "aten::hash_tensor.out(Tensor self, int[1] dim=[], *, bool keepdim=False, int mode=0, Tensor(a!) out) -> Tensor(a!)"}
@@ -532,15 +534,15 @@ var torchOpHashTensorOut = op{name: "aten::hash_tensor", overload: "out", schema
 //	aten::hash_tensor.out(Tensor self, int[1] dim=[], *, bool keepdim=False, int mode=0, Tensor(a!) out) -> Tensor(a!)
 func HashTensorOut(out, input *Tensor, opts ...HashTensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpHashTensorOut)
-	k.tensor(input)
-	k.ints(o.Dim)
-	k.bool(o.KeepDim)
-	k.int(o.Mode)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHashTensorOut)
+	cc.tensor(input)
+	cc.ints(o.Dim)
+	cc.bool(o.KeepDim)
+	cc.int(o.Mode)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpHeaviside = op{name: "aten::heaviside", overload: "", schema: "aten::heaviside(Tensor self, Tensor values) -> Tensor"}
@@ -549,12 +551,12 @@ var tensorOpHeaviside = op{name: "aten::heaviside", overload: "", schema: "aten:
 //
 //	aten::heaviside(Tensor self, Tensor values) -> Tensor
 func (t *Tensor) Heaviside(values *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpHeaviside)
-	k.tensor(t)
-	k.tensor(values)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpHeaviside)
+	cc.tensor(t)
+	cc.tensor(values)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHeavisideOut = op{name: "aten::heaviside", overload: "out", schema: "aten::heaviside.out(Tensor self, Tensor values, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -563,13 +565,13 @@ var torchOpHeavisideOut = op{name: "aten::heaviside", overload: "out", schema: "
 //
 //	aten::heaviside.out(Tensor self, Tensor values, *, Tensor(a!) out) -> Tensor(a!)
 func HeavisideOut(out, input, values *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpHeavisideOut)
-	k.tensor(input)
-	k.tensor(values)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHeavisideOut)
+	cc.tensor(input)
+	cc.tensor(values)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpHeaviside_ = op{name: "aten::heaviside_", overload: "", schema: "aten::heaviside_(Tensor(a!) self, Tensor values) -> Tensor(a!)"}
@@ -578,12 +580,12 @@ var tensorOpHeaviside_ = op{name: "aten::heaviside_", overload: "", schema: "ate
 //
 //	aten::heaviside_(Tensor(a!) self, Tensor values) -> Tensor(a!)
 func (t *Tensor) Heaviside_(values *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpHeaviside_)
-	k.tensor(t)
-	k.tensor(values)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpHeaviside_)
+	cc.tensor(t)
+	cc.tensor(values)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHingeEmbeddingLoss = op{name: "aten::hinge_embedding_loss", overload: "", schema: "aten::hinge_embedding_loss(Tensor self, Tensor target, float margin=1., int reduction=1) -> Tensor"}
@@ -599,14 +601,14 @@ type HingeEmbeddingLossOptions struct {
 //	aten::hinge_embedding_loss(Tensor self, Tensor target, float margin=1., int reduction=1) -> Tensor
 func HingeEmbeddingLoss(input, target *Tensor, opts ...HingeEmbeddingLossOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpHingeEmbeddingLoss)
-	k.tensor(input)
-	k.tensor(target)
-	k.float(o.Margin.Or(1))
-	k.int(o.Reduction.Or(1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHingeEmbeddingLoss)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.float(o.Margin.Or(1))
+	cc.int(o.Reduction.Or(1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpHistc = op{name: "aten::histc", overload: "", schema: "aten::histc(Tensor self, int bins=100, Scalar min=0, Scalar max=0) -> Tensor"}
@@ -623,14 +625,14 @@ type HistcOptions struct {
 //	aten::histc(Tensor self, int bins=100, Scalar min=0, Scalar max=0) -> Tensor
 func (t *Tensor) Histc(opts ...HistcOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpHistc)
-	k.tensor(t)
-	k.int(o.Bins.Or(100))
-	k.scalar(orScalar(o.Min, 0))
-	k.scalar(orScalar(o.Max, 0))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpHistc)
+	cc.tensor(t)
+	cc.int(o.Bins.Or(100))
+	cc.scalar(orScalar(o.Min, 0))
+	cc.scalar(orScalar(o.Max, 0))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHistcOut = op{name: "aten::histc", overload: "out", schema: "aten::histc.out(Tensor self, int bins=100, Scalar min=0, Scalar max=0, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -640,15 +642,15 @@ var torchOpHistcOut = op{name: "aten::histc", overload: "out", schema: "aten::hi
 //	aten::histc.out(Tensor self, int bins=100, Scalar min=0, Scalar max=0, *, Tensor(a!) out) -> Tensor(a!)
 func HistcOut(out, input *Tensor, opts ...HistcOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpHistcOut)
-	k.tensor(input)
-	k.int(o.Bins.Or(100))
-	k.scalar(orScalar(o.Min, 0))
-	k.scalar(orScalar(o.Max, 0))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHistcOut)
+	cc.tensor(input)
+	cc.int(o.Bins.Or(100))
+	cc.scalar(orScalar(o.Min, 0))
+	cc.scalar(orScalar(o.Max, 0))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpHistogram = op{name: "aten::histogram", overload: "bin_ct", schema: "aten::histogram.bin_ct(Tensor self, int bins=100, *, float[]? range=None, Tensor? weight=None, bool density=False) -> (Tensor hist, Tensor bin_edges)"}
@@ -666,15 +668,15 @@ type HistogramOptions struct {
 //	aten::histogram.bin_ct(Tensor self, int bins=100, *, float[]? range=None, Tensor? weight=None, bool density=False) -> (Tensor hist, Tensor bin_edges)
 func (t *Tensor) Histogram(opts ...HistogramOptions) (hist, binEdges *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpHistogram)
-	k.tensor(t)
-	k.int(o.Bins.Or(100))
-	k.optFloats(o.Range)
-	k.optTensor(o.Weight)
-	k.bool(o.Density)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&tensorOpHistogram)
+	cc.tensor(t)
+	cc.int(o.Bins.Or(100))
+	cc.optFloats(o.Range)
+	cc.optTensor(o.Weight)
+	cc.bool(o.Density)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpHistogramOut = op{name: "aten::histogram", overload: "bin_ct_out", schema: "aten::histogram.bin_ct_out(Tensor self, int bins=100, *, float[]? range=None, Tensor? weight=None, bool density=False, Tensor(a!) hist, Tensor(b!) bin_edges) -> (Tensor(a!) hist, Tensor(b!) bin_edges)"}
@@ -684,17 +686,17 @@ var torchOpHistogramOut = op{name: "aten::histogram", overload: "bin_ct_out", sc
 //	aten::histogram.bin_ct_out(Tensor self, int bins=100, *, float[]? range=None, Tensor? weight=None, bool density=False, Tensor(a!) hist, Tensor(b!) bin_edges) -> (Tensor(a!) hist, Tensor(b!) bin_edges)
 func HistogramOut(hist, binEdges, input *Tensor, opts ...HistogramOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpHistogramOut)
-	k.tensor(input)
-	k.int(o.Bins.Or(100))
-	k.optFloats(o.Range)
-	k.optTensor(o.Weight)
-	k.bool(o.Density)
-	k.tensor(hist)
-	k.tensor(binEdges)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpHistogramOut)
+	cc.tensor(input)
+	cc.int(o.Bins.Or(100))
+	cc.optFloats(o.Range)
+	cc.optTensor(o.Weight)
+	cc.bool(o.Density)
+	cc.tensor(hist)
+	cc.tensor(binEdges)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var tensorOpHistogramBins = op{name: "aten::histogram", overload: "bins_tensor", schema: "aten::histogram.bins_tensor(Tensor self, Tensor bins, *, Tensor? weight=None, bool density=False) -> (Tensor hist, Tensor bin_edges)"}
@@ -710,14 +712,14 @@ type HistogramBinsOptions struct {
 //	aten::histogram.bins_tensor(Tensor self, Tensor bins, *, Tensor? weight=None, bool density=False) -> (Tensor hist, Tensor bin_edges)
 func (t *Tensor) HistogramBins(bins *Tensor, opts ...HistogramBinsOptions) (hist, binEdges *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpHistogramBins)
-	k.tensor(t)
-	k.tensor(bins)
-	k.optTensor(o.Weight)
-	k.bool(o.Density)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&tensorOpHistogramBins)
+	cc.tensor(t)
+	cc.tensor(bins)
+	cc.optTensor(o.Weight)
+	cc.bool(o.Density)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpHistogramBinsOut = op{name: "aten::histogram", overload: "bins_tensor_out", schema: "aten::histogram.bins_tensor_out(Tensor self, Tensor bins, *, Tensor? weight=None, bool density=False, Tensor(a!) hist, Tensor(b!) bin_edges) -> (Tensor(a!) hist, Tensor(b!) bin_edges)"}
@@ -727,16 +729,16 @@ var torchOpHistogramBinsOut = op{name: "aten::histogram", overload: "bins_tensor
 //	aten::histogram.bins_tensor_out(Tensor self, Tensor bins, *, Tensor? weight=None, bool density=False, Tensor(a!) hist, Tensor(b!) bin_edges) -> (Tensor(a!) hist, Tensor(b!) bin_edges)
 func HistogramBinsOut(hist, binEdges, input, bins *Tensor, opts ...HistogramBinsOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpHistogramBinsOut)
-	k.tensor(input)
-	k.tensor(bins)
-	k.optTensor(o.Weight)
-	k.bool(o.Density)
-	k.tensor(hist)
-	k.tensor(binEdges)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpHistogramBinsOut)
+	cc.tensor(input)
+	cc.tensor(bins)
+	cc.optTensor(o.Weight)
+	cc.bool(o.Density)
+	cc.tensor(hist)
+	cc.tensor(binEdges)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpHistogramdd = op{name: "aten::histogramdd", overload: "", schema: "aten::histogramdd(Tensor self, int[] bins, float[]? range=None, Tensor? weight=None, bool density=False) -> (Tensor hist, Tensor[] bin_edges)"}
@@ -753,15 +755,15 @@ type HistogramddOptions struct {
 //	aten::histogramdd(Tensor self, int[] bins, float[]? range=None, Tensor? weight=None, bool density=False) -> (Tensor hist, Tensor[] bin_edges)
 func Histogramdd(input *Tensor, bins []int, opts ...HistogramddOptions) (hist *Tensor, binEdges []*Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpHistogramdd)
-	k.tensor(input)
-	k.ints(bins)
-	k.optFloats(o.Range)
-	k.optTensor(o.Weight)
-	k.bool(o.Density)
-	k.run()
-	return k.retTensor(), k.retTensors()
+	var cc call
+	cc.start(&torchOpHistogramdd)
+	cc.tensor(input)
+	cc.ints(bins)
+	cc.optFloats(o.Range)
+	cc.optTensor(o.Weight)
+	cc.bool(o.Density)
+	cc.run()
+	return cc.retTensor(), cc.retTensors()
 }
 
 var torchOpHistogramddTensorListBins = op{name: "aten::histogramdd", overload: "TensorList_bins", schema: "aten::histogramdd.TensorList_bins(Tensor self, Tensor[] bins, float[]? range=None, Tensor? weight=None, bool density=False) -> (Tensor hist, Tensor[] bin_edges)"}
@@ -778,15 +780,15 @@ type HistogramddTensorListBinsOptions struct {
 //	aten::histogramdd.TensorList_bins(Tensor self, Tensor[] bins, float[]? range=None, Tensor? weight=None, bool density=False) -> (Tensor hist, Tensor[] bin_edges)
 func HistogramddTensorListBins(input *Tensor, bins []*Tensor, opts ...HistogramddTensorListBinsOptions) (hist *Tensor, binEdges []*Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpHistogramddTensorListBins)
-	k.tensor(input)
-	k.tensors(bins)
-	k.optFloats(o.Range)
-	k.optTensor(o.Weight)
-	k.bool(o.Density)
-	k.run()
-	return k.retTensor(), k.retTensors()
+	var cc call
+	cc.start(&torchOpHistogramddTensorListBins)
+	cc.tensor(input)
+	cc.tensors(bins)
+	cc.optFloats(o.Range)
+	cc.optTensor(o.Weight)
+	cc.bool(o.Density)
+	cc.run()
+	return cc.retTensor(), cc.retTensors()
 }
 
 var torchOpHistogramddBins = op{name: "aten::histogramdd", overload: "int_bins", schema: "aten::histogramdd.int_bins(Tensor self, int bins, float[]? range=None, Tensor? weight=None, bool density=False) -> (Tensor hist, Tensor[] bin_edges)"}
@@ -803,15 +805,15 @@ type HistogramddBinsOptions struct {
 //	aten::histogramdd.int_bins(Tensor self, int bins, float[]? range=None, Tensor? weight=None, bool density=False) -> (Tensor hist, Tensor[] bin_edges)
 func HistogramddBins(input *Tensor, bins int, opts ...HistogramddBinsOptions) (hist *Tensor, binEdges []*Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpHistogramddBins)
-	k.tensor(input)
-	k.int(bins)
-	k.optFloats(o.Range)
-	k.optTensor(o.Weight)
-	k.bool(o.Density)
-	k.run()
-	return k.retTensor(), k.retTensors()
+	var cc call
+	cc.start(&torchOpHistogramddBins)
+	cc.tensor(input)
+	cc.int(bins)
+	cc.optFloats(o.Range)
+	cc.optTensor(o.Weight)
+	cc.bool(o.Density)
+	cc.run()
+	return cc.retTensor(), cc.retTensors()
 }
 
 var tensorOpHsplitIndices = op{name: "aten::hsplit", overload: "array", schema: "aten::hsplit.array(Tensor(a -> *) self, int[] indices) -> Tensor(a)[]"}
@@ -820,12 +822,12 @@ var tensorOpHsplitIndices = op{name: "aten::hsplit", overload: "array", schema: 
 //
 //	aten::hsplit.array(Tensor(a -> *) self, int[] indices) -> Tensor(a)[]
 func (t *Tensor) HsplitIndices(indices ...int) []*Tensor {
-	var k call
-	k.start(&tensorOpHsplitIndices)
-	k.tensor(t)
-	k.ints(indices)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&tensorOpHsplitIndices)
+	cc.tensor(t)
+	cc.ints(indices)
+	cc.run()
+	return cc.retTensors()
 }
 
 var tensorOpHsplit = op{name: "aten::hsplit", overload: "int", schema: "aten::hsplit.int(Tensor(a -> *) self, int sections) -> Tensor(a)[]"}
@@ -834,12 +836,12 @@ var tensorOpHsplit = op{name: "aten::hsplit", overload: "int", schema: "aten::hs
 //
 //	aten::hsplit.int(Tensor(a -> *) self, int sections) -> Tensor(a)[]
 func (t *Tensor) Hsplit(sections int) []*Tensor {
-	var k call
-	k.start(&tensorOpHsplit)
-	k.tensor(t)
-	k.int(sections)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&tensorOpHsplit)
+	cc.tensor(t)
+	cc.int(sections)
+	cc.run()
+	return cc.retTensors()
 }
 
 var torchOpHspmm = op{name: "aten::hspmm", overload: "", schema: "aten::hspmm(Tensor mat1, Tensor mat2) -> Tensor"}
@@ -848,12 +850,12 @@ var torchOpHspmm = op{name: "aten::hspmm", overload: "", schema: "aten::hspmm(Te
 //
 //	aten::hspmm(Tensor mat1, Tensor mat2) -> Tensor
 func Hspmm(mat1, mat2 *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpHspmm)
-	k.tensor(mat1)
-	k.tensor(mat2)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHspmm)
+	cc.tensor(mat1)
+	cc.tensor(mat2)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHspmmOut = op{name: "aten::hspmm", overload: "out", schema: "aten::hspmm.out(Tensor mat1, Tensor mat2, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -862,13 +864,13 @@ var torchOpHspmmOut = op{name: "aten::hspmm", overload: "out", schema: "aten::hs
 //
 //	aten::hspmm.out(Tensor mat1, Tensor mat2, *, Tensor(a!) out) -> Tensor(a!)
 func HspmmOut(out, mat1, mat2 *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpHspmmOut)
-	k.tensor(mat1)
-	k.tensor(mat2)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHspmmOut)
+	cc.tensor(mat1)
+	cc.tensor(mat2)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHstack = op{name: "aten::hstack", overload: "", schema: "aten::hstack(Tensor[] tensors) -> Tensor"}
@@ -877,11 +879,11 @@ var torchOpHstack = op{name: "aten::hstack", overload: "", schema: "aten::hstack
 //
 //	aten::hstack(Tensor[] tensors) -> Tensor
 func Hstack(tensors []*Tensor) *Tensor {
-	var k call
-	k.start(&torchOpHstack)
-	k.tensors(tensors)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHstack)
+	cc.tensors(tensors)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHstackOut = op{name: "aten::hstack", overload: "out", schema: "aten::hstack.out(Tensor[] tensors, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -890,12 +892,12 @@ var torchOpHstackOut = op{name: "aten::hstack", overload: "out", schema: "aten::
 //
 //	aten::hstack.out(Tensor[] tensors, *, Tensor(a!) out) -> Tensor(a!)
 func HstackOut(out *Tensor, tensors []*Tensor) *Tensor {
-	var k call
-	k.start(&torchOpHstackOut)
-	k.tensors(tensors)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHstackOut)
+	cc.tensors(tensors)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHuberLoss = op{name: "aten::huber_loss", overload: "", schema: "aten::huber_loss(Tensor self, Tensor target, int reduction=1, float delta=1.) -> Tensor"}
@@ -911,67 +913,67 @@ type HuberLossOptions struct {
 //	aten::huber_loss(Tensor self, Tensor target, int reduction=1, float delta=1.) -> Tensor
 func HuberLoss(input, target *Tensor, opts ...HuberLossOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpHuberLoss)
-	k.tensor(input)
-	k.tensor(target)
-	k.int(o.Reduction.Or(1))
-	k.float(o.Delta.Or(1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHuberLoss)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.int(o.Reduction.Or(1))
+	cc.float(o.Delta.Or(1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHuberLossOut = op{name: "aten::huber_loss", overload: "out", schema: "aten::huber_loss.out(Tensor self, Tensor target, int reduction=1, float delta=1., *, Tensor(a!) out) -> Tensor(a!)"}
 
-// HuberLossOut is PyTorch's torch._C._nn.huber_loss with its result written to out.
+// HuberLossOut is PyTorch's torch.nn.functional.huber_loss with its result written to out.
 //
 //	aten::huber_loss.out(Tensor self, Tensor target, int reduction=1, float delta=1., *, Tensor(a!) out) -> Tensor(a!)
 func HuberLossOut(out, input, target *Tensor, opts ...HuberLossOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpHuberLossOut)
-	k.tensor(input)
-	k.tensor(target)
-	k.int(o.Reduction.Or(1))
-	k.float(o.Delta.Or(1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHuberLossOut)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.int(o.Reduction.Or(1))
+	cc.float(o.Delta.Or(1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHuberLossBackward = op{name: "aten::huber_loss_backward", overload: "", schema: "aten::huber_loss_backward(Tensor grad_output, Tensor self, Tensor target, int reduction, float delta) -> Tensor"}
 
-// HuberLossBackward is PyTorch's torch.nn.functional.huber_loss_backward.
+// HuberLossBackward is PyTorch's torch.ops.aten.huber_loss_backward.
 //
 //	aten::huber_loss_backward(Tensor grad_output, Tensor self, Tensor target, int reduction, float delta) -> Tensor
 func HuberLossBackward(gradOutput, input, target *Tensor, reduction int, delta float64) *Tensor {
-	var k call
-	k.start(&torchOpHuberLossBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(target)
-	k.int(reduction)
-	k.float(delta)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHuberLossBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.int(reduction)
+	cc.float(delta)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHuberLossBackwardOut = op{name: "aten::huber_loss_backward", overload: "out", schema: "aten::huber_loss_backward.out(Tensor grad_output, Tensor self, Tensor target, int reduction, float delta, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// HuberLossBackwardOut is PyTorch's torch._C._nn.huber_loss_backward with its result written to gradInput.
+// HuberLossBackwardOut is PyTorch's torch.ops.aten.huber_loss_backward with its result written to gradInput.
 //
 //	aten::huber_loss_backward.out(Tensor grad_output, Tensor self, Tensor target, int reduction, float delta, *, Tensor(a!) grad_input) -> Tensor(a!)
 func HuberLossBackwardOut(gradInput, gradOutput, input, target *Tensor, reduction int, delta float64) *Tensor {
-	var k call
-	k.start(&torchOpHuberLossBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(target)
-	k.int(reduction)
-	k.float(delta)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHuberLossBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.int(reduction)
+	cc.float(delta)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpHypot = op{name: "aten::hypot", overload: "", schema: "aten::hypot(Tensor self, Tensor other) -> Tensor"}
@@ -980,12 +982,12 @@ var tensorOpHypot = op{name: "aten::hypot", overload: "", schema: "aten::hypot(T
 //
 //	aten::hypot(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Hypot(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpHypot)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpHypot)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpHypotOut = op{name: "aten::hypot", overload: "out", schema: "aten::hypot.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -994,13 +996,13 @@ var torchOpHypotOut = op{name: "aten::hypot", overload: "out", schema: "aten::hy
 //
 //	aten::hypot.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func HypotOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpHypotOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpHypotOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpHypot_ = op{name: "aten::hypot_", overload: "", schema: "aten::hypot_(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -1009,10 +1011,10 @@ var tensorOpHypot_ = op{name: "aten::hypot_", overload: "", schema: "aten::hypot
 //
 //	aten::hypot_(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) Hypot_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpHypot_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpHypot_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }

@@ -8,11 +8,11 @@ var tensorOpI0 = op{name: "aten::i0", overload: "", schema: "aten::i0(Tensor sel
 //
 //	aten::i0(Tensor self) -> Tensor
 func (t *Tensor) I0() *Tensor {
-	var k call
-	k.start(&tensorOpI0)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpI0)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpI0Out = op{name: "aten::i0", overload: "out", schema: "aten::i0.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -21,12 +21,12 @@ var torchOpI0Out = op{name: "aten::i0", overload: "out", schema: "aten::i0.out(T
 //
 //	aten::i0.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func I0Out(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpI0Out)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpI0Out)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpI0_ = op{name: "aten::i0_", overload: "", schema: "aten::i0_(Tensor(a!) self) -> Tensor(a!)"}
@@ -35,11 +35,11 @@ var tensorOpI0_ = op{name: "aten::i0_", overload: "", schema: "aten::i0_(Tensor(
 //
 //	aten::i0_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) I0_() *Tensor {
-	var k call
-	k.start(&tensorOpI0_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpI0_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpIgamma = op{name: "aten::igamma", overload: "", schema: "aten::igamma(Tensor self, Tensor other) -> Tensor"}
@@ -48,12 +48,12 @@ var tensorOpIgamma = op{name: "aten::igamma", overload: "", schema: "aten::igamm
 //
 //	aten::igamma(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Igamma(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpIgamma)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpIgamma)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpIgammaOut = op{name: "aten::igamma", overload: "out", schema: "aten::igamma.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -62,13 +62,13 @@ var torchOpIgammaOut = op{name: "aten::igamma", overload: "out", schema: "aten::
 //
 //	aten::igamma.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func IgammaOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpIgammaOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpIgammaOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpIgamma_ = op{name: "aten::igamma_", overload: "", schema: "aten::igamma_(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -77,12 +77,12 @@ var tensorOpIgamma_ = op{name: "aten::igamma_", overload: "", schema: "aten::iga
 //
 //	aten::igamma_(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) Igamma_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpIgamma_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpIgamma_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpIgammac = op{name: "aten::igammac", overload: "", schema: "aten::igammac(Tensor self, Tensor other) -> Tensor"}
@@ -91,12 +91,12 @@ var tensorOpIgammac = op{name: "aten::igammac", overload: "", schema: "aten::iga
 //
 //	aten::igammac(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Igammac(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpIgammac)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpIgammac)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpIgammacOut = op{name: "aten::igammac", overload: "out", schema: "aten::igammac.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -105,13 +105,13 @@ var torchOpIgammacOut = op{name: "aten::igammac", overload: "out", schema: "aten
 //
 //	aten::igammac.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func IgammacOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpIgammacOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpIgammacOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpIgammac_ = op{name: "aten::igammac_", overload: "", schema: "aten::igammac_(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -120,47 +120,47 @@ var tensorOpIgammac_ = op{name: "aten::igammac_", overload: "", schema: "aten::i
 //
 //	aten::igammac_(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) Igammac_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpIgammac_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpIgammac_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpIm2col = op{name: "aten::im2col", overload: "", schema: "aten::im2col(Tensor self, int[2] kernel_size, int[2] dilation, int[2] padding, int[2] stride) -> Tensor"}
 
-// Im2col is PyTorch's torch.nn.functional.im2col.
+// Im2col is PyTorch's torch.nn.functional.unfold.
 //
 //	aten::im2col(Tensor self, int[2] kernel_size, int[2] dilation, int[2] padding, int[2] stride) -> Tensor
 func Im2col(input *Tensor, kernelSize, dilation, padding []int, stride ...int) *Tensor {
-	var k call
-	k.start(&torchOpIm2col)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(dilation)
-	k.ints(padding)
-	k.ints(stride)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpIm2col)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(dilation)
+	cc.ints(padding)
+	cc.ints(stride)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpIm2colOut = op{name: "aten::im2col", overload: "out", schema: "aten::im2col.out(Tensor self, int[2] kernel_size, int[2] dilation, int[2] padding, int[2] stride, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// Im2colOut is PyTorch's torch._C._nn.im2col with its result written to out.
+// Im2colOut is PyTorch's torch.nn.functional.unfold with its result written to out.
 //
 //	aten::im2col.out(Tensor self, int[2] kernel_size, int[2] dilation, int[2] padding, int[2] stride, *, Tensor(a!) out) -> Tensor(a!)
 func Im2colOut(out, input *Tensor, kernelSize, dilation, padding []int, stride ...int) *Tensor {
-	var k call
-	k.start(&torchOpIm2colOut)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(dilation)
-	k.ints(padding)
-	k.ints(stride)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpIm2colOut)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(dilation)
+	cc.ints(padding)
+	cc.ints(stride)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpImag = op{name: "aten::imag", overload: "", schema: "aten::imag(Tensor(a) self) -> Tensor(a)"}
@@ -169,40 +169,40 @@ var torchOpImag = op{name: "aten::imag", overload: "", schema: "aten::imag(Tenso
 //
 //	aten::imag(Tensor(a) self) -> Tensor(a)
 func Imag(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpImag)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpImag)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpIndex = op{name: "aten::index", overload: "Tensor", schema: "aten::index.Tensor(Tensor self, Tensor?[] indices) -> Tensor"}
 
-// Index is PyTorch's Tensor.index.
+// Index takes elements by indices, one tensor a dimension, nil for all of it, as Python's t[i, j]. It is PyTorch's torch.ops.aten.index.
 //
 //	aten::index.Tensor(Tensor self, Tensor?[] indices) -> Tensor
 func (t *Tensor) Index(indices []*Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpIndex)
-	k.tensor(t)
-	k.optTensors(indices)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpIndex)
+	cc.tensor(t)
+	cc.optTensors(indices)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpIndexOut = op{name: "aten::index", overload: "Tensor_out", schema: "aten::index.Tensor_out(Tensor self, Tensor?[] indices, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// IndexOut is PyTorch's torch.index with its result written to out.
+// IndexOut is PyTorch's torch.ops.aten.index with its result written to out.
 //
 //	aten::index.Tensor_out(Tensor self, Tensor?[] indices, *, Tensor(a!) out) -> Tensor(a!)
 func IndexOut(out, input *Tensor, indices []*Tensor) *Tensor {
-	var k call
-	k.start(&torchOpIndexOut)
-	k.tensor(input)
-	k.optTensors(indices)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpIndexOut)
+	cc.tensor(input)
+	cc.optTensors(indices)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpIndexAdd = op{name: "aten::index_add", overload: "", schema: "aten::index_add(Tensor self, int dim, Tensor index, Tensor source, *, Scalar alpha=1) -> Tensor"}
@@ -217,15 +217,15 @@ type IndexAddOptions struct {
 //	aten::index_add(Tensor self, int dim, Tensor index, Tensor source, *, Scalar alpha=1) -> Tensor
 func (t *Tensor) IndexAdd(dim int, index, source *Tensor, opts ...IndexAddOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpIndexAdd)
-	k.tensor(t)
-	k.int(dim)
-	k.tensor(index)
-	k.tensor(source)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpIndexAdd)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.tensor(source)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpIndexAddOut = op{name: "aten::index_add", overload: "out", schema: "aten::index_add.out(Tensor self, int dim, Tensor index, Tensor source, *, Scalar alpha=1, Tensor(a!) out) -> Tensor(a!)"}
@@ -235,16 +235,16 @@ var torchOpIndexAddOut = op{name: "aten::index_add", overload: "out", schema: "a
 //	aten::index_add.out(Tensor self, int dim, Tensor index, Tensor source, *, Scalar alpha=1, Tensor(a!) out) -> Tensor(a!)
 func IndexAddOut(out, input *Tensor, dim int, index, source *Tensor, opts ...IndexAddOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpIndexAddOut)
-	k.tensor(input)
-	k.int(dim)
-	k.tensor(index)
-	k.tensor(source)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpIndexAddOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.tensor(source)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpIndexAdd_ = op{name: "aten::index_add_", overload: "", schema: "aten::index_add_(Tensor(a!) self, int dim, Tensor index, Tensor source, *, Scalar alpha=1) -> Tensor(a!)"}
@@ -254,15 +254,15 @@ var tensorOpIndexAdd_ = op{name: "aten::index_add_", overload: "", schema: "aten
 //	aten::index_add_(Tensor(a!) self, int dim, Tensor index, Tensor source, *, Scalar alpha=1) -> Tensor(a!)
 func (t *Tensor) IndexAdd_(dim int, index, source *Tensor, opts ...IndexAddOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpIndexAdd_)
-	k.tensor(t)
-	k.int(dim)
-	k.tensor(index)
-	k.tensor(source)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpIndexAdd_)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.tensor(source)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpIndexCopy = op{name: "aten::index_copy", overload: "", schema: "aten::index_copy(Tensor self, int dim, Tensor index, Tensor source) -> Tensor"}
@@ -271,14 +271,14 @@ var tensorOpIndexCopy = op{name: "aten::index_copy", overload: "", schema: "aten
 //
 //	aten::index_copy(Tensor self, int dim, Tensor index, Tensor source) -> Tensor
 func (t *Tensor) IndexCopy(dim int, index, source *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpIndexCopy)
-	k.tensor(t)
-	k.int(dim)
-	k.tensor(index)
-	k.tensor(source)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpIndexCopy)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.tensor(source)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpIndexCopyOut = op{name: "aten::index_copy", overload: "out", schema: "aten::index_copy.out(Tensor self, int dim, Tensor index, Tensor source, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -287,15 +287,15 @@ var torchOpIndexCopyOut = op{name: "aten::index_copy", overload: "out", schema: 
 //
 //	aten::index_copy.out(Tensor self, int dim, Tensor index, Tensor source, *, Tensor(a!) out) -> Tensor(a!)
 func IndexCopyOut(out, input *Tensor, dim int, index, source *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpIndexCopyOut)
-	k.tensor(input)
-	k.int(dim)
-	k.tensor(index)
-	k.tensor(source)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpIndexCopyOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.tensor(source)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpIndexCopy_ = op{name: "aten::index_copy_", overload: "", schema: "aten::index_copy_(Tensor(a!) self, int dim, Tensor index, Tensor source) -> Tensor(a!)"}
@@ -304,14 +304,14 @@ var tensorOpIndexCopy_ = op{name: "aten::index_copy_", overload: "", schema: "at
 //
 //	aten::index_copy_(Tensor(a!) self, int dim, Tensor index, Tensor source) -> Tensor(a!)
 func (t *Tensor) IndexCopy_(dim int, index, source *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpIndexCopy_)
-	k.tensor(t)
-	k.int(dim)
-	k.tensor(index)
-	k.tensor(source)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpIndexCopy_)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.tensor(source)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpIndexFill = op{name: "aten::index_fill", overload: "int_Scalar", schema: "aten::index_fill.int_Scalar(Tensor self, int dim, Tensor index, Scalar value) -> Tensor"}
@@ -320,14 +320,14 @@ var tensorOpIndexFill = op{name: "aten::index_fill", overload: "int_Scalar", sch
 //
 //	aten::index_fill.int_Scalar(Tensor self, int dim, Tensor index, Scalar value) -> Tensor
 func (t *Tensor) IndexFill(dim int, index *Tensor, value Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpIndexFill)
-	k.tensor(t)
-	k.int(dim)
-	k.tensor(index)
-	k.scalar(value)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpIndexFill)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.scalar(value)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpIndexFillOut = op{name: "aten::index_fill", overload: "int_Scalar_out", schema: "aten::index_fill.int_Scalar_out(Tensor self, int dim, Tensor index, Scalar value, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -336,15 +336,15 @@ var torchOpIndexFillOut = op{name: "aten::index_fill", overload: "int_Scalar_out
 //
 //	aten::index_fill.int_Scalar_out(Tensor self, int dim, Tensor index, Scalar value, *, Tensor(a!) out) -> Tensor(a!)
 func IndexFillOut(out, input *Tensor, dim int, index *Tensor, value Scalar) *Tensor {
-	var k call
-	k.start(&torchOpIndexFillOut)
-	k.tensor(input)
-	k.int(dim)
-	k.tensor(index)
-	k.scalar(value)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpIndexFillOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.scalar(value)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpIndexFillTensor = op{name: "aten::index_fill", overload: "int_Tensor", schema: "aten::index_fill.int_Tensor(Tensor self, int dim, Tensor index, Tensor value) -> Tensor"}
@@ -353,14 +353,14 @@ var tensorOpIndexFillTensor = op{name: "aten::index_fill", overload: "int_Tensor
 //
 //	aten::index_fill.int_Tensor(Tensor self, int dim, Tensor index, Tensor value) -> Tensor
 func (t *Tensor) IndexFillTensor(dim int, index, value *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpIndexFillTensor)
-	k.tensor(t)
-	k.int(dim)
-	k.tensor(index)
-	k.tensor(value)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpIndexFillTensor)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.tensor(value)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpIndexFillTensorOut = op{name: "aten::index_fill", overload: "int_Tensor_out", schema: "aten::index_fill.int_Tensor_out(Tensor self, int dim, Tensor index, Tensor value, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -369,15 +369,15 @@ var torchOpIndexFillTensorOut = op{name: "aten::index_fill", overload: "int_Tens
 //
 //	aten::index_fill.int_Tensor_out(Tensor self, int dim, Tensor index, Tensor value, *, Tensor(a!) out) -> Tensor(a!)
 func IndexFillTensorOut(out, input *Tensor, dim int, index, value *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpIndexFillTensorOut)
-	k.tensor(input)
-	k.int(dim)
-	k.tensor(index)
-	k.tensor(value)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpIndexFillTensorOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.tensor(value)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpIndexFill_ = op{name: "aten::index_fill_", overload: "int_Scalar", schema: "aten::index_fill_.int_Scalar(Tensor(a!) self, int dim, Tensor index, Scalar value) -> Tensor(a!)"}
@@ -386,14 +386,14 @@ var tensorOpIndexFill_ = op{name: "aten::index_fill_", overload: "int_Scalar", s
 //
 //	aten::index_fill_.int_Scalar(Tensor(a!) self, int dim, Tensor index, Scalar value) -> Tensor(a!)
 func (t *Tensor) IndexFill_(dim int, index *Tensor, value Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpIndexFill_)
-	k.tensor(t)
-	k.int(dim)
-	k.tensor(index)
-	k.scalar(value)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpIndexFill_)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.scalar(value)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpIndexFillTensor_ = op{name: "aten::index_fill_", overload: "int_Tensor", schema: "aten::index_fill_.int_Tensor(Tensor(a!) self, int dim, Tensor index, Tensor value) -> Tensor(a!)"}
@@ -402,14 +402,14 @@ var tensorOpIndexFillTensor_ = op{name: "aten::index_fill_", overload: "int_Tens
 //
 //	aten::index_fill_.int_Tensor(Tensor(a!) self, int dim, Tensor index, Tensor value) -> Tensor(a!)
 func (t *Tensor) IndexFillTensor_(dim int, index, value *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpIndexFillTensor_)
-	k.tensor(t)
-	k.int(dim)
-	k.tensor(index)
-	k.tensor(value)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpIndexFillTensor_)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.tensor(value)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpIndexPut = op{name: "aten::index_put", overload: "", schema: "aten::index_put(Tensor self, Tensor?[] indices, Tensor values, bool accumulate=False) -> Tensor"}
@@ -424,14 +424,14 @@ type IndexPutOptions struct {
 //	aten::index_put(Tensor self, Tensor?[] indices, Tensor values, bool accumulate=False) -> Tensor
 func (t *Tensor) IndexPut(indices []*Tensor, values *Tensor, opts ...IndexPutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpIndexPut)
-	k.tensor(t)
-	k.optTensors(indices)
-	k.tensor(values)
-	k.bool(o.Accumulate)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpIndexPut)
+	cc.tensor(t)
+	cc.optTensors(indices)
+	cc.tensor(values)
+	cc.bool(o.Accumulate)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpIndexPutOut = op{name: "aten::index_put", overload: "out", schema: "aten::index_put.out(Tensor self, Tensor?[] indices, Tensor values, bool accumulate=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -441,15 +441,15 @@ var torchOpIndexPutOut = op{name: "aten::index_put", overload: "out", schema: "a
 //	aten::index_put.out(Tensor self, Tensor?[] indices, Tensor values, bool accumulate=False, *, Tensor(a!) out) -> Tensor(a!)
 func IndexPutOut(out, input *Tensor, indices []*Tensor, values *Tensor, opts ...IndexPutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpIndexPutOut)
-	k.tensor(input)
-	k.optTensors(indices)
-	k.tensor(values)
-	k.bool(o.Accumulate)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpIndexPutOut)
+	cc.tensor(input)
+	cc.optTensors(indices)
+	cc.tensor(values)
+	cc.bool(o.Accumulate)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpIndexPut_ = op{name: "aten::index_put_", overload: "", schema: "aten::index_put_(Tensor(a!) self, Tensor?[] indices, Tensor values, bool accumulate=False) -> Tensor(a!)"}
@@ -459,14 +459,14 @@ var tensorOpIndexPut_ = op{name: "aten::index_put_", overload: "", schema: "aten
 //	aten::index_put_(Tensor(a!) self, Tensor?[] indices, Tensor values, bool accumulate=False) -> Tensor(a!)
 func (t *Tensor) IndexPut_(indices []*Tensor, values *Tensor, opts ...IndexPutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpIndexPut_)
-	k.tensor(t)
-	k.optTensors(indices)
-	k.tensor(values)
-	k.bool(o.Accumulate)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpIndexPut_)
+	cc.tensor(t)
+	cc.optTensors(indices)
+	cc.tensor(values)
+	cc.bool(o.Accumulate)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpIndexReduce = op{name: "aten::index_reduce", overload: "", schema: "aten::index_reduce(Tensor self, int dim, Tensor index, Tensor source, str reduce, *, bool include_self=True) -> Tensor"}
@@ -481,16 +481,16 @@ type IndexReduceOptions struct {
 //	aten::index_reduce(Tensor self, int dim, Tensor index, Tensor source, str reduce, *, bool include_self=True) -> Tensor
 func (t *Tensor) IndexReduce(dim int, index, source *Tensor, reduce string, opts ...IndexReduceOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpIndexReduce)
-	k.tensor(t)
-	k.int(dim)
-	k.tensor(index)
-	k.tensor(source)
-	k.str(reduce)
-	k.bool(o.IncludeSelf.Or(true))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpIndexReduce)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.tensor(source)
+	cc.str(reduce)
+	cc.bool(o.IncludeSelf.Or(true))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpIndexReduceOut = op{name: "aten::index_reduce", overload: "out", schema: "aten::index_reduce.out(Tensor self, int dim, Tensor index, Tensor source, str reduce, *, bool include_self=True, Tensor(a!) out) -> Tensor(a!)"}
@@ -500,17 +500,17 @@ var torchOpIndexReduceOut = op{name: "aten::index_reduce", overload: "out", sche
 //	aten::index_reduce.out(Tensor self, int dim, Tensor index, Tensor source, str reduce, *, bool include_self=True, Tensor(a!) out) -> Tensor(a!)
 func IndexReduceOut(out, input *Tensor, dim int, index, source *Tensor, reduce string, opts ...IndexReduceOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpIndexReduceOut)
-	k.tensor(input)
-	k.int(dim)
-	k.tensor(index)
-	k.tensor(source)
-	k.str(reduce)
-	k.bool(o.IncludeSelf.Or(true))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpIndexReduceOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.tensor(source)
+	cc.str(reduce)
+	cc.bool(o.IncludeSelf.Or(true))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpIndexReduce_ = op{name: "aten::index_reduce_", overload: "", schema: "aten::index_reduce_(Tensor(a!) self, int dim, Tensor index, Tensor source, str reduce, *, bool include_self=True) -> Tensor(a!)"}
@@ -520,31 +520,34 @@ var tensorOpIndexReduce_ = op{name: "aten::index_reduce_", overload: "", schema:
 //	aten::index_reduce_(Tensor(a!) self, int dim, Tensor index, Tensor source, str reduce, *, bool include_self=True) -> Tensor(a!)
 func (t *Tensor) IndexReduce_(dim int, index, source *Tensor, reduce string, opts ...IndexReduceOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpIndexReduce_)
-	k.tensor(t)
-	k.int(dim)
-	k.tensor(index)
-	k.tensor(source)
-	k.str(reduce)
-	k.bool(o.IncludeSelf.Or(true))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpIndexReduce_)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.tensor(source)
+	cc.str(reduce)
+	cc.bool(o.IncludeSelf.Or(true))
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpIndexSelect = op{name: "aten::index_select", overload: "", schema: "aten::index_select(Tensor self, int dim, Tensor index) -> Tensor"}
 
-// IndexSelect is PyTorch's Tensor.index_select.
+// IndexSelect takes slices along a dimension. It is PyTorch's Tensor.index_select.
+//
+//	y[..., i, ...] = t[..., index[i], ...]
+//	t (..., D, ...), index (N) -> (..., N, ...)
 //
 //	aten::index_select(Tensor self, int dim, Tensor index) -> Tensor
 func (t *Tensor) IndexSelect(dim int, index *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpIndexSelect)
-	k.tensor(t)
-	k.int(dim)
-	k.tensor(index)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpIndexSelect)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpIndexSelectOut = op{name: "aten::index_select", overload: "out", schema: "aten::index_select.out(Tensor self, int dim, Tensor index, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -553,30 +556,30 @@ var torchOpIndexSelectOut = op{name: "aten::index_select", overload: "out", sche
 //
 //	aten::index_select.out(Tensor self, int dim, Tensor index, *, Tensor(a!) out) -> Tensor(a!)
 func IndexSelectOut(out, input *Tensor, dim int, index *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpIndexSelectOut)
-	k.tensor(input)
-	k.int(dim)
-	k.tensor(index)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpIndexSelectOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpIndexSelectBackward = op{name: "aten::index_select_backward", overload: "", schema: "aten::index_select_backward(Tensor grad, SymInt[] self_sizes, int dim, Tensor index) -> Tensor"}
 
-// IndexSelectBackward is PyTorch's torch.index_select_backward.
+// IndexSelectBackward is PyTorch's torch.ops.aten.index_select_backward.
 //
 //	aten::index_select_backward(Tensor grad, SymInt[] self_sizes, int dim, Tensor index) -> Tensor
 func IndexSelectBackward(grad *Tensor, selfSizes []int, dim int, index *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpIndexSelectBackward)
-	k.tensor(grad)
-	k.ints(selfSizes)
-	k.int(dim)
-	k.tensor(index)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpIndexSelectBackward)
+	cc.tensor(grad)
+	cc.ints(selfSizes)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpIndices = op{name: "aten::indices", overload: "", schema: "aten::indices(Tensor(a) self) -> Tensor(a)"}
@@ -585,11 +588,11 @@ var tensorOpIndices = op{name: "aten::indices", overload: "", schema: "aten::ind
 //
 //	aten::indices(Tensor(a) self) -> Tensor(a)
 func (t *Tensor) Indices() *Tensor {
-	var k call
-	k.start(&tensorOpIndices)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpIndices)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpIndicesCopy = op{name: "aten::indices_copy", overload: "", schema: "aten::indices_copy(Tensor self) -> Tensor"}
@@ -598,11 +601,11 @@ var torchOpIndicesCopy = op{name: "aten::indices_copy", overload: "", schema: "a
 //
 //	aten::indices_copy(Tensor self) -> Tensor
 func IndicesCopy(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpIndicesCopy)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpIndicesCopy)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpIndicesCopyOut = op{name: "aten::indices_copy", overload: "out", schema: "aten::indices_copy.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -611,26 +614,26 @@ var torchOpIndicesCopyOut = op{name: "aten::indices_copy", overload: "out", sche
 //
 //	aten::indices_copy.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func IndicesCopyOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpIndicesCopyOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpIndicesCopyOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpInfinitelyDifferentiableGeluBackward = op{name: "aten::infinitely_differentiable_gelu_backward", overload: "", schema: "aten::infinitely_differentiable_gelu_backward(Tensor grad, Tensor self) -> Tensor"}
 
-// InfinitelyDifferentiableGeluBackward is PyTorch's torch.nn.functional.infinitely_differentiable_gelu_backward.
+// InfinitelyDifferentiableGeluBackward is PyTorch's torch.ops.aten.infinitely_differentiable_gelu_backward.
 //
 //	aten::infinitely_differentiable_gelu_backward(Tensor grad, Tensor self) -> Tensor
 func InfinitelyDifferentiableGeluBackward(grad, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpInfinitelyDifferentiableGeluBackward)
-	k.tensor(grad)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpInfinitelyDifferentiableGeluBackward)
+	cc.tensor(grad)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpInner = op{name: "aten::inner", overload: "", schema: "aten::inner(Tensor self, Tensor other) -> Tensor"}
@@ -639,12 +642,12 @@ var tensorOpInner = op{name: "aten::inner", overload: "", schema: "aten::inner(T
 //
 //	aten::inner(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Inner(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpInner)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpInner)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpInnerOut = op{name: "aten::inner", overload: "out", schema: "aten::inner.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -653,13 +656,13 @@ var torchOpInnerOut = op{name: "aten::inner", overload: "out", schema: "aten::in
 //
 //	aten::inner.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func InnerOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpInnerOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpInnerOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpInstanceNorm = op{name: "aten::instance_norm", overload: "", schema: "aten::instance_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool use_input_stats, float momentum, float eps, bool cudnn_enabled) -> Tensor"}
@@ -668,19 +671,19 @@ var torchOpInstanceNorm = op{name: "aten::instance_norm", overload: "", schema: 
 //
 //	aten::instance_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool use_input_stats, float momentum, float eps, bool cudnn_enabled) -> Tensor
 func InstanceNorm(input, weight, bias, runningMean, runningVar *Tensor, useInputStats bool, momentum, eps float64, cudnnEnabled bool) *Tensor {
-	var k call
-	k.start(&torchOpInstanceNorm)
-	k.tensor(input)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.optTensor(runningMean)
-	k.optTensor(runningVar)
-	k.bool(useInputStats)
-	k.float(momentum)
-	k.float(eps)
-	k.bool(cudnnEnabled)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpInstanceNorm)
+	cc.tensor(input)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.optTensor(runningMean)
+	cc.optTensor(runningVar)
+	cc.bool(useInputStats)
+	cc.float(momentum)
+	cc.float(eps)
+	cc.bool(cudnnEnabled)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpIntRepr = op{name: "aten::int_repr", overload: "", schema: "aten::int_repr(Tensor self) -> Tensor"}
@@ -689,11 +692,11 @@ var tensorOpIntRepr = op{name: "aten::int_repr", overload: "", schema: "aten::in
 //
 //	aten::int_repr(Tensor self) -> Tensor
 func (t *Tensor) IntRepr() *Tensor {
-	var k call
-	k.start(&tensorOpIntRepr)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpIntRepr)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpIntReprOut = op{name: "aten::int_repr", overload: "out", schema: "aten::int_repr.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -702,12 +705,12 @@ var torchOpIntReprOut = op{name: "aten::int_repr", overload: "out", schema: "ate
 //
 //	aten::int_repr.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func IntReprOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpIntReprOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpIntReprOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpInverse = op{name: "aten::inverse", overload: "", schema: "aten::inverse(Tensor self) -> Tensor"}
@@ -716,11 +719,11 @@ var tensorOpInverse = op{name: "aten::inverse", overload: "", schema: "aten::inv
 //
 //	aten::inverse(Tensor self) -> Tensor
 func (t *Tensor) Inverse() *Tensor {
-	var k call
-	k.start(&tensorOpInverse)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpInverse)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpInverseOut = op{name: "aten::inverse", overload: "out", schema: "aten::inverse.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -729,12 +732,12 @@ var torchOpInverseOut = op{name: "aten::inverse", overload: "out", schema: "aten
 //
 //	aten::inverse.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func InverseOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpInverseOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpInverseOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpIsCoalesced = op{name: "aten::is_coalesced", overload: "", schema: "aten::is_coalesced(Tensor self) -> bool"}
@@ -743,11 +746,11 @@ var tensorOpIsCoalesced = op{name: "aten::is_coalesced", overload: "", schema: "
 //
 //	aten::is_coalesced(Tensor self) -> bool
 func (t *Tensor) IsCoalesced() bool {
-	var k call
-	k.start(&tensorOpIsCoalesced)
-	k.tensor(t)
-	k.run()
-	return k.retBool()
+	var cc call
+	cc.start(&tensorOpIsCoalesced)
+	cc.tensor(t)
+	cc.run()
+	return cc.retBool()
 }
 
 var tensorOpIsComplex = op{name: "aten::is_complex", overload: "", schema: "aten::is_complex(Tensor self) -> bool"}
@@ -756,11 +759,11 @@ var tensorOpIsComplex = op{name: "aten::is_complex", overload: "", schema: "aten
 //
 //	aten::is_complex(Tensor self) -> bool
 func (t *Tensor) IsComplex() bool {
-	var k call
-	k.start(&tensorOpIsComplex)
-	k.tensor(t)
-	k.run()
-	return k.retBool()
+	var cc call
+	cc.start(&tensorOpIsComplex)
+	cc.tensor(t)
+	cc.run()
+	return cc.retBool()
 }
 
 var tensorOpIsConj = op{name: "aten::is_conj", overload: "", schema: "aten::is_conj(Tensor self) -> bool"}
@@ -769,11 +772,11 @@ var tensorOpIsConj = op{name: "aten::is_conj", overload: "", schema: "aten::is_c
 //
 //	aten::is_conj(Tensor self) -> bool
 func (t *Tensor) IsConj() bool {
-	var k call
-	k.start(&tensorOpIsConj)
-	k.tensor(t)
-	k.run()
-	return k.retBool()
+	var cc call
+	cc.start(&tensorOpIsConj)
+	cc.tensor(t)
+	cc.run()
+	return cc.retBool()
 }
 
 var tensorOpIsContiguousMemoryFormat = op{name: "aten::is_contiguous", overload: "memory_format", schema: "aten::is_contiguous.memory_format(Tensor self, MemoryFormat memory_format) -> bool"}
@@ -782,12 +785,12 @@ var tensorOpIsContiguousMemoryFormat = op{name: "aten::is_contiguous", overload:
 //
 //	aten::is_contiguous.memory_format(Tensor self, MemoryFormat memory_format) -> bool
 func (t *Tensor) IsContiguousMemoryFormat(memoryFormat MemoryFormat) bool {
-	var k call
-	k.start(&tensorOpIsContiguousMemoryFormat)
-	k.tensor(t)
-	k.memoryFormat(memoryFormat)
-	k.run()
-	return k.retBool()
+	var cc call
+	cc.start(&tensorOpIsContiguousMemoryFormat)
+	cc.tensor(t)
+	cc.memoryFormat(memoryFormat)
+	cc.run()
+	return cc.retBool()
 }
 
 var tensorOpIsDistributed = op{name: "aten::is_distributed", overload: "", schema: "aten::is_distributed(Tensor self) -> bool"}
@@ -796,11 +799,11 @@ var tensorOpIsDistributed = op{name: "aten::is_distributed", overload: "", schem
 //
 //	aten::is_distributed(Tensor self) -> bool
 func (t *Tensor) IsDistributed() bool {
-	var k call
-	k.start(&tensorOpIsDistributed)
-	k.tensor(t)
-	k.run()
-	return k.retBool()
+	var cc call
+	cc.start(&tensorOpIsDistributed)
+	cc.tensor(t)
+	cc.run()
+	return cc.retBool()
 }
 
 var tensorOpIsFloatingPoint = op{name: "aten::is_floating_point", overload: "", schema: "aten::is_floating_point(Tensor self) -> bool"}
@@ -809,11 +812,11 @@ var tensorOpIsFloatingPoint = op{name: "aten::is_floating_point", overload: "", 
 //
 //	aten::is_floating_point(Tensor self) -> bool
 func (t *Tensor) IsFloatingPoint() bool {
-	var k call
-	k.start(&tensorOpIsFloatingPoint)
-	k.tensor(t)
-	k.run()
-	return k.retBool()
+	var cc call
+	cc.start(&tensorOpIsFloatingPoint)
+	cc.tensor(t)
+	cc.run()
+	return cc.retBool()
 }
 
 var tensorOpIsNeg = op{name: "aten::is_neg", overload: "", schema: "aten::is_neg(Tensor self) -> bool"}
@@ -822,11 +825,11 @@ var tensorOpIsNeg = op{name: "aten::is_neg", overload: "", schema: "aten::is_neg
 //
 //	aten::is_neg(Tensor self) -> bool
 func (t *Tensor) IsNeg() bool {
-	var k call
-	k.start(&tensorOpIsNeg)
-	k.tensor(t)
-	k.run()
-	return k.retBool()
+	var cc call
+	cc.start(&tensorOpIsNeg)
+	cc.tensor(t)
+	cc.run()
+	return cc.retBool()
 }
 
 var tensorOpIsPinned = op{name: "aten::is_pinned", overload: "", schema: "aten::is_pinned(Tensor self, Device? device=None) -> bool"}
@@ -841,12 +844,12 @@ type IsPinnedOptions struct {
 //	aten::is_pinned(Tensor self, Device? device=None) -> bool
 func (t *Tensor) IsPinned(opts ...IsPinnedOptions) bool {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpIsPinned)
-	k.tensor(t)
-	k.optDevice(o.Device)
-	k.run()
-	return k.retBool()
+	var cc call
+	cc.start(&tensorOpIsPinned)
+	cc.tensor(t)
+	cc.optDevice(o.Device)
+	cc.run()
+	return cc.retBool()
 }
 
 var tensorOpIsSameSize = op{name: "aten::is_same_size", overload: "", schema: "aten::is_same_size(Tensor self, Tensor other) -> bool"}
@@ -855,12 +858,12 @@ var tensorOpIsSameSize = op{name: "aten::is_same_size", overload: "", schema: "a
 //
 //	aten::is_same_size(Tensor self, Tensor other) -> bool
 func (t *Tensor) IsSameSize(other *Tensor) bool {
-	var k call
-	k.start(&tensorOpIsSameSize)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retBool()
+	var cc call
+	cc.start(&tensorOpIsSameSize)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retBool()
 }
 
 var tensorOpIsSetTo = op{name: "aten::is_set_to", overload: "", schema: "aten::is_set_to(Tensor self, Tensor tensor) -> bool"}
@@ -869,12 +872,12 @@ var tensorOpIsSetTo = op{name: "aten::is_set_to", overload: "", schema: "aten::i
 //
 //	aten::is_set_to(Tensor self, Tensor tensor) -> bool
 func (t *Tensor) IsSetTo(tensor *Tensor) bool {
-	var k call
-	k.start(&tensorOpIsSetTo)
-	k.tensor(t)
-	k.tensor(tensor)
-	k.run()
-	return k.retBool()
+	var cc call
+	cc.start(&tensorOpIsSetTo)
+	cc.tensor(t)
+	cc.tensor(tensor)
+	cc.run()
+	return cc.retBool()
 }
 
 var tensorOpIsSigned = op{name: "aten::is_signed", overload: "", schema: "aten::is_signed(Tensor self) -> bool"}
@@ -883,11 +886,11 @@ var tensorOpIsSigned = op{name: "aten::is_signed", overload: "", schema: "aten::
 //
 //	aten::is_signed(Tensor self) -> bool
 func (t *Tensor) IsSigned() bool {
-	var k call
-	k.start(&tensorOpIsSigned)
-	k.tensor(t)
-	k.run()
-	return k.retBool()
+	var cc call
+	cc.start(&tensorOpIsSigned)
+	cc.tensor(t)
+	cc.run()
+	return cc.retBool()
 }
 
 var torchOpIsVulkanAvailable = op{name: "aten::is_vulkan_available", overload: "", schema: "aten::is_vulkan_available() -> bool"}
@@ -896,10 +899,10 @@ var torchOpIsVulkanAvailable = op{name: "aten::is_vulkan_available", overload: "
 //
 //	aten::is_vulkan_available() -> bool
 func IsVulkanAvailable() bool {
-	var k call
-	k.start(&torchOpIsVulkanAvailable)
-	k.run()
-	return k.retBool()
+	var cc call
+	cc.start(&torchOpIsVulkanAvailable)
+	cc.run()
+	return cc.retBool()
 }
 
 var tensorOpIsclose = op{name: "aten::isclose", overload: "", schema: "aten::isclose(Tensor self, Tensor other, float rtol=1.0000000000000001e-05, float atol=1e-08, bool equal_nan=False) -> Tensor"}
@@ -916,15 +919,15 @@ type IscloseOptions struct {
 //	aten::isclose(Tensor self, Tensor other, float rtol=1.0000000000000001e-05, float atol=1e-08, bool equal_nan=False) -> Tensor
 func (t *Tensor) Isclose(other *Tensor, opts ...IscloseOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpIsclose)
-	k.tensor(t)
-	k.tensor(other)
-	k.float(o.Rtol.Or(1e-05))
-	k.float(o.Atol.Or(1e-08))
-	k.bool(o.EqualNan)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpIsclose)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.float(o.Rtol.Or(1e-05))
+	cc.float(o.Atol.Or(1e-08))
+	cc.bool(o.EqualNan)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpIsfinite = op{name: "aten::isfinite", overload: "", schema: "aten::isfinite(Tensor self) -> Tensor"}
@@ -933,11 +936,11 @@ var tensorOpIsfinite = op{name: "aten::isfinite", overload: "", schema: "aten::i
 //
 //	aten::isfinite(Tensor self) -> Tensor
 func (t *Tensor) Isfinite() *Tensor {
-	var k call
-	k.start(&tensorOpIsfinite)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpIsfinite)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpIsinScalarTensor = op{name: "aten::isin", overload: "Scalar_Tensor", schema: "aten::isin.Scalar_Tensor(Scalar element, Tensor test_elements, *, bool assume_unique=False, bool invert=False) -> Tensor"}
@@ -953,14 +956,14 @@ type IsinScalarTensorOptions struct {
 //	aten::isin.Scalar_Tensor(Scalar element, Tensor test_elements, *, bool assume_unique=False, bool invert=False) -> Tensor
 func IsinScalarTensor(element Scalar, testElements *Tensor, opts ...IsinScalarTensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpIsinScalarTensor)
-	k.scalar(element)
-	k.tensor(testElements)
-	k.bool(o.AssumeUnique)
-	k.bool(o.Invert)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpIsinScalarTensor)
+	cc.scalar(element)
+	cc.tensor(testElements)
+	cc.bool(o.AssumeUnique)
+	cc.bool(o.Invert)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpIsinScalarTensorOut = op{name: "aten::isin", overload: "Scalar_Tensor_out", schema: "aten::isin.Scalar_Tensor_out(Scalar element, Tensor test_elements, *, bool assume_unique=False, bool invert=False, Tensor(a!) out) -> Tensor(a!)"}
@@ -970,15 +973,15 @@ var torchOpIsinScalarTensorOut = op{name: "aten::isin", overload: "Scalar_Tensor
 //	aten::isin.Scalar_Tensor_out(Scalar element, Tensor test_elements, *, bool assume_unique=False, bool invert=False, Tensor(a!) out) -> Tensor(a!)
 func IsinScalarTensorOut(out *Tensor, element Scalar, testElements *Tensor, opts ...IsinScalarTensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpIsinScalarTensorOut)
-	k.scalar(element)
-	k.tensor(testElements)
-	k.bool(o.AssumeUnique)
-	k.bool(o.Invert)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpIsinScalarTensorOut)
+	cc.scalar(element)
+	cc.tensor(testElements)
+	cc.bool(o.AssumeUnique)
+	cc.bool(o.Invert)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpIsinScalar = op{name: "aten::isin", overload: "Tensor_Scalar", schema: "aten::isin.Tensor_Scalar(Tensor elements, Scalar test_element, *, bool assume_unique=False, bool invert=False) -> Tensor"}
@@ -994,14 +997,14 @@ type IsinScalarOptions struct {
 //	aten::isin.Tensor_Scalar(Tensor elements, Scalar test_element, *, bool assume_unique=False, bool invert=False) -> Tensor
 func IsinScalar(elements *Tensor, testElement Scalar, opts ...IsinScalarOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpIsinScalar)
-	k.tensor(elements)
-	k.scalar(testElement)
-	k.bool(o.AssumeUnique)
-	k.bool(o.Invert)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpIsinScalar)
+	cc.tensor(elements)
+	cc.scalar(testElement)
+	cc.bool(o.AssumeUnique)
+	cc.bool(o.Invert)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpIsinScalarOut = op{name: "aten::isin", overload: "Tensor_Scalar_out", schema: "aten::isin.Tensor_Scalar_out(Tensor elements, Scalar test_element, *, bool assume_unique=False, bool invert=False, Tensor(a!) out) -> Tensor(a!)"}
@@ -1011,15 +1014,15 @@ var torchOpIsinScalarOut = op{name: "aten::isin", overload: "Tensor_Scalar_out",
 //	aten::isin.Tensor_Scalar_out(Tensor elements, Scalar test_element, *, bool assume_unique=False, bool invert=False, Tensor(a!) out) -> Tensor(a!)
 func IsinScalarOut(out, elements *Tensor, testElement Scalar, opts ...IsinScalarOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpIsinScalarOut)
-	k.tensor(elements)
-	k.scalar(testElement)
-	k.bool(o.AssumeUnique)
-	k.bool(o.Invert)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpIsinScalarOut)
+	cc.tensor(elements)
+	cc.scalar(testElement)
+	cc.bool(o.AssumeUnique)
+	cc.bool(o.Invert)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpIsin = op{name: "aten::isin", overload: "Tensor_Tensor", schema: "aten::isin.Tensor_Tensor(Tensor elements, Tensor test_elements, *, bool assume_unique=False, bool invert=False) -> Tensor"}
@@ -1035,14 +1038,14 @@ type IsinOptions struct {
 //	aten::isin.Tensor_Tensor(Tensor elements, Tensor test_elements, *, bool assume_unique=False, bool invert=False) -> Tensor
 func Isin(elements, testElements *Tensor, opts ...IsinOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpIsin)
-	k.tensor(elements)
-	k.tensor(testElements)
-	k.bool(o.AssumeUnique)
-	k.bool(o.Invert)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpIsin)
+	cc.tensor(elements)
+	cc.tensor(testElements)
+	cc.bool(o.AssumeUnique)
+	cc.bool(o.Invert)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpIsinOut = op{name: "aten::isin", overload: "Tensor_Tensor_out", schema: "aten::isin.Tensor_Tensor_out(Tensor elements, Tensor test_elements, *, bool assume_unique=False, bool invert=False, Tensor(a!) out) -> Tensor(a!)"}
@@ -1052,15 +1055,15 @@ var torchOpIsinOut = op{name: "aten::isin", overload: "Tensor_Tensor_out", schem
 //	aten::isin.Tensor_Tensor_out(Tensor elements, Tensor test_elements, *, bool assume_unique=False, bool invert=False, Tensor(a!) out) -> Tensor(a!)
 func IsinOut(out, elements, testElements *Tensor, opts ...IsinOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpIsinOut)
-	k.tensor(elements)
-	k.tensor(testElements)
-	k.bool(o.AssumeUnique)
-	k.bool(o.Invert)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpIsinOut)
+	cc.tensor(elements)
+	cc.tensor(testElements)
+	cc.bool(o.AssumeUnique)
+	cc.bool(o.Invert)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpIsinf = op{name: "aten::isinf", overload: "", schema: "aten::isinf(Tensor self) -> Tensor"}
@@ -1069,11 +1072,11 @@ var tensorOpIsinf = op{name: "aten::isinf", overload: "", schema: "aten::isinf(T
 //
 //	aten::isinf(Tensor self) -> Tensor
 func (t *Tensor) Isinf() *Tensor {
-	var k call
-	k.start(&tensorOpIsinf)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpIsinf)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpIsinfOut = op{name: "aten::isinf", overload: "out", schema: "aten::isinf.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1082,12 +1085,12 @@ var torchOpIsinfOut = op{name: "aten::isinf", overload: "out", schema: "aten::is
 //
 //	aten::isinf.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func IsinfOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpIsinfOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpIsinfOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpIsnan = op{name: "aten::isnan", overload: "", schema: "aten::isnan(Tensor self) -> Tensor"}
@@ -1096,11 +1099,11 @@ var tensorOpIsnan = op{name: "aten::isnan", overload: "", schema: "aten::isnan(T
 //
 //	aten::isnan(Tensor self) -> Tensor
 func (t *Tensor) Isnan() *Tensor {
-	var k call
-	k.start(&tensorOpIsnan)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpIsnan)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpIsnanOut = op{name: "aten::isnan", overload: "out", schema: "aten::isnan.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1109,12 +1112,12 @@ var torchOpIsnanOut = op{name: "aten::isnan", overload: "out", schema: "aten::is
 //
 //	aten::isnan.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func IsnanOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpIsnanOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpIsnanOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpIsneginf = op{name: "aten::isneginf", overload: "", schema: "aten::isneginf(Tensor self) -> Tensor"}
@@ -1123,11 +1126,11 @@ var tensorOpIsneginf = op{name: "aten::isneginf", overload: "", schema: "aten::i
 //
 //	aten::isneginf(Tensor self) -> Tensor
 func (t *Tensor) Isneginf() *Tensor {
-	var k call
-	k.start(&tensorOpIsneginf)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpIsneginf)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpIsneginfOut = op{name: "aten::isneginf", overload: "out", schema: "aten::isneginf.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1136,12 +1139,12 @@ var torchOpIsneginfOut = op{name: "aten::isneginf", overload: "out", schema: "at
 //
 //	aten::isneginf.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func IsneginfOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpIsneginfOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpIsneginfOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpIsposinf = op{name: "aten::isposinf", overload: "", schema: "aten::isposinf(Tensor self) -> Tensor"}
@@ -1150,11 +1153,11 @@ var tensorOpIsposinf = op{name: "aten::isposinf", overload: "", schema: "aten::i
 //
 //	aten::isposinf(Tensor self) -> Tensor
 func (t *Tensor) Isposinf() *Tensor {
-	var k call
-	k.start(&tensorOpIsposinf)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpIsposinf)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpIsposinfOut = op{name: "aten::isposinf", overload: "out", schema: "aten::isposinf.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1163,12 +1166,12 @@ var torchOpIsposinfOut = op{name: "aten::isposinf", overload: "out", schema: "at
 //
 //	aten::isposinf.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func IsposinfOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpIsposinfOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpIsposinfOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpIsreal = op{name: "aten::isreal", overload: "", schema: "aten::isreal(Tensor self) -> Tensor"}
@@ -1177,11 +1180,11 @@ var tensorOpIsreal = op{name: "aten::isreal", overload: "", schema: "aten::isrea
 //
 //	aten::isreal(Tensor self) -> Tensor
 func (t *Tensor) Isreal() *Tensor {
-	var k call
-	k.start(&tensorOpIsreal)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpIsreal)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpIstft = op{name: "aten::istft", overload: "", schema: "aten::istft(Tensor self, int n_fft, int? hop_length=None, int? win_length=None, Tensor? window=None, bool center=True, bool normalized=False, bool? onesided=None, int? length=None, bool return_complex=False) -> Tensor"}
@@ -1203,18 +1206,18 @@ type IstftOptions struct {
 //	aten::istft(Tensor self, int n_fft, int? hop_length=None, int? win_length=None, Tensor? window=None, bool center=True, bool normalized=False, bool? onesided=None, int? length=None, bool return_complex=False) -> Tensor
 func (t *Tensor) Istft(nFft int, opts ...IstftOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpIstft)
-	k.tensor(t)
-	k.int(nFft)
-	k.optInt(o.HopLength)
-	k.optInt(o.WinLength)
-	k.optTensor(o.Window)
-	k.bool(o.Center.Or(true))
-	k.bool(o.Normalized)
-	k.optBool(o.Onesided)
-	k.optInt(o.Length)
-	k.bool(o.ReturnComplex)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpIstft)
+	cc.tensor(t)
+	cc.int(nFft)
+	cc.optInt(o.HopLength)
+	cc.optInt(o.WinLength)
+	cc.optTensor(o.Window)
+	cc.bool(o.Center.Or(true))
+	cc.bool(o.Normalized)
+	cc.optBool(o.Onesided)
+	cc.optInt(o.Length)
+	cc.bool(o.ReturnComplex)
+	cc.run()
+	return cc.retTensor()
 }

@@ -8,15 +8,15 @@ var inductorOpAllocFromPool = op{name: "inductor::_alloc_from_pool", overload: "
 //
 //	inductor::_alloc_from_pool(Tensor self, int offset_bytes, ScalarType dtype, int[] size, int[] stride) -> Tensor
 func (InductorOps) AllocFromPool(input *Tensor, offsetBytes int, dtype DType, size []int, stride ...int) *Tensor {
-	var k call
-	k.start(&inductorOpAllocFromPool)
-	k.tensor(input)
-	k.int(offsetBytes)
-	k.dtype(dtype)
-	k.ints(size)
-	k.ints(stride)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&inductorOpAllocFromPool)
+	cc.tensor(input)
+	cc.int(offsetBytes)
+	cc.dtype(dtype)
+	cc.ints(size)
+	cc.ints(stride)
+	cc.run()
+	return cc.retTensor()
 }
 
 var inductorOpMmPlusMm = op{name: "inductor::_mm_plus_mm", overload: "", schema: "inductor::_mm_plus_mm(Tensor a, Tensor b, Tensor c, Tensor d, Tensor(t!) out) -> Tensor(t!)"}
@@ -25,15 +25,15 @@ var inductorOpMmPlusMm = op{name: "inductor::_mm_plus_mm", overload: "", schema:
 //
 //	inductor::_mm_plus_mm(Tensor a, Tensor b, Tensor c, Tensor d, Tensor(t!) out) -> Tensor(t!)
 func (InductorOps) MmPlusMm(a, b, c, d, out *Tensor) *Tensor {
-	var k call
-	k.start(&inductorOpMmPlusMm)
-	k.tensor(a)
-	k.tensor(b)
-	k.tensor(c)
-	k.tensor(d)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&inductorOpMmPlusMm)
+	cc.tensor(a)
+	cc.tensor(b)
+	cc.tensor(c)
+	cc.tensor(d)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var inductorOpReinterpretTensor = op{name: "inductor::_reinterpret_tensor", overload: "", schema: "inductor::_reinterpret_tensor(Tensor self, int[] size, int[] stride, int offset_increment=0) -> Tensor"}
@@ -48,14 +48,14 @@ type InductorReinterpretTensorOptions struct {
 //	inductor::_reinterpret_tensor(Tensor self, int[] size, int[] stride, int offset_increment=0) -> Tensor
 func (InductorOps) ReinterpretTensor(input *Tensor, size, stride []int, opts ...InductorReinterpretTensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&inductorOpReinterpretTensor)
-	k.tensor(input)
-	k.ints(size)
-	k.ints(stride)
-	k.int(o.OffsetIncrement)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&inductorOpReinterpretTensor)
+	cc.tensor(input)
+	cc.ints(size)
+	cc.ints(stride)
+	cc.int(o.OffsetIncrement)
+	cc.run()
+	return cc.retTensor()
 }
 
 var inductorOpAccumulateGrad = op{name: "inductor::accumulate_grad_", overload: "", schema: "inductor::accumulate_grad_(Tensor variable, Tensor? variable_grad, Tensor? new_grad) -> Tensor?"}
@@ -64,11 +64,11 @@ var inductorOpAccumulateGrad = op{name: "inductor::accumulate_grad_", overload: 
 //
 //	inductor::accumulate_grad_(Tensor variable, Tensor? variable_grad, Tensor? new_grad) -> Tensor?
 func (InductorOps) AccumulateGrad(variable, variableGrad, newGrad *Tensor) *Tensor {
-	var k call
-	k.start(&inductorOpAccumulateGrad)
-	k.tensor(variable)
-	k.optTensor(variableGrad)
-	k.optTensor(newGrad)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&inductorOpAccumulateGrad)
+	cc.tensor(variable)
+	cc.optTensor(variableGrad)
+	cc.optTensor(newGrad)
+	cc.run()
+	return cc.retTensor()
 }

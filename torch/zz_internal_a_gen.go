@@ -4,16 +4,16 @@ package torch
 
 var internalOpAdaptiveAvgPool2d = op{name: "aten::_adaptive_avg_pool2d", overload: "", schema: "aten::_adaptive_avg_pool2d(Tensor self, SymInt[2] output_size) -> Tensor"}
 
-// AdaptiveAvgPool2d is PyTorch's torch._adaptive_avg_pool2d.
+// AdaptiveAvgPool2d is PyTorch's torch.ops.aten._adaptive_avg_pool2d.
 //
 //	aten::_adaptive_avg_pool2d(Tensor self, SymInt[2] output_size) -> Tensor
 func (InternalOps) AdaptiveAvgPool2d(input *Tensor, outputSize ...int) *Tensor {
-	var k call
-	k.start(&internalOpAdaptiveAvgPool2d)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpAdaptiveAvgPool2d)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpAdaptiveAvgPool2dOut = op{name: "aten::_adaptive_avg_pool2d", overload: "out", schema: "aten::_adaptive_avg_pool2d.out(Tensor self, SymInt[2] output_size, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -22,27 +22,27 @@ var internalOpAdaptiveAvgPool2dOut = op{name: "aten::_adaptive_avg_pool2d", over
 //
 //	aten::_adaptive_avg_pool2d.out(Tensor self, SymInt[2] output_size, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) AdaptiveAvgPool2dOut(out, input *Tensor, outputSize ...int) *Tensor {
-	var k call
-	k.start(&internalOpAdaptiveAvgPool2dOut)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpAdaptiveAvgPool2dOut)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpAdaptiveAvgPool2dBackward = op{name: "aten::_adaptive_avg_pool2d_backward", overload: "", schema: "aten::_adaptive_avg_pool2d_backward(Tensor grad_output, Tensor self) -> Tensor"}
 
-// AdaptiveAvgPool2dBackward is PyTorch's torch._C._nn._adaptive_avg_pool2d_backward.
+// AdaptiveAvgPool2dBackward is PyTorch's torch.ops.aten._adaptive_avg_pool2d_backward.
 //
 //	aten::_adaptive_avg_pool2d_backward(Tensor grad_output, Tensor self) -> Tensor
 func (InternalOps) AdaptiveAvgPool2dBackward(gradOutput, input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpAdaptiveAvgPool2dBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpAdaptiveAvgPool2dBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpAdaptiveAvgPool2dBackwardOut = op{name: "aten::_adaptive_avg_pool2d_backward", overload: "out", schema: "aten::_adaptive_avg_pool2d_backward.out(Tensor grad_output, Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -51,27 +51,27 @@ var internalOpAdaptiveAvgPool2dBackwardOut = op{name: "aten::_adaptive_avg_pool2
 //
 //	aten::_adaptive_avg_pool2d_backward.out(Tensor grad_output, Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) AdaptiveAvgPool2dBackwardOut(out, gradOutput, input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpAdaptiveAvgPool2dBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpAdaptiveAvgPool2dBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpAdaptiveAvgPool3d = op{name: "aten::_adaptive_avg_pool3d", overload: "", schema: "aten::_adaptive_avg_pool3d(Tensor self, SymInt[3] output_size) -> Tensor"}
 
-// AdaptiveAvgPool3d is PyTorch's torch._adaptive_avg_pool3d.
+// AdaptiveAvgPool3d is PyTorch's torch.ops.aten._adaptive_avg_pool3d.
 //
 //	aten::_adaptive_avg_pool3d(Tensor self, SymInt[3] output_size) -> Tensor
 func (InternalOps) AdaptiveAvgPool3d(input *Tensor, outputSize ...int) *Tensor {
-	var k call
-	k.start(&internalOpAdaptiveAvgPool3d)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpAdaptiveAvgPool3d)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpAdaptiveAvgPool3dOut = op{name: "aten::_adaptive_avg_pool3d", overload: "out", schema: "aten::_adaptive_avg_pool3d.out(Tensor self, SymInt[3] output_size, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -80,27 +80,27 @@ var internalOpAdaptiveAvgPool3dOut = op{name: "aten::_adaptive_avg_pool3d", over
 //
 //	aten::_adaptive_avg_pool3d.out(Tensor self, SymInt[3] output_size, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) AdaptiveAvgPool3dOut(out, input *Tensor, outputSize ...int) *Tensor {
-	var k call
-	k.start(&internalOpAdaptiveAvgPool3dOut)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpAdaptiveAvgPool3dOut)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpAdaptiveAvgPool3dBackward = op{name: "aten::_adaptive_avg_pool3d_backward", overload: "", schema: "aten::_adaptive_avg_pool3d_backward(Tensor grad_output, Tensor self) -> Tensor"}
 
-// AdaptiveAvgPool3dBackward is PyTorch's torch._C._nn._adaptive_avg_pool3d_backward.
+// AdaptiveAvgPool3dBackward is PyTorch's torch.ops.aten._adaptive_avg_pool3d_backward.
 //
 //	aten::_adaptive_avg_pool3d_backward(Tensor grad_output, Tensor self) -> Tensor
 func (InternalOps) AdaptiveAvgPool3dBackward(gradOutput, input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpAdaptiveAvgPool3dBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpAdaptiveAvgPool3dBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpAdaptiveAvgPool3dBackwardOut = op{name: "aten::_adaptive_avg_pool3d_backward", overload: "out", schema: "aten::_adaptive_avg_pool3d_backward.out(Tensor grad_output, Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -109,28 +109,28 @@ var internalOpAdaptiveAvgPool3dBackwardOut = op{name: "aten::_adaptive_avg_pool3
 //
 //	aten::_adaptive_avg_pool3d_backward.out(Tensor grad_output, Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) AdaptiveAvgPool3dBackwardOut(out, gradOutput, input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpAdaptiveAvgPool3dBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpAdaptiveAvgPool3dBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpAddBatchDim = op{name: "aten::_add_batch_dim", overload: "", schema: "aten::_add_batch_dim(Tensor self, int batch_dim, int level) -> Tensor"}
 
-// AddBatchDim is PyTorch's torch._add_batch_dim.
+// AddBatchDim is PyTorch's torch.ops.aten._add_batch_dim.
 //
 //	aten::_add_batch_dim(Tensor self, int batch_dim, int level) -> Tensor
 func (InternalOps) AddBatchDim(input *Tensor, batchDim, level int) *Tensor {
-	var k call
-	k.start(&internalOpAddBatchDim)
-	k.tensor(input)
-	k.int(batchDim)
-	k.int(level)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpAddBatchDim)
+	cc.tensor(input)
+	cc.int(batchDim)
+	cc.int(level)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpAddReluScalar = op{name: "aten::_add_relu", overload: "Scalar", schema: "aten::_add_relu.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor"}
@@ -140,18 +140,18 @@ type InternalAddReluScalarOptions struct {
 	Alpha Scalar // default 1
 }
 
-// AddReluScalar is PyTorch's torch._add_relu.
+// AddReluScalar is PyTorch's torch.ops.aten._add_relu.
 //
 //	aten::_add_relu.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor
 func (InternalOps) AddReluScalar(input *Tensor, other Scalar, opts ...InternalAddReluScalarOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpAddReluScalar)
-	k.tensor(input)
-	k.scalar(other)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpAddReluScalar)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpAddReluScalarOut = op{name: "aten::_add_relu", overload: "Scalar_out", schema: "aten::_add_relu.Scalar_out(Tensor self, Scalar other, Scalar alpha=1, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -161,14 +161,14 @@ var internalOpAddReluScalarOut = op{name: "aten::_add_relu", overload: "Scalar_o
 //	aten::_add_relu.Scalar_out(Tensor self, Scalar other, Scalar alpha=1, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) AddReluScalarOut(out, input *Tensor, other Scalar, opts ...InternalAddReluScalarOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpAddReluScalarOut)
-	k.tensor(input)
-	k.scalar(other)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpAddReluScalarOut)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpAddRelu = op{name: "aten::_add_relu", overload: "Tensor", schema: "aten::_add_relu.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"}
@@ -178,67 +178,67 @@ type InternalAddReluOptions struct {
 	Alpha Scalar // default 1
 }
 
-// AddRelu is PyTorch's torch._add_relu.
+// AddRelu is PyTorch's torch.ops.aten._add_relu.
 //
 //	aten::_add_relu.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor
 func (InternalOps) AddRelu(input, other *Tensor, opts ...InternalAddReluOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpAddRelu)
-	k.tensor(input)
-	k.tensor(other)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpAddRelu)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpAddReluOut = op{name: "aten::_add_relu", overload: "out", schema: "aten::_add_relu.out(Tensor self, Tensor other, *, Scalar alpha=1, Tensor(a!) out) -> Tensor(a!)"}
 
-// AddReluOut is PyTorch's torch._add_relu with its result written to out.
+// AddReluOut is PyTorch's torch.ops.aten._add_relu with its result written to out.
 //
 //	aten::_add_relu.out(Tensor self, Tensor other, *, Scalar alpha=1, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) AddReluOut(out, input, other *Tensor, opts ...InternalAddReluOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpAddReluOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpAddReluOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpAddReluScalar_ = op{name: "aten::_add_relu_", overload: "Scalar", schema: "aten::_add_relu_.Scalar(Tensor(a!) self, Scalar other, Scalar alpha=1) -> Tensor(a!)"}
 
-// AddReluScalar_ is PyTorch's torch._add_relu_: AddReluScalar in place.
+// AddReluScalar_ is PyTorch's torch.ops.aten._add_relu_: AddReluScalar in place.
 //
 //	aten::_add_relu_.Scalar(Tensor(a!) self, Scalar other, Scalar alpha=1) -> Tensor(a!)
 func (InternalOps) AddReluScalar_(input *Tensor, other Scalar, opts ...InternalAddReluScalarOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpAddReluScalar_)
-	k.tensor(input)
-	k.scalar(other)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpAddReluScalar_)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpAddRelu_ = op{name: "aten::_add_relu_", overload: "Tensor", schema: "aten::_add_relu_.Tensor(Tensor(a!) self, Tensor other, *, Scalar alpha=1) -> Tensor(a!)"}
 
-// AddRelu_ is PyTorch's torch._add_relu_: AddRelu in place.
+// AddRelu_ is PyTorch's torch.ops.aten._add_relu_: AddRelu in place.
 //
 //	aten::_add_relu_.Tensor(Tensor(a!) self, Tensor other, *, Scalar alpha=1) -> Tensor(a!)
 func (InternalOps) AddRelu_(input, other *Tensor, opts ...InternalAddReluOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpAddRelu_)
-	k.tensor(input)
-	k.tensor(other)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpAddRelu_)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpAddmmActivation = op{name: "aten::_addmm_activation", overload: "", schema: "aten::_addmm_activation(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1, bool use_gelu=False) -> Tensor"}
@@ -250,54 +250,54 @@ type InternalAddmmActivationOptions struct {
 	UseGelu bool
 }
 
-// AddmmActivation is PyTorch's torch._addmm_activation.
+// AddmmActivation is PyTorch's torch.ops.aten._addmm_activation.
 //
 //	aten::_addmm_activation(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1, bool use_gelu=False) -> Tensor
 func (InternalOps) AddmmActivation(input, mat1, mat2 *Tensor, opts ...InternalAddmmActivationOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpAddmmActivation)
-	k.tensor(input)
-	k.tensor(mat1)
-	k.tensor(mat2)
-	k.scalar(orScalar(o.Beta, 1))
-	k.scalar(orScalar(o.Alpha, 1))
-	k.bool(o.UseGelu)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpAddmmActivation)
+	cc.tensor(input)
+	cc.tensor(mat1)
+	cc.tensor(mat2)
+	cc.scalar(orScalar(o.Beta, 1))
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.bool(o.UseGelu)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpAddmmActivationOut = op{name: "aten::_addmm_activation", overload: "out", schema: "aten::_addmm_activation.out(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1, bool use_gelu=False, Tensor(a!) out) -> Tensor(a!)"}
 
-// AddmmActivationOut is PyTorch's torch._addmm_activation with its result written to out.
+// AddmmActivationOut is PyTorch's torch.ops.aten._addmm_activation with its result written to out.
 //
 //	aten::_addmm_activation.out(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1, bool use_gelu=False, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) AddmmActivationOut(out, input, mat1, mat2 *Tensor, opts ...InternalAddmmActivationOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpAddmmActivationOut)
-	k.tensor(input)
-	k.tensor(mat1)
-	k.tensor(mat2)
-	k.scalar(orScalar(o.Beta, 1))
-	k.scalar(orScalar(o.Alpha, 1))
-	k.bool(o.UseGelu)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpAddmmActivationOut)
+	cc.tensor(input)
+	cc.tensor(mat1)
+	cc.tensor(mat2)
+	cc.scalar(orScalar(o.Beta, 1))
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.bool(o.UseGelu)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpAminmax = op{name: "aten::_aminmax", overload: "", schema: "aten::_aminmax(Tensor self) -> (Tensor, Tensor)"}
 
-// Aminmax is PyTorch's torch._aminmax.
+// Aminmax is PyTorch's torch.ops.aten._aminmax.
 //
 //	aten::_aminmax(Tensor self) -> (Tensor, Tensor)
 func (InternalOps) Aminmax(input *Tensor) (*Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpAminmax)
-	k.tensor(input)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpAminmax)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpAminmaxDim = op{name: "aten::_aminmax", overload: "dim", schema: "aten::_aminmax.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor, Tensor)"}
@@ -307,18 +307,18 @@ type InternalAminmaxDimOptions struct {
 	KeepDim bool
 }
 
-// AminmaxDim is PyTorch's torch._aminmax.
+// AminmaxDim is PyTorch's torch.ops.aten._aminmax.
 //
 //	aten::_aminmax.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor, Tensor)
 func (InternalOps) AminmaxDim(input *Tensor, dim int, opts ...InternalAminmaxDimOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpAminmaxDim)
-	k.tensor(input)
-	k.int(dim)
-	k.bool(o.KeepDim)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpAminmaxDim)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.bool(o.KeepDim)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpAminmaxDimOut = op{name: "aten::_aminmax", overload: "dim_out", schema: "aten::_aminmax.dim_out(Tensor self, int dim, bool keepdim=False, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))"}
@@ -328,15 +328,15 @@ var internalOpAminmaxDimOut = op{name: "aten::_aminmax", overload: "dim_out", sc
 //	aten::_aminmax.dim_out(Tensor self, int dim, bool keepdim=False, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))
 func (InternalOps) AminmaxDimOut(out0, out1, input *Tensor, dim int, opts ...InternalAminmaxDimOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpAminmaxDimOut)
-	k.tensor(input)
-	k.int(dim)
-	k.bool(o.KeepDim)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpAminmaxDimOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.bool(o.KeepDim)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpAminmaxOut = op{name: "aten::_aminmax", overload: "out", schema: "aten::_aminmax.out(Tensor self, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))"}
@@ -345,13 +345,13 @@ var internalOpAminmaxOut = op{name: "aten::_aminmax", overload: "out", schema: "
 //
 //	aten::_aminmax.out(Tensor self, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))
 func (InternalOps) AminmaxOut(out0, out1, input *Tensor) (*Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpAminmaxOut)
-	k.tensor(input)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpAminmaxOut)
+	cc.tensor(input)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpAmpForeachNonFiniteCheckAndUnscale = op{name: "aten::_amp_foreach_non_finite_check_and_unscale", overload: "", schema: "aten::_amp_foreach_non_finite_check_and_unscale(Tensor[] self, Tensor found_inf, Tensor inv_scale) -> (Tensor[] self_out, Tensor found_inf_out)"}
@@ -360,13 +360,13 @@ var internalOpAmpForeachNonFiniteCheckAndUnscale = op{name: "aten::_amp_foreach_
 //
 //	aten::_amp_foreach_non_finite_check_and_unscale(Tensor[] self, Tensor found_inf, Tensor inv_scale) -> (Tensor[] self_out, Tensor found_inf_out)
 func (InternalOps) AmpForeachNonFiniteCheckAndUnscale(input []*Tensor, foundInf, invScale *Tensor) (selfOut []*Tensor, foundInfOut *Tensor) {
-	var k call
-	k.start(&internalOpAmpForeachNonFiniteCheckAndUnscale)
-	k.tensors(input)
-	k.tensor(foundInf)
-	k.tensor(invScale)
-	k.run()
-	return k.retTensors(), k.retTensor()
+	var cc call
+	cc.start(&internalOpAmpForeachNonFiniteCheckAndUnscale)
+	cc.tensors(input)
+	cc.tensor(foundInf)
+	cc.tensor(invScale)
+	cc.run()
+	return cc.retTensors(), cc.retTensor()
 }
 
 var internalOpAmpForeachNonFiniteCheckAndUnscaleOut = op{name: "aten::_amp_foreach_non_finite_check_and_unscale", overload: "out", schema: "aten::_amp_foreach_non_finite_check_and_unscale.out(Tensor[] self, Tensor(b!) found_inf, Tensor inv_scale, *, Tensor(a!)[] out) -> ()"}
@@ -375,27 +375,27 @@ var internalOpAmpForeachNonFiniteCheckAndUnscaleOut = op{name: "aten::_amp_forea
 //
 //	aten::_amp_foreach_non_finite_check_and_unscale.out(Tensor[] self, Tensor(b!) found_inf, Tensor inv_scale, *, Tensor(a!)[] out) -> ()
 func (InternalOps) AmpForeachNonFiniteCheckAndUnscaleOut(out, input []*Tensor, foundInf, invScale *Tensor) {
-	var k call
-	k.start(&internalOpAmpForeachNonFiniteCheckAndUnscaleOut)
-	k.tensors(input)
-	k.tensor(foundInf)
-	k.tensor(invScale)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpAmpForeachNonFiniteCheckAndUnscaleOut)
+	cc.tensors(input)
+	cc.tensor(foundInf)
+	cc.tensor(invScale)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpAmpForeachNonFiniteCheckAndUnscale_ = op{name: "aten::_amp_foreach_non_finite_check_and_unscale_", overload: "", schema: "aten::_amp_foreach_non_finite_check_and_unscale_(Tensor(a!)[] self, Tensor(b!) found_inf, Tensor inv_scale) -> ()"}
 
-// AmpForeachNonFiniteCheckAndUnscale_ is PyTorch's torch._amp_foreach_non_finite_check_and_unscale_: AmpForeachNonFiniteCheckAndUnscale in place.
+// AmpForeachNonFiniteCheckAndUnscale_ is PyTorch's torch.ops.aten._amp_foreach_non_finite_check_and_unscale_: AmpForeachNonFiniteCheckAndUnscale in place.
 //
 //	aten::_amp_foreach_non_finite_check_and_unscale_(Tensor(a!)[] self, Tensor(b!) found_inf, Tensor inv_scale) -> ()
 func (InternalOps) AmpForeachNonFiniteCheckAndUnscale_(input []*Tensor, foundInf, invScale *Tensor) {
-	var k call
-	k.start(&internalOpAmpForeachNonFiniteCheckAndUnscale_)
-	k.tensors(input)
-	k.tensor(foundInf)
-	k.tensor(invScale)
-	k.run()
+	var cc call
+	cc.start(&internalOpAmpForeachNonFiniteCheckAndUnscale_)
+	cc.tensors(input)
+	cc.tensor(foundInf)
+	cc.tensor(invScale)
+	cc.run()
 }
 
 var internalOpAmpUpdateScale = op{name: "aten::_amp_update_scale", overload: "", schema: "aten::_amp_update_scale(Tensor self, Tensor growth_tracker, Tensor found_inf, float scale_growth_factor, float scale_backoff_factor, int growth_interval) -> (Tensor, Tensor growth_tracker_out)"}
@@ -404,16 +404,16 @@ var internalOpAmpUpdateScale = op{name: "aten::_amp_update_scale", overload: "",
 //
 //	aten::_amp_update_scale(Tensor self, Tensor growth_tracker, Tensor found_inf, float scale_growth_factor, float scale_backoff_factor, int growth_interval) -> (Tensor, Tensor growth_tracker_out)
 func (InternalOps) AmpUpdateScale(input, growthTracker, foundInf *Tensor, scaleGrowthFactor, scaleBackoffFactor float64, growthInterval int) (*Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpAmpUpdateScale)
-	k.tensor(input)
-	k.tensor(growthTracker)
-	k.tensor(foundInf)
-	k.float(scaleGrowthFactor)
-	k.float(scaleBackoffFactor)
-	k.int(growthInterval)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpAmpUpdateScale)
+	cc.tensor(input)
+	cc.tensor(growthTracker)
+	cc.tensor(foundInf)
+	cc.float(scaleGrowthFactor)
+	cc.float(scaleBackoffFactor)
+	cc.int(growthInterval)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpAmpUpdateScaleOut = op{name: "aten::_amp_update_scale", overload: "out", schema: "aten::_amp_update_scale.out(Tensor self, Tensor(b!) growth_tracker, Tensor found_inf, float scale_growth_factor, float scale_backoff_factor, int growth_interval, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -422,73 +422,73 @@ var internalOpAmpUpdateScaleOut = op{name: "aten::_amp_update_scale", overload: 
 //
 //	aten::_amp_update_scale.out(Tensor self, Tensor(b!) growth_tracker, Tensor found_inf, float scale_growth_factor, float scale_backoff_factor, int growth_interval, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) AmpUpdateScaleOut(out, input, growthTracker, foundInf *Tensor, scaleGrowthFactor, scaleBackoffFactor float64, growthInterval int) *Tensor {
-	var k call
-	k.start(&internalOpAmpUpdateScaleOut)
-	k.tensor(input)
-	k.tensor(growthTracker)
-	k.tensor(foundInf)
-	k.float(scaleGrowthFactor)
-	k.float(scaleBackoffFactor)
-	k.int(growthInterval)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpAmpUpdateScaleOut)
+	cc.tensor(input)
+	cc.tensor(growthTracker)
+	cc.tensor(foundInf)
+	cc.float(scaleGrowthFactor)
+	cc.float(scaleBackoffFactor)
+	cc.int(growthInterval)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpAmpUpdateScale_ = op{name: "aten::_amp_update_scale_", overload: "", schema: "aten::_amp_update_scale_(Tensor(a!) self, Tensor(b!) growth_tracker, Tensor found_inf, float scale_growth_factor, float scale_backoff_factor, int growth_interval) -> Tensor(a!)"}
 
-// AmpUpdateScale_ is PyTorch's torch._amp_update_scale_: AmpUpdateScale in place.
+// AmpUpdateScale_ is PyTorch's torch.ops.aten._amp_update_scale_: AmpUpdateScale in place.
 //
 //	aten::_amp_update_scale_(Tensor(a!) self, Tensor(b!) growth_tracker, Tensor found_inf, float scale_growth_factor, float scale_backoff_factor, int growth_interval) -> Tensor(a!)
 func (InternalOps) AmpUpdateScale_(input, growthTracker, foundInf *Tensor, scaleGrowthFactor, scaleBackoffFactor float64, growthInterval int) *Tensor {
-	var k call
-	k.start(&internalOpAmpUpdateScale_)
-	k.tensor(input)
-	k.tensor(growthTracker)
-	k.tensor(foundInf)
-	k.float(scaleGrowthFactor)
-	k.float(scaleBackoffFactor)
-	k.int(growthInterval)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpAmpUpdateScale_)
+	cc.tensor(input)
+	cc.tensor(growthTracker)
+	cc.tensor(foundInf)
+	cc.float(scaleGrowthFactor)
+	cc.float(scaleBackoffFactor)
+	cc.int(growthInterval)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpAssertAsync = op{name: "aten::_assert_async", overload: "", schema: "aten::_assert_async(Tensor self) -> ()"}
 
-// AssertAsync is PyTorch's torch._assert_async.
+// AssertAsync is PyTorch's torch.ops.aten._assert_async.
 //
 //	aten::_assert_async(Tensor self) -> ()
 func (InternalOps) AssertAsync(input *Tensor) {
-	var k call
-	k.start(&internalOpAssertAsync)
-	k.tensor(input)
-	k.run()
+	var cc call
+	cc.start(&internalOpAssertAsync)
+	cc.tensor(input)
+	cc.run()
 }
 
 var internalOpAssertAsyncMsg = op{name: "aten::_assert_async", overload: "msg", schema: "aten::_assert_async.msg(Tensor self, str assert_msg) -> ()"}
 
-// AssertAsyncMsg is PyTorch's torch._assert_async.
+// AssertAsyncMsg is PyTorch's torch.ops.aten._assert_async.
 //
 //	aten::_assert_async.msg(Tensor self, str assert_msg) -> ()
 func (InternalOps) AssertAsyncMsg(input *Tensor, assertMsg string) {
-	var k call
-	k.start(&internalOpAssertAsyncMsg)
-	k.tensor(input)
-	k.str(assertMsg)
-	k.run()
+	var cc call
+	cc.start(&internalOpAssertAsyncMsg)
+	cc.tensor(input)
+	cc.str(assertMsg)
+	cc.run()
 }
 
 var internalOpAssertScalar = op{name: "aten::_assert_scalar", overload: "", schema: "aten::_assert_scalar(Scalar self, str assert_msg) -> ()"}
 
-// AssertScalar is PyTorch's torch._assert_scalar.
+// AssertScalar is PyTorch's torch.ops.aten._assert_scalar.
 //
 //	aten::_assert_scalar(Scalar self, str assert_msg) -> ()
 func (InternalOps) AssertScalar(input Scalar, assertMsg string) {
-	var k call
-	k.start(&internalOpAssertScalar)
-	k.scalar(input)
-	k.str(assertMsg)
-	k.run()
+	var cc call
+	cc.start(&internalOpAssertScalar)
+	cc.scalar(input)
+	cc.str(assertMsg)
+	cc.run()
 }
 
 var internalOpAssertTensorMetadata = op{name: "aten::_assert_tensor_metadata", overload: "", schema: "aten::_assert_tensor_metadata(Tensor a, SymInt[]? size=None, SymInt[]? stride=None, ScalarType? dtype=None, *, Device? device=None, Layout? layout=None) -> ()"}
@@ -502,50 +502,50 @@ type InternalAssertTensorMetadataOptions struct {
 	Layout Layout
 }
 
-// AssertTensorMetadata is PyTorch's torch._assert_tensor_metadata.
+// AssertTensorMetadata is PyTorch's torch.ops.aten._assert_tensor_metadata.
 //
 //	aten::_assert_tensor_metadata(Tensor a, SymInt[]? size=None, SymInt[]? stride=None, ScalarType? dtype=None, *, Device? device=None, Layout? layout=None) -> ()
 func (InternalOps) AssertTensorMetadata(a *Tensor, opts ...InternalAssertTensorMetadataOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpAssertTensorMetadata)
-	k.tensor(a)
-	k.optInts(o.Size)
-	k.optInts(o.Stride)
-	k.optDType(o.DType)
-	k.optDevice(o.Device)
-	k.optLayout(o.Layout)
-	k.run()
+	var cc call
+	cc.start(&internalOpAssertTensorMetadata)
+	cc.tensor(a)
+	cc.optInts(o.Size)
+	cc.optInts(o.Stride)
+	cc.optDType(o.DType)
+	cc.optDevice(o.Device)
+	cc.optLayout(o.Layout)
+	cc.run()
 }
 
 var internalOpAutocastToFullPrecision = op{name: "aten::_autocast_to_full_precision", overload: "", schema: "aten::_autocast_to_full_precision(Tensor(a) self, bool cuda_enabled, bool cpu_enabled) -> Tensor(a)"}
 
-// AutocastToFullPrecision is PyTorch's Tensor._autocast_to_full_precision.
+// AutocastToFullPrecision is PyTorch's torch.ops.aten._autocast_to_full_precision.
 //
 //	aten::_autocast_to_full_precision(Tensor(a) self, bool cuda_enabled, bool cpu_enabled) -> Tensor(a)
 func (InternalOps) AutocastToFullPrecision(input *Tensor, cudaEnabled, cpuEnabled bool) *Tensor {
-	var k call
-	k.start(&internalOpAutocastToFullPrecision)
-	k.tensor(input)
-	k.bool(cudaEnabled)
-	k.bool(cpuEnabled)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpAutocastToFullPrecision)
+	cc.tensor(input)
+	cc.bool(cudaEnabled)
+	cc.bool(cpuEnabled)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpAutocastToReducedPrecision = op{name: "aten::_autocast_to_reduced_precision", overload: "", schema: "aten::_autocast_to_reduced_precision(Tensor(a) self, bool cuda_enabled, bool cpu_enabled, ScalarType cuda_dtype, ScalarType cpu_dtype) -> Tensor(a)"}
 
-// AutocastToReducedPrecision is PyTorch's Tensor._autocast_to_reduced_precision.
+// AutocastToReducedPrecision is PyTorch's torch.ops.aten._autocast_to_reduced_precision.
 //
 //	aten::_autocast_to_reduced_precision(Tensor(a) self, bool cuda_enabled, bool cpu_enabled, ScalarType cuda_dtype, ScalarType cpu_dtype) -> Tensor(a)
 func (InternalOps) AutocastToReducedPrecision(input *Tensor, cudaEnabled, cpuEnabled bool, cudaDType, cpuDType DType) *Tensor {
-	var k call
-	k.start(&internalOpAutocastToReducedPrecision)
-	k.tensor(input)
-	k.bool(cudaEnabled)
-	k.bool(cpuEnabled)
-	k.dtype(cudaDType)
-	k.dtype(cpuDType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpAutocastToReducedPrecision)
+	cc.tensor(input)
+	cc.bool(cudaEnabled)
+	cc.bool(cpuEnabled)
+	cc.dtype(cudaDType)
+	cc.dtype(cpuDType)
+	cc.run()
+	return cc.retTensor()
 }

@@ -4,66 +4,66 @@ package torch
 
 var internalOpBatchNormImplIndex = op{name: "aten::_batch_norm_impl_index", overload: "", schema: "aten::_batch_norm_impl_index(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float momentum, float eps, bool cudnn_enabled) -> (Tensor, Tensor, Tensor, Tensor, int)"}
 
-// BatchNormImplIndex is PyTorch's torch._batch_norm_impl_index.
+// BatchNormImplIndex is PyTorch's torch.ops.aten._batch_norm_impl_index.
 //
 //	aten::_batch_norm_impl_index(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float momentum, float eps, bool cudnn_enabled) -> (Tensor, Tensor, Tensor, Tensor, int)
 func (InternalOps) BatchNormImplIndex(input, weight, bias, runningMean, runningVar *Tensor, training bool, momentum, eps float64, cudnnEnabled bool) (*Tensor, *Tensor, *Tensor, *Tensor, int) {
-	var k call
-	k.start(&internalOpBatchNormImplIndex)
-	k.tensor(input)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.optTensor(runningMean)
-	k.optTensor(runningVar)
-	k.bool(training)
-	k.float(momentum)
-	k.float(eps)
-	k.bool(cudnnEnabled)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor(), k.retInt()
+	var cc call
+	cc.start(&internalOpBatchNormImplIndex)
+	cc.tensor(input)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.optTensor(runningMean)
+	cc.optTensor(runningVar)
+	cc.bool(training)
+	cc.float(momentum)
+	cc.float(eps)
+	cc.bool(cudnnEnabled)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retInt()
 }
 
 var internalOpBatchNormImplIndexBackward = op{name: "aten::_batch_norm_impl_index_backward", overload: "", schema: "aten::_batch_norm_impl_index_backward(int impl_index, Tensor input, Tensor grad_output, Tensor? weight, Tensor? running_mean, Tensor? running_var, Tensor? save_mean, Tensor? save_var_transform, bool train, float eps, bool[3] output_mask, Tensor reservedSpace) -> (Tensor, Tensor, Tensor)"}
 
-// BatchNormImplIndexBackward is PyTorch's torch._batch_norm_impl_index_backward.
+// BatchNormImplIndexBackward is PyTorch's torch.ops.aten._batch_norm_impl_index_backward.
 //
 //	aten::_batch_norm_impl_index_backward(int impl_index, Tensor input, Tensor grad_output, Tensor? weight, Tensor? running_mean, Tensor? running_var, Tensor? save_mean, Tensor? save_var_transform, bool train, float eps, bool[3] output_mask, Tensor reservedSpace) -> (Tensor, Tensor, Tensor)
 func (InternalOps) BatchNormImplIndexBackward(implIndex int, input, gradOutput, weight, runningMean, runningVar, saveMean, saveVarTransform *Tensor, train bool, eps float64, outputMask []bool, reservedSpace *Tensor) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpBatchNormImplIndexBackward)
-	k.int(implIndex)
-	k.tensor(input)
-	k.tensor(gradOutput)
-	k.optTensor(weight)
-	k.optTensor(runningMean)
-	k.optTensor(runningVar)
-	k.optTensor(saveMean)
-	k.optTensor(saveVarTransform)
-	k.bool(train)
-	k.float(eps)
-	k.bools(outputMask)
-	k.tensor(reservedSpace)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpBatchNormImplIndexBackward)
+	cc.int(implIndex)
+	cc.tensor(input)
+	cc.tensor(gradOutput)
+	cc.optTensor(weight)
+	cc.optTensor(runningMean)
+	cc.optTensor(runningVar)
+	cc.optTensor(saveMean)
+	cc.optTensor(saveVarTransform)
+	cc.bool(train)
+	cc.float(eps)
+	cc.bools(outputMask)
+	cc.tensor(reservedSpace)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpBatchNormNoUpdate = op{name: "aten::_batch_norm_no_update", overload: "", schema: "aten::_batch_norm_no_update(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, float momentum, float eps) -> (Tensor, Tensor, Tensor, Tensor)"}
 
-// BatchNormNoUpdate is PyTorch's torch._batch_norm_no_update.
+// BatchNormNoUpdate is PyTorch's torch.ops.aten._batch_norm_no_update.
 //
 //	aten::_batch_norm_no_update(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, float momentum, float eps) -> (Tensor, Tensor, Tensor, Tensor)
 func (InternalOps) BatchNormNoUpdate(input, weight, bias, runningMean, runningVar *Tensor, momentum, eps float64) (*Tensor, *Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpBatchNormNoUpdate)
-	k.tensor(input)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.optTensor(runningMean)
-	k.optTensor(runningVar)
-	k.float(momentum)
-	k.float(eps)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpBatchNormNoUpdate)
+	cc.tensor(input)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.optTensor(runningMean)
+	cc.optTensor(runningVar)
+	cc.float(momentum)
+	cc.float(eps)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpBatchNormNoUpdateOut = op{name: "aten::_batch_norm_no_update", overload: "out", schema: "aten::_batch_norm_no_update.out(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, float momentum, float eps, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2, Tensor(d!) out3) -> (Tensor(a!), Tensor(b!), Tensor(c!), Tensor(d!))"}
@@ -72,63 +72,63 @@ var internalOpBatchNormNoUpdateOut = op{name: "aten::_batch_norm_no_update", ove
 //
 //	aten::_batch_norm_no_update.out(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, float momentum, float eps, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2, Tensor(d!) out3) -> (Tensor(a!), Tensor(b!), Tensor(c!), Tensor(d!))
 func (InternalOps) BatchNormNoUpdateOut(out0, out1, out2, out3, input, weight, bias, runningMean, runningVar *Tensor, momentum, eps float64) (*Tensor, *Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpBatchNormNoUpdateOut)
-	k.tensor(input)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.optTensor(runningMean)
-	k.optTensor(runningVar)
-	k.float(momentum)
-	k.float(eps)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.tensor(out2)
-	k.tensor(out3)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpBatchNormNoUpdateOut)
+	cc.tensor(input)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.optTensor(runningMean)
+	cc.optTensor(runningVar)
+	cc.float(momentum)
+	cc.float(eps)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.tensor(out2)
+	cc.tensor(out3)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpBatchNormWithUpdate = op{name: "aten::_batch_norm_with_update", overload: "", schema: "aten::_batch_norm_with_update(Tensor input, Tensor? weight, Tensor? bias, Tensor(a!) running_mean, Tensor(b!) running_var, float momentum, float eps) -> (Tensor, Tensor, Tensor, Tensor)"}
 
-// BatchNormWithUpdate is PyTorch's torch._batch_norm_with_update.
+// BatchNormWithUpdate is PyTorch's torch.ops.aten._batch_norm_with_update.
 //
 //	aten::_batch_norm_with_update(Tensor input, Tensor? weight, Tensor? bias, Tensor(a!) running_mean, Tensor(b!) running_var, float momentum, float eps) -> (Tensor, Tensor, Tensor, Tensor)
 func (InternalOps) BatchNormWithUpdate(input, weight, bias, runningMean, runningVar *Tensor, momentum, eps float64) (*Tensor, *Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpBatchNormWithUpdate)
-	k.tensor(input)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.tensor(runningMean)
-	k.tensor(runningVar)
-	k.float(momentum)
-	k.float(eps)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpBatchNormWithUpdate)
+	cc.tensor(input)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.tensor(runningMean)
+	cc.tensor(runningVar)
+	cc.float(momentum)
+	cc.float(eps)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpBatchNormWithUpdateOut = op{name: "aten::_batch_norm_with_update", overload: "out", schema: "aten::_batch_norm_with_update.out(Tensor input, Tensor? weight, Tensor? bias, Tensor(a!) running_mean, Tensor(b!) running_var, float momentum, float eps, *, Tensor(d!) out, Tensor(e!) save_mean, Tensor(f!) save_invstd, Tensor(g!) reserve) -> (Tensor(d!), Tensor(e!), Tensor(f!), Tensor(g!))"}
 
-// BatchNormWithUpdateOut is PyTorch's torch._batch_norm_with_update with its result written to out, saveMean, saveInvstd and reserve.
+// BatchNormWithUpdateOut is PyTorch's torch.ops.aten._batch_norm_with_update with its result written to out, saveMean, saveInvstd and reserve.
 //
 //	aten::_batch_norm_with_update.out(Tensor input, Tensor? weight, Tensor? bias, Tensor(a!) running_mean, Tensor(b!) running_var, float momentum, float eps, *, Tensor(d!) out, Tensor(e!) save_mean, Tensor(f!) save_invstd, Tensor(g!) reserve) -> (Tensor(d!), Tensor(e!), Tensor(f!), Tensor(g!))
 func (InternalOps) BatchNormWithUpdateOut(out, saveMean, saveInvstd, reserve, input, weight, bias, runningMean, runningVar *Tensor, momentum, eps float64) (*Tensor, *Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpBatchNormWithUpdateOut)
-	k.tensor(input)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.tensor(runningMean)
-	k.tensor(runningVar)
-	k.float(momentum)
-	k.float(eps)
-	k.tensor(out)
-	k.tensor(saveMean)
-	k.tensor(saveInvstd)
-	k.tensor(reserve)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpBatchNormWithUpdateOut)
+	cc.tensor(input)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.tensor(runningMean)
+	cc.tensor(runningVar)
+	cc.float(momentum)
+	cc.float(eps)
+	cc.tensor(out)
+	cc.tensor(saveMean)
+	cc.tensor(saveInvstd)
+	cc.tensor(reserve)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpBatchNormWithUpdateFunctional = op{name: "aten::_batch_norm_with_update_functional", overload: "", schema: "aten::_batch_norm_with_update_functional(Tensor input, Tensor? weight, Tensor? bias, Tensor running_mean, Tensor running_var, float momentum, float eps) -> (Tensor, Tensor, Tensor, Tensor, Tensor running_mean_out, Tensor running_var_out)"}
@@ -137,15 +137,15 @@ var internalOpBatchNormWithUpdateFunctional = op{name: "aten::_batch_norm_with_u
 //
 //	aten::_batch_norm_with_update_functional(Tensor input, Tensor? weight, Tensor? bias, Tensor running_mean, Tensor running_var, float momentum, float eps) -> (Tensor, Tensor, Tensor, Tensor, Tensor running_mean_out, Tensor running_var_out)
 func (InternalOps) BatchNormWithUpdateFunctional(input, weight, bias, runningMean, runningVar *Tensor, momentum, eps float64) (*Tensor, *Tensor, *Tensor, *Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpBatchNormWithUpdateFunctional)
-	k.tensor(input)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.tensor(runningMean)
-	k.tensor(runningVar)
-	k.float(momentum)
-	k.float(eps)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpBatchNormWithUpdateFunctional)
+	cc.tensor(input)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.tensor(runningMean)
+	cc.tensor(runningVar)
+	cc.float(momentum)
+	cc.float(eps)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }

@@ -9,17 +9,17 @@ type InternalCastByteOptions struct {
 	NonBlocking bool
 }
 
-// CastByte is PyTorch's torch._cast_Byte.
+// CastByte is PyTorch's torch.ops.aten._cast_Byte.
 //
 //	aten::_cast_Byte(Tensor self, bool non_blocking=False) -> Tensor
 func (InternalOps) CastByte(input *Tensor, opts ...InternalCastByteOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpCastByte)
-	k.tensor(input)
-	k.bool(o.NonBlocking)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpCastByte)
+	cc.tensor(input)
+	cc.bool(o.NonBlocking)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpCastChar = op{name: "aten::_cast_Char", overload: "", schema: "aten::_cast_Char(Tensor self, bool non_blocking=False) -> Tensor"}
@@ -29,17 +29,17 @@ type InternalCastCharOptions struct {
 	NonBlocking bool
 }
 
-// CastChar is PyTorch's torch._cast_Char.
+// CastChar is PyTorch's torch.ops.aten._cast_Char.
 //
 //	aten::_cast_Char(Tensor self, bool non_blocking=False) -> Tensor
 func (InternalOps) CastChar(input *Tensor, opts ...InternalCastCharOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpCastChar)
-	k.tensor(input)
-	k.bool(o.NonBlocking)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpCastChar)
+	cc.tensor(input)
+	cc.bool(o.NonBlocking)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpCastDouble = op{name: "aten::_cast_Double", overload: "", schema: "aten::_cast_Double(Tensor self, bool non_blocking=False) -> Tensor"}
@@ -49,17 +49,17 @@ type InternalCastDoubleOptions struct {
 	NonBlocking bool
 }
 
-// CastDouble is PyTorch's torch._cast_Double.
+// CastDouble is PyTorch's torch.ops.aten._cast_Double.
 //
 //	aten::_cast_Double(Tensor self, bool non_blocking=False) -> Tensor
 func (InternalOps) CastDouble(input *Tensor, opts ...InternalCastDoubleOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpCastDouble)
-	k.tensor(input)
-	k.bool(o.NonBlocking)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpCastDouble)
+	cc.tensor(input)
+	cc.bool(o.NonBlocking)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpCastFloat = op{name: "aten::_cast_Float", overload: "", schema: "aten::_cast_Float(Tensor self, bool non_blocking=False) -> Tensor"}
@@ -69,17 +69,17 @@ type InternalCastFloatOptions struct {
 	NonBlocking bool
 }
 
-// CastFloat is PyTorch's torch._cast_Float.
+// CastFloat is PyTorch's torch.ops.aten._cast_Float.
 //
 //	aten::_cast_Float(Tensor self, bool non_blocking=False) -> Tensor
 func (InternalOps) CastFloat(input *Tensor, opts ...InternalCastFloatOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpCastFloat)
-	k.tensor(input)
-	k.bool(o.NonBlocking)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpCastFloat)
+	cc.tensor(input)
+	cc.bool(o.NonBlocking)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpCastHalf = op{name: "aten::_cast_Half", overload: "", schema: "aten::_cast_Half(Tensor self, bool non_blocking=False) -> Tensor"}
@@ -89,17 +89,17 @@ type InternalCastHalfOptions struct {
 	NonBlocking bool
 }
 
-// CastHalf is PyTorch's torch._cast_Half.
+// CastHalf is PyTorch's torch.ops.aten._cast_Half.
 //
 //	aten::_cast_Half(Tensor self, bool non_blocking=False) -> Tensor
 func (InternalOps) CastHalf(input *Tensor, opts ...InternalCastHalfOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpCastHalf)
-	k.tensor(input)
-	k.bool(o.NonBlocking)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpCastHalf)
+	cc.tensor(input)
+	cc.bool(o.NonBlocking)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpCastInt = op{name: "aten::_cast_Int", overload: "", schema: "aten::_cast_Int(Tensor self, bool non_blocking=False) -> Tensor"}
@@ -109,17 +109,17 @@ type InternalCastIntOptions struct {
 	NonBlocking bool
 }
 
-// CastInt is PyTorch's torch._cast_Int.
+// CastInt is PyTorch's torch.ops.aten._cast_Int.
 //
 //	aten::_cast_Int(Tensor self, bool non_blocking=False) -> Tensor
 func (InternalOps) CastInt(input *Tensor, opts ...InternalCastIntOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpCastInt)
-	k.tensor(input)
-	k.bool(o.NonBlocking)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpCastInt)
+	cc.tensor(input)
+	cc.bool(o.NonBlocking)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpCastLong = op{name: "aten::_cast_Long", overload: "", schema: "aten::_cast_Long(Tensor self, bool non_blocking=False) -> Tensor"}
@@ -129,17 +129,17 @@ type InternalCastLongOptions struct {
 	NonBlocking bool
 }
 
-// CastLong is PyTorch's torch._cast_Long.
+// CastLong is PyTorch's torch.ops.aten._cast_Long.
 //
 //	aten::_cast_Long(Tensor self, bool non_blocking=False) -> Tensor
 func (InternalOps) CastLong(input *Tensor, opts ...InternalCastLongOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpCastLong)
-	k.tensor(input)
-	k.bool(o.NonBlocking)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpCastLong)
+	cc.tensor(input)
+	cc.bool(o.NonBlocking)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpCastShort = op{name: "aten::_cast_Short", overload: "", schema: "aten::_cast_Short(Tensor self, bool non_blocking=False) -> Tensor"}
@@ -149,34 +149,34 @@ type InternalCastShortOptions struct {
 	NonBlocking bool
 }
 
-// CastShort is PyTorch's torch._cast_Short.
+// CastShort is PyTorch's torch.ops.aten._cast_Short.
 //
 //	aten::_cast_Short(Tensor self, bool non_blocking=False) -> Tensor
 func (InternalOps) CastShort(input *Tensor, opts ...InternalCastShortOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpCastShort)
-	k.tensor(input)
-	k.bool(o.NonBlocking)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpCastShort)
+	cc.tensor(input)
+	cc.bool(o.NonBlocking)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpCdistBackward = op{name: "aten::_cdist_backward", overload: "", schema: "aten::_cdist_backward(Tensor grad_output, Tensor x1, Tensor x2, float p, Tensor cdist) -> Tensor"}
 
-// CdistBackward is PyTorch's torch._cdist_backward.
+// CdistBackward is PyTorch's torch.ops.aten._cdist_backward.
 //
 //	aten::_cdist_backward(Tensor grad_output, Tensor x1, Tensor x2, float p, Tensor cdist) -> Tensor
 func (InternalOps) CdistBackward(gradOutput, x1, x2 *Tensor, p float64, cdist *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpCdistBackward)
-	k.tensor(gradOutput)
-	k.tensor(x1)
-	k.tensor(x2)
-	k.float(p)
-	k.tensor(cdist)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpCdistBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(x1)
+	cc.tensor(x2)
+	cc.float(p)
+	cc.tensor(cdist)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpCdistBackwardOut = op{name: "aten::_cdist_backward", overload: "out", schema: "aten::_cdist_backward.out(Tensor grad_output, Tensor x1, Tensor x2, float p, Tensor cdist, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -185,32 +185,32 @@ var internalOpCdistBackwardOut = op{name: "aten::_cdist_backward", overload: "ou
 //
 //	aten::_cdist_backward.out(Tensor grad_output, Tensor x1, Tensor x2, float p, Tensor cdist, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) CdistBackwardOut(out, gradOutput, x1, x2 *Tensor, p float64, cdist *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpCdistBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(x1)
-	k.tensor(x2)
-	k.float(p)
-	k.tensor(cdist)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpCdistBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(x1)
+	cc.tensor(x2)
+	cc.float(p)
+	cc.tensor(cdist)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpCdistForward = op{name: "aten::_cdist_forward", overload: "", schema: "aten::_cdist_forward(Tensor x1, Tensor x2, float p, int? compute_mode) -> Tensor"}
 
-// CdistForward is PyTorch's torch._cdist_forward.
+// CdistForward is PyTorch's torch.ops.aten._cdist_forward.
 //
 //	aten::_cdist_forward(Tensor x1, Tensor x2, float p, int? compute_mode) -> Tensor
 func (InternalOps) CdistForward(x1, x2 *Tensor, p float64, computeMode Opt[int]) *Tensor {
-	var k call
-	k.start(&internalOpCdistForward)
-	k.tensor(x1)
-	k.tensor(x2)
-	k.float(p)
-	k.optInt(computeMode)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpCdistForward)
+	cc.tensor(x1)
+	cc.tensor(x2)
+	cc.float(p)
+	cc.optInt(computeMode)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpCdistForwardOut = op{name: "aten::_cdist_forward", overload: "out", schema: "aten::_cdist_forward.out(Tensor x1, Tensor x2, float p, int? compute_mode, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -219,30 +219,30 @@ var internalOpCdistForwardOut = op{name: "aten::_cdist_forward", overload: "out"
 //
 //	aten::_cdist_forward.out(Tensor x1, Tensor x2, float p, int? compute_mode, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) CdistForwardOut(out, x1, x2 *Tensor, p float64, computeMode Opt[int]) *Tensor {
-	var k call
-	k.start(&internalOpCdistForwardOut)
-	k.tensor(x1)
-	k.tensor(x2)
-	k.float(p)
-	k.optInt(computeMode)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpCdistForwardOut)
+	cc.tensor(x1)
+	cc.tensor(x2)
+	cc.float(p)
+	cc.optInt(computeMode)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpCholeskySolveHelper = op{name: "aten::_cholesky_solve_helper", overload: "", schema: "aten::_cholesky_solve_helper(Tensor self, Tensor A, bool upper) -> Tensor"}
 
-// CholeskySolveHelper is PyTorch's torch._cholesky_solve_helper.
+// CholeskySolveHelper is PyTorch's torch.ops.aten._cholesky_solve_helper.
 //
 //	aten::_cholesky_solve_helper(Tensor self, Tensor A, bool upper) -> Tensor
 func (InternalOps) CholeskySolveHelper(input, a *Tensor, upper bool) *Tensor {
-	var k call
-	k.start(&internalOpCholeskySolveHelper)
-	k.tensor(input)
-	k.tensor(a)
-	k.bool(upper)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpCholeskySolveHelper)
+	cc.tensor(input)
+	cc.tensor(a)
+	cc.bool(upper)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpCholeskySolveHelperOut = op{name: "aten::_cholesky_solve_helper", overload: "out", schema: "aten::_cholesky_solve_helper.out(Tensor self, Tensor A, bool upper, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -251,14 +251,14 @@ var internalOpCholeskySolveHelperOut = op{name: "aten::_cholesky_solve_helper", 
 //
 //	aten::_cholesky_solve_helper.out(Tensor self, Tensor A, bool upper, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) CholeskySolveHelperOut(out, input, a *Tensor, upper bool) *Tensor {
-	var k call
-	k.start(&internalOpCholeskySolveHelperOut)
-	k.tensor(input)
-	k.tensor(a)
-	k.bool(upper)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpCholeskySolveHelperOut)
+	cc.tensor(input)
+	cc.tensor(a)
+	cc.bool(upper)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpChooseQparamsPerTensor = op{name: "aten::_choose_qparams_per_tensor", overload: "", schema: "aten::_choose_qparams_per_tensor(Tensor self, bool reduce_range=False) -> (float, int)"}
@@ -268,61 +268,61 @@ type InternalChooseQparamsPerTensorOptions struct {
 	ReduceRange bool
 }
 
-// ChooseQparamsPerTensor is PyTorch's torch._choose_qparams_per_tensor.
+// ChooseQparamsPerTensor is PyTorch's torch.ops.aten._choose_qparams_per_tensor.
 //
 //	aten::_choose_qparams_per_tensor(Tensor self, bool reduce_range=False) -> (float, int)
 func (InternalOps) ChooseQparamsPerTensor(input *Tensor, opts ...InternalChooseQparamsPerTensorOptions) (float64, int) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpChooseQparamsPerTensor)
-	k.tensor(input)
-	k.bool(o.ReduceRange)
-	k.run()
-	return k.retFloat(), k.retInt()
+	var cc call
+	cc.start(&internalOpChooseQparamsPerTensor)
+	cc.tensor(input)
+	cc.bool(o.ReduceRange)
+	cc.run()
+	return cc.retFloat(), cc.retInt()
 }
 
 var internalOpChunkCat = op{name: "aten::_chunk_cat", overload: "", schema: "aten::_chunk_cat(Tensor[] tensors, int dim, int num_chunks) -> Tensor"}
 
-// ChunkCat is PyTorch's torch._chunk_cat.
+// ChunkCat is PyTorch's torch.ops.aten._chunk_cat.
 //
 //	aten::_chunk_cat(Tensor[] tensors, int dim, int num_chunks) -> Tensor
 func (InternalOps) ChunkCat(tensors []*Tensor, dim, numChunks int) *Tensor {
-	var k call
-	k.start(&internalOpChunkCat)
-	k.tensors(tensors)
-	k.int(dim)
-	k.int(numChunks)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpChunkCat)
+	cc.tensors(tensors)
+	cc.int(dim)
+	cc.int(numChunks)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpChunkCatOut = op{name: "aten::_chunk_cat", overload: "out", schema: "aten::_chunk_cat.out(Tensor[] tensors, int dim, int num_chunks, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// ChunkCatOut is PyTorch's torch._chunk_cat with its result written to out.
+// ChunkCatOut is PyTorch's torch.ops.aten._chunk_cat with its result written to out.
 //
 //	aten::_chunk_cat.out(Tensor[] tensors, int dim, int num_chunks, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) ChunkCatOut(out *Tensor, tensors []*Tensor, dim, numChunks int) *Tensor {
-	var k call
-	k.start(&internalOpChunkCatOut)
-	k.tensors(tensors)
-	k.int(dim)
-	k.int(numChunks)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpChunkCatOut)
+	cc.tensors(tensors)
+	cc.int(dim)
+	cc.int(numChunks)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpCoalesce = op{name: "aten::_coalesce", overload: "", schema: "aten::_coalesce(Tensor self) -> Tensor"}
 
-// Coalesce is PyTorch's torch._coalesce.
+// Coalesce is PyTorch's torch.ops.aten._coalesce.
 //
 //	aten::_coalesce(Tensor self) -> Tensor
 func (InternalOps) Coalesce(input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpCoalesce)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpCoalesce)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpCoalesceOut = op{name: "aten::_coalesce", overload: "out", schema: "aten::_coalesce.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -331,12 +331,12 @@ var internalOpCoalesceOut = op{name: "aten::_coalesce", overload: "out", schema:
 //
 //	aten::_coalesce.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) CoalesceOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpCoalesceOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpCoalesceOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpCoalesced = op{name: "aten::_coalesced", overload: "", schema: "aten::_coalesced(Tensor self, bool coalesced) -> Tensor"}
@@ -345,12 +345,12 @@ var internalOpCoalesced = op{name: "aten::_coalesced", overload: "", schema: "at
 //
 //	aten::_coalesced(Tensor self, bool coalesced) -> Tensor
 func (InternalOps) Coalesced(input *Tensor, coalesced bool) *Tensor {
-	var k call
-	k.start(&internalOpCoalesced)
-	k.tensor(input)
-	k.bool(coalesced)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpCoalesced)
+	cc.tensor(input)
+	cc.bool(coalesced)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpCoalescedOut = op{name: "aten::_coalesced", overload: "out", schema: "aten::_coalesced.out(Tensor self, bool coalesced, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -359,82 +359,82 @@ var internalOpCoalescedOut = op{name: "aten::_coalesced", overload: "out", schem
 //
 //	aten::_coalesced.out(Tensor self, bool coalesced, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) CoalescedOut(out, input *Tensor, coalesced bool) *Tensor {
-	var k call
-	k.start(&internalOpCoalescedOut)
-	k.tensor(input)
-	k.bool(coalesced)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpCoalescedOut)
+	cc.tensor(input)
+	cc.bool(coalesced)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpCoalesced_ = op{name: "aten::_coalesced_", overload: "", schema: "aten::_coalesced_(Tensor(a!) self, bool coalesced) -> Tensor(a!)"}
 
-// Coalesced_ is PyTorch's Tensor._coalesced_: Coalesced in place.
+// Coalesced_ is PyTorch's torch.ops.aten._coalesced_: Coalesced in place.
 //
 //	aten::_coalesced_(Tensor(a!) self, bool coalesced) -> Tensor(a!)
 func (InternalOps) Coalesced_(input *Tensor, coalesced bool) *Tensor {
-	var k call
-	k.start(&internalOpCoalesced_)
-	k.tensor(input)
-	k.bool(coalesced)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpCoalesced_)
+	cc.tensor(input)
+	cc.bool(coalesced)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpComputeLinearCombination = op{name: "aten::_compute_linear_combination", overload: "", schema: "aten::_compute_linear_combination(Tensor input, Tensor coefficients) -> Tensor"}
 
-// ComputeLinearCombination is PyTorch's torch._compute_linear_combination.
+// ComputeLinearCombination is PyTorch's torch.ops.aten._compute_linear_combination.
 //
 //	aten::_compute_linear_combination(Tensor input, Tensor coefficients) -> Tensor
 func (InternalOps) ComputeLinearCombination(input, coefficients *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpComputeLinearCombination)
-	k.tensor(input)
-	k.tensor(coefficients)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpComputeLinearCombination)
+	cc.tensor(input)
+	cc.tensor(coefficients)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpComputeLinearCombinationOut = op{name: "aten::_compute_linear_combination", overload: "out", schema: "aten::_compute_linear_combination.out(Tensor input, Tensor coefficients, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// ComputeLinearCombinationOut is PyTorch's torch._compute_linear_combination with its result written to out.
+// ComputeLinearCombinationOut is PyTorch's torch.ops.aten._compute_linear_combination with its result written to out.
 //
 //	aten::_compute_linear_combination.out(Tensor input, Tensor coefficients, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) ComputeLinearCombinationOut(out, input, coefficients *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpComputeLinearCombinationOut)
-	k.tensor(input)
-	k.tensor(coefficients)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpComputeLinearCombinationOut)
+	cc.tensor(input)
+	cc.tensor(coefficients)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpConj = op{name: "aten::_conj", overload: "", schema: "aten::_conj(Tensor(a) self) -> Tensor(a)"}
 
-// Conj is PyTorch's torch._conj.
+// Conj is PyTorch's torch.ops.aten._conj.
 //
 //	aten::_conj(Tensor(a) self) -> Tensor(a)
 func (InternalOps) Conj(input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpConj)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpConj)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpConjCopy = op{name: "aten::_conj_copy", overload: "", schema: "aten::_conj_copy(Tensor self) -> Tensor"}
 
-// ConjCopy is PyTorch's torch._conj_copy.
+// ConjCopy is PyTorch's torch.ops.aten._conj_copy.
 //
 //	aten::_conj_copy(Tensor self) -> Tensor
 func (InternalOps) ConjCopy(input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpConjCopy)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpConjCopy)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpConjCopyOut = op{name: "aten::_conj_copy", overload: "out", schema: "aten::_conj_copy.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -443,25 +443,25 @@ var internalOpConjCopyOut = op{name: "aten::_conj_copy", overload: "out", schema
 //
 //	aten::_conj_copy.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) ConjCopyOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpConjCopyOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpConjCopyOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpConjPhysical = op{name: "aten::_conj_physical", overload: "", schema: "aten::_conj_physical(Tensor self) -> Tensor"}
 
-// ConjPhysical is PyTorch's torch._conj_physical.
+// ConjPhysical is PyTorch's torch.ops.aten._conj_physical.
 //
 //	aten::_conj_physical(Tensor self) -> Tensor
 func (InternalOps) ConjPhysical(input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpConjPhysical)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpConjPhysical)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpConjPhysicalOut = op{name: "aten::_conj_physical", overload: "out", schema: "aten::_conj_physical.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -470,51 +470,51 @@ var internalOpConjPhysicalOut = op{name: "aten::_conj_physical", overload: "out"
 //
 //	aten::_conj_physical.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) ConjPhysicalOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpConjPhysicalOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpConjPhysicalOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpConvDepthwise2d = op{name: "aten::_conv_depthwise2d", overload: "", schema: "aten::_conv_depthwise2d(Tensor self, Tensor weight, SymInt[2] kernel_size, Tensor? bias, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation) -> Tensor"}
 
-// ConvDepthwise2d is PyTorch's torch._C._nn._conv_depthwise2d.
+// ConvDepthwise2d is PyTorch's torch.ops.aten._conv_depthwise2d.
 //
 //	aten::_conv_depthwise2d(Tensor self, Tensor weight, SymInt[2] kernel_size, Tensor? bias, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation) -> Tensor
 func (InternalOps) ConvDepthwise2d(input, weight *Tensor, kernelSize []int, bias *Tensor, stride, padding []int, dilation ...int) *Tensor {
-	var k call
-	k.start(&internalOpConvDepthwise2d)
-	k.tensor(input)
-	k.tensor(weight)
-	k.ints(kernelSize)
-	k.optTensor(bias)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpConvDepthwise2d)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.ints(kernelSize)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpConvDepthwise2dOut = op{name: "aten::_conv_depthwise2d", overload: "out", schema: "aten::_conv_depthwise2d.out(Tensor self, Tensor weight, SymInt[2] kernel_size, Tensor? bias, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// ConvDepthwise2dOut is PyTorch's torch._C._nn._conv_depthwise2d with its result written to out.
+// ConvDepthwise2dOut is PyTorch's torch.ops.aten._conv_depthwise2d with its result written to out.
 //
 //	aten::_conv_depthwise2d.out(Tensor self, Tensor weight, SymInt[2] kernel_size, Tensor? bias, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) ConvDepthwise2dOut(out, input, weight *Tensor, kernelSize []int, bias *Tensor, stride, padding []int, dilation ...int) *Tensor {
-	var k call
-	k.start(&internalOpConvDepthwise2dOut)
-	k.tensor(input)
-	k.tensor(weight)
-	k.ints(kernelSize)
-	k.optTensor(bias)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpConvDepthwise2dOut)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.ints(kernelSize)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpConvertIndicesFromCooToCsr = op{name: "aten::_convert_indices_from_coo_to_csr", overload: "", schema: "aten::_convert_indices_from_coo_to_csr(Tensor self, int size, *, bool out_int32=False) -> Tensor"}
@@ -524,35 +524,35 @@ type InternalConvertIndicesFromCooToCsrOptions struct {
 	OutInt32 bool
 }
 
-// ConvertIndicesFromCooToCsr is PyTorch's torch._convert_indices_from_coo_to_csr.
+// ConvertIndicesFromCooToCsr is PyTorch's torch.ops.aten._convert_indices_from_coo_to_csr.
 //
 //	aten::_convert_indices_from_coo_to_csr(Tensor self, int size, *, bool out_int32=False) -> Tensor
 func (InternalOps) ConvertIndicesFromCooToCsr(input *Tensor, size int, opts ...InternalConvertIndicesFromCooToCsrOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpConvertIndicesFromCooToCsr)
-	k.tensor(input)
-	k.int(size)
-	k.bool(o.OutInt32)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpConvertIndicesFromCooToCsr)
+	cc.tensor(input)
+	cc.int(size)
+	cc.bool(o.OutInt32)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpConvertIndicesFromCooToCsrOut = op{name: "aten::_convert_indices_from_coo_to_csr", overload: "out", schema: "aten::_convert_indices_from_coo_to_csr.out(Tensor self, int size, *, bool out_int32=False, Tensor(a!) out) -> Tensor(a!)"}
 
-// ConvertIndicesFromCooToCsrOut is PyTorch's torch._convert_indices_from_coo_to_csr with its result written to out.
+// ConvertIndicesFromCooToCsrOut is PyTorch's torch.ops.aten._convert_indices_from_coo_to_csr with its result written to out.
 //
 //	aten::_convert_indices_from_coo_to_csr.out(Tensor self, int size, *, bool out_int32=False, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) ConvertIndicesFromCooToCsrOut(out, input *Tensor, size int, opts ...InternalConvertIndicesFromCooToCsrOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpConvertIndicesFromCooToCsrOut)
-	k.tensor(input)
-	k.int(size)
-	k.bool(o.OutInt32)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpConvertIndicesFromCooToCsrOut)
+	cc.tensor(input)
+	cc.int(size)
+	cc.bool(o.OutInt32)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpConvertIndicesFromCsrToCoo = op{name: "aten::_convert_indices_from_csr_to_coo", overload: "", schema: "aten::_convert_indices_from_csr_to_coo(Tensor crow_indices, Tensor col_indices, *, bool out_int32=False, bool transpose=False) -> Tensor"}
@@ -563,114 +563,114 @@ type InternalConvertIndicesFromCsrToCooOptions struct {
 	Transpose bool
 }
 
-// ConvertIndicesFromCsrToCoo is PyTorch's torch._convert_indices_from_csr_to_coo.
+// ConvertIndicesFromCsrToCoo is PyTorch's torch.ops.aten._convert_indices_from_csr_to_coo.
 //
 //	aten::_convert_indices_from_csr_to_coo(Tensor crow_indices, Tensor col_indices, *, bool out_int32=False, bool transpose=False) -> Tensor
 func (InternalOps) ConvertIndicesFromCsrToCoo(crowIndices, colIndices *Tensor, opts ...InternalConvertIndicesFromCsrToCooOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpConvertIndicesFromCsrToCoo)
-	k.tensor(crowIndices)
-	k.tensor(colIndices)
-	k.bool(o.OutInt32)
-	k.bool(o.Transpose)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpConvertIndicesFromCsrToCoo)
+	cc.tensor(crowIndices)
+	cc.tensor(colIndices)
+	cc.bool(o.OutInt32)
+	cc.bool(o.Transpose)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpConvertIndicesFromCsrToCooOut = op{name: "aten::_convert_indices_from_csr_to_coo", overload: "out", schema: "aten::_convert_indices_from_csr_to_coo.out(Tensor crow_indices, Tensor col_indices, *, bool out_int32=False, bool transpose=False, Tensor(a!) out) -> Tensor(a!)"}
 
-// ConvertIndicesFromCsrToCooOut is PyTorch's torch._convert_indices_from_csr_to_coo with its result written to out.
+// ConvertIndicesFromCsrToCooOut is PyTorch's torch.ops.aten._convert_indices_from_csr_to_coo with its result written to out.
 //
 //	aten::_convert_indices_from_csr_to_coo.out(Tensor crow_indices, Tensor col_indices, *, bool out_int32=False, bool transpose=False, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) ConvertIndicesFromCsrToCooOut(out, crowIndices, colIndices *Tensor, opts ...InternalConvertIndicesFromCsrToCooOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpConvertIndicesFromCsrToCooOut)
-	k.tensor(crowIndices)
-	k.tensor(colIndices)
-	k.bool(o.OutInt32)
-	k.bool(o.Transpose)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpConvertIndicesFromCsrToCooOut)
+	cc.tensor(crowIndices)
+	cc.tensor(colIndices)
+	cc.bool(o.OutInt32)
+	cc.bool(o.Transpose)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpConvertWeightToInt4pack = op{name: "aten::_convert_weight_to_int4pack", overload: "", schema: "aten::_convert_weight_to_int4pack(Tensor self, int innerKTiles) -> Tensor"}
 
-// ConvertWeightToInt4pack is PyTorch's torch._convert_weight_to_int4pack.
+// ConvertWeightToInt4pack is PyTorch's torch.ops.aten._convert_weight_to_int4pack.
 //
 //	aten::_convert_weight_to_int4pack(Tensor self, int innerKTiles) -> Tensor
 func (InternalOps) ConvertWeightToInt4pack(input *Tensor, innerKTiles int) *Tensor {
-	var k call
-	k.start(&internalOpConvertWeightToInt4pack)
-	k.tensor(input)
-	k.int(innerKTiles)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpConvertWeightToInt4pack)
+	cc.tensor(input)
+	cc.int(innerKTiles)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpConvertWeightToInt4packForCpu = op{name: "aten::_convert_weight_to_int4pack_for_cpu", overload: "", schema: "aten::_convert_weight_to_int4pack_for_cpu(Tensor self, int innerKTiles) -> Tensor"}
 
-// ConvertWeightToInt4packForCpu is PyTorch's torch._convert_weight_to_int4pack_for_cpu.
+// ConvertWeightToInt4packForCpu is PyTorch's torch.ops.aten._convert_weight_to_int4pack_for_cpu.
 //
 //	aten::_convert_weight_to_int4pack_for_cpu(Tensor self, int innerKTiles) -> Tensor
 func (InternalOps) ConvertWeightToInt4packForCpu(input *Tensor, innerKTiles int) *Tensor {
-	var k call
-	k.start(&internalOpConvertWeightToInt4packForCpu)
-	k.tensor(input)
-	k.int(innerKTiles)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpConvertWeightToInt4packForCpu)
+	cc.tensor(input)
+	cc.int(innerKTiles)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpConvolution = op{name: "aten::_convolution", overload: "", schema: "aten::_convolution(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, bool transposed, SymInt[] output_padding, SymInt groups, bool benchmark, bool deterministic, bool cudnn_enabled, bool allow_tf32) -> Tensor"}
 
-// Convolution is PyTorch's torch._convolution.
+// Convolution is PyTorch's torch.ops.aten._convolution.
 //
 //	aten::_convolution(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, bool transposed, SymInt[] output_padding, SymInt groups, bool benchmark, bool deterministic, bool cudnn_enabled, bool allow_tf32) -> Tensor
 func (InternalOps) Convolution(input, weight, bias *Tensor, stride, padding, dilation []int, transposed bool, outputPadding []int, groups int, benchmark, deterministic, cudnnEnabled, allowTf32 bool) *Tensor {
-	var k call
-	k.start(&internalOpConvolution)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(bias)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.bool(transposed)
-	k.ints(outputPadding)
-	k.int(groups)
-	k.bool(benchmark)
-	k.bool(deterministic)
-	k.bool(cudnnEnabled)
-	k.bool(allowTf32)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpConvolution)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.bool(transposed)
+	cc.ints(outputPadding)
+	cc.int(groups)
+	cc.bool(benchmark)
+	cc.bool(deterministic)
+	cc.bool(cudnnEnabled)
+	cc.bool(allowTf32)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpConvolutionDeprecated = op{name: "aten::_convolution", overload: "deprecated", schema: "aten::_convolution.deprecated(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, bool transposed, int[] output_padding, SymInt groups, bool benchmark, bool deterministic, bool cudnn_enabled) -> Tensor"}
 
-// ConvolutionDeprecated is PyTorch's torch._convolution.
+// ConvolutionDeprecated is PyTorch's torch.ops.aten._convolution.
 //
 //	aten::_convolution.deprecated(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, bool transposed, int[] output_padding, SymInt groups, bool benchmark, bool deterministic, bool cudnn_enabled) -> Tensor
 func (InternalOps) ConvolutionDeprecated(input, weight, bias *Tensor, stride, padding, dilation []int, transposed bool, outputPadding []int, groups int, benchmark, deterministic, cudnnEnabled bool) *Tensor {
-	var k call
-	k.start(&internalOpConvolutionDeprecated)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(bias)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.bool(transposed)
-	k.ints(outputPadding)
-	k.int(groups)
-	k.bool(benchmark)
-	k.bool(deterministic)
-	k.bool(cudnnEnabled)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpConvolutionDeprecated)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.bool(transposed)
+	cc.ints(outputPadding)
+	cc.int(groups)
+	cc.bool(benchmark)
+	cc.bool(deterministic)
+	cc.bool(cudnnEnabled)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpConvolutionOut = op{name: "aten::_convolution", overload: "out", schema: "aten::_convolution.out(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, bool transposed, SymInt[] output_padding, SymInt groups, bool benchmark, bool deterministic, bool cudnn_enabled, bool allow_tf32, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -679,68 +679,68 @@ var internalOpConvolutionOut = op{name: "aten::_convolution", overload: "out", s
 //
 //	aten::_convolution.out(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, bool transposed, SymInt[] output_padding, SymInt groups, bool benchmark, bool deterministic, bool cudnn_enabled, bool allow_tf32, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) ConvolutionOut(out, input, weight, bias *Tensor, stride, padding, dilation []int, transposed bool, outputPadding []int, groups int, benchmark, deterministic, cudnnEnabled, allowTf32 bool) *Tensor {
-	var k call
-	k.start(&internalOpConvolutionOut)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(bias)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.bool(transposed)
-	k.ints(outputPadding)
-	k.int(groups)
-	k.bool(benchmark)
-	k.bool(deterministic)
-	k.bool(cudnnEnabled)
-	k.bool(allowTf32)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpConvolutionOut)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.bool(transposed)
+	cc.ints(outputPadding)
+	cc.int(groups)
+	cc.bool(benchmark)
+	cc.bool(deterministic)
+	cc.bool(cudnnEnabled)
+	cc.bool(allowTf32)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpConvolutionDoubleBackward = op{name: "aten::_convolution_double_backward", overload: "", schema: "aten::_convolution_double_backward(Tensor? ggI, Tensor? ggW, Tensor? ggb, Tensor gO, Tensor weight, Tensor self, SymInt[] stride, SymInt[] padding, SymInt[] dilation, bool transposed, SymInt[] output_padding, SymInt groups, bool[3] output_mask) -> (Tensor, Tensor, Tensor)"}
 
-// ConvolutionDoubleBackward is PyTorch's torch._convolution_double_backward.
+// ConvolutionDoubleBackward is PyTorch's torch.ops.aten._convolution_double_backward.
 //
 //	aten::_convolution_double_backward(Tensor? ggI, Tensor? ggW, Tensor? ggb, Tensor gO, Tensor weight, Tensor self, SymInt[] stride, SymInt[] padding, SymInt[] dilation, bool transposed, SymInt[] output_padding, SymInt groups, bool[3] output_mask) -> (Tensor, Tensor, Tensor)
 func (InternalOps) ConvolutionDoubleBackward(ggI, ggW, ggb, goArg, weight, input *Tensor, stride, padding, dilation []int, transposed bool, outputPadding []int, groups int, outputMask []bool) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpConvolutionDoubleBackward)
-	k.optTensor(ggI)
-	k.optTensor(ggW)
-	k.optTensor(ggb)
-	k.tensor(goArg)
-	k.tensor(weight)
-	k.tensor(input)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.bool(transposed)
-	k.ints(outputPadding)
-	k.int(groups)
-	k.bools(outputMask)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpConvolutionDoubleBackward)
+	cc.optTensor(ggI)
+	cc.optTensor(ggW)
+	cc.optTensor(ggb)
+	cc.tensor(goArg)
+	cc.tensor(weight)
+	cc.tensor(input)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.bool(transposed)
+	cc.ints(outputPadding)
+	cc.int(groups)
+	cc.bools(outputMask)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpConvolutionMode = op{name: "aten::_convolution_mode", overload: "", schema: "aten::_convolution_mode(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, str padding, SymInt[] dilation, SymInt groups) -> Tensor"}
 
-// ConvolutionMode is PyTorch's torch._convolution_mode.
+// ConvolutionMode is PyTorch's torch.ops.aten._convolution_mode.
 //
 //	aten::_convolution_mode(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, str padding, SymInt[] dilation, SymInt groups) -> Tensor
 func (InternalOps) ConvolutionMode(input, weight, bias *Tensor, stride []int, padding string, dilation []int, groups int) *Tensor {
-	var k call
-	k.start(&internalOpConvolutionMode)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(bias)
-	k.ints(stride)
-	k.str(padding)
-	k.ints(dilation)
-	k.int(groups)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpConvolutionMode)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.str(padding)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpCopyFrom = op{name: "aten::_copy_from", overload: "", schema: "aten::_copy_from(Tensor self, Tensor dst, bool non_blocking=False) -> Tensor"}
@@ -750,18 +750,18 @@ type InternalCopyFromOptions struct {
 	NonBlocking bool
 }
 
-// CopyFrom is PyTorch's torch._copy_from.
+// CopyFrom is PyTorch's torch.ops.aten._copy_from.
 //
 //	aten::_copy_from(Tensor self, Tensor dst, bool non_blocking=False) -> Tensor
 func (InternalOps) CopyFrom(input, dst *Tensor, opts ...InternalCopyFromOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpCopyFrom)
-	k.tensor(input)
-	k.tensor(dst)
-	k.bool(o.NonBlocking)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpCopyFrom)
+	cc.tensor(input)
+	cc.tensor(dst)
+	cc.bool(o.NonBlocking)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpCopyFromOut = op{name: "aten::_copy_from", overload: "out", schema: "aten::_copy_from.out(Tensor self, Tensor dst, bool non_blocking=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -771,28 +771,28 @@ var internalOpCopyFromOut = op{name: "aten::_copy_from", overload: "out", schema
 //	aten::_copy_from.out(Tensor self, Tensor dst, bool non_blocking=False, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) CopyFromOut(out, input, dst *Tensor, opts ...InternalCopyFromOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpCopyFromOut)
-	k.tensor(input)
-	k.tensor(dst)
-	k.bool(o.NonBlocking)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpCopyFromOut)
+	cc.tensor(input)
+	cc.tensor(dst)
+	cc.bool(o.NonBlocking)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpCopyFromAndResize = op{name: "aten::_copy_from_and_resize", overload: "", schema: "aten::_copy_from_and_resize(Tensor self, Tensor dst) -> Tensor"}
 
-// CopyFromAndResize is PyTorch's torch._copy_from_and_resize.
+// CopyFromAndResize is PyTorch's torch.ops.aten._copy_from_and_resize.
 //
 //	aten::_copy_from_and_resize(Tensor self, Tensor dst) -> Tensor
 func (InternalOps) CopyFromAndResize(input, dst *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpCopyFromAndResize)
-	k.tensor(input)
-	k.tensor(dst)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpCopyFromAndResize)
+	cc.tensor(input)
+	cc.tensor(dst)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpCopyFromAndResizeOut = op{name: "aten::_copy_from_and_resize", overload: "out", schema: "aten::_copy_from_and_resize.out(Tensor self, Tensor dst, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -801,26 +801,26 @@ var internalOpCopyFromAndResizeOut = op{name: "aten::_copy_from_and_resize", ove
 //
 //	aten::_copy_from_and_resize.out(Tensor self, Tensor dst, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) CopyFromAndResizeOut(out, input, dst *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpCopyFromAndResizeOut)
-	k.tensor(input)
-	k.tensor(dst)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpCopyFromAndResizeOut)
+	cc.tensor(input)
+	cc.tensor(dst)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpCsltCompress = op{name: "aten::_cslt_compress", overload: "", schema: "aten::_cslt_compress(Tensor input) -> Tensor"}
 
-// CsltCompress is PyTorch's torch._cslt_compress.
+// CsltCompress is PyTorch's torch.ops.aten._cslt_compress.
 //
 //	aten::_cslt_compress(Tensor input) -> Tensor
 func (InternalOps) CsltCompress(input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpCsltCompress)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpCsltCompress)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpCsltSparseMm = op{name: "aten::_cslt_sparse_mm", overload: "", schema: "aten::_cslt_sparse_mm(Tensor compressed_A, Tensor dense_B, Tensor? bias=None, Tensor? alpha=None, ScalarType? out_dtype=None, bool transpose_result=False, int alg_id=0, int split_k=1, int split_k_mode=-1) -> Tensor"}
@@ -836,24 +836,24 @@ type InternalCsltSparseMmOptions struct {
 	SplitKMode      Opt[int] // default -1
 }
 
-// CsltSparseMm is PyTorch's torch._cslt_sparse_mm.
+// CsltSparseMm is PyTorch's torch.ops.aten._cslt_sparse_mm.
 //
 //	aten::_cslt_sparse_mm(Tensor compressed_A, Tensor dense_B, Tensor? bias=None, Tensor? alpha=None, ScalarType? out_dtype=None, bool transpose_result=False, int alg_id=0, int split_k=1, int split_k_mode=-1) -> Tensor
 func (InternalOps) CsltSparseMm(compressedA, denseB *Tensor, opts ...InternalCsltSparseMmOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpCsltSparseMm)
-	k.tensor(compressedA)
-	k.tensor(denseB)
-	k.optTensor(o.Bias)
-	k.optTensor(o.Alpha)
-	k.optDType(o.OutDType)
-	k.bool(o.TransposeResult)
-	k.int(o.AlgId)
-	k.int(o.SplitK.Or(1))
-	k.int(o.SplitKMode.Or(-1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpCsltSparseMm)
+	cc.tensor(compressedA)
+	cc.tensor(denseB)
+	cc.optTensor(o.Bias)
+	cc.optTensor(o.Alpha)
+	cc.optDType(o.OutDType)
+	cc.bool(o.TransposeResult)
+	cc.int(o.AlgId)
+	cc.int(o.SplitK.Or(1))
+	cc.int(o.SplitKMode.Or(-1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpCsltSparseMmSearch = op{name: "aten::_cslt_sparse_mm_search", overload: "", schema: "aten::_cslt_sparse_mm_search(Tensor compressed_A, Tensor dense_B, Tensor? bias=None, Tensor? alpha=None, ScalarType? out_dtype=None, bool transpose_result=False) -> int"}
@@ -866,21 +866,21 @@ type InternalCsltSparseMmSearchOptions struct {
 	TransposeResult bool
 }
 
-// CsltSparseMmSearch is PyTorch's torch._cslt_sparse_mm_search.
+// CsltSparseMmSearch is PyTorch's torch.ops.aten._cslt_sparse_mm_search.
 //
 //	aten::_cslt_sparse_mm_search(Tensor compressed_A, Tensor dense_B, Tensor? bias=None, Tensor? alpha=None, ScalarType? out_dtype=None, bool transpose_result=False) -> int
 func (InternalOps) CsltSparseMmSearch(compressedA, denseB *Tensor, opts ...InternalCsltSparseMmSearchOptions) int {
 	o := one(opts)
-	var k call
-	k.start(&internalOpCsltSparseMmSearch)
-	k.tensor(compressedA)
-	k.tensor(denseB)
-	k.optTensor(o.Bias)
-	k.optTensor(o.Alpha)
-	k.optDType(o.OutDType)
-	k.bool(o.TransposeResult)
-	k.run()
-	return k.retInt()
+	var cc call
+	cc.start(&internalOpCsltSparseMmSearch)
+	cc.tensor(compressedA)
+	cc.tensor(denseB)
+	cc.optTensor(o.Bias)
+	cc.optTensor(o.Alpha)
+	cc.optDType(o.OutDType)
+	cc.bool(o.TransposeResult)
+	cc.run()
+	return cc.retInt()
 }
 
 var internalOpCtcLoss = op{name: "aten::_ctc_loss", overload: "", schema: "aten::_ctc_loss(Tensor log_probs, Tensor targets, int[] input_lengths, int[] target_lengths, int blank=0, bool zero_infinity=False) -> (Tensor, Tensor)"}
@@ -891,21 +891,21 @@ type InternalCtcLossOptions struct {
 	ZeroInfinity bool
 }
 
-// CtcLoss is PyTorch's torch._ctc_loss.
+// CtcLoss is PyTorch's torch.ops.aten._ctc_loss.
 //
 //	aten::_ctc_loss(Tensor log_probs, Tensor targets, int[] input_lengths, int[] target_lengths, int blank=0, bool zero_infinity=False) -> (Tensor, Tensor)
 func (InternalOps) CtcLoss(logProbs, targets *Tensor, inputLengths, targetLengths []int, opts ...InternalCtcLossOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpCtcLoss)
-	k.tensor(logProbs)
-	k.tensor(targets)
-	k.ints(inputLengths)
-	k.ints(targetLengths)
-	k.int(o.Blank)
-	k.bool(o.ZeroInfinity)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpCtcLoss)
+	cc.tensor(logProbs)
+	cc.tensor(targets)
+	cc.ints(inputLengths)
+	cc.ints(targetLengths)
+	cc.int(o.Blank)
+	cc.bool(o.ZeroInfinity)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpCtcLossTensor = op{name: "aten::_ctc_loss", overload: "Tensor", schema: "aten::_ctc_loss.Tensor(Tensor log_probs, Tensor targets, Tensor input_lengths, Tensor target_lengths, int blank=0, bool zero_infinity=False) -> (Tensor, Tensor)"}
@@ -916,21 +916,21 @@ type InternalCtcLossTensorOptions struct {
 	ZeroInfinity bool
 }
 
-// CtcLossTensor is PyTorch's torch._ctc_loss.
+// CtcLossTensor is PyTorch's torch.ops.aten._ctc_loss.
 //
 //	aten::_ctc_loss.Tensor(Tensor log_probs, Tensor targets, Tensor input_lengths, Tensor target_lengths, int blank=0, bool zero_infinity=False) -> (Tensor, Tensor)
 func (InternalOps) CtcLossTensor(logProbs, targets, inputLengths, targetLengths *Tensor, opts ...InternalCtcLossTensorOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpCtcLossTensor)
-	k.tensor(logProbs)
-	k.tensor(targets)
-	k.tensor(inputLengths)
-	k.tensor(targetLengths)
-	k.int(o.Blank)
-	k.bool(o.ZeroInfinity)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpCtcLossTensor)
+	cc.tensor(logProbs)
+	cc.tensor(targets)
+	cc.tensor(inputLengths)
+	cc.tensor(targetLengths)
+	cc.int(o.Blank)
+	cc.bool(o.ZeroInfinity)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpCtcLossTensorOut = op{name: "aten::_ctc_loss", overload: "Tensor_out", schema: "aten::_ctc_loss.Tensor_out(Tensor log_probs, Tensor targets, Tensor input_lengths, Tensor target_lengths, int blank=0, bool zero_infinity=False, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))"}
@@ -940,18 +940,18 @@ var internalOpCtcLossTensorOut = op{name: "aten::_ctc_loss", overload: "Tensor_o
 //	aten::_ctc_loss.Tensor_out(Tensor log_probs, Tensor targets, Tensor input_lengths, Tensor target_lengths, int blank=0, bool zero_infinity=False, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))
 func (InternalOps) CtcLossTensorOut(out0, out1, logProbs, targets, inputLengths, targetLengths *Tensor, opts ...InternalCtcLossTensorOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpCtcLossTensorOut)
-	k.tensor(logProbs)
-	k.tensor(targets)
-	k.tensor(inputLengths)
-	k.tensor(targetLengths)
-	k.int(o.Blank)
-	k.bool(o.ZeroInfinity)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpCtcLossTensorOut)
+	cc.tensor(logProbs)
+	cc.tensor(targets)
+	cc.tensor(inputLengths)
+	cc.tensor(targetLengths)
+	cc.int(o.Blank)
+	cc.bool(o.ZeroInfinity)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpCtcLossOut = op{name: "aten::_ctc_loss", overload: "out", schema: "aten::_ctc_loss.out(Tensor log_probs, Tensor targets, int[] input_lengths, int[] target_lengths, int blank=0, bool zero_infinity=False, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))"}
@@ -961,18 +961,18 @@ var internalOpCtcLossOut = op{name: "aten::_ctc_loss", overload: "out", schema: 
 //	aten::_ctc_loss.out(Tensor log_probs, Tensor targets, int[] input_lengths, int[] target_lengths, int blank=0, bool zero_infinity=False, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))
 func (InternalOps) CtcLossOut(out0, out1, logProbs, targets *Tensor, inputLengths, targetLengths []int, opts ...InternalCtcLossOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpCtcLossOut)
-	k.tensor(logProbs)
-	k.tensor(targets)
-	k.ints(inputLengths)
-	k.ints(targetLengths)
-	k.int(o.Blank)
-	k.bool(o.ZeroInfinity)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpCtcLossOut)
+	cc.tensor(logProbs)
+	cc.tensor(targets)
+	cc.ints(inputLengths)
+	cc.ints(targetLengths)
+	cc.int(o.Blank)
+	cc.bool(o.ZeroInfinity)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpCtcLossBackward = op{name: "aten::_ctc_loss_backward", overload: "", schema: "aten::_ctc_loss_backward(Tensor grad, Tensor log_probs, Tensor targets, int[] input_lengths, int[] target_lengths, Tensor neg_log_likelihood, Tensor log_alpha, int blank, bool zero_infinity=False) -> Tensor"}
@@ -982,24 +982,24 @@ type InternalCtcLossBackwardOptions struct {
 	ZeroInfinity bool
 }
 
-// CtcLossBackward is PyTorch's torch._ctc_loss_backward.
+// CtcLossBackward is PyTorch's torch.ops.aten._ctc_loss_backward.
 //
 //	aten::_ctc_loss_backward(Tensor grad, Tensor log_probs, Tensor targets, int[] input_lengths, int[] target_lengths, Tensor neg_log_likelihood, Tensor log_alpha, int blank, bool zero_infinity=False) -> Tensor
 func (InternalOps) CtcLossBackward(grad, logProbs, targets *Tensor, inputLengths, targetLengths []int, negLogLikelihood, logAlpha *Tensor, blank int, opts ...InternalCtcLossBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpCtcLossBackward)
-	k.tensor(grad)
-	k.tensor(logProbs)
-	k.tensor(targets)
-	k.ints(inputLengths)
-	k.ints(targetLengths)
-	k.tensor(negLogLikelihood)
-	k.tensor(logAlpha)
-	k.int(blank)
-	k.bool(o.ZeroInfinity)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpCtcLossBackward)
+	cc.tensor(grad)
+	cc.tensor(logProbs)
+	cc.tensor(targets)
+	cc.ints(inputLengths)
+	cc.ints(targetLengths)
+	cc.tensor(negLogLikelihood)
+	cc.tensor(logAlpha)
+	cc.int(blank)
+	cc.bool(o.ZeroInfinity)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpCtcLossBackwardTensor = op{name: "aten::_ctc_loss_backward", overload: "Tensor", schema: "aten::_ctc_loss_backward.Tensor(Tensor grad, Tensor log_probs, Tensor targets, Tensor input_lengths, Tensor target_lengths, Tensor neg_log_likelihood, Tensor log_alpha, int blank, bool zero_infinity=False) -> Tensor"}
@@ -1009,24 +1009,24 @@ type InternalCtcLossBackwardTensorOptions struct {
 	ZeroInfinity bool
 }
 
-// CtcLossBackwardTensor is PyTorch's torch._ctc_loss_backward.
+// CtcLossBackwardTensor is PyTorch's torch.ops.aten._ctc_loss_backward.
 //
 //	aten::_ctc_loss_backward.Tensor(Tensor grad, Tensor log_probs, Tensor targets, Tensor input_lengths, Tensor target_lengths, Tensor neg_log_likelihood, Tensor log_alpha, int blank, bool zero_infinity=False) -> Tensor
 func (InternalOps) CtcLossBackwardTensor(grad, logProbs, targets, inputLengths, targetLengths, negLogLikelihood, logAlpha *Tensor, blank int, opts ...InternalCtcLossBackwardTensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpCtcLossBackwardTensor)
-	k.tensor(grad)
-	k.tensor(logProbs)
-	k.tensor(targets)
-	k.tensor(inputLengths)
-	k.tensor(targetLengths)
-	k.tensor(negLogLikelihood)
-	k.tensor(logAlpha)
-	k.int(blank)
-	k.bool(o.ZeroInfinity)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpCtcLossBackwardTensor)
+	cc.tensor(grad)
+	cc.tensor(logProbs)
+	cc.tensor(targets)
+	cc.tensor(inputLengths)
+	cc.tensor(targetLengths)
+	cc.tensor(negLogLikelihood)
+	cc.tensor(logAlpha)
+	cc.int(blank)
+	cc.bool(o.ZeroInfinity)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpCtcLossBackwardOut = op{name: "aten::_ctc_loss_backward", overload: "out", schema: "aten::_ctc_loss_backward.out(Tensor grad, Tensor log_probs, Tensor targets, int[] input_lengths, int[] target_lengths, Tensor neg_log_likelihood, Tensor log_alpha, int blank, bool zero_infinity=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1036,20 +1036,20 @@ var internalOpCtcLossBackwardOut = op{name: "aten::_ctc_loss_backward", overload
 //	aten::_ctc_loss_backward.out(Tensor grad, Tensor log_probs, Tensor targets, int[] input_lengths, int[] target_lengths, Tensor neg_log_likelihood, Tensor log_alpha, int blank, bool zero_infinity=False, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) CtcLossBackwardOut(out, grad, logProbs, targets *Tensor, inputLengths, targetLengths []int, negLogLikelihood, logAlpha *Tensor, blank int, opts ...InternalCtcLossBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpCtcLossBackwardOut)
-	k.tensor(grad)
-	k.tensor(logProbs)
-	k.tensor(targets)
-	k.ints(inputLengths)
-	k.ints(targetLengths)
-	k.tensor(negLogLikelihood)
-	k.tensor(logAlpha)
-	k.int(blank)
-	k.bool(o.ZeroInfinity)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpCtcLossBackwardOut)
+	cc.tensor(grad)
+	cc.tensor(logProbs)
+	cc.tensor(targets)
+	cc.ints(inputLengths)
+	cc.ints(targetLengths)
+	cc.tensor(negLogLikelihood)
+	cc.tensor(logAlpha)
+	cc.int(blank)
+	cc.bool(o.ZeroInfinity)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpCudnnAttentionBackward = op{name: "aten::_cudnn_attention_backward", overload: "", schema: "aten::_cudnn_attention_backward(Tensor grad_out, Tensor query, Tensor key, Tensor value, Tensor out, Tensor logsumexp, Tensor philox_seed, Tensor philox_offset, Tensor attn_bias, Tensor cum_seq_q, Tensor cum_seq_k, SymInt max_q, SymInt max_k, float dropout_p, bool is_causal, *, float? scale=None) -> (Tensor, Tensor, Tensor)"}
@@ -1059,31 +1059,31 @@ type InternalCudnnAttentionBackwardOptions struct {
 	Scale Opt[float64]
 }
 
-// CudnnAttentionBackward is PyTorch's torch._cudnn_attention_backward.
+// CudnnAttentionBackward is PyTorch's torch.ops.aten._cudnn_attention_backward.
 //
 //	aten::_cudnn_attention_backward(Tensor grad_out, Tensor query, Tensor key, Tensor value, Tensor out, Tensor logsumexp, Tensor philox_seed, Tensor philox_offset, Tensor attn_bias, Tensor cum_seq_q, Tensor cum_seq_k, SymInt max_q, SymInt max_k, float dropout_p, bool is_causal, *, float? scale=None) -> (Tensor, Tensor, Tensor)
 func (InternalOps) CudnnAttentionBackward(gradOut, query, key, value, out, logsumexp, philoxSeed, philoxOffset, attnBias, cumSeqQ, cumSeqK *Tensor, maxQ, maxK int, dropoutP float64, isCausal bool, opts ...InternalCudnnAttentionBackwardOptions) (*Tensor, *Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpCudnnAttentionBackward)
-	k.tensor(gradOut)
-	k.tensor(query)
-	k.tensor(key)
-	k.tensor(value)
-	k.tensor(out)
-	k.tensor(logsumexp)
-	k.tensor(philoxSeed)
-	k.tensor(philoxOffset)
-	k.tensor(attnBias)
-	k.tensor(cumSeqQ)
-	k.tensor(cumSeqK)
-	k.int(maxQ)
-	k.int(maxK)
-	k.float(dropoutP)
-	k.bool(isCausal)
-	k.optFloat(o.Scale)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpCudnnAttentionBackward)
+	cc.tensor(gradOut)
+	cc.tensor(query)
+	cc.tensor(key)
+	cc.tensor(value)
+	cc.tensor(out)
+	cc.tensor(logsumexp)
+	cc.tensor(philoxSeed)
+	cc.tensor(philoxOffset)
+	cc.tensor(attnBias)
+	cc.tensor(cumSeqQ)
+	cc.tensor(cumSeqK)
+	cc.int(maxQ)
+	cc.int(maxK)
+	cc.float(dropoutP)
+	cc.bool(isCausal)
+	cc.optFloat(o.Scale)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpCudnnAttentionForward = op{name: "aten::_cudnn_attention_forward", overload: "", schema: "aten::_cudnn_attention_forward(Tensor query, Tensor key, Tensor value, Tensor? attn_bias, Tensor? cum_seq_q, Tensor? cum_seq_k, SymInt max_q, SymInt max_k, bool compute_log_sumexp, float dropout_p=0., bool is_causal=False, bool return_debug_mask=False, *, float? scale=None, Tensor? seqused_k=None, Tensor? block_table=None) -> (Tensor output, Tensor logsumexp, Tensor cum_seq_q, Tensor cum_seq_k, SymInt max_q, SymInt max_k, Tensor philox_seed, Tensor philox_offset, Tensor debug_attn_mask)"}
@@ -1098,30 +1098,30 @@ type InternalCudnnAttentionForwardOptions struct {
 	BlockTable      *Tensor
 }
 
-// CudnnAttentionForward is PyTorch's torch._cudnn_attention_forward.
+// CudnnAttentionForward is PyTorch's torch.ops.aten._cudnn_attention_forward.
 //
 //	aten::_cudnn_attention_forward(Tensor query, Tensor key, Tensor value, Tensor? attn_bias, Tensor? cum_seq_q, Tensor? cum_seq_k, SymInt max_q, SymInt max_k, bool compute_log_sumexp, float dropout_p=0., bool is_causal=False, bool return_debug_mask=False, *, float? scale=None, Tensor? seqused_k=None, Tensor? block_table=None) -> (Tensor output, Tensor logsumexp, Tensor cum_seq_q, Tensor cum_seq_k, SymInt max_q, SymInt max_k, Tensor philox_seed, Tensor philox_offset, Tensor debug_attn_mask)
 func (InternalOps) CudnnAttentionForward(query, key, value, attnBias, cumSeqQ, cumSeqK *Tensor, maxQ, maxK int, computeLogSumexp bool, opts ...InternalCudnnAttentionForwardOptions) (*Tensor, *Tensor, *Tensor, *Tensor, int, int, *Tensor, *Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpCudnnAttentionForward)
-	k.tensor(query)
-	k.tensor(key)
-	k.tensor(value)
-	k.optTensor(attnBias)
-	k.optTensor(cumSeqQ)
-	k.optTensor(cumSeqK)
-	k.int(maxQ)
-	k.int(maxK)
-	k.bool(computeLogSumexp)
-	k.float(o.DropoutP)
-	k.bool(o.IsCausal)
-	k.bool(o.ReturnDebugMask)
-	k.optFloat(o.Scale)
-	k.optTensor(o.SequsedK)
-	k.optTensor(o.BlockTable)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor(), k.retInt(), k.retInt(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpCudnnAttentionForward)
+	cc.tensor(query)
+	cc.tensor(key)
+	cc.tensor(value)
+	cc.optTensor(attnBias)
+	cc.optTensor(cumSeqQ)
+	cc.optTensor(cumSeqK)
+	cc.int(maxQ)
+	cc.int(maxK)
+	cc.bool(computeLogSumexp)
+	cc.float(o.DropoutP)
+	cc.bool(o.IsCausal)
+	cc.bool(o.ReturnDebugMask)
+	cc.optFloat(o.Scale)
+	cc.optTensor(o.SequsedK)
+	cc.optTensor(o.BlockTable)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retInt(), cc.retInt(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpCudnnAttentionForwardNoDropoutInplace = op{name: "aten::_cudnn_attention_forward_no_dropout_inplace", overload: "", schema: "aten::_cudnn_attention_forward_no_dropout_inplace(Tensor(a!) out, Tensor query, Tensor key, Tensor value, Tensor cum_seq_q, Tensor? cum_seq_k, SymInt max_q, SymInt max_k, bool is_causal=False, *, float? scale=None, Tensor? seqused_k=None, Tensor? block_table=None) -> Tensor logsumexp"}
@@ -1134,65 +1134,65 @@ type InternalCudnnAttentionForwardNoDropoutInplaceOptions struct {
 	BlockTable *Tensor
 }
 
-// CudnnAttentionForwardNoDropoutInplace is PyTorch's torch._cudnn_attention_forward_no_dropout_inplace.
+// CudnnAttentionForwardNoDropoutInplace is PyTorch's torch.ops.aten._cudnn_attention_forward_no_dropout_inplace.
 //
 //	aten::_cudnn_attention_forward_no_dropout_inplace(Tensor(a!) out, Tensor query, Tensor key, Tensor value, Tensor cum_seq_q, Tensor? cum_seq_k, SymInt max_q, SymInt max_k, bool is_causal=False, *, float? scale=None, Tensor? seqused_k=None, Tensor? block_table=None) -> Tensor logsumexp
 func (InternalOps) CudnnAttentionForwardNoDropoutInplace(out, query, key, value, cumSeqQ, cumSeqK *Tensor, maxQ, maxK int, opts ...InternalCudnnAttentionForwardNoDropoutInplaceOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpCudnnAttentionForwardNoDropoutInplace)
-	k.tensor(out)
-	k.tensor(query)
-	k.tensor(key)
-	k.tensor(value)
-	k.tensor(cumSeqQ)
-	k.optTensor(cumSeqK)
-	k.int(maxQ)
-	k.int(maxK)
-	k.bool(o.IsCausal)
-	k.optFloat(o.Scale)
-	k.optTensor(o.SequsedK)
-	k.optTensor(o.BlockTable)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpCudnnAttentionForwardNoDropoutInplace)
+	cc.tensor(out)
+	cc.tensor(query)
+	cc.tensor(key)
+	cc.tensor(value)
+	cc.tensor(cumSeqQ)
+	cc.optTensor(cumSeqK)
+	cc.int(maxQ)
+	cc.int(maxK)
+	cc.bool(o.IsCausal)
+	cc.optFloat(o.Scale)
+	cc.optTensor(o.SequsedK)
+	cc.optTensor(o.BlockTable)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpCudnnCtcLoss = op{name: "aten::_cudnn_ctc_loss", overload: "", schema: "aten::_cudnn_ctc_loss(Tensor log_probs, Tensor targets, int[] input_lengths, int[] target_lengths, int blank, bool deterministic, bool zero_infinity) -> (Tensor, Tensor)"}
 
-// CudnnCtcLoss is PyTorch's torch._cudnn_ctc_loss.
+// CudnnCtcLoss is PyTorch's torch.ops.aten._cudnn_ctc_loss.
 //
 //	aten::_cudnn_ctc_loss(Tensor log_probs, Tensor targets, int[] input_lengths, int[] target_lengths, int blank, bool deterministic, bool zero_infinity) -> (Tensor, Tensor)
 func (InternalOps) CudnnCtcLoss(logProbs, targets *Tensor, inputLengths, targetLengths []int, blank int, deterministic, zeroInfinity bool) (*Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpCudnnCtcLoss)
-	k.tensor(logProbs)
-	k.tensor(targets)
-	k.ints(inputLengths)
-	k.ints(targetLengths)
-	k.int(blank)
-	k.bool(deterministic)
-	k.bool(zeroInfinity)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpCudnnCtcLoss)
+	cc.tensor(logProbs)
+	cc.tensor(targets)
+	cc.ints(inputLengths)
+	cc.ints(targetLengths)
+	cc.int(blank)
+	cc.bool(deterministic)
+	cc.bool(zeroInfinity)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpCudnnCtcLossTensor = op{name: "aten::_cudnn_ctc_loss", overload: "Tensor", schema: "aten::_cudnn_ctc_loss.Tensor(Tensor log_probs, Tensor targets, Tensor input_lengths, Tensor target_lengths, int blank, bool deterministic, bool zero_infinity) -> (Tensor, Tensor)"}
 
-// CudnnCtcLossTensor is PyTorch's torch._cudnn_ctc_loss.
+// CudnnCtcLossTensor is PyTorch's torch.ops.aten._cudnn_ctc_loss.
 //
 //	aten::_cudnn_ctc_loss.Tensor(Tensor log_probs, Tensor targets, Tensor input_lengths, Tensor target_lengths, int blank, bool deterministic, bool zero_infinity) -> (Tensor, Tensor)
 func (InternalOps) CudnnCtcLossTensor(logProbs, targets, inputLengths, targetLengths *Tensor, blank int, deterministic, zeroInfinity bool) (*Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpCudnnCtcLossTensor)
-	k.tensor(logProbs)
-	k.tensor(targets)
-	k.tensor(inputLengths)
-	k.tensor(targetLengths)
-	k.int(blank)
-	k.bool(deterministic)
-	k.bool(zeroInfinity)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpCudnnCtcLossTensor)
+	cc.tensor(logProbs)
+	cc.tensor(targets)
+	cc.tensor(inputLengths)
+	cc.tensor(targetLengths)
+	cc.int(blank)
+	cc.bool(deterministic)
+	cc.bool(zeroInfinity)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpCudnnCtcLossOut = op{name: "aten::_cudnn_ctc_loss", overload: "out", schema: "aten::_cudnn_ctc_loss.out(Tensor log_probs, Tensor targets, int[] input_lengths, int[] target_lengths, int blank, bool deterministic, bool zero_infinity, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))"}
@@ -1201,39 +1201,39 @@ var internalOpCudnnCtcLossOut = op{name: "aten::_cudnn_ctc_loss", overload: "out
 //
 //	aten::_cudnn_ctc_loss.out(Tensor log_probs, Tensor targets, int[] input_lengths, int[] target_lengths, int blank, bool deterministic, bool zero_infinity, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))
 func (InternalOps) CudnnCtcLossOut(out0, out1, logProbs, targets *Tensor, inputLengths, targetLengths []int, blank int, deterministic, zeroInfinity bool) (*Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpCudnnCtcLossOut)
-	k.tensor(logProbs)
-	k.tensor(targets)
-	k.ints(inputLengths)
-	k.ints(targetLengths)
-	k.int(blank)
-	k.bool(deterministic)
-	k.bool(zeroInfinity)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpCudnnCtcLossOut)
+	cc.tensor(logProbs)
+	cc.tensor(targets)
+	cc.ints(inputLengths)
+	cc.ints(targetLengths)
+	cc.int(blank)
+	cc.bool(deterministic)
+	cc.bool(zeroInfinity)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpCudnnInitDropoutState = op{name: "aten::_cudnn_init_dropout_state", overload: "", schema: "aten::_cudnn_init_dropout_state(float dropout, bool train, int dropout_seed, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor"}
 
-// CudnnInitDropoutState is PyTorch's torch._cudnn_init_dropout_state.
+// CudnnInitDropoutState is PyTorch's torch.ops.aten._cudnn_init_dropout_state.
 //
 //	aten::_cudnn_init_dropout_state(float dropout, bool train, int dropout_seed, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor
 func (InternalOps) CudnnInitDropoutState(dropout float64, train bool, dropoutSeed int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpCudnnInitDropoutState)
-	k.float(dropout)
-	k.bool(train)
-	k.int(dropoutSeed)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpCudnnInitDropoutState)
+	cc.float(dropout)
+	cc.bool(train)
+	cc.int(dropoutSeed)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpCudnnInitDropoutStateOut = op{name: "aten::_cudnn_init_dropout_state", overload: "out", schema: "aten::_cudnn_init_dropout_state.out(float dropout, bool train, int dropout_seed, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1242,42 +1242,42 @@ var internalOpCudnnInitDropoutStateOut = op{name: "aten::_cudnn_init_dropout_sta
 //
 //	aten::_cudnn_init_dropout_state.out(float dropout, bool train, int dropout_seed, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) CudnnInitDropoutStateOut(out *Tensor, dropout float64, train bool, dropoutSeed int) *Tensor {
-	var k call
-	k.start(&internalOpCudnnInitDropoutStateOut)
-	k.float(dropout)
-	k.bool(train)
-	k.int(dropoutSeed)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpCudnnInitDropoutStateOut)
+	cc.float(dropout)
+	cc.bool(train)
+	cc.int(dropoutSeed)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpCudnnRnn = op{name: "aten::_cudnn_rnn", overload: "", schema: "aten::_cudnn_rnn(Tensor input, Tensor[] weight, int weight_stride0, Tensor? weight_buf, Tensor hx, Tensor? cx, int mode, SymInt hidden_size, SymInt proj_size, int num_layers, bool batch_first, float dropout, bool train, bool bidirectional, SymInt[] batch_sizes, Tensor? dropout_state) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"}
 
-// CudnnRnn is PyTorch's torch._cudnn_rnn.
+// CudnnRnn is PyTorch's torch.ops.aten._cudnn_rnn.
 //
 //	aten::_cudnn_rnn(Tensor input, Tensor[] weight, int weight_stride0, Tensor? weight_buf, Tensor hx, Tensor? cx, int mode, SymInt hidden_size, SymInt proj_size, int num_layers, bool batch_first, float dropout, bool train, bool bidirectional, SymInt[] batch_sizes, Tensor? dropout_state) -> (Tensor, Tensor, Tensor, Tensor, Tensor)
 func (InternalOps) CudnnRnn(input *Tensor, weight []*Tensor, weightStride0 int, weightBuf, hx, cx *Tensor, mode, hiddenSize, projSize, numLayers int, batchFirst bool, dropout float64, train, bidirectional bool, batchSizes []int, dropoutState *Tensor) (*Tensor, *Tensor, *Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpCudnnRnn)
-	k.tensor(input)
-	k.tensors(weight)
-	k.int(weightStride0)
-	k.optTensor(weightBuf)
-	k.tensor(hx)
-	k.optTensor(cx)
-	k.int(mode)
-	k.int(hiddenSize)
-	k.int(projSize)
-	k.int(numLayers)
-	k.bool(batchFirst)
-	k.float(dropout)
-	k.bool(train)
-	k.bool(bidirectional)
-	k.ints(batchSizes)
-	k.optTensor(dropoutState)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpCudnnRnn)
+	cc.tensor(input)
+	cc.tensors(weight)
+	cc.int(weightStride0)
+	cc.optTensor(weightBuf)
+	cc.tensor(hx)
+	cc.optTensor(cx)
+	cc.int(mode)
+	cc.int(hiddenSize)
+	cc.int(projSize)
+	cc.int(numLayers)
+	cc.bool(batchFirst)
+	cc.float(dropout)
+	cc.bool(train)
+	cc.bool(bidirectional)
+	cc.ints(batchSizes)
+	cc.optTensor(dropoutState)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpCudnnRnnOut = op{name: "aten::_cudnn_rnn", overload: "out", schema: "aten::_cudnn_rnn.out(Tensor input, Tensor[] weight, int weight_stride0, Tensor? weight_buf, Tensor hx, Tensor? cx, int mode, SymInt hidden_size, SymInt proj_size, int num_layers, bool batch_first, float dropout, bool train, bool bidirectional, SymInt[] batch_sizes, Tensor? dropout_state, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2, Tensor(d!) out3, Tensor(e!) out4) -> (Tensor(a!), Tensor(b!), Tensor(c!), Tensor(d!), Tensor(e!))"}
@@ -1286,65 +1286,65 @@ var internalOpCudnnRnnOut = op{name: "aten::_cudnn_rnn", overload: "out", schema
 //
 //	aten::_cudnn_rnn.out(Tensor input, Tensor[] weight, int weight_stride0, Tensor? weight_buf, Tensor hx, Tensor? cx, int mode, SymInt hidden_size, SymInt proj_size, int num_layers, bool batch_first, float dropout, bool train, bool bidirectional, SymInt[] batch_sizes, Tensor? dropout_state, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2, Tensor(d!) out3, Tensor(e!) out4) -> (Tensor(a!), Tensor(b!), Tensor(c!), Tensor(d!), Tensor(e!))
 func (InternalOps) CudnnRnnOut(out0, out1, out2, out3, out4, input *Tensor, weight []*Tensor, weightStride0 int, weightBuf, hx, cx *Tensor, mode, hiddenSize, projSize, numLayers int, batchFirst bool, dropout float64, train, bidirectional bool, batchSizes []int, dropoutState *Tensor) (*Tensor, *Tensor, *Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpCudnnRnnOut)
-	k.tensor(input)
-	k.tensors(weight)
-	k.int(weightStride0)
-	k.optTensor(weightBuf)
-	k.tensor(hx)
-	k.optTensor(cx)
-	k.int(mode)
-	k.int(hiddenSize)
-	k.int(projSize)
-	k.int(numLayers)
-	k.bool(batchFirst)
-	k.float(dropout)
-	k.bool(train)
-	k.bool(bidirectional)
-	k.ints(batchSizes)
-	k.optTensor(dropoutState)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.tensor(out2)
-	k.tensor(out3)
-	k.tensor(out4)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpCudnnRnnOut)
+	cc.tensor(input)
+	cc.tensors(weight)
+	cc.int(weightStride0)
+	cc.optTensor(weightBuf)
+	cc.tensor(hx)
+	cc.optTensor(cx)
+	cc.int(mode)
+	cc.int(hiddenSize)
+	cc.int(projSize)
+	cc.int(numLayers)
+	cc.bool(batchFirst)
+	cc.float(dropout)
+	cc.bool(train)
+	cc.bool(bidirectional)
+	cc.ints(batchSizes)
+	cc.optTensor(dropoutState)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.tensor(out2)
+	cc.tensor(out3)
+	cc.tensor(out4)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpCudnnRnnBackward = op{name: "aten::_cudnn_rnn_backward", overload: "", schema: "aten::_cudnn_rnn_backward(Tensor input, Tensor[] weight, int weight_stride0, Tensor weight_buf, Tensor hx, Tensor? cx, Tensor output, Tensor? grad_output, Tensor? grad_hy, Tensor? grad_cy, int mode, SymInt hidden_size, SymInt proj_size, int num_layers, bool batch_first, float dropout, bool train, bool bidirectional, SymInt[] batch_sizes, Tensor? dropout_state, Tensor reserve, bool[4] output_mask) -> (Tensor, Tensor, Tensor, Tensor[])"}
 
-// CudnnRnnBackward is PyTorch's torch._cudnn_rnn_backward.
+// CudnnRnnBackward is PyTorch's torch.ops.aten._cudnn_rnn_backward.
 //
 //	aten::_cudnn_rnn_backward(Tensor input, Tensor[] weight, int weight_stride0, Tensor weight_buf, Tensor hx, Tensor? cx, Tensor output, Tensor? grad_output, Tensor? grad_hy, Tensor? grad_cy, int mode, SymInt hidden_size, SymInt proj_size, int num_layers, bool batch_first, float dropout, bool train, bool bidirectional, SymInt[] batch_sizes, Tensor? dropout_state, Tensor reserve, bool[4] output_mask) -> (Tensor, Tensor, Tensor, Tensor[])
 func (InternalOps) CudnnRnnBackward(input *Tensor, weight []*Tensor, weightStride0 int, weightBuf, hx, cx, output, gradOutput, gradHy, gradCy *Tensor, mode, hiddenSize, projSize, numLayers int, batchFirst bool, dropout float64, train, bidirectional bool, batchSizes []int, dropoutState, reserve *Tensor, outputMask []bool) (*Tensor, *Tensor, *Tensor, []*Tensor) {
-	var k call
-	k.start(&internalOpCudnnRnnBackward)
-	k.tensor(input)
-	k.tensors(weight)
-	k.int(weightStride0)
-	k.tensor(weightBuf)
-	k.tensor(hx)
-	k.optTensor(cx)
-	k.tensor(output)
-	k.optTensor(gradOutput)
-	k.optTensor(gradHy)
-	k.optTensor(gradCy)
-	k.int(mode)
-	k.int(hiddenSize)
-	k.int(projSize)
-	k.int(numLayers)
-	k.bool(batchFirst)
-	k.float(dropout)
-	k.bool(train)
-	k.bool(bidirectional)
-	k.ints(batchSizes)
-	k.optTensor(dropoutState)
-	k.tensor(reserve)
-	k.bools(outputMask)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensors()
+	var cc call
+	cc.start(&internalOpCudnnRnnBackward)
+	cc.tensor(input)
+	cc.tensors(weight)
+	cc.int(weightStride0)
+	cc.tensor(weightBuf)
+	cc.tensor(hx)
+	cc.optTensor(cx)
+	cc.tensor(output)
+	cc.optTensor(gradOutput)
+	cc.optTensor(gradHy)
+	cc.optTensor(gradCy)
+	cc.int(mode)
+	cc.int(hiddenSize)
+	cc.int(projSize)
+	cc.int(numLayers)
+	cc.bool(batchFirst)
+	cc.float(dropout)
+	cc.bool(train)
+	cc.bool(bidirectional)
+	cc.ints(batchSizes)
+	cc.optTensor(dropoutState)
+	cc.tensor(reserve)
+	cc.bools(outputMask)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensors()
 }
 
 var internalOpCudnnRnnBackwardOut = op{name: "aten::_cudnn_rnn_backward", overload: "out", schema: "aten::_cudnn_rnn_backward.out(Tensor input, Tensor[] weight, int weight_stride0, Tensor weight_buf, Tensor hx, Tensor? cx, Tensor output, Tensor? grad_output, Tensor? grad_hy, Tensor? grad_cy, int mode, SymInt hidden_size, SymInt proj_size, int num_layers, bool batch_first, float dropout, bool train, bool bidirectional, SymInt[] batch_sizes, Tensor? dropout_state, Tensor reserve, bool[4] output_mask, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2, Tensor(d!)[] out3) -> ()"}
@@ -1353,56 +1353,56 @@ var internalOpCudnnRnnBackwardOut = op{name: "aten::_cudnn_rnn_backward", overlo
 //
 //	aten::_cudnn_rnn_backward.out(Tensor input, Tensor[] weight, int weight_stride0, Tensor weight_buf, Tensor hx, Tensor? cx, Tensor output, Tensor? grad_output, Tensor? grad_hy, Tensor? grad_cy, int mode, SymInt hidden_size, SymInt proj_size, int num_layers, bool batch_first, float dropout, bool train, bool bidirectional, SymInt[] batch_sizes, Tensor? dropout_state, Tensor reserve, bool[4] output_mask, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2, Tensor(d!)[] out3) -> ()
 func (InternalOps) CudnnRnnBackwardOut(out0, out1, out2 *Tensor, out3 []*Tensor, input *Tensor, weight []*Tensor, weightStride0 int, weightBuf, hx, cx, output, gradOutput, gradHy, gradCy *Tensor, mode, hiddenSize, projSize, numLayers int, batchFirst bool, dropout float64, train, bidirectional bool, batchSizes []int, dropoutState, reserve *Tensor, outputMask []bool) {
-	var k call
-	k.start(&internalOpCudnnRnnBackwardOut)
-	k.tensor(input)
-	k.tensors(weight)
-	k.int(weightStride0)
-	k.tensor(weightBuf)
-	k.tensor(hx)
-	k.optTensor(cx)
-	k.tensor(output)
-	k.optTensor(gradOutput)
-	k.optTensor(gradHy)
-	k.optTensor(gradCy)
-	k.int(mode)
-	k.int(hiddenSize)
-	k.int(projSize)
-	k.int(numLayers)
-	k.bool(batchFirst)
-	k.float(dropout)
-	k.bool(train)
-	k.bool(bidirectional)
-	k.ints(batchSizes)
-	k.optTensor(dropoutState)
-	k.tensor(reserve)
-	k.bools(outputMask)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.tensor(out2)
-	k.tensors(out3)
-	k.run()
+	var cc call
+	cc.start(&internalOpCudnnRnnBackwardOut)
+	cc.tensor(input)
+	cc.tensors(weight)
+	cc.int(weightStride0)
+	cc.tensor(weightBuf)
+	cc.tensor(hx)
+	cc.optTensor(cx)
+	cc.tensor(output)
+	cc.optTensor(gradOutput)
+	cc.optTensor(gradHy)
+	cc.optTensor(gradCy)
+	cc.int(mode)
+	cc.int(hiddenSize)
+	cc.int(projSize)
+	cc.int(numLayers)
+	cc.bool(batchFirst)
+	cc.float(dropout)
+	cc.bool(train)
+	cc.bool(bidirectional)
+	cc.ints(batchSizes)
+	cc.optTensor(dropoutState)
+	cc.tensor(reserve)
+	cc.bools(outputMask)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.tensor(out2)
+	cc.tensors(out3)
+	cc.run()
 }
 
 var internalOpCudnnRnnFlattenWeight = op{name: "aten::_cudnn_rnn_flatten_weight", overload: "", schema: "aten::_cudnn_rnn_flatten_weight(Tensor[] weight_arr, int weight_stride0, SymInt input_size, int mode, SymInt hidden_size, SymInt proj_size, int num_layers, bool batch_first, bool bidirectional) -> Tensor"}
 
-// CudnnRnnFlattenWeight is PyTorch's torch._cudnn_rnn_flatten_weight.
+// CudnnRnnFlattenWeight is PyTorch's torch.ops.aten._cudnn_rnn_flatten_weight.
 //
 //	aten::_cudnn_rnn_flatten_weight(Tensor[] weight_arr, int weight_stride0, SymInt input_size, int mode, SymInt hidden_size, SymInt proj_size, int num_layers, bool batch_first, bool bidirectional) -> Tensor
 func (InternalOps) CudnnRnnFlattenWeight(weightArr []*Tensor, weightStride0, inputSize, mode, hiddenSize, projSize, numLayers int, batchFirst, bidirectional bool) *Tensor {
-	var k call
-	k.start(&internalOpCudnnRnnFlattenWeight)
-	k.tensors(weightArr)
-	k.int(weightStride0)
-	k.int(inputSize)
-	k.int(mode)
-	k.int(hiddenSize)
-	k.int(projSize)
-	k.int(numLayers)
-	k.bool(batchFirst)
-	k.bool(bidirectional)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpCudnnRnnFlattenWeight)
+	cc.tensors(weightArr)
+	cc.int(weightStride0)
+	cc.int(inputSize)
+	cc.int(mode)
+	cc.int(hiddenSize)
+	cc.int(projSize)
+	cc.int(numLayers)
+	cc.bool(batchFirst)
+	cc.bool(bidirectional)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpCudnnRnnFlattenWeightOut = op{name: "aten::_cudnn_rnn_flatten_weight", overload: "out", schema: "aten::_cudnn_rnn_flatten_weight.out(Tensor[] weight_arr, int weight_stride0, SymInt input_size, int mode, SymInt hidden_size, SymInt proj_size, int num_layers, bool batch_first, bool bidirectional, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1411,99 +1411,99 @@ var internalOpCudnnRnnFlattenWeightOut = op{name: "aten::_cudnn_rnn_flatten_weig
 //
 //	aten::_cudnn_rnn_flatten_weight.out(Tensor[] weight_arr, int weight_stride0, SymInt input_size, int mode, SymInt hidden_size, SymInt proj_size, int num_layers, bool batch_first, bool bidirectional, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) CudnnRnnFlattenWeightOut(out *Tensor, weightArr []*Tensor, weightStride0, inputSize, mode, hiddenSize, projSize, numLayers int, batchFirst, bidirectional bool) *Tensor {
-	var k call
-	k.start(&internalOpCudnnRnnFlattenWeightOut)
-	k.tensors(weightArr)
-	k.int(weightStride0)
-	k.int(inputSize)
-	k.int(mode)
-	k.int(hiddenSize)
-	k.int(projSize)
-	k.int(numLayers)
-	k.bool(batchFirst)
-	k.bool(bidirectional)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpCudnnRnnFlattenWeightOut)
+	cc.tensors(weightArr)
+	cc.int(weightStride0)
+	cc.int(inputSize)
+	cc.int(mode)
+	cc.int(hiddenSize)
+	cc.int(projSize)
+	cc.int(numLayers)
+	cc.bool(batchFirst)
+	cc.bool(bidirectional)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpCufftClearPlanCache = op{name: "aten::_cufft_clear_plan_cache", overload: "", schema: "aten::_cufft_clear_plan_cache(int device_index) -> ()"}
 
-// CufftClearPlanCache is PyTorch's torch._cufft_clear_plan_cache.
+// CufftClearPlanCache is PyTorch's torch.ops.aten._cufft_clear_plan_cache.
 //
 //	aten::_cufft_clear_plan_cache(int device_index) -> ()
 func (InternalOps) CufftClearPlanCache(deviceIndex int) {
-	var k call
-	k.start(&internalOpCufftClearPlanCache)
-	k.int(deviceIndex)
-	k.run()
+	var cc call
+	cc.start(&internalOpCufftClearPlanCache)
+	cc.int(deviceIndex)
+	cc.run()
 }
 
 var internalOpCufftGetPlanCacheMaxSize = op{name: "aten::_cufft_get_plan_cache_max_size", overload: "", schema: "aten::_cufft_get_plan_cache_max_size(int device_index) -> int"}
 
-// CufftGetPlanCacheMaxSize is PyTorch's torch._cufft_get_plan_cache_max_size.
+// CufftGetPlanCacheMaxSize is PyTorch's torch.ops.aten._cufft_get_plan_cache_max_size.
 //
 //	aten::_cufft_get_plan_cache_max_size(int device_index) -> int
 func (InternalOps) CufftGetPlanCacheMaxSize(deviceIndex int) int {
-	var k call
-	k.start(&internalOpCufftGetPlanCacheMaxSize)
-	k.int(deviceIndex)
-	k.run()
-	return k.retInt()
+	var cc call
+	cc.start(&internalOpCufftGetPlanCacheMaxSize)
+	cc.int(deviceIndex)
+	cc.run()
+	return cc.retInt()
 }
 
 var internalOpCufftGetPlanCacheSize = op{name: "aten::_cufft_get_plan_cache_size", overload: "", schema: "aten::_cufft_get_plan_cache_size(int device_index) -> int"}
 
-// CufftGetPlanCacheSize is PyTorch's torch._cufft_get_plan_cache_size.
+// CufftGetPlanCacheSize is PyTorch's torch.ops.aten._cufft_get_plan_cache_size.
 //
 //	aten::_cufft_get_plan_cache_size(int device_index) -> int
 func (InternalOps) CufftGetPlanCacheSize(deviceIndex int) int {
-	var k call
-	k.start(&internalOpCufftGetPlanCacheSize)
-	k.int(deviceIndex)
-	k.run()
-	return k.retInt()
+	var cc call
+	cc.start(&internalOpCufftGetPlanCacheSize)
+	cc.int(deviceIndex)
+	cc.run()
+	return cc.retInt()
 }
 
 var internalOpCufftSetPlanCacheMaxSize = op{name: "aten::_cufft_set_plan_cache_max_size", overload: "", schema: "aten::_cufft_set_plan_cache_max_size(int device_index, int max_size) -> ()"}
 
-// CufftSetPlanCacheMaxSize is PyTorch's torch._cufft_set_plan_cache_max_size.
+// CufftSetPlanCacheMaxSize is PyTorch's torch.ops.aten._cufft_set_plan_cache_max_size.
 //
 //	aten::_cufft_set_plan_cache_max_size(int device_index, int max_size) -> ()
 func (InternalOps) CufftSetPlanCacheMaxSize(deviceIndex, maxSize int) {
-	var k call
-	k.start(&internalOpCufftSetPlanCacheMaxSize)
-	k.int(deviceIndex)
-	k.int(maxSize)
-	k.run()
+	var cc call
+	cc.start(&internalOpCufftSetPlanCacheMaxSize)
+	cc.int(deviceIndex)
+	cc.int(maxSize)
+	cc.run()
 }
 
 var internalOpCummaxHelper = op{name: "aten::_cummax_helper", overload: "", schema: "aten::_cummax_helper(Tensor self, Tensor(a!) values, Tensor(b!) indices, int dim) -> ()"}
 
-// CummaxHelper is PyTorch's torch._cummax_helper.
+// CummaxHelper is PyTorch's torch.ops.aten._cummax_helper.
 //
 //	aten::_cummax_helper(Tensor self, Tensor(a!) values, Tensor(b!) indices, int dim) -> ()
 func (InternalOps) CummaxHelper(input, values, indices *Tensor, dim int) {
-	var k call
-	k.start(&internalOpCummaxHelper)
-	k.tensor(input)
-	k.tensor(values)
-	k.tensor(indices)
-	k.int(dim)
-	k.run()
+	var cc call
+	cc.start(&internalOpCummaxHelper)
+	cc.tensor(input)
+	cc.tensor(values)
+	cc.tensor(indices)
+	cc.int(dim)
+	cc.run()
 }
 
 var internalOpCumminHelper = op{name: "aten::_cummin_helper", overload: "", schema: "aten::_cummin_helper(Tensor self, Tensor(a!) values, Tensor(b!) indices, int dim) -> ()"}
 
-// CumminHelper is PyTorch's torch._cummin_helper.
+// CumminHelper is PyTorch's torch.ops.aten._cummin_helper.
 //
 //	aten::_cummin_helper(Tensor self, Tensor(a!) values, Tensor(b!) indices, int dim) -> ()
 func (InternalOps) CumminHelper(input, values, indices *Tensor, dim int) {
-	var k call
-	k.start(&internalOpCumminHelper)
-	k.tensor(input)
-	k.tensor(values)
-	k.tensor(indices)
-	k.int(dim)
-	k.run()
+	var cc call
+	cc.start(&internalOpCumminHelper)
+	cc.tensor(input)
+	cc.tensor(values)
+	cc.tensor(indices)
+	cc.int(dim)
+	cc.run()
 }

@@ -4,70 +4,70 @@ package torch
 
 var internalOpDebugHasInternalOverlap = op{name: "aten::_debug_has_internal_overlap", overload: "", schema: "aten::_debug_has_internal_overlap(Tensor self) -> int"}
 
-// DebugHasInternalOverlap is PyTorch's torch._debug_has_internal_overlap.
+// DebugHasInternalOverlap is PyTorch's torch.ops.aten._debug_has_internal_overlap.
 //
 //	aten::_debug_has_internal_overlap(Tensor self) -> int
 func (InternalOps) DebugHasInternalOverlap(input *Tensor) int {
-	var k call
-	k.start(&internalOpDebugHasInternalOverlap)
-	k.tensor(input)
-	k.run()
-	return k.retInt()
+	var cc call
+	cc.start(&internalOpDebugHasInternalOverlap)
+	cc.tensor(input)
+	cc.run()
+	return cc.retInt()
 }
 
 var internalOpDimI = op{name: "aten::_dimI", overload: "", schema: "aten::_dimI(Tensor self) -> int"}
 
-// DimI is PyTorch's Tensor._dimI.
+// DimI is PyTorch's torch.ops.aten._dimI.
 //
 //	aten::_dimI(Tensor self) -> int
 func (InternalOps) DimI(input *Tensor) int {
-	var k call
-	k.start(&internalOpDimI)
-	k.tensor(input)
-	k.run()
-	return k.retInt()
+	var cc call
+	cc.start(&internalOpDimI)
+	cc.tensor(input)
+	cc.run()
+	return cc.retInt()
 }
 
 var internalOpDimV = op{name: "aten::_dimV", overload: "", schema: "aten::_dimV(Tensor self) -> int"}
 
-// DimV is PyTorch's Tensor._dimV.
+// DimV is PyTorch's torch.ops.aten._dimV.
 //
 //	aten::_dimV(Tensor self) -> int
 func (InternalOps) DimV(input *Tensor) int {
-	var k call
-	k.start(&internalOpDimV)
-	k.tensor(input)
-	k.run()
-	return k.retInt()
+	var cc call
+	cc.start(&internalOpDimV)
+	cc.tensor(input)
+	cc.run()
+	return cc.retInt()
 }
 
 var internalOpDimArange = op{name: "aten::_dim_arange", overload: "", schema: "aten::_dim_arange(Tensor like, int dim) -> Tensor"}
 
-// DimArange is PyTorch's torch._dim_arange.
+// DimArange is PyTorch's torch.ops.aten._dim_arange.
 //
 //	aten::_dim_arange(Tensor like, int dim) -> Tensor
 func (InternalOps) DimArange(like *Tensor, dim int) *Tensor {
-	var k call
-	k.start(&internalOpDimArange)
-	k.tensor(like)
-	k.int(dim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpDimArange)
+	cc.tensor(like)
+	cc.int(dim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpDirichletGrad = op{name: "aten::_dirichlet_grad", overload: "", schema: "aten::_dirichlet_grad(Tensor x, Tensor alpha, Tensor total) -> Tensor"}
 
-// DirichletGrad is PyTorch's torch._dirichlet_grad.
+// DirichletGrad is PyTorch's torch.ops.aten._dirichlet_grad.
 //
 //	aten::_dirichlet_grad(Tensor x, Tensor alpha, Tensor total) -> Tensor
 func (InternalOps) DirichletGrad(x, alpha, total *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpDirichletGrad)
-	k.tensor(x)
-	k.tensor(alpha)
-	k.tensor(total)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpDirichletGrad)
+	cc.tensor(x)
+	cc.tensor(alpha)
+	cc.tensor(total)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpDirichletGradOut = op{name: "aten::_dirichlet_grad", overload: "out", schema: "aten::_dirichlet_grad.out(Tensor x, Tensor alpha, Tensor total, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -76,47 +76,47 @@ var internalOpDirichletGradOut = op{name: "aten::_dirichlet_grad", overload: "ou
 //
 //	aten::_dirichlet_grad.out(Tensor x, Tensor alpha, Tensor total, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) DirichletGradOut(out, x, alpha, total *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpDirichletGradOut)
-	k.tensor(x)
-	k.tensor(alpha)
-	k.tensor(total)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpDirichletGradOut)
+	cc.tensor(x)
+	cc.tensor(alpha)
+	cc.tensor(total)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpDynQuantMatMul4bit = op{name: "aten::_dyn_quant_matmul_4bit", overload: "", schema: "aten::_dyn_quant_matmul_4bit(Tensor inp, Tensor packed_weights, int block_size, int in_features, int out_features) -> Tensor"}
 
-// DynQuantMatMul4bit is PyTorch's torch._dyn_quant_matmul_4bit.
+// DynQuantMatMul4bit is PyTorch's torch.ops.aten._dyn_quant_matmul_4bit.
 //
 //	aten::_dyn_quant_matmul_4bit(Tensor inp, Tensor packed_weights, int block_size, int in_features, int out_features) -> Tensor
 func (InternalOps) DynQuantMatMul4bit(inp, packedWeights *Tensor, blockSize, inFeatures, outFeatures int) *Tensor {
-	var k call
-	k.start(&internalOpDynQuantMatMul4bit)
-	k.tensor(inp)
-	k.tensor(packedWeights)
-	k.int(blockSize)
-	k.int(inFeatures)
-	k.int(outFeatures)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpDynQuantMatMul4bit)
+	cc.tensor(inp)
+	cc.tensor(packedWeights)
+	cc.int(blockSize)
+	cc.int(inFeatures)
+	cc.int(outFeatures)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpDynQuantPack4bitWeight = op{name: "aten::_dyn_quant_pack_4bit_weight", overload: "", schema: "aten::_dyn_quant_pack_4bit_weight(Tensor weights, Tensor scales_zeros, Tensor? bias, int block_size, int in_features, int out_features) -> Tensor"}
 
-// DynQuantPack4bitWeight is PyTorch's torch._dyn_quant_pack_4bit_weight.
+// DynQuantPack4bitWeight is PyTorch's torch.ops.aten._dyn_quant_pack_4bit_weight.
 //
 //	aten::_dyn_quant_pack_4bit_weight(Tensor weights, Tensor scales_zeros, Tensor? bias, int block_size, int in_features, int out_features) -> Tensor
 func (InternalOps) DynQuantPack4bitWeight(weights, scalesZeros, bias *Tensor, blockSize, inFeatures, outFeatures int) *Tensor {
-	var k call
-	k.start(&internalOpDynQuantPack4bitWeight)
-	k.tensor(weights)
-	k.tensor(scalesZeros)
-	k.optTensor(bias)
-	k.int(blockSize)
-	k.int(inFeatures)
-	k.int(outFeatures)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpDynQuantPack4bitWeight)
+	cc.tensor(weights)
+	cc.tensor(scalesZeros)
+	cc.optTensor(bias)
+	cc.int(blockSize)
+	cc.int(inFeatures)
+	cc.int(outFeatures)
+	cc.run()
+	return cc.retTensor()
 }

@@ -12,35 +12,35 @@ type InternalEfficientAttentionBackwardOptions struct {
 	SharedStorageDqdkdv bool
 }
 
-// EfficientAttentionBackward is PyTorch's torch._efficient_attention_backward.
+// EfficientAttentionBackward is PyTorch's torch.ops.aten._efficient_attention_backward.
 //
 //	aten::_efficient_attention_backward(Tensor grad_out_, Tensor query, Tensor key, Tensor value, Tensor? bias, Tensor out, Tensor? cu_seqlens_q, Tensor? cu_seqlens_k, SymInt max_seqlen_q, SymInt max_seqlen_k, Tensor logsumexp, float dropout_p, Tensor philox_seed, Tensor philox_offset, int custom_mask_type, bool bias_requires_grad, *, float? scale=None, int? num_splits_key=None, int? window_size=None, bool shared_storage_dqdkdv=False) -> (Tensor, Tensor, Tensor, Tensor)
 func (InternalOps) EfficientAttentionBackward(gradOut, query, key, value, bias, out, cuSeqlensQ, cuSeqlensK *Tensor, maxSeqlenQ, maxSeqlenK int, logsumexp *Tensor, dropoutP float64, philoxSeed, philoxOffset *Tensor, customMaskType int, biasRequiresGrad bool, opts ...InternalEfficientAttentionBackwardOptions) (*Tensor, *Tensor, *Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpEfficientAttentionBackward)
-	k.tensor(gradOut)
-	k.tensor(query)
-	k.tensor(key)
-	k.tensor(value)
-	k.optTensor(bias)
-	k.tensor(out)
-	k.optTensor(cuSeqlensQ)
-	k.optTensor(cuSeqlensK)
-	k.int(maxSeqlenQ)
-	k.int(maxSeqlenK)
-	k.tensor(logsumexp)
-	k.float(dropoutP)
-	k.tensor(philoxSeed)
-	k.tensor(philoxOffset)
-	k.int(customMaskType)
-	k.bool(biasRequiresGrad)
-	k.optFloat(o.Scale)
-	k.optInt(o.NumSplitsKey)
-	k.optInt(o.WindowSize)
-	k.bool(o.SharedStorageDqdkdv)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpEfficientAttentionBackward)
+	cc.tensor(gradOut)
+	cc.tensor(query)
+	cc.tensor(key)
+	cc.tensor(value)
+	cc.optTensor(bias)
+	cc.tensor(out)
+	cc.optTensor(cuSeqlensQ)
+	cc.optTensor(cuSeqlensK)
+	cc.int(maxSeqlenQ)
+	cc.int(maxSeqlenK)
+	cc.tensor(logsumexp)
+	cc.float(dropoutP)
+	cc.tensor(philoxSeed)
+	cc.tensor(philoxOffset)
+	cc.int(customMaskType)
+	cc.bool(biasRequiresGrad)
+	cc.optFloat(o.Scale)
+	cc.optInt(o.NumSplitsKey)
+	cc.optInt(o.WindowSize)
+	cc.bool(o.SharedStorageDqdkdv)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpEfficientAttentionForward = op{name: "aten::_efficient_attention_forward", overload: "", schema: "aten::_efficient_attention_forward(Tensor query, Tensor key, Tensor value, Tensor? bias, Tensor? cu_seqlens_q, Tensor? cu_seqlens_k, SymInt? max_seqlen_q, SymInt? max_seqlen_k, float dropout_p, int custom_mask_type, bool compute_log_sumexp=False, *, float? scale=None, Tensor? seqlen_k=None, int? window_size=None) -> (Tensor output, Tensor logsumexp, Tensor philox_seed, Tensor philox_offset, SymInt max_seqlen_batch_q, SymInt max_seqlen_batch_k)"}
@@ -53,47 +53,47 @@ type InternalEfficientAttentionForwardOptions struct {
 	WindowSize       Opt[int]
 }
 
-// EfficientAttentionForward is PyTorch's torch._efficient_attention_forward.
+// EfficientAttentionForward is PyTorch's torch.ops.aten._efficient_attention_forward.
 //
 //	aten::_efficient_attention_forward(Tensor query, Tensor key, Tensor value, Tensor? bias, Tensor? cu_seqlens_q, Tensor? cu_seqlens_k, SymInt? max_seqlen_q, SymInt? max_seqlen_k, float dropout_p, int custom_mask_type, bool compute_log_sumexp=False, *, float? scale=None, Tensor? seqlen_k=None, int? window_size=None) -> (Tensor output, Tensor logsumexp, Tensor philox_seed, Tensor philox_offset, SymInt max_seqlen_batch_q, SymInt max_seqlen_batch_k)
 func (InternalOps) EfficientAttentionForward(query, key, value, bias, cuSeqlensQ, cuSeqlensK *Tensor, maxSeqlenQ, maxSeqlenK Opt[int], dropoutP float64, customMaskType int, opts ...InternalEfficientAttentionForwardOptions) (output, logsumexp, philoxSeed, philoxOffset *Tensor, maxSeqlenBatchQ, maxSeqlenBatchK int) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpEfficientAttentionForward)
-	k.tensor(query)
-	k.tensor(key)
-	k.tensor(value)
-	k.optTensor(bias)
-	k.optTensor(cuSeqlensQ)
-	k.optTensor(cuSeqlensK)
-	k.optInt(maxSeqlenQ)
-	k.optInt(maxSeqlenK)
-	k.float(dropoutP)
-	k.int(customMaskType)
-	k.bool(o.ComputeLogSumexp)
-	k.optFloat(o.Scale)
-	k.optTensor(o.SeqlenK)
-	k.optInt(o.WindowSize)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor(), k.retInt(), k.retInt()
+	var cc call
+	cc.start(&internalOpEfficientAttentionForward)
+	cc.tensor(query)
+	cc.tensor(key)
+	cc.tensor(value)
+	cc.optTensor(bias)
+	cc.optTensor(cuSeqlensQ)
+	cc.optTensor(cuSeqlensK)
+	cc.optInt(maxSeqlenQ)
+	cc.optInt(maxSeqlenK)
+	cc.float(dropoutP)
+	cc.int(customMaskType)
+	cc.bool(o.ComputeLogSumexp)
+	cc.optFloat(o.Scale)
+	cc.optTensor(o.SeqlenK)
+	cc.optInt(o.WindowSize)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retInt(), cc.retInt()
 }
 
 var internalOpEfficientzerotensor = op{name: "aten::_efficientzerotensor", overload: "", schema: "aten::_efficientzerotensor(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
 
-// Efficientzerotensor is PyTorch's torch._efficientzerotensor.
+// Efficientzerotensor is PyTorch's torch.ops.aten._efficientzerotensor.
 //
 //	aten::_efficientzerotensor(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func (InternalOps) Efficientzerotensor(size []int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpEfficientzerotensor)
-	k.ints(size)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpEfficientzerotensor)
+	cc.ints(size)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpEfficientzerotensorOut = op{name: "aten::_efficientzerotensor", overload: "out", schema: "aten::_efficientzerotensor.out(SymInt[] size, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -102,12 +102,12 @@ var internalOpEfficientzerotensorOut = op{name: "aten::_efficientzerotensor", ov
 //
 //	aten::_efficientzerotensor.out(SymInt[] size, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) EfficientzerotensorOut(out *Tensor, size ...int) *Tensor {
-	var k call
-	k.start(&internalOpEfficientzerotensorOut)
-	k.ints(size)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpEfficientzerotensorOut)
+	cc.ints(size)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpEmbeddingBag = op{name: "aten::_embedding_bag", overload: "", schema: "aten::_embedding_bag(Tensor weight, Tensor indices, Tensor offsets, bool scale_grad_by_freq=False, int mode=0, bool sparse=False, Tensor? per_sample_weights=None, bool include_last_offset=False, int padding_idx=-1) -> (Tensor, Tensor, Tensor, Tensor)"}
@@ -122,24 +122,24 @@ type InternalEmbeddingBagOptions struct {
 	PaddingIdx        Opt[int] // default -1
 }
 
-// EmbeddingBag is PyTorch's torch._embedding_bag.
+// EmbeddingBag is PyTorch's torch.ops.aten._embedding_bag.
 //
 //	aten::_embedding_bag(Tensor weight, Tensor indices, Tensor offsets, bool scale_grad_by_freq=False, int mode=0, bool sparse=False, Tensor? per_sample_weights=None, bool include_last_offset=False, int padding_idx=-1) -> (Tensor, Tensor, Tensor, Tensor)
 func (InternalOps) EmbeddingBag(weight, indices, offsets *Tensor, opts ...InternalEmbeddingBagOptions) (*Tensor, *Tensor, *Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpEmbeddingBag)
-	k.tensor(weight)
-	k.tensor(indices)
-	k.tensor(offsets)
-	k.bool(o.ScaleGradByFreq)
-	k.int(o.Mode)
-	k.bool(o.Sparse)
-	k.optTensor(o.PerSampleWeights)
-	k.bool(o.IncludeLastOffset)
-	k.int(o.PaddingIdx.Or(-1))
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpEmbeddingBag)
+	cc.tensor(weight)
+	cc.tensor(indices)
+	cc.tensor(offsets)
+	cc.bool(o.ScaleGradByFreq)
+	cc.int(o.Mode)
+	cc.bool(o.Sparse)
+	cc.optTensor(o.PerSampleWeights)
+	cc.bool(o.IncludeLastOffset)
+	cc.int(o.PaddingIdx.Or(-1))
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpEmbeddingBagOut = op{name: "aten::_embedding_bag", overload: "out", schema: "aten::_embedding_bag.out(Tensor weight, Tensor indices, Tensor offsets, bool scale_grad_by_freq=False, int mode=0, bool sparse=False, Tensor? per_sample_weights=None, bool include_last_offset=False, int padding_idx=-1, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2, Tensor(d!) out3) -> (Tensor(a!), Tensor(b!), Tensor(c!), Tensor(d!))"}
@@ -149,23 +149,23 @@ var internalOpEmbeddingBagOut = op{name: "aten::_embedding_bag", overload: "out"
 //	aten::_embedding_bag.out(Tensor weight, Tensor indices, Tensor offsets, bool scale_grad_by_freq=False, int mode=0, bool sparse=False, Tensor? per_sample_weights=None, bool include_last_offset=False, int padding_idx=-1, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2, Tensor(d!) out3) -> (Tensor(a!), Tensor(b!), Tensor(c!), Tensor(d!))
 func (InternalOps) EmbeddingBagOut(out0, out1, out2, out3, weight, indices, offsets *Tensor, opts ...InternalEmbeddingBagOptions) (*Tensor, *Tensor, *Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpEmbeddingBagOut)
-	k.tensor(weight)
-	k.tensor(indices)
-	k.tensor(offsets)
-	k.bool(o.ScaleGradByFreq)
-	k.int(o.Mode)
-	k.bool(o.Sparse)
-	k.optTensor(o.PerSampleWeights)
-	k.bool(o.IncludeLastOffset)
-	k.int(o.PaddingIdx.Or(-1))
-	k.tensor(out0)
-	k.tensor(out1)
-	k.tensor(out2)
-	k.tensor(out3)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpEmbeddingBagOut)
+	cc.tensor(weight)
+	cc.tensor(indices)
+	cc.tensor(offsets)
+	cc.bool(o.ScaleGradByFreq)
+	cc.int(o.Mode)
+	cc.bool(o.Sparse)
+	cc.optTensor(o.PerSampleWeights)
+	cc.bool(o.IncludeLastOffset)
+	cc.int(o.PaddingIdx.Or(-1))
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.tensor(out2)
+	cc.tensor(out3)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpEmbeddingBagBackward = op{name: "aten::_embedding_bag_backward", overload: "", schema: "aten::_embedding_bag_backward(Tensor grad, Tensor indices, Tensor offsets, Tensor offset2bag, Tensor bag_size, Tensor maximum_indices, SymInt num_weights, bool scale_grad_by_freq, int mode, bool sparse, Tensor? per_sample_weights, int padding_idx=-1) -> Tensor"}
@@ -175,27 +175,27 @@ type InternalEmbeddingBagBackwardOptions struct {
 	PaddingIdx Opt[int] // default -1
 }
 
-// EmbeddingBagBackward is PyTorch's torch._embedding_bag_backward.
+// EmbeddingBagBackward is PyTorch's torch.ops.aten._embedding_bag_backward.
 //
 //	aten::_embedding_bag_backward(Tensor grad, Tensor indices, Tensor offsets, Tensor offset2bag, Tensor bag_size, Tensor maximum_indices, SymInt num_weights, bool scale_grad_by_freq, int mode, bool sparse, Tensor? per_sample_weights, int padding_idx=-1) -> Tensor
 func (InternalOps) EmbeddingBagBackward(grad, indices, offsets, offset2bag, bagSize, maximumIndices *Tensor, numWeights int, scaleGradByFreq bool, mode int, sparse bool, perSampleWeights *Tensor, opts ...InternalEmbeddingBagBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpEmbeddingBagBackward)
-	k.tensor(grad)
-	k.tensor(indices)
-	k.tensor(offsets)
-	k.tensor(offset2bag)
-	k.tensor(bagSize)
-	k.tensor(maximumIndices)
-	k.int(numWeights)
-	k.bool(scaleGradByFreq)
-	k.int(mode)
-	k.bool(sparse)
-	k.optTensor(perSampleWeights)
-	k.int(o.PaddingIdx.Or(-1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpEmbeddingBagBackward)
+	cc.tensor(grad)
+	cc.tensor(indices)
+	cc.tensor(offsets)
+	cc.tensor(offset2bag)
+	cc.tensor(bagSize)
+	cc.tensor(maximumIndices)
+	cc.int(numWeights)
+	cc.bool(scaleGradByFreq)
+	cc.int(mode)
+	cc.bool(sparse)
+	cc.optTensor(perSampleWeights)
+	cc.int(o.PaddingIdx.Or(-1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpEmbeddingBagDenseBackward = op{name: "aten::_embedding_bag_dense_backward", overload: "", schema: "aten::_embedding_bag_dense_backward(Tensor grad, Tensor indices, Tensor offset2bag, Tensor bag_size, Tensor maximum_indices, SymInt num_weights, bool scale_grad_by_freq, int mode, Tensor? per_sample_weights, int padding_idx=-1) -> Tensor"}
@@ -205,25 +205,25 @@ type InternalEmbeddingBagDenseBackwardOptions struct {
 	PaddingIdx Opt[int] // default -1
 }
 
-// EmbeddingBagDenseBackward is PyTorch's torch._embedding_bag_dense_backward.
+// EmbeddingBagDenseBackward is PyTorch's torch.ops.aten._embedding_bag_dense_backward.
 //
 //	aten::_embedding_bag_dense_backward(Tensor grad, Tensor indices, Tensor offset2bag, Tensor bag_size, Tensor maximum_indices, SymInt num_weights, bool scale_grad_by_freq, int mode, Tensor? per_sample_weights, int padding_idx=-1) -> Tensor
 func (InternalOps) EmbeddingBagDenseBackward(grad, indices, offset2bag, bagSize, maximumIndices *Tensor, numWeights int, scaleGradByFreq bool, mode int, perSampleWeights *Tensor, opts ...InternalEmbeddingBagDenseBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpEmbeddingBagDenseBackward)
-	k.tensor(grad)
-	k.tensor(indices)
-	k.tensor(offset2bag)
-	k.tensor(bagSize)
-	k.tensor(maximumIndices)
-	k.int(numWeights)
-	k.bool(scaleGradByFreq)
-	k.int(mode)
-	k.optTensor(perSampleWeights)
-	k.int(o.PaddingIdx.Or(-1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpEmbeddingBagDenseBackward)
+	cc.tensor(grad)
+	cc.tensor(indices)
+	cc.tensor(offset2bag)
+	cc.tensor(bagSize)
+	cc.tensor(maximumIndices)
+	cc.int(numWeights)
+	cc.bool(scaleGradByFreq)
+	cc.int(mode)
+	cc.optTensor(perSampleWeights)
+	cc.int(o.PaddingIdx.Or(-1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpEmbeddingBagDenseBackwardOut = op{name: "aten::_embedding_bag_dense_backward", overload: "out", schema: "aten::_embedding_bag_dense_backward.out(Tensor grad, Tensor indices, Tensor offset2bag, Tensor bag_size, Tensor maximum_indices, SymInt num_weights, bool scale_grad_by_freq, int mode, Tensor? per_sample_weights, int padding_idx=-1, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -233,21 +233,21 @@ var internalOpEmbeddingBagDenseBackwardOut = op{name: "aten::_embedding_bag_dens
 //	aten::_embedding_bag_dense_backward.out(Tensor grad, Tensor indices, Tensor offset2bag, Tensor bag_size, Tensor maximum_indices, SymInt num_weights, bool scale_grad_by_freq, int mode, Tensor? per_sample_weights, int padding_idx=-1, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) EmbeddingBagDenseBackwardOut(out, grad, indices, offset2bag, bagSize, maximumIndices *Tensor, numWeights int, scaleGradByFreq bool, mode int, perSampleWeights *Tensor, opts ...InternalEmbeddingBagDenseBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpEmbeddingBagDenseBackwardOut)
-	k.tensor(grad)
-	k.tensor(indices)
-	k.tensor(offset2bag)
-	k.tensor(bagSize)
-	k.tensor(maximumIndices)
-	k.int(numWeights)
-	k.bool(scaleGradByFreq)
-	k.int(mode)
-	k.optTensor(perSampleWeights)
-	k.int(o.PaddingIdx.Or(-1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpEmbeddingBagDenseBackwardOut)
+	cc.tensor(grad)
+	cc.tensor(indices)
+	cc.tensor(offset2bag)
+	cc.tensor(bagSize)
+	cc.tensor(maximumIndices)
+	cc.int(numWeights)
+	cc.bool(scaleGradByFreq)
+	cc.int(mode)
+	cc.optTensor(perSampleWeights)
+	cc.int(o.PaddingIdx.Or(-1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpEmbeddingBagForwardOnly = op{name: "aten::_embedding_bag_forward_only", overload: "", schema: "aten::_embedding_bag_forward_only(Tensor weight, Tensor indices, Tensor offsets, bool scale_grad_by_freq=False, int mode=0, bool sparse=False, Tensor? per_sample_weights=None, bool include_last_offset=False, int padding_idx=-1) -> (Tensor, Tensor, Tensor, Tensor)"}
@@ -262,24 +262,24 @@ type InternalEmbeddingBagForwardOnlyOptions struct {
 	PaddingIdx        Opt[int] // default -1
 }
 
-// EmbeddingBagForwardOnly is PyTorch's torch._embedding_bag_forward_only.
+// EmbeddingBagForwardOnly is PyTorch's torch.ops.aten._embedding_bag_forward_only.
 //
 //	aten::_embedding_bag_forward_only(Tensor weight, Tensor indices, Tensor offsets, bool scale_grad_by_freq=False, int mode=0, bool sparse=False, Tensor? per_sample_weights=None, bool include_last_offset=False, int padding_idx=-1) -> (Tensor, Tensor, Tensor, Tensor)
 func (InternalOps) EmbeddingBagForwardOnly(weight, indices, offsets *Tensor, opts ...InternalEmbeddingBagForwardOnlyOptions) (*Tensor, *Tensor, *Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpEmbeddingBagForwardOnly)
-	k.tensor(weight)
-	k.tensor(indices)
-	k.tensor(offsets)
-	k.bool(o.ScaleGradByFreq)
-	k.int(o.Mode)
-	k.bool(o.Sparse)
-	k.optTensor(o.PerSampleWeights)
-	k.bool(o.IncludeLastOffset)
-	k.int(o.PaddingIdx.Or(-1))
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpEmbeddingBagForwardOnly)
+	cc.tensor(weight)
+	cc.tensor(indices)
+	cc.tensor(offsets)
+	cc.bool(o.ScaleGradByFreq)
+	cc.int(o.Mode)
+	cc.bool(o.Sparse)
+	cc.optTensor(o.PerSampleWeights)
+	cc.bool(o.IncludeLastOffset)
+	cc.int(o.PaddingIdx.Or(-1))
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpEmbeddingBagForwardOnlyOut = op{name: "aten::_embedding_bag_forward_only", overload: "out", schema: "aten::_embedding_bag_forward_only.out(Tensor weight, Tensor indices, Tensor offsets, bool scale_grad_by_freq=False, int mode=0, bool sparse=False, Tensor? per_sample_weights=None, bool include_last_offset=False, int padding_idx=-1, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2, Tensor(d!) out3) -> (Tensor(a!), Tensor(b!), Tensor(c!), Tensor(d!))"}
@@ -289,23 +289,23 @@ var internalOpEmbeddingBagForwardOnlyOut = op{name: "aten::_embedding_bag_forwar
 //	aten::_embedding_bag_forward_only.out(Tensor weight, Tensor indices, Tensor offsets, bool scale_grad_by_freq=False, int mode=0, bool sparse=False, Tensor? per_sample_weights=None, bool include_last_offset=False, int padding_idx=-1, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2, Tensor(d!) out3) -> (Tensor(a!), Tensor(b!), Tensor(c!), Tensor(d!))
 func (InternalOps) EmbeddingBagForwardOnlyOut(out0, out1, out2, out3, weight, indices, offsets *Tensor, opts ...InternalEmbeddingBagForwardOnlyOptions) (*Tensor, *Tensor, *Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpEmbeddingBagForwardOnlyOut)
-	k.tensor(weight)
-	k.tensor(indices)
-	k.tensor(offsets)
-	k.bool(o.ScaleGradByFreq)
-	k.int(o.Mode)
-	k.bool(o.Sparse)
-	k.optTensor(o.PerSampleWeights)
-	k.bool(o.IncludeLastOffset)
-	k.int(o.PaddingIdx.Or(-1))
-	k.tensor(out0)
-	k.tensor(out1)
-	k.tensor(out2)
-	k.tensor(out3)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpEmbeddingBagForwardOnlyOut)
+	cc.tensor(weight)
+	cc.tensor(indices)
+	cc.tensor(offsets)
+	cc.bool(o.ScaleGradByFreq)
+	cc.int(o.Mode)
+	cc.bool(o.Sparse)
+	cc.optTensor(o.PerSampleWeights)
+	cc.bool(o.IncludeLastOffset)
+	cc.int(o.PaddingIdx.Or(-1))
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.tensor(out2)
+	cc.tensor(out3)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpEmbeddingBagPerSampleWeightsBackward = op{name: "aten::_embedding_bag_per_sample_weights_backward", overload: "", schema: "aten::_embedding_bag_per_sample_weights_backward(Tensor grad, Tensor weight, Tensor indices, Tensor offsets, Tensor offset2bag, int mode, int padding_idx=-1) -> Tensor"}
@@ -315,22 +315,22 @@ type InternalEmbeddingBagPerSampleWeightsBackwardOptions struct {
 	PaddingIdx Opt[int] // default -1
 }
 
-// EmbeddingBagPerSampleWeightsBackward is PyTorch's torch._embedding_bag_per_sample_weights_backward.
+// EmbeddingBagPerSampleWeightsBackward is PyTorch's torch.ops.aten._embedding_bag_per_sample_weights_backward.
 //
 //	aten::_embedding_bag_per_sample_weights_backward(Tensor grad, Tensor weight, Tensor indices, Tensor offsets, Tensor offset2bag, int mode, int padding_idx=-1) -> Tensor
 func (InternalOps) EmbeddingBagPerSampleWeightsBackward(grad, weight, indices, offsets, offset2bag *Tensor, mode int, opts ...InternalEmbeddingBagPerSampleWeightsBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpEmbeddingBagPerSampleWeightsBackward)
-	k.tensor(grad)
-	k.tensor(weight)
-	k.tensor(indices)
-	k.tensor(offsets)
-	k.tensor(offset2bag)
-	k.int(mode)
-	k.int(o.PaddingIdx.Or(-1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpEmbeddingBagPerSampleWeightsBackward)
+	cc.tensor(grad)
+	cc.tensor(weight)
+	cc.tensor(indices)
+	cc.tensor(offsets)
+	cc.tensor(offset2bag)
+	cc.int(mode)
+	cc.int(o.PaddingIdx.Or(-1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpEmbeddingBagPerSampleWeightsBackwardOut = op{name: "aten::_embedding_bag_per_sample_weights_backward", overload: "out", schema: "aten::_embedding_bag_per_sample_weights_backward.out(Tensor grad, Tensor weight, Tensor indices, Tensor offsets, Tensor offset2bag, int mode, int padding_idx=-1, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -340,18 +340,18 @@ var internalOpEmbeddingBagPerSampleWeightsBackwardOut = op{name: "aten::_embeddi
 //	aten::_embedding_bag_per_sample_weights_backward.out(Tensor grad, Tensor weight, Tensor indices, Tensor offsets, Tensor offset2bag, int mode, int padding_idx=-1, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) EmbeddingBagPerSampleWeightsBackwardOut(out, grad, weight, indices, offsets, offset2bag *Tensor, mode int, opts ...InternalEmbeddingBagPerSampleWeightsBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpEmbeddingBagPerSampleWeightsBackwardOut)
-	k.tensor(grad)
-	k.tensor(weight)
-	k.tensor(indices)
-	k.tensor(offsets)
-	k.tensor(offset2bag)
-	k.int(mode)
-	k.int(o.PaddingIdx.Or(-1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpEmbeddingBagPerSampleWeightsBackwardOut)
+	cc.tensor(grad)
+	cc.tensor(weight)
+	cc.tensor(indices)
+	cc.tensor(offsets)
+	cc.tensor(offset2bag)
+	cc.int(mode)
+	cc.int(o.PaddingIdx.Or(-1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpEmbeddingBagSparseBackward = op{name: "aten::_embedding_bag_sparse_backward", overload: "", schema: "aten::_embedding_bag_sparse_backward(Tensor grad, Tensor indices, Tensor offsets, Tensor offset2bag, Tensor bag_size, SymInt num_weights, bool scale_grad_by_freq, int mode, Tensor? per_sample_weights, int padding_idx=-1) -> Tensor"}
@@ -361,25 +361,25 @@ type InternalEmbeddingBagSparseBackwardOptions struct {
 	PaddingIdx Opt[int] // default -1
 }
 
-// EmbeddingBagSparseBackward is PyTorch's torch._embedding_bag_sparse_backward.
+// EmbeddingBagSparseBackward is PyTorch's torch.ops.aten._embedding_bag_sparse_backward.
 //
 //	aten::_embedding_bag_sparse_backward(Tensor grad, Tensor indices, Tensor offsets, Tensor offset2bag, Tensor bag_size, SymInt num_weights, bool scale_grad_by_freq, int mode, Tensor? per_sample_weights, int padding_idx=-1) -> Tensor
 func (InternalOps) EmbeddingBagSparseBackward(grad, indices, offsets, offset2bag, bagSize *Tensor, numWeights int, scaleGradByFreq bool, mode int, perSampleWeights *Tensor, opts ...InternalEmbeddingBagSparseBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpEmbeddingBagSparseBackward)
-	k.tensor(grad)
-	k.tensor(indices)
-	k.tensor(offsets)
-	k.tensor(offset2bag)
-	k.tensor(bagSize)
-	k.int(numWeights)
-	k.bool(scaleGradByFreq)
-	k.int(mode)
-	k.optTensor(perSampleWeights)
-	k.int(o.PaddingIdx.Or(-1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpEmbeddingBagSparseBackward)
+	cc.tensor(grad)
+	cc.tensor(indices)
+	cc.tensor(offsets)
+	cc.tensor(offset2bag)
+	cc.tensor(bagSize)
+	cc.int(numWeights)
+	cc.bool(scaleGradByFreq)
+	cc.int(mode)
+	cc.optTensor(perSampleWeights)
+	cc.int(o.PaddingIdx.Or(-1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpEmptyAffineQuantized = op{name: "aten::_empty_affine_quantized", overload: "", schema: "aten::_empty_affine_quantized(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, float scale=1., int zero_point=0, MemoryFormat? memory_format=0) -> Tensor"}
@@ -395,23 +395,23 @@ type InternalEmptyAffineQuantizedOptions struct {
 	MemoryFormat MemoryFormat // default ContiguousFormat
 }
 
-// EmptyAffineQuantized is PyTorch's torch._empty_affine_quantized.
+// EmptyAffineQuantized is PyTorch's torch.ops.aten._empty_affine_quantized.
 //
 //	aten::_empty_affine_quantized(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, float scale=1., int zero_point=0, MemoryFormat? memory_format=0) -> Tensor
 func (InternalOps) EmptyAffineQuantized(size []int, opts ...InternalEmptyAffineQuantizedOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpEmptyAffineQuantized)
-	k.ints(size)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.float(o.Scale.Or(1))
-	k.int(o.ZeroPoint)
-	k.memoryFormat(orMemoryFormat(o.MemoryFormat, ContiguousFormat))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpEmptyAffineQuantized)
+	cc.ints(size)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.float(o.Scale.Or(1))
+	cc.int(o.ZeroPoint)
+	cc.memoryFormat(orMemoryFormat(o.MemoryFormat, ContiguousFormat))
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpEmptyAffineQuantizedOut = op{name: "aten::_empty_affine_quantized", overload: "out", schema: "aten::_empty_affine_quantized.out(SymInt[] size, *, float scale=1., int zero_point=0, MemoryFormat? memory_format=0, Tensor(a!) out) -> Tensor(a!)"}
@@ -428,15 +428,15 @@ type InternalEmptyAffineQuantizedOutOptions struct {
 //	aten::_empty_affine_quantized.out(SymInt[] size, *, float scale=1., int zero_point=0, MemoryFormat? memory_format=0, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) EmptyAffineQuantizedOut(out *Tensor, size []int, opts ...InternalEmptyAffineQuantizedOutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpEmptyAffineQuantizedOut)
-	k.ints(size)
-	k.float(o.Scale.Or(1))
-	k.int(o.ZeroPoint)
-	k.memoryFormat(orMemoryFormat(o.MemoryFormat, ContiguousFormat))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpEmptyAffineQuantizedOut)
+	cc.ints(size)
+	cc.float(o.Scale.Or(1))
+	cc.int(o.ZeroPoint)
+	cc.memoryFormat(orMemoryFormat(o.MemoryFormat, ContiguousFormat))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpEmptyPerChannelAffineQuantized = op{name: "aten::_empty_per_channel_affine_quantized", overload: "", schema: "aten::_empty_per_channel_affine_quantized(SymInt[] size, *, Tensor scales, Tensor zero_points, int axis, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=0) -> Tensor"}
@@ -450,24 +450,24 @@ type InternalEmptyPerChannelAffineQuantizedOptions struct {
 	MemoryFormat MemoryFormat // default ContiguousFormat
 }
 
-// EmptyPerChannelAffineQuantized is PyTorch's torch._empty_per_channel_affine_quantized.
+// EmptyPerChannelAffineQuantized is PyTorch's torch.ops.aten._empty_per_channel_affine_quantized.
 //
 //	aten::_empty_per_channel_affine_quantized(SymInt[] size, *, Tensor scales, Tensor zero_points, int axis, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=0) -> Tensor
 func (InternalOps) EmptyPerChannelAffineQuantized(size []int, scales, zeroPoints *Tensor, axis int, opts ...InternalEmptyPerChannelAffineQuantizedOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpEmptyPerChannelAffineQuantized)
-	k.ints(size)
-	k.tensor(scales)
-	k.tensor(zeroPoints)
-	k.int(axis)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.memoryFormat(orMemoryFormat(o.MemoryFormat, ContiguousFormat))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpEmptyPerChannelAffineQuantized)
+	cc.ints(size)
+	cc.tensor(scales)
+	cc.tensor(zeroPoints)
+	cc.int(axis)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.memoryFormat(orMemoryFormat(o.MemoryFormat, ContiguousFormat))
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpEmptyPerChannelAffineQuantizedOut = op{name: "aten::_empty_per_channel_affine_quantized", overload: "out", schema: "aten::_empty_per_channel_affine_quantized.out(SymInt[] size, *, Tensor scales, Tensor zero_points, int axis, MemoryFormat? memory_format=0, Tensor(a!) out) -> Tensor(a!)"}
@@ -482,30 +482,30 @@ type InternalEmptyPerChannelAffineQuantizedOutOptions struct {
 //	aten::_empty_per_channel_affine_quantized.out(SymInt[] size, *, Tensor scales, Tensor zero_points, int axis, MemoryFormat? memory_format=0, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) EmptyPerChannelAffineQuantizedOut(out *Tensor, size []int, scales, zeroPoints *Tensor, axis int, opts ...InternalEmptyPerChannelAffineQuantizedOutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpEmptyPerChannelAffineQuantizedOut)
-	k.ints(size)
-	k.tensor(scales)
-	k.tensor(zeroPoints)
-	k.int(axis)
-	k.memoryFormat(orMemoryFormat(o.MemoryFormat, ContiguousFormat))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpEmptyPerChannelAffineQuantizedOut)
+	cc.ints(size)
+	cc.tensor(scales)
+	cc.tensor(zeroPoints)
+	cc.int(axis)
+	cc.memoryFormat(orMemoryFormat(o.MemoryFormat, ContiguousFormat))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpEuclideanDist = op{name: "aten::_euclidean_dist", overload: "", schema: "aten::_euclidean_dist(Tensor x1, Tensor x2) -> Tensor"}
 
-// EuclideanDist is PyTorch's torch._euclidean_dist.
+// EuclideanDist is PyTorch's torch.ops.aten._euclidean_dist.
 //
 //	aten::_euclidean_dist(Tensor x1, Tensor x2) -> Tensor
 func (InternalOps) EuclideanDist(x1, x2 *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpEuclideanDist)
-	k.tensor(x1)
-	k.tensor(x2)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpEuclideanDist)
+	cc.tensor(x1)
+	cc.tensor(x2)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpEuclideanDistOut = op{name: "aten::_euclidean_dist", overload: "out", schema: "aten::_euclidean_dist.out(Tensor x1, Tensor x2, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -514,11 +514,11 @@ var internalOpEuclideanDistOut = op{name: "aten::_euclidean_dist", overload: "ou
 //
 //	aten::_euclidean_dist.out(Tensor x1, Tensor x2, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) EuclideanDistOut(out, x1, x2 *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpEuclideanDistOut)
-	k.tensor(x1)
-	k.tensor(x2)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpEuclideanDistOut)
+	cc.tensor(x1)
+	cc.tensor(x2)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }

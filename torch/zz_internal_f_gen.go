@@ -9,22 +9,22 @@ type InternalFakeQuantizeLearnablePerChannelAffineOptions struct {
 	GradFactor Opt[float64] // default 1
 }
 
-// FakeQuantizeLearnablePerChannelAffine is PyTorch's torch._fake_quantize_learnable_per_channel_affine.
+// FakeQuantizeLearnablePerChannelAffine is PyTorch's torch.ops.aten._fake_quantize_learnable_per_channel_affine.
 //
 //	aten::_fake_quantize_learnable_per_channel_affine(Tensor self, Tensor scale, Tensor zero_point, int axis, int quant_min, int quant_max, float grad_factor=1.) -> Tensor
 func (InternalOps) FakeQuantizeLearnablePerChannelAffine(input, scale, zeroPoint *Tensor, axis, quantMin, quantMax int, opts ...InternalFakeQuantizeLearnablePerChannelAffineOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFakeQuantizeLearnablePerChannelAffine)
-	k.tensor(input)
-	k.tensor(scale)
-	k.tensor(zeroPoint)
-	k.int(axis)
-	k.int(quantMin)
-	k.int(quantMax)
-	k.float(o.GradFactor.Or(1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpFakeQuantizeLearnablePerChannelAffine)
+	cc.tensor(input)
+	cc.tensor(scale)
+	cc.tensor(zeroPoint)
+	cc.int(axis)
+	cc.int(quantMin)
+	cc.int(quantMax)
+	cc.float(o.GradFactor.Or(1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpFakeQuantizeLearnablePerChannelAffineOut = op{name: "aten::_fake_quantize_learnable_per_channel_affine", overload: "out", schema: "aten::_fake_quantize_learnable_per_channel_affine.out(Tensor self, Tensor scale, Tensor zero_point, int axis, int quant_min, int quant_max, float grad_factor=1., *, Tensor(a!) out) -> Tensor(a!)"}
@@ -34,18 +34,18 @@ var internalOpFakeQuantizeLearnablePerChannelAffineOut = op{name: "aten::_fake_q
 //	aten::_fake_quantize_learnable_per_channel_affine.out(Tensor self, Tensor scale, Tensor zero_point, int axis, int quant_min, int quant_max, float grad_factor=1., *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) FakeQuantizeLearnablePerChannelAffineOut(out, input, scale, zeroPoint *Tensor, axis, quantMin, quantMax int, opts ...InternalFakeQuantizeLearnablePerChannelAffineOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFakeQuantizeLearnablePerChannelAffineOut)
-	k.tensor(input)
-	k.tensor(scale)
-	k.tensor(zeroPoint)
-	k.int(axis)
-	k.int(quantMin)
-	k.int(quantMax)
-	k.float(o.GradFactor.Or(1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpFakeQuantizeLearnablePerChannelAffineOut)
+	cc.tensor(input)
+	cc.tensor(scale)
+	cc.tensor(zeroPoint)
+	cc.int(axis)
+	cc.int(quantMin)
+	cc.int(quantMax)
+	cc.float(o.GradFactor.Or(1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpFakeQuantizeLearnablePerChannelAffineBackward = op{name: "aten::_fake_quantize_learnable_per_channel_affine_backward", overload: "", schema: "aten::_fake_quantize_learnable_per_channel_affine_backward(Tensor grad, Tensor self, Tensor scale, Tensor zero_point, int axis, int quant_min, int quant_max, float grad_factor=1.) -> (Tensor, Tensor, Tensor)"}
@@ -55,23 +55,23 @@ type InternalFakeQuantizeLearnablePerChannelAffineBackwardOptions struct {
 	GradFactor Opt[float64] // default 1
 }
 
-// FakeQuantizeLearnablePerChannelAffineBackward is PyTorch's torch._fake_quantize_learnable_per_channel_affine_backward.
+// FakeQuantizeLearnablePerChannelAffineBackward is PyTorch's torch.ops.aten._fake_quantize_learnable_per_channel_affine_backward.
 //
 //	aten::_fake_quantize_learnable_per_channel_affine_backward(Tensor grad, Tensor self, Tensor scale, Tensor zero_point, int axis, int quant_min, int quant_max, float grad_factor=1.) -> (Tensor, Tensor, Tensor)
 func (InternalOps) FakeQuantizeLearnablePerChannelAffineBackward(grad, input, scale, zeroPoint *Tensor, axis, quantMin, quantMax int, opts ...InternalFakeQuantizeLearnablePerChannelAffineBackwardOptions) (*Tensor, *Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFakeQuantizeLearnablePerChannelAffineBackward)
-	k.tensor(grad)
-	k.tensor(input)
-	k.tensor(scale)
-	k.tensor(zeroPoint)
-	k.int(axis)
-	k.int(quantMin)
-	k.int(quantMax)
-	k.float(o.GradFactor.Or(1))
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpFakeQuantizeLearnablePerChannelAffineBackward)
+	cc.tensor(grad)
+	cc.tensor(input)
+	cc.tensor(scale)
+	cc.tensor(zeroPoint)
+	cc.int(axis)
+	cc.int(quantMin)
+	cc.int(quantMax)
+	cc.float(o.GradFactor.Or(1))
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpFakeQuantizeLearnablePerTensorAffine = op{name: "aten::_fake_quantize_learnable_per_tensor_affine", overload: "", schema: "aten::_fake_quantize_learnable_per_tensor_affine(Tensor self, Tensor scale, Tensor zero_point, int quant_min, int quant_max, float grad_factor=1.) -> Tensor"}
@@ -81,21 +81,21 @@ type InternalFakeQuantizeLearnablePerTensorAffineOptions struct {
 	GradFactor Opt[float64] // default 1
 }
 
-// FakeQuantizeLearnablePerTensorAffine is PyTorch's torch._fake_quantize_learnable_per_tensor_affine.
+// FakeQuantizeLearnablePerTensorAffine is PyTorch's torch.ops.aten._fake_quantize_learnable_per_tensor_affine.
 //
 //	aten::_fake_quantize_learnable_per_tensor_affine(Tensor self, Tensor scale, Tensor zero_point, int quant_min, int quant_max, float grad_factor=1.) -> Tensor
 func (InternalOps) FakeQuantizeLearnablePerTensorAffine(input, scale, zeroPoint *Tensor, quantMin, quantMax int, opts ...InternalFakeQuantizeLearnablePerTensorAffineOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFakeQuantizeLearnablePerTensorAffine)
-	k.tensor(input)
-	k.tensor(scale)
-	k.tensor(zeroPoint)
-	k.int(quantMin)
-	k.int(quantMax)
-	k.float(o.GradFactor.Or(1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpFakeQuantizeLearnablePerTensorAffine)
+	cc.tensor(input)
+	cc.tensor(scale)
+	cc.tensor(zeroPoint)
+	cc.int(quantMin)
+	cc.int(quantMax)
+	cc.float(o.GradFactor.Or(1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpFakeQuantizeLearnablePerTensorAffineOut = op{name: "aten::_fake_quantize_learnable_per_tensor_affine", overload: "out", schema: "aten::_fake_quantize_learnable_per_tensor_affine.out(Tensor self, Tensor scale, Tensor zero_point, int quant_min, int quant_max, float grad_factor=1., *, Tensor(a!) out) -> Tensor(a!)"}
@@ -105,17 +105,17 @@ var internalOpFakeQuantizeLearnablePerTensorAffineOut = op{name: "aten::_fake_qu
 //	aten::_fake_quantize_learnable_per_tensor_affine.out(Tensor self, Tensor scale, Tensor zero_point, int quant_min, int quant_max, float grad_factor=1., *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) FakeQuantizeLearnablePerTensorAffineOut(out, input, scale, zeroPoint *Tensor, quantMin, quantMax int, opts ...InternalFakeQuantizeLearnablePerTensorAffineOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFakeQuantizeLearnablePerTensorAffineOut)
-	k.tensor(input)
-	k.tensor(scale)
-	k.tensor(zeroPoint)
-	k.int(quantMin)
-	k.int(quantMax)
-	k.float(o.GradFactor.Or(1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpFakeQuantizeLearnablePerTensorAffineOut)
+	cc.tensor(input)
+	cc.tensor(scale)
+	cc.tensor(zeroPoint)
+	cc.int(quantMin)
+	cc.int(quantMax)
+	cc.float(o.GradFactor.Or(1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpFakeQuantizeLearnablePerTensorAffineBackward = op{name: "aten::_fake_quantize_learnable_per_tensor_affine_backward", overload: "", schema: "aten::_fake_quantize_learnable_per_tensor_affine_backward(Tensor grad, Tensor self, Tensor scale, Tensor zero_point, int quant_min, int quant_max, float grad_factor=1.) -> (Tensor, Tensor, Tensor)"}
@@ -125,40 +125,40 @@ type InternalFakeQuantizeLearnablePerTensorAffineBackwardOptions struct {
 	GradFactor Opt[float64] // default 1
 }
 
-// FakeQuantizeLearnablePerTensorAffineBackward is PyTorch's torch._fake_quantize_learnable_per_tensor_affine_backward.
+// FakeQuantizeLearnablePerTensorAffineBackward is PyTorch's torch.ops.aten._fake_quantize_learnable_per_tensor_affine_backward.
 //
 //	aten::_fake_quantize_learnable_per_tensor_affine_backward(Tensor grad, Tensor self, Tensor scale, Tensor zero_point, int quant_min, int quant_max, float grad_factor=1.) -> (Tensor, Tensor, Tensor)
 func (InternalOps) FakeQuantizeLearnablePerTensorAffineBackward(grad, input, scale, zeroPoint *Tensor, quantMin, quantMax int, opts ...InternalFakeQuantizeLearnablePerTensorAffineBackwardOptions) (*Tensor, *Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFakeQuantizeLearnablePerTensorAffineBackward)
-	k.tensor(grad)
-	k.tensor(input)
-	k.tensor(scale)
-	k.tensor(zeroPoint)
-	k.int(quantMin)
-	k.int(quantMax)
-	k.float(o.GradFactor.Or(1))
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpFakeQuantizeLearnablePerTensorAffineBackward)
+	cc.tensor(grad)
+	cc.tensor(input)
+	cc.tensor(scale)
+	cc.tensor(zeroPoint)
+	cc.int(quantMin)
+	cc.int(quantMax)
+	cc.float(o.GradFactor.Or(1))
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpFakeQuantizePerTensorAffineCachemaskTensorQparams = op{name: "aten::_fake_quantize_per_tensor_affine_cachemask_tensor_qparams", overload: "", schema: "aten::_fake_quantize_per_tensor_affine_cachemask_tensor_qparams(Tensor self, Tensor scale, Tensor zero_point, Tensor fake_quant_enabled, int quant_min, int quant_max) -> (Tensor output, Tensor mask)"}
 
-// FakeQuantizePerTensorAffineCachemaskTensorQparams is PyTorch's torch._fake_quantize_per_tensor_affine_cachemask_tensor_qparams.
+// FakeQuantizePerTensorAffineCachemaskTensorQparams is PyTorch's torch.ops.aten._fake_quantize_per_tensor_affine_cachemask_tensor_qparams.
 //
 //	aten::_fake_quantize_per_tensor_affine_cachemask_tensor_qparams(Tensor self, Tensor scale, Tensor zero_point, Tensor fake_quant_enabled, int quant_min, int quant_max) -> (Tensor output, Tensor mask)
 func (InternalOps) FakeQuantizePerTensorAffineCachemaskTensorQparams(input, scale, zeroPoint, fakeQuantEnabled *Tensor, quantMin, quantMax int) (output, mask *Tensor) {
-	var k call
-	k.start(&internalOpFakeQuantizePerTensorAffineCachemaskTensorQparams)
-	k.tensor(input)
-	k.tensor(scale)
-	k.tensor(zeroPoint)
-	k.tensor(fakeQuantEnabled)
-	k.int(quantMin)
-	k.int(quantMax)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpFakeQuantizePerTensorAffineCachemaskTensorQparams)
+	cc.tensor(input)
+	cc.tensor(scale)
+	cc.tensor(zeroPoint)
+	cc.tensor(fakeQuantEnabled)
+	cc.int(quantMin)
+	cc.int(quantMax)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpFakeQuantizePerTensorAffineCachemaskTensorQparamsOut = op{name: "aten::_fake_quantize_per_tensor_affine_cachemask_tensor_qparams", overload: "out", schema: "aten::_fake_quantize_per_tensor_affine_cachemask_tensor_qparams.out(Tensor self, Tensor scale, Tensor zero_point, Tensor fake_quant_enabled, int quant_min, int quant_max, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))"}
@@ -167,133 +167,133 @@ var internalOpFakeQuantizePerTensorAffineCachemaskTensorQparamsOut = op{name: "a
 //
 //	aten::_fake_quantize_per_tensor_affine_cachemask_tensor_qparams.out(Tensor self, Tensor scale, Tensor zero_point, Tensor fake_quant_enabled, int quant_min, int quant_max, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))
 func (InternalOps) FakeQuantizePerTensorAffineCachemaskTensorQparamsOut(out0, out1, input, scale, zeroPoint, fakeQuantEnabled *Tensor, quantMin, quantMax int) (*Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpFakeQuantizePerTensorAffineCachemaskTensorQparamsOut)
-	k.tensor(input)
-	k.tensor(scale)
-	k.tensor(zeroPoint)
-	k.tensor(fakeQuantEnabled)
-	k.int(quantMin)
-	k.int(quantMax)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpFakeQuantizePerTensorAffineCachemaskTensorQparamsOut)
+	cc.tensor(input)
+	cc.tensor(scale)
+	cc.tensor(zeroPoint)
+	cc.tensor(fakeQuantEnabled)
+	cc.int(quantMin)
+	cc.int(quantMax)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpFftC2c = op{name: "aten::_fft_c2c", overload: "", schema: "aten::_fft_c2c(Tensor self, SymInt[] dim, int normalization, bool forward) -> Tensor"}
 
-// FftC2c is PyTorch's torch._fft_c2c.
+// FftC2c is PyTorch's torch.ops.aten._fft_c2c.
 //
 //	aten::_fft_c2c(Tensor self, SymInt[] dim, int normalization, bool forward) -> Tensor
 func (InternalOps) FftC2c(input *Tensor, dim []int, normalization int, forward bool) *Tensor {
-	var k call
-	k.start(&internalOpFftC2c)
-	k.tensor(input)
-	k.ints(dim)
-	k.int(normalization)
-	k.bool(forward)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpFftC2c)
+	cc.tensor(input)
+	cc.ints(dim)
+	cc.int(normalization)
+	cc.bool(forward)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpFftC2cOut = op{name: "aten::_fft_c2c", overload: "out", schema: "aten::_fft_c2c.out(Tensor self, SymInt[] dim, int normalization, bool forward, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// FftC2cOut is PyTorch's torch._fft_c2c with its result written to out.
+// FftC2cOut is PyTorch's torch.ops.aten._fft_c2c with its result written to out.
 //
 //	aten::_fft_c2c.out(Tensor self, SymInt[] dim, int normalization, bool forward, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) FftC2cOut(out, input *Tensor, dim []int, normalization int, forward bool) *Tensor {
-	var k call
-	k.start(&internalOpFftC2cOut)
-	k.tensor(input)
-	k.ints(dim)
-	k.int(normalization)
-	k.bool(forward)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpFftC2cOut)
+	cc.tensor(input)
+	cc.ints(dim)
+	cc.int(normalization)
+	cc.bool(forward)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpFftC2r = op{name: "aten::_fft_c2r", overload: "", schema: "aten::_fft_c2r(Tensor self, int[] dim, int normalization, SymInt last_dim_size) -> Tensor"}
 
-// FftC2r is PyTorch's torch._fft_c2r.
+// FftC2r is PyTorch's torch.ops.aten._fft_c2r.
 //
 //	aten::_fft_c2r(Tensor self, int[] dim, int normalization, SymInt last_dim_size) -> Tensor
 func (InternalOps) FftC2r(input *Tensor, dim []int, normalization, lastDimSize int) *Tensor {
-	var k call
-	k.start(&internalOpFftC2r)
-	k.tensor(input)
-	k.ints(dim)
-	k.int(normalization)
-	k.int(lastDimSize)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpFftC2r)
+	cc.tensor(input)
+	cc.ints(dim)
+	cc.int(normalization)
+	cc.int(lastDimSize)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpFftC2rOut = op{name: "aten::_fft_c2r", overload: "out", schema: "aten::_fft_c2r.out(Tensor self, int[] dim, int normalization, SymInt last_dim_size, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// FftC2rOut is PyTorch's torch._fft_c2r with its result written to out.
+// FftC2rOut is PyTorch's torch.ops.aten._fft_c2r with its result written to out.
 //
 //	aten::_fft_c2r.out(Tensor self, int[] dim, int normalization, SymInt last_dim_size, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) FftC2rOut(out, input *Tensor, dim []int, normalization, lastDimSize int) *Tensor {
-	var k call
-	k.start(&internalOpFftC2rOut)
-	k.tensor(input)
-	k.ints(dim)
-	k.int(normalization)
-	k.int(lastDimSize)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpFftC2rOut)
+	cc.tensor(input)
+	cc.ints(dim)
+	cc.int(normalization)
+	cc.int(lastDimSize)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpFftR2c = op{name: "aten::_fft_r2c", overload: "", schema: "aten::_fft_r2c(Tensor self, int[] dim, int normalization, bool onesided) -> Tensor"}
 
-// FftR2c is PyTorch's torch._fft_r2c.
+// FftR2c is PyTorch's torch.ops.aten._fft_r2c.
 //
 //	aten::_fft_r2c(Tensor self, int[] dim, int normalization, bool onesided) -> Tensor
 func (InternalOps) FftR2c(input *Tensor, dim []int, normalization int, onesided bool) *Tensor {
-	var k call
-	k.start(&internalOpFftR2c)
-	k.tensor(input)
-	k.ints(dim)
-	k.int(normalization)
-	k.bool(onesided)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpFftR2c)
+	cc.tensor(input)
+	cc.ints(dim)
+	cc.int(normalization)
+	cc.bool(onesided)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpFftR2cOut = op{name: "aten::_fft_r2c", overload: "out", schema: "aten::_fft_r2c.out(Tensor self, int[] dim, int normalization, bool onesided, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// FftR2cOut is PyTorch's torch._fft_r2c with its result written to out.
+// FftR2cOut is PyTorch's torch.ops.aten._fft_r2c with its result written to out.
 //
 //	aten::_fft_r2c.out(Tensor self, int[] dim, int normalization, bool onesided, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) FftR2cOut(out, input *Tensor, dim []int, normalization int, onesided bool) *Tensor {
-	var k call
-	k.start(&internalOpFftR2cOut)
-	k.tensor(input)
-	k.ints(dim)
-	k.int(normalization)
-	k.bool(onesided)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpFftR2cOut)
+	cc.tensor(input)
+	cc.ints(dim)
+	cc.int(normalization)
+	cc.bool(onesided)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpFillMemEffDropoutMask_ = op{name: "aten::_fill_mem_eff_dropout_mask_", overload: "", schema: "aten::_fill_mem_eff_dropout_mask_(Tensor(a!) self, float dropout_p, int seed, int offset) -> Tensor(a!)"}
 
-// FillMemEffDropoutMask_ is PyTorch's torch._fill_mem_eff_dropout_mask_: FillMemEffDropoutMask in place.
+// FillMemEffDropoutMask_ is PyTorch's torch.ops.aten._fill_mem_eff_dropout_mask_: FillMemEffDropoutMask in place.
 //
 //	aten::_fill_mem_eff_dropout_mask_(Tensor(a!) self, float dropout_p, int seed, int offset) -> Tensor(a!)
 func (InternalOps) FillMemEffDropoutMask_(input *Tensor, dropoutP float64, seed, offset int) *Tensor {
-	var k call
-	k.start(&internalOpFillMemEffDropoutMask_)
-	k.tensor(input)
-	k.float(dropoutP)
-	k.int(seed)
-	k.int(offset)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpFillMemEffDropoutMask_)
+	cc.tensor(input)
+	cc.float(dropoutP)
+	cc.int(seed)
+	cc.int(offset)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpFlashAttentionBackward = op{name: "aten::_flash_attention_backward", overload: "", schema: "aten::_flash_attention_backward(Tensor grad_out, Tensor query, Tensor key, Tensor value, Tensor out, Tensor logsumexp, Tensor cum_seq_q, Tensor cum_seq_k, SymInt max_q, SymInt max_k, float dropout_p, bool is_causal, Tensor rng_state, Tensor unused, *, float? scale=None, SymInt? window_size_left=None, SymInt? window_size_right=None) -> (Tensor, Tensor, Tensor)"}
@@ -305,32 +305,32 @@ type InternalFlashAttentionBackwardOptions struct {
 	WindowSizeRight Opt[int]
 }
 
-// FlashAttentionBackward is PyTorch's torch._flash_attention_backward.
+// FlashAttentionBackward is PyTorch's torch.ops.aten._flash_attention_backward.
 //
 //	aten::_flash_attention_backward(Tensor grad_out, Tensor query, Tensor key, Tensor value, Tensor out, Tensor logsumexp, Tensor cum_seq_q, Tensor cum_seq_k, SymInt max_q, SymInt max_k, float dropout_p, bool is_causal, Tensor rng_state, Tensor unused, *, float? scale=None, SymInt? window_size_left=None, SymInt? window_size_right=None) -> (Tensor, Tensor, Tensor)
 func (InternalOps) FlashAttentionBackward(gradOut, query, key, value, out, logsumexp, cumSeqQ, cumSeqK *Tensor, maxQ, maxK int, dropoutP float64, isCausal bool, rngState, unused *Tensor, opts ...InternalFlashAttentionBackwardOptions) (*Tensor, *Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFlashAttentionBackward)
-	k.tensor(gradOut)
-	k.tensor(query)
-	k.tensor(key)
-	k.tensor(value)
-	k.tensor(out)
-	k.tensor(logsumexp)
-	k.tensor(cumSeqQ)
-	k.tensor(cumSeqK)
-	k.int(maxQ)
-	k.int(maxK)
-	k.float(dropoutP)
-	k.bool(isCausal)
-	k.tensor(rngState)
-	k.tensor(unused)
-	k.optFloat(o.Scale)
-	k.optInt(o.WindowSizeLeft)
-	k.optInt(o.WindowSizeRight)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpFlashAttentionBackward)
+	cc.tensor(gradOut)
+	cc.tensor(query)
+	cc.tensor(key)
+	cc.tensor(value)
+	cc.tensor(out)
+	cc.tensor(logsumexp)
+	cc.tensor(cumSeqQ)
+	cc.tensor(cumSeqK)
+	cc.int(maxQ)
+	cc.int(maxK)
+	cc.float(dropoutP)
+	cc.bool(isCausal)
+	cc.tensor(rngState)
+	cc.tensor(unused)
+	cc.optFloat(o.Scale)
+	cc.optInt(o.WindowSizeLeft)
+	cc.optInt(o.WindowSizeRight)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpFlashAttentionForward = op{name: "aten::_flash_attention_forward", overload: "", schema: "aten::_flash_attention_forward(Tensor query, Tensor key, Tensor value, Tensor? cum_seq_q, Tensor? cum_seq_k, SymInt max_q, SymInt max_k, float dropout_p, bool is_causal, bool return_debug_mask, *, float? scale=None, SymInt? window_size_left=None, SymInt? window_size_right=None, Tensor? seqused_k=None, Tensor? alibi_slopes=None, Tensor? block_table=None, int? num_splits=None) -> (Tensor output, Tensor softmax_logsumexp, Tensor rng_state, Tensor unused, Tensor debug_attn_mask)"}
@@ -346,32 +346,32 @@ type InternalFlashAttentionForwardOptions struct {
 	NumSplits       Opt[int]
 }
 
-// FlashAttentionForward is PyTorch's torch._flash_attention_forward.
+// FlashAttentionForward is PyTorch's torch.ops.aten._flash_attention_forward.
 //
 //	aten::_flash_attention_forward(Tensor query, Tensor key, Tensor value, Tensor? cum_seq_q, Tensor? cum_seq_k, SymInt max_q, SymInt max_k, float dropout_p, bool is_causal, bool return_debug_mask, *, float? scale=None, SymInt? window_size_left=None, SymInt? window_size_right=None, Tensor? seqused_k=None, Tensor? alibi_slopes=None, Tensor? block_table=None, int? num_splits=None) -> (Tensor output, Tensor softmax_logsumexp, Tensor rng_state, Tensor unused, Tensor debug_attn_mask)
 func (InternalOps) FlashAttentionForward(query, key, value, cumSeqQ, cumSeqK *Tensor, maxQ, maxK int, dropoutP float64, isCausal, returnDebugMask bool, opts ...InternalFlashAttentionForwardOptions) (output, softmaxLogsumexp, rngState, unused, debugAttnMask *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFlashAttentionForward)
-	k.tensor(query)
-	k.tensor(key)
-	k.tensor(value)
-	k.optTensor(cumSeqQ)
-	k.optTensor(cumSeqK)
-	k.int(maxQ)
-	k.int(maxK)
-	k.float(dropoutP)
-	k.bool(isCausal)
-	k.bool(returnDebugMask)
-	k.optFloat(o.Scale)
-	k.optInt(o.WindowSizeLeft)
-	k.optInt(o.WindowSizeRight)
-	k.optTensor(o.SequsedK)
-	k.optTensor(o.AlibiSlopes)
-	k.optTensor(o.BlockTable)
-	k.optInt(o.NumSplits)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpFlashAttentionForward)
+	cc.tensor(query)
+	cc.tensor(key)
+	cc.tensor(value)
+	cc.optTensor(cumSeqQ)
+	cc.optTensor(cumSeqK)
+	cc.int(maxQ)
+	cc.int(maxK)
+	cc.float(dropoutP)
+	cc.bool(isCausal)
+	cc.bool(returnDebugMask)
+	cc.optFloat(o.Scale)
+	cc.optInt(o.WindowSizeLeft)
+	cc.optInt(o.WindowSizeRight)
+	cc.optTensor(o.SequsedK)
+	cc.optTensor(o.AlibiSlopes)
+	cc.optTensor(o.BlockTable)
+	cc.optInt(o.NumSplits)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpFlashAttentionForwardQuantized = op{name: "aten::_flash_attention_forward", overload: "quantized", schema: "aten::_flash_attention_forward.quantized(Tensor query, Tensor key, Tensor value, Tensor? cum_seq_q, Tensor? cum_seq_k, SymInt max_q, SymInt max_k, float dropout_p, bool is_causal, bool return_debug_mask, Tensor? q_descale, Tensor? k_descale, Tensor? v_descale, *, float? scale=None, SymInt? window_size_left=None, SymInt? window_size_right=None, Tensor? seqused_k=None, Tensor? alibi_slopes=None) -> (Tensor output, Tensor softmax_logsumexp, Tensor rng_state, Tensor unused, Tensor debug_attn_mask)"}
@@ -385,33 +385,33 @@ type InternalFlashAttentionForwardQuantizedOptions struct {
 	AlibiSlopes     *Tensor
 }
 
-// FlashAttentionForwardQuantized is PyTorch's torch._flash_attention_forward.
+// FlashAttentionForwardQuantized is PyTorch's torch.ops.aten._flash_attention_forward.
 //
 //	aten::_flash_attention_forward.quantized(Tensor query, Tensor key, Tensor value, Tensor? cum_seq_q, Tensor? cum_seq_k, SymInt max_q, SymInt max_k, float dropout_p, bool is_causal, bool return_debug_mask, Tensor? q_descale, Tensor? k_descale, Tensor? v_descale, *, float? scale=None, SymInt? window_size_left=None, SymInt? window_size_right=None, Tensor? seqused_k=None, Tensor? alibi_slopes=None) -> (Tensor output, Tensor softmax_logsumexp, Tensor rng_state, Tensor unused, Tensor debug_attn_mask)
 func (InternalOps) FlashAttentionForwardQuantized(query, key, value, cumSeqQ, cumSeqK *Tensor, maxQ, maxK int, dropoutP float64, isCausal, returnDebugMask bool, qDescale, kDescale, vDescale *Tensor, opts ...InternalFlashAttentionForwardQuantizedOptions) (output, softmaxLogsumexp, rngState, unused, debugAttnMask *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFlashAttentionForwardQuantized)
-	k.tensor(query)
-	k.tensor(key)
-	k.tensor(value)
-	k.optTensor(cumSeqQ)
-	k.optTensor(cumSeqK)
-	k.int(maxQ)
-	k.int(maxK)
-	k.float(dropoutP)
-	k.bool(isCausal)
-	k.bool(returnDebugMask)
-	k.optTensor(qDescale)
-	k.optTensor(kDescale)
-	k.optTensor(vDescale)
-	k.optFloat(o.Scale)
-	k.optInt(o.WindowSizeLeft)
-	k.optInt(o.WindowSizeRight)
-	k.optTensor(o.SequsedK)
-	k.optTensor(o.AlibiSlopes)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpFlashAttentionForwardQuantized)
+	cc.tensor(query)
+	cc.tensor(key)
+	cc.tensor(value)
+	cc.optTensor(cumSeqQ)
+	cc.optTensor(cumSeqK)
+	cc.int(maxQ)
+	cc.int(maxK)
+	cc.float(dropoutP)
+	cc.bool(isCausal)
+	cc.bool(returnDebugMask)
+	cc.optTensor(qDescale)
+	cc.optTensor(kDescale)
+	cc.optTensor(vDescale)
+	cc.optFloat(o.Scale)
+	cc.optInt(o.WindowSizeLeft)
+	cc.optInt(o.WindowSizeRight)
+	cc.optTensor(o.SequsedK)
+	cc.optTensor(o.AlibiSlopes)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpFlashAttentionForwardNoDropoutInplace = op{name: "aten::_flash_attention_forward_no_dropout_inplace", overload: "", schema: "aten::_flash_attention_forward_no_dropout_inplace(Tensor(a!) out, Tensor query, Tensor key, Tensor value, Tensor? cum_seq_q, Tensor? cum_seq_k, SymInt max_q, SymInt max_k, float dropout_p, bool is_causal, bool return_debug_mask, *, float? scale=None, SymInt? window_size_left=None, SymInt? window_size_right=None, Tensor? seqused_k=None, Tensor? alibi_slopes=None, Tensor? block_table=None, int? num_splits=None) -> Tensor softmax_logsumexp"}
@@ -427,33 +427,33 @@ type InternalFlashAttentionForwardNoDropoutInplaceOptions struct {
 	NumSplits       Opt[int]
 }
 
-// FlashAttentionForwardNoDropoutInplace is PyTorch's torch._flash_attention_forward_no_dropout_inplace.
+// FlashAttentionForwardNoDropoutInplace is PyTorch's torch.ops.aten._flash_attention_forward_no_dropout_inplace.
 //
 //	aten::_flash_attention_forward_no_dropout_inplace(Tensor(a!) out, Tensor query, Tensor key, Tensor value, Tensor? cum_seq_q, Tensor? cum_seq_k, SymInt max_q, SymInt max_k, float dropout_p, bool is_causal, bool return_debug_mask, *, float? scale=None, SymInt? window_size_left=None, SymInt? window_size_right=None, Tensor? seqused_k=None, Tensor? alibi_slopes=None, Tensor? block_table=None, int? num_splits=None) -> Tensor softmax_logsumexp
 func (InternalOps) FlashAttentionForwardNoDropoutInplace(out, query, key, value, cumSeqQ, cumSeqK *Tensor, maxQ, maxK int, dropoutP float64, isCausal, returnDebugMask bool, opts ...InternalFlashAttentionForwardNoDropoutInplaceOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFlashAttentionForwardNoDropoutInplace)
-	k.tensor(out)
-	k.tensor(query)
-	k.tensor(key)
-	k.tensor(value)
-	k.optTensor(cumSeqQ)
-	k.optTensor(cumSeqK)
-	k.int(maxQ)
-	k.int(maxK)
-	k.float(dropoutP)
-	k.bool(isCausal)
-	k.bool(returnDebugMask)
-	k.optFloat(o.Scale)
-	k.optInt(o.WindowSizeLeft)
-	k.optInt(o.WindowSizeRight)
-	k.optTensor(o.SequsedK)
-	k.optTensor(o.AlibiSlopes)
-	k.optTensor(o.BlockTable)
-	k.optInt(o.NumSplits)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpFlashAttentionForwardNoDropoutInplace)
+	cc.tensor(out)
+	cc.tensor(query)
+	cc.tensor(key)
+	cc.tensor(value)
+	cc.optTensor(cumSeqQ)
+	cc.optTensor(cumSeqK)
+	cc.int(maxQ)
+	cc.int(maxK)
+	cc.float(dropoutP)
+	cc.bool(isCausal)
+	cc.bool(returnDebugMask)
+	cc.optFloat(o.Scale)
+	cc.optInt(o.WindowSizeLeft)
+	cc.optInt(o.WindowSizeRight)
+	cc.optTensor(o.SequsedK)
+	cc.optTensor(o.AlibiSlopes)
+	cc.optTensor(o.BlockTable)
+	cc.optInt(o.NumSplits)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpFoobar = op{name: "aten::_foobar", overload: "", schema: "aten::_foobar(Tensor self, bool arg1=True, bool arg2=True, *, bool arg3=True) -> Tensor"}
@@ -465,19 +465,19 @@ type InternalFoobarOptions struct {
 	Arg3 Opt[bool] // default true
 }
 
-// Foobar is PyTorch's torch._foobar.
+// Foobar is PyTorch's torch.ops.aten._foobar.
 //
 //	aten::_foobar(Tensor self, bool arg1=True, bool arg2=True, *, bool arg3=True) -> Tensor
 func (InternalOps) Foobar(input *Tensor, opts ...InternalFoobarOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFoobar)
-	k.tensor(input)
-	k.bool(o.Arg1.Or(true))
-	k.bool(o.Arg2.Or(true))
-	k.bool(o.Arg3.Or(true))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpFoobar)
+	cc.tensor(input)
+	cc.bool(o.Arg1.Or(true))
+	cc.bool(o.Arg2.Or(true))
+	cc.bool(o.Arg3.Or(true))
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpFoobarOut = op{name: "aten::_foobar", overload: "out", schema: "aten::_foobar.out(Tensor self, bool arg1=True, bool arg2=True, *, bool arg3=True, Tensor(a!) out) -> Tensor(a!)"}
@@ -487,28 +487,28 @@ var internalOpFoobarOut = op{name: "aten::_foobar", overload: "out", schema: "at
 //	aten::_foobar.out(Tensor self, bool arg1=True, bool arg2=True, *, bool arg3=True, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) FoobarOut(out, input *Tensor, opts ...InternalFoobarOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFoobarOut)
-	k.tensor(input)
-	k.bool(o.Arg1.Or(true))
-	k.bool(o.Arg2.Or(true))
-	k.bool(o.Arg3.Or(true))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpFoobarOut)
+	cc.tensor(input)
+	cc.bool(o.Arg1.Or(true))
+	cc.bool(o.Arg2.Or(true))
+	cc.bool(o.Arg3.Or(true))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpForeachAbs = op{name: "aten::_foreach_abs", overload: "", schema: "aten::_foreach_abs(Tensor[] self) -> Tensor[]"}
 
-// ForeachAbs is PyTorch's torch._foreach_abs.
+// ForeachAbs is PyTorch's torch.ops.aten._foreach_abs.
 //
 //	aten::_foreach_abs(Tensor[] self) -> Tensor[]
 func (InternalOps) ForeachAbs(input []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachAbs)
-	k.tensors(input)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachAbs)
+	cc.tensors(input)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachAbsOut = op{name: "aten::_foreach_abs", overload: "out", schema: "aten::_foreach_abs.out(Tensor[] self, *, Tensor(a!)[] out) -> ()"}
@@ -517,36 +517,36 @@ var internalOpForeachAbsOut = op{name: "aten::_foreach_abs", overload: "out", sc
 //
 //	aten::_foreach_abs.out(Tensor[] self, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachAbsOut(out, input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachAbsOut)
-	k.tensors(input)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachAbsOut)
+	cc.tensors(input)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachAbs_ = op{name: "aten::_foreach_abs_", overload: "", schema: "aten::_foreach_abs_(Tensor(a!)[] self) -> ()"}
 
-// ForeachAbs_ is PyTorch's torch._foreach_abs_: ForeachAbs in place.
+// ForeachAbs_ is PyTorch's torch.ops.aten._foreach_abs_: ForeachAbs in place.
 //
 //	aten::_foreach_abs_(Tensor(a!)[] self) -> ()
 func (InternalOps) ForeachAbs_(input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachAbs_)
-	k.tensors(input)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachAbs_)
+	cc.tensors(input)
+	cc.run()
 }
 
 var internalOpForeachAcos = op{name: "aten::_foreach_acos", overload: "", schema: "aten::_foreach_acos(Tensor[] self) -> Tensor[]"}
 
-// ForeachAcos is PyTorch's torch._foreach_acos.
+// ForeachAcos is PyTorch's torch.ops.aten._foreach_acos.
 //
 //	aten::_foreach_acos(Tensor[] self) -> Tensor[]
 func (InternalOps) ForeachAcos(input []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachAcos)
-	k.tensors(input)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachAcos)
+	cc.tensors(input)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachAcosOut = op{name: "aten::_foreach_acos", overload: "out", schema: "aten::_foreach_acos.out(Tensor[] self, *, Tensor(a!)[] out) -> ()"}
@@ -555,23 +555,23 @@ var internalOpForeachAcosOut = op{name: "aten::_foreach_acos", overload: "out", 
 //
 //	aten::_foreach_acos.out(Tensor[] self, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachAcosOut(out, input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachAcosOut)
-	k.tensors(input)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachAcosOut)
+	cc.tensors(input)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachAcos_ = op{name: "aten::_foreach_acos_", overload: "", schema: "aten::_foreach_acos_(Tensor(a!)[] self) -> ()"}
 
-// ForeachAcos_ is PyTorch's torch._foreach_acos_: ForeachAcos in place.
+// ForeachAcos_ is PyTorch's torch.ops.aten._foreach_acos_: ForeachAcos in place.
 //
 //	aten::_foreach_acos_(Tensor(a!)[] self) -> ()
 func (InternalOps) ForeachAcos_(input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachAcos_)
-	k.tensors(input)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachAcos_)
+	cc.tensors(input)
+	cc.run()
 }
 
 var internalOpForeachAdd = op{name: "aten::_foreach_add", overload: "List", schema: "aten::_foreach_add.List(Tensor[] self, Tensor[] other, *, Scalar alpha=1) -> Tensor[]"}
@@ -581,18 +581,18 @@ type InternalForeachAddOptions struct {
 	Alpha Scalar // default 1
 }
 
-// ForeachAdd is PyTorch's torch._foreach_add.
+// ForeachAdd is PyTorch's torch.ops.aten._foreach_add.
 //
 //	aten::_foreach_add.List(Tensor[] self, Tensor[] other, *, Scalar alpha=1) -> Tensor[]
 func (InternalOps) ForeachAdd(input, other []*Tensor, opts ...InternalForeachAddOptions) []*Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpForeachAdd)
-	k.tensors(input)
-	k.tensors(other)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachAdd)
+	cc.tensors(input)
+	cc.tensors(other)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachAddOut = op{name: "aten::_foreach_add", overload: "List_out", schema: "aten::_foreach_add.List_out(Tensor[] self, Tensor[] other, *, Scalar alpha=1, Tensor(a!)[] out) -> ()"}
@@ -602,41 +602,41 @@ var internalOpForeachAddOut = op{name: "aten::_foreach_add", overload: "List_out
 //	aten::_foreach_add.List_out(Tensor[] self, Tensor[] other, *, Scalar alpha=1, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachAddOut(out, input, other []*Tensor, opts ...InternalForeachAddOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpForeachAddOut)
-	k.tensors(input)
-	k.tensors(other)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachAddOut)
+	cc.tensors(input)
+	cc.tensors(other)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachAddScalar = op{name: "aten::_foreach_add", overload: "Scalar", schema: "aten::_foreach_add.Scalar(Tensor[] self, Scalar scalar) -> Tensor[]"}
 
-// ForeachAddScalar is PyTorch's torch._foreach_add.
+// ForeachAddScalar is PyTorch's torch.ops.aten._foreach_add.
 //
 //	aten::_foreach_add.Scalar(Tensor[] self, Scalar scalar) -> Tensor[]
 func (InternalOps) ForeachAddScalar(input []*Tensor, scalar Scalar) []*Tensor {
-	var k call
-	k.start(&internalOpForeachAddScalar)
-	k.tensors(input)
-	k.scalar(scalar)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachAddScalar)
+	cc.tensors(input)
+	cc.scalar(scalar)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachAddScalarList = op{name: "aten::_foreach_add", overload: "ScalarList", schema: "aten::_foreach_add.ScalarList(Tensor[] self, Scalar[] scalars) -> Tensor[]"}
 
-// ForeachAddScalarList is PyTorch's torch._foreach_add.
+// ForeachAddScalarList is PyTorch's torch.ops.aten._foreach_add.
 //
 //	aten::_foreach_add.ScalarList(Tensor[] self, Scalar[] scalars) -> Tensor[]
 func (InternalOps) ForeachAddScalarList(input []*Tensor, scalars []Scalar) []*Tensor {
-	var k call
-	k.start(&internalOpForeachAddScalarList)
-	k.tensors(input)
-	k.scalars(scalars)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachAddScalarList)
+	cc.tensors(input)
+	cc.scalars(scalars)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachAddScalarListOut = op{name: "aten::_foreach_add", overload: "ScalarList_out", schema: "aten::_foreach_add.ScalarList_out(Tensor[] self, Scalar[] scalars, *, Tensor(a!)[] out) -> ()"}
@@ -645,12 +645,12 @@ var internalOpForeachAddScalarListOut = op{name: "aten::_foreach_add", overload:
 //
 //	aten::_foreach_add.ScalarList_out(Tensor[] self, Scalar[] scalars, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachAddScalarListOut(out, input []*Tensor, scalars []Scalar) {
-	var k call
-	k.start(&internalOpForeachAddScalarListOut)
-	k.tensors(input)
-	k.scalars(scalars)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachAddScalarListOut)
+	cc.tensors(input)
+	cc.scalars(scalars)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachAddScalarOut = op{name: "aten::_foreach_add", overload: "Scalar_out", schema: "aten::_foreach_add.Scalar_out(Tensor[] self, Scalar scalar, *, Tensor(a!)[] out) -> ()"}
@@ -659,12 +659,12 @@ var internalOpForeachAddScalarOut = op{name: "aten::_foreach_add", overload: "Sc
 //
 //	aten::_foreach_add.Scalar_out(Tensor[] self, Scalar scalar, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachAddScalarOut(out, input []*Tensor, scalar Scalar) {
-	var k call
-	k.start(&internalOpForeachAddScalarOut)
-	k.tensors(input)
-	k.scalar(scalar)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachAddScalarOut)
+	cc.tensors(input)
+	cc.scalar(scalar)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachAddTensor = op{name: "aten::_foreach_add", overload: "Tensor", schema: "aten::_foreach_add.Tensor(Tensor[] self, Tensor other, *, Scalar alpha=1) -> Tensor[]"}
@@ -674,18 +674,18 @@ type InternalForeachAddTensorOptions struct {
 	Alpha Scalar // default 1
 }
 
-// ForeachAddTensor is PyTorch's torch._foreach_add.
+// ForeachAddTensor is PyTorch's torch.ops.aten._foreach_add.
 //
 //	aten::_foreach_add.Tensor(Tensor[] self, Tensor other, *, Scalar alpha=1) -> Tensor[]
 func (InternalOps) ForeachAddTensor(input []*Tensor, other *Tensor, opts ...InternalForeachAddTensorOptions) []*Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpForeachAddTensor)
-	k.tensors(input)
-	k.tensor(other)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachAddTensor)
+	cc.tensors(input)
+	cc.tensor(other)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachAddTensorOut = op{name: "aten::_foreach_add", overload: "Tensor_out", schema: "aten::_foreach_add.Tensor_out(Tensor[] self, Tensor other, *, Scalar alpha=1, Tensor(a!)[] out) -> ()"}
@@ -695,69 +695,69 @@ var internalOpForeachAddTensorOut = op{name: "aten::_foreach_add", overload: "Te
 //	aten::_foreach_add.Tensor_out(Tensor[] self, Tensor other, *, Scalar alpha=1, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachAddTensorOut(out, input []*Tensor, other *Tensor, opts ...InternalForeachAddTensorOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpForeachAddTensorOut)
-	k.tensors(input)
-	k.tensor(other)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachAddTensorOut)
+	cc.tensors(input)
+	cc.tensor(other)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachAdd_ = op{name: "aten::_foreach_add_", overload: "List", schema: "aten::_foreach_add_.List(Tensor(a!)[] self, Tensor[] other, *, Scalar alpha=1) -> ()"}
 
-// ForeachAdd_ is PyTorch's torch._foreach_add_: ForeachAdd in place.
+// ForeachAdd_ is PyTorch's torch.ops.aten._foreach_add_: ForeachAdd in place.
 //
 //	aten::_foreach_add_.List(Tensor(a!)[] self, Tensor[] other, *, Scalar alpha=1) -> ()
 func (InternalOps) ForeachAdd_(input, other []*Tensor, opts ...InternalForeachAddOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpForeachAdd_)
-	k.tensors(input)
-	k.tensors(other)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachAdd_)
+	cc.tensors(input)
+	cc.tensors(other)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
 }
 
 var internalOpForeachAddScalar_ = op{name: "aten::_foreach_add_", overload: "Scalar", schema: "aten::_foreach_add_.Scalar(Tensor(a!)[] self, Scalar scalar) -> ()"}
 
-// ForeachAddScalar_ is PyTorch's torch._foreach_add_: ForeachAddScalar in place.
+// ForeachAddScalar_ is PyTorch's torch.ops.aten._foreach_add_: ForeachAddScalar in place.
 //
 //	aten::_foreach_add_.Scalar(Tensor(a!)[] self, Scalar scalar) -> ()
 func (InternalOps) ForeachAddScalar_(input []*Tensor, scalar Scalar) {
-	var k call
-	k.start(&internalOpForeachAddScalar_)
-	k.tensors(input)
-	k.scalar(scalar)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachAddScalar_)
+	cc.tensors(input)
+	cc.scalar(scalar)
+	cc.run()
 }
 
 var internalOpForeachAddScalarList_ = op{name: "aten::_foreach_add_", overload: "ScalarList", schema: "aten::_foreach_add_.ScalarList(Tensor(a!)[] self, Scalar[] scalars) -> ()"}
 
-// ForeachAddScalarList_ is PyTorch's torch._foreach_add_: ForeachAddScalarList in place.
+// ForeachAddScalarList_ is PyTorch's torch.ops.aten._foreach_add_: ForeachAddScalarList in place.
 //
 //	aten::_foreach_add_.ScalarList(Tensor(a!)[] self, Scalar[] scalars) -> ()
 func (InternalOps) ForeachAddScalarList_(input []*Tensor, scalars []Scalar) {
-	var k call
-	k.start(&internalOpForeachAddScalarList_)
-	k.tensors(input)
-	k.scalars(scalars)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachAddScalarList_)
+	cc.tensors(input)
+	cc.scalars(scalars)
+	cc.run()
 }
 
 var internalOpForeachAddTensor_ = op{name: "aten::_foreach_add_", overload: "Tensor", schema: "aten::_foreach_add_.Tensor(Tensor(a!)[] self, Tensor other, *, Scalar alpha=1) -> ()"}
 
-// ForeachAddTensor_ is PyTorch's torch._foreach_add_: ForeachAddTensor in place.
+// ForeachAddTensor_ is PyTorch's torch.ops.aten._foreach_add_: ForeachAddTensor in place.
 //
 //	aten::_foreach_add_.Tensor(Tensor(a!)[] self, Tensor other, *, Scalar alpha=1) -> ()
 func (InternalOps) ForeachAddTensor_(input []*Tensor, other *Tensor, opts ...InternalForeachAddTensorOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpForeachAddTensor_)
-	k.tensors(input)
-	k.tensor(other)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachAddTensor_)
+	cc.tensors(input)
+	cc.tensor(other)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
 }
 
 var internalOpForeachAddcdiv = op{name: "aten::_foreach_addcdiv", overload: "Scalar", schema: "aten::_foreach_addcdiv.Scalar(Tensor[] self, Tensor[] tensor1, Tensor[] tensor2, Scalar value=1) -> Tensor[]"}
@@ -767,35 +767,35 @@ type InternalForeachAddcdivOptions struct {
 	Value Scalar // default 1
 }
 
-// ForeachAddcdiv is PyTorch's torch._foreach_addcdiv.
+// ForeachAddcdiv is PyTorch's torch.ops.aten._foreach_addcdiv.
 //
 //	aten::_foreach_addcdiv.Scalar(Tensor[] self, Tensor[] tensor1, Tensor[] tensor2, Scalar value=1) -> Tensor[]
 func (InternalOps) ForeachAddcdiv(input, tensor1, tensor2 []*Tensor, opts ...InternalForeachAddcdivOptions) []*Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpForeachAddcdiv)
-	k.tensors(input)
-	k.tensors(tensor1)
-	k.tensors(tensor2)
-	k.scalar(orScalar(o.Value, 1))
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachAddcdiv)
+	cc.tensors(input)
+	cc.tensors(tensor1)
+	cc.tensors(tensor2)
+	cc.scalar(orScalar(o.Value, 1))
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachAddcdivScalarList = op{name: "aten::_foreach_addcdiv", overload: "ScalarList", schema: "aten::_foreach_addcdiv.ScalarList(Tensor[] self, Tensor[] tensor1, Tensor[] tensor2, Scalar[] scalars) -> Tensor[]"}
 
-// ForeachAddcdivScalarList is PyTorch's torch._foreach_addcdiv.
+// ForeachAddcdivScalarList is PyTorch's torch.ops.aten._foreach_addcdiv.
 //
 //	aten::_foreach_addcdiv.ScalarList(Tensor[] self, Tensor[] tensor1, Tensor[] tensor2, Scalar[] scalars) -> Tensor[]
 func (InternalOps) ForeachAddcdivScalarList(input, tensor1, tensor2 []*Tensor, scalars []Scalar) []*Tensor {
-	var k call
-	k.start(&internalOpForeachAddcdivScalarList)
-	k.tensors(input)
-	k.tensors(tensor1)
-	k.tensors(tensor2)
-	k.scalars(scalars)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachAddcdivScalarList)
+	cc.tensors(input)
+	cc.tensors(tensor1)
+	cc.tensors(tensor2)
+	cc.scalars(scalars)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachAddcdivScalarListOut = op{name: "aten::_foreach_addcdiv", overload: "ScalarList_out", schema: "aten::_foreach_addcdiv.ScalarList_out(Tensor[] self, Tensor[] tensor1, Tensor[] tensor2, Scalar[] scalars, *, Tensor(a!)[] out) -> ()"}
@@ -804,14 +804,14 @@ var internalOpForeachAddcdivScalarListOut = op{name: "aten::_foreach_addcdiv", o
 //
 //	aten::_foreach_addcdiv.ScalarList_out(Tensor[] self, Tensor[] tensor1, Tensor[] tensor2, Scalar[] scalars, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachAddcdivScalarListOut(out, input, tensor1, tensor2 []*Tensor, scalars []Scalar) {
-	var k call
-	k.start(&internalOpForeachAddcdivScalarListOut)
-	k.tensors(input)
-	k.tensors(tensor1)
-	k.tensors(tensor2)
-	k.scalars(scalars)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachAddcdivScalarListOut)
+	cc.tensors(input)
+	cc.tensors(tensor1)
+	cc.tensors(tensor2)
+	cc.scalars(scalars)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachAddcdivOut = op{name: "aten::_foreach_addcdiv", overload: "Scalar_out", schema: "aten::_foreach_addcdiv.Scalar_out(Tensor[] self, Tensor[] tensor1, Tensor[] tensor2, Scalar value=1, *, Tensor(a!)[] out) -> ()"}
@@ -821,30 +821,30 @@ var internalOpForeachAddcdivOut = op{name: "aten::_foreach_addcdiv", overload: "
 //	aten::_foreach_addcdiv.Scalar_out(Tensor[] self, Tensor[] tensor1, Tensor[] tensor2, Scalar value=1, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachAddcdivOut(out, input, tensor1, tensor2 []*Tensor, opts ...InternalForeachAddcdivOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpForeachAddcdivOut)
-	k.tensors(input)
-	k.tensors(tensor1)
-	k.tensors(tensor2)
-	k.scalar(orScalar(o.Value, 1))
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachAddcdivOut)
+	cc.tensors(input)
+	cc.tensors(tensor1)
+	cc.tensors(tensor2)
+	cc.scalar(orScalar(o.Value, 1))
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachAddcdivTensor = op{name: "aten::_foreach_addcdiv", overload: "Tensor", schema: "aten::_foreach_addcdiv.Tensor(Tensor[] self, Tensor[] tensor1, Tensor[] tensor2, Tensor scalars) -> Tensor[]"}
 
-// ForeachAddcdivTensor is PyTorch's torch._foreach_addcdiv.
+// ForeachAddcdivTensor is PyTorch's torch.ops.aten._foreach_addcdiv.
 //
 //	aten::_foreach_addcdiv.Tensor(Tensor[] self, Tensor[] tensor1, Tensor[] tensor2, Tensor scalars) -> Tensor[]
 func (InternalOps) ForeachAddcdivTensor(input, tensor1, tensor2 []*Tensor, scalars *Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachAddcdivTensor)
-	k.tensors(input)
-	k.tensors(tensor1)
-	k.tensors(tensor2)
-	k.tensor(scalars)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachAddcdivTensor)
+	cc.tensors(input)
+	cc.tensors(tensor1)
+	cc.tensors(tensor2)
+	cc.tensor(scalars)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachAddcdivTensorOut = op{name: "aten::_foreach_addcdiv", overload: "Tensor_out", schema: "aten::_foreach_addcdiv.Tensor_out(Tensor[] self, Tensor[] tensor1, Tensor[] tensor2, Tensor scalars, *, Tensor(a!)[] out) -> ()"}
@@ -853,60 +853,60 @@ var internalOpForeachAddcdivTensorOut = op{name: "aten::_foreach_addcdiv", overl
 //
 //	aten::_foreach_addcdiv.Tensor_out(Tensor[] self, Tensor[] tensor1, Tensor[] tensor2, Tensor scalars, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachAddcdivTensorOut(out, input, tensor1, tensor2 []*Tensor, scalars *Tensor) {
-	var k call
-	k.start(&internalOpForeachAddcdivTensorOut)
-	k.tensors(input)
-	k.tensors(tensor1)
-	k.tensors(tensor2)
-	k.tensor(scalars)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachAddcdivTensorOut)
+	cc.tensors(input)
+	cc.tensors(tensor1)
+	cc.tensors(tensor2)
+	cc.tensor(scalars)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachAddcdiv_ = op{name: "aten::_foreach_addcdiv_", overload: "Scalar", schema: "aten::_foreach_addcdiv_.Scalar(Tensor(a!)[] self, Tensor[] tensor1, Tensor[] tensor2, Scalar value=1) -> ()"}
 
-// ForeachAddcdiv_ is PyTorch's torch._foreach_addcdiv_: ForeachAddcdiv in place.
+// ForeachAddcdiv_ is PyTorch's torch.ops.aten._foreach_addcdiv_: ForeachAddcdiv in place.
 //
 //	aten::_foreach_addcdiv_.Scalar(Tensor(a!)[] self, Tensor[] tensor1, Tensor[] tensor2, Scalar value=1) -> ()
 func (InternalOps) ForeachAddcdiv_(input, tensor1, tensor2 []*Tensor, opts ...InternalForeachAddcdivOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpForeachAddcdiv_)
-	k.tensors(input)
-	k.tensors(tensor1)
-	k.tensors(tensor2)
-	k.scalar(orScalar(o.Value, 1))
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachAddcdiv_)
+	cc.tensors(input)
+	cc.tensors(tensor1)
+	cc.tensors(tensor2)
+	cc.scalar(orScalar(o.Value, 1))
+	cc.run()
 }
 
 var internalOpForeachAddcdivScalarList_ = op{name: "aten::_foreach_addcdiv_", overload: "ScalarList", schema: "aten::_foreach_addcdiv_.ScalarList(Tensor(a!)[] self, Tensor[] tensor1, Tensor[] tensor2, Scalar[] scalars) -> ()"}
 
-// ForeachAddcdivScalarList_ is PyTorch's torch._foreach_addcdiv_: ForeachAddcdivScalarList in place.
+// ForeachAddcdivScalarList_ is PyTorch's torch.ops.aten._foreach_addcdiv_: ForeachAddcdivScalarList in place.
 //
 //	aten::_foreach_addcdiv_.ScalarList(Tensor(a!)[] self, Tensor[] tensor1, Tensor[] tensor2, Scalar[] scalars) -> ()
 func (InternalOps) ForeachAddcdivScalarList_(input, tensor1, tensor2 []*Tensor, scalars []Scalar) {
-	var k call
-	k.start(&internalOpForeachAddcdivScalarList_)
-	k.tensors(input)
-	k.tensors(tensor1)
-	k.tensors(tensor2)
-	k.scalars(scalars)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachAddcdivScalarList_)
+	cc.tensors(input)
+	cc.tensors(tensor1)
+	cc.tensors(tensor2)
+	cc.scalars(scalars)
+	cc.run()
 }
 
 var internalOpForeachAddcdivTensor_ = op{name: "aten::_foreach_addcdiv_", overload: "Tensor", schema: "aten::_foreach_addcdiv_.Tensor(Tensor(a!)[] self, Tensor[] tensor1, Tensor[] tensor2, Tensor scalars) -> ()"}
 
-// ForeachAddcdivTensor_ is PyTorch's torch._foreach_addcdiv_: ForeachAddcdivTensor in place.
+// ForeachAddcdivTensor_ is PyTorch's torch.ops.aten._foreach_addcdiv_: ForeachAddcdivTensor in place.
 //
 //	aten::_foreach_addcdiv_.Tensor(Tensor(a!)[] self, Tensor[] tensor1, Tensor[] tensor2, Tensor scalars) -> ()
 func (InternalOps) ForeachAddcdivTensor_(input, tensor1, tensor2 []*Tensor, scalars *Tensor) {
-	var k call
-	k.start(&internalOpForeachAddcdivTensor_)
-	k.tensors(input)
-	k.tensors(tensor1)
-	k.tensors(tensor2)
-	k.tensor(scalars)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachAddcdivTensor_)
+	cc.tensors(input)
+	cc.tensors(tensor1)
+	cc.tensors(tensor2)
+	cc.tensor(scalars)
+	cc.run()
 }
 
 var internalOpForeachAddcmul = op{name: "aten::_foreach_addcmul", overload: "Scalar", schema: "aten::_foreach_addcmul.Scalar(Tensor[] self, Tensor[] tensor1, Tensor[] tensor2, Scalar value=1) -> Tensor[]"}
@@ -916,35 +916,35 @@ type InternalForeachAddcmulOptions struct {
 	Value Scalar // default 1
 }
 
-// ForeachAddcmul is PyTorch's torch._foreach_addcmul.
+// ForeachAddcmul is PyTorch's torch.ops.aten._foreach_addcmul.
 //
 //	aten::_foreach_addcmul.Scalar(Tensor[] self, Tensor[] tensor1, Tensor[] tensor2, Scalar value=1) -> Tensor[]
 func (InternalOps) ForeachAddcmul(input, tensor1, tensor2 []*Tensor, opts ...InternalForeachAddcmulOptions) []*Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpForeachAddcmul)
-	k.tensors(input)
-	k.tensors(tensor1)
-	k.tensors(tensor2)
-	k.scalar(orScalar(o.Value, 1))
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachAddcmul)
+	cc.tensors(input)
+	cc.tensors(tensor1)
+	cc.tensors(tensor2)
+	cc.scalar(orScalar(o.Value, 1))
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachAddcmulScalarList = op{name: "aten::_foreach_addcmul", overload: "ScalarList", schema: "aten::_foreach_addcmul.ScalarList(Tensor[] self, Tensor[] tensor1, Tensor[] tensor2, Scalar[] scalars) -> Tensor[]"}
 
-// ForeachAddcmulScalarList is PyTorch's torch._foreach_addcmul.
+// ForeachAddcmulScalarList is PyTorch's torch.ops.aten._foreach_addcmul.
 //
 //	aten::_foreach_addcmul.ScalarList(Tensor[] self, Tensor[] tensor1, Tensor[] tensor2, Scalar[] scalars) -> Tensor[]
 func (InternalOps) ForeachAddcmulScalarList(input, tensor1, tensor2 []*Tensor, scalars []Scalar) []*Tensor {
-	var k call
-	k.start(&internalOpForeachAddcmulScalarList)
-	k.tensors(input)
-	k.tensors(tensor1)
-	k.tensors(tensor2)
-	k.scalars(scalars)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachAddcmulScalarList)
+	cc.tensors(input)
+	cc.tensors(tensor1)
+	cc.tensors(tensor2)
+	cc.scalars(scalars)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachAddcmulScalarListOut = op{name: "aten::_foreach_addcmul", overload: "ScalarList_out", schema: "aten::_foreach_addcmul.ScalarList_out(Tensor[] self, Tensor[] tensor1, Tensor[] tensor2, Scalar[] scalars, *, Tensor(a!)[] out) -> ()"}
@@ -953,14 +953,14 @@ var internalOpForeachAddcmulScalarListOut = op{name: "aten::_foreach_addcmul", o
 //
 //	aten::_foreach_addcmul.ScalarList_out(Tensor[] self, Tensor[] tensor1, Tensor[] tensor2, Scalar[] scalars, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachAddcmulScalarListOut(out, input, tensor1, tensor2 []*Tensor, scalars []Scalar) {
-	var k call
-	k.start(&internalOpForeachAddcmulScalarListOut)
-	k.tensors(input)
-	k.tensors(tensor1)
-	k.tensors(tensor2)
-	k.scalars(scalars)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachAddcmulScalarListOut)
+	cc.tensors(input)
+	cc.tensors(tensor1)
+	cc.tensors(tensor2)
+	cc.scalars(scalars)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachAddcmulOut = op{name: "aten::_foreach_addcmul", overload: "Scalar_out", schema: "aten::_foreach_addcmul.Scalar_out(Tensor[] self, Tensor[] tensor1, Tensor[] tensor2, Scalar value=1, *, Tensor(a!)[] out) -> ()"}
@@ -970,30 +970,30 @@ var internalOpForeachAddcmulOut = op{name: "aten::_foreach_addcmul", overload: "
 //	aten::_foreach_addcmul.Scalar_out(Tensor[] self, Tensor[] tensor1, Tensor[] tensor2, Scalar value=1, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachAddcmulOut(out, input, tensor1, tensor2 []*Tensor, opts ...InternalForeachAddcmulOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpForeachAddcmulOut)
-	k.tensors(input)
-	k.tensors(tensor1)
-	k.tensors(tensor2)
-	k.scalar(orScalar(o.Value, 1))
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachAddcmulOut)
+	cc.tensors(input)
+	cc.tensors(tensor1)
+	cc.tensors(tensor2)
+	cc.scalar(orScalar(o.Value, 1))
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachAddcmulTensor = op{name: "aten::_foreach_addcmul", overload: "Tensor", schema: "aten::_foreach_addcmul.Tensor(Tensor[] self, Tensor[] tensor1, Tensor[] tensor2, Tensor scalars) -> Tensor[]"}
 
-// ForeachAddcmulTensor is PyTorch's torch._foreach_addcmul.
+// ForeachAddcmulTensor is PyTorch's torch.ops.aten._foreach_addcmul.
 //
 //	aten::_foreach_addcmul.Tensor(Tensor[] self, Tensor[] tensor1, Tensor[] tensor2, Tensor scalars) -> Tensor[]
 func (InternalOps) ForeachAddcmulTensor(input, tensor1, tensor2 []*Tensor, scalars *Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachAddcmulTensor)
-	k.tensors(input)
-	k.tensors(tensor1)
-	k.tensors(tensor2)
-	k.tensor(scalars)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachAddcmulTensor)
+	cc.tensors(input)
+	cc.tensors(tensor1)
+	cc.tensors(tensor2)
+	cc.tensor(scalars)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachAddcmulTensorOut = op{name: "aten::_foreach_addcmul", overload: "Tensor_out", schema: "aten::_foreach_addcmul.Tensor_out(Tensor[] self, Tensor[] tensor1, Tensor[] tensor2, Tensor scalars, *, Tensor(a!)[] out) -> ()"}
@@ -1002,73 +1002,73 @@ var internalOpForeachAddcmulTensorOut = op{name: "aten::_foreach_addcmul", overl
 //
 //	aten::_foreach_addcmul.Tensor_out(Tensor[] self, Tensor[] tensor1, Tensor[] tensor2, Tensor scalars, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachAddcmulTensorOut(out, input, tensor1, tensor2 []*Tensor, scalars *Tensor) {
-	var k call
-	k.start(&internalOpForeachAddcmulTensorOut)
-	k.tensors(input)
-	k.tensors(tensor1)
-	k.tensors(tensor2)
-	k.tensor(scalars)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachAddcmulTensorOut)
+	cc.tensors(input)
+	cc.tensors(tensor1)
+	cc.tensors(tensor2)
+	cc.tensor(scalars)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachAddcmul_ = op{name: "aten::_foreach_addcmul_", overload: "Scalar", schema: "aten::_foreach_addcmul_.Scalar(Tensor(a!)[] self, Tensor[] tensor1, Tensor[] tensor2, Scalar value=1) -> ()"}
 
-// ForeachAddcmul_ is PyTorch's torch._foreach_addcmul_: ForeachAddcmul in place.
+// ForeachAddcmul_ is PyTorch's torch.ops.aten._foreach_addcmul_: ForeachAddcmul in place.
 //
 //	aten::_foreach_addcmul_.Scalar(Tensor(a!)[] self, Tensor[] tensor1, Tensor[] tensor2, Scalar value=1) -> ()
 func (InternalOps) ForeachAddcmul_(input, tensor1, tensor2 []*Tensor, opts ...InternalForeachAddcmulOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpForeachAddcmul_)
-	k.tensors(input)
-	k.tensors(tensor1)
-	k.tensors(tensor2)
-	k.scalar(orScalar(o.Value, 1))
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachAddcmul_)
+	cc.tensors(input)
+	cc.tensors(tensor1)
+	cc.tensors(tensor2)
+	cc.scalar(orScalar(o.Value, 1))
+	cc.run()
 }
 
 var internalOpForeachAddcmulScalarList_ = op{name: "aten::_foreach_addcmul_", overload: "ScalarList", schema: "aten::_foreach_addcmul_.ScalarList(Tensor(a!)[] self, Tensor[] tensor1, Tensor[] tensor2, Scalar[] scalars) -> ()"}
 
-// ForeachAddcmulScalarList_ is PyTorch's torch._foreach_addcmul_: ForeachAddcmulScalarList in place.
+// ForeachAddcmulScalarList_ is PyTorch's torch.ops.aten._foreach_addcmul_: ForeachAddcmulScalarList in place.
 //
 //	aten::_foreach_addcmul_.ScalarList(Tensor(a!)[] self, Tensor[] tensor1, Tensor[] tensor2, Scalar[] scalars) -> ()
 func (InternalOps) ForeachAddcmulScalarList_(input, tensor1, tensor2 []*Tensor, scalars []Scalar) {
-	var k call
-	k.start(&internalOpForeachAddcmulScalarList_)
-	k.tensors(input)
-	k.tensors(tensor1)
-	k.tensors(tensor2)
-	k.scalars(scalars)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachAddcmulScalarList_)
+	cc.tensors(input)
+	cc.tensors(tensor1)
+	cc.tensors(tensor2)
+	cc.scalars(scalars)
+	cc.run()
 }
 
 var internalOpForeachAddcmulTensor_ = op{name: "aten::_foreach_addcmul_", overload: "Tensor", schema: "aten::_foreach_addcmul_.Tensor(Tensor(a!)[] self, Tensor[] tensor1, Tensor[] tensor2, Tensor scalars) -> ()"}
 
-// ForeachAddcmulTensor_ is PyTorch's torch._foreach_addcmul_: ForeachAddcmulTensor in place.
+// ForeachAddcmulTensor_ is PyTorch's torch.ops.aten._foreach_addcmul_: ForeachAddcmulTensor in place.
 //
 //	aten::_foreach_addcmul_.Tensor(Tensor(a!)[] self, Tensor[] tensor1, Tensor[] tensor2, Tensor scalars) -> ()
 func (InternalOps) ForeachAddcmulTensor_(input, tensor1, tensor2 []*Tensor, scalars *Tensor) {
-	var k call
-	k.start(&internalOpForeachAddcmulTensor_)
-	k.tensors(input)
-	k.tensors(tensor1)
-	k.tensors(tensor2)
-	k.tensor(scalars)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachAddcmulTensor_)
+	cc.tensors(input)
+	cc.tensors(tensor1)
+	cc.tensors(tensor2)
+	cc.tensor(scalars)
+	cc.run()
 }
 
 var internalOpForeachAsin = op{name: "aten::_foreach_asin", overload: "", schema: "aten::_foreach_asin(Tensor[] self) -> Tensor[]"}
 
-// ForeachAsin is PyTorch's torch._foreach_asin.
+// ForeachAsin is PyTorch's torch.ops.aten._foreach_asin.
 //
 //	aten::_foreach_asin(Tensor[] self) -> Tensor[]
 func (InternalOps) ForeachAsin(input []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachAsin)
-	k.tensors(input)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachAsin)
+	cc.tensors(input)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachAsinOut = op{name: "aten::_foreach_asin", overload: "out", schema: "aten::_foreach_asin.out(Tensor[] self, *, Tensor(a!)[] out) -> ()"}
@@ -1077,36 +1077,36 @@ var internalOpForeachAsinOut = op{name: "aten::_foreach_asin", overload: "out", 
 //
 //	aten::_foreach_asin.out(Tensor[] self, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachAsinOut(out, input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachAsinOut)
-	k.tensors(input)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachAsinOut)
+	cc.tensors(input)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachAsin_ = op{name: "aten::_foreach_asin_", overload: "", schema: "aten::_foreach_asin_(Tensor(a!)[] self) -> ()"}
 
-// ForeachAsin_ is PyTorch's torch._foreach_asin_: ForeachAsin in place.
+// ForeachAsin_ is PyTorch's torch.ops.aten._foreach_asin_: ForeachAsin in place.
 //
 //	aten::_foreach_asin_(Tensor(a!)[] self) -> ()
 func (InternalOps) ForeachAsin_(input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachAsin_)
-	k.tensors(input)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachAsin_)
+	cc.tensors(input)
+	cc.run()
 }
 
 var internalOpForeachAtan = op{name: "aten::_foreach_atan", overload: "", schema: "aten::_foreach_atan(Tensor[] self) -> Tensor[]"}
 
-// ForeachAtan is PyTorch's torch._foreach_atan.
+// ForeachAtan is PyTorch's torch.ops.aten._foreach_atan.
 //
 //	aten::_foreach_atan(Tensor[] self) -> Tensor[]
 func (InternalOps) ForeachAtan(input []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachAtan)
-	k.tensors(input)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachAtan)
+	cc.tensors(input)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachAtanOut = op{name: "aten::_foreach_atan", overload: "out", schema: "aten::_foreach_atan.out(Tensor[] self, *, Tensor(a!)[] out) -> ()"}
@@ -1115,36 +1115,36 @@ var internalOpForeachAtanOut = op{name: "aten::_foreach_atan", overload: "out", 
 //
 //	aten::_foreach_atan.out(Tensor[] self, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachAtanOut(out, input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachAtanOut)
-	k.tensors(input)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachAtanOut)
+	cc.tensors(input)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachAtan_ = op{name: "aten::_foreach_atan_", overload: "", schema: "aten::_foreach_atan_(Tensor(a!)[] self) -> ()"}
 
-// ForeachAtan_ is PyTorch's torch._foreach_atan_: ForeachAtan in place.
+// ForeachAtan_ is PyTorch's torch.ops.aten._foreach_atan_: ForeachAtan in place.
 //
 //	aten::_foreach_atan_(Tensor(a!)[] self) -> ()
 func (InternalOps) ForeachAtan_(input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachAtan_)
-	k.tensors(input)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachAtan_)
+	cc.tensors(input)
+	cc.run()
 }
 
 var internalOpForeachCeil = op{name: "aten::_foreach_ceil", overload: "", schema: "aten::_foreach_ceil(Tensor[] self) -> Tensor[]"}
 
-// ForeachCeil is PyTorch's torch._foreach_ceil.
+// ForeachCeil is PyTorch's torch.ops.aten._foreach_ceil.
 //
 //	aten::_foreach_ceil(Tensor[] self) -> Tensor[]
 func (InternalOps) ForeachCeil(input []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachCeil)
-	k.tensors(input)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachCeil)
+	cc.tensors(input)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachCeilOut = op{name: "aten::_foreach_ceil", overload: "out", schema: "aten::_foreach_ceil.out(Tensor[] self, *, Tensor(a!)[] out) -> ()"}
@@ -1153,37 +1153,37 @@ var internalOpForeachCeilOut = op{name: "aten::_foreach_ceil", overload: "out", 
 //
 //	aten::_foreach_ceil.out(Tensor[] self, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachCeilOut(out, input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachCeilOut)
-	k.tensors(input)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachCeilOut)
+	cc.tensors(input)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachCeil_ = op{name: "aten::_foreach_ceil_", overload: "", schema: "aten::_foreach_ceil_(Tensor(a!)[] self) -> ()"}
 
-// ForeachCeil_ is PyTorch's torch._foreach_ceil_: ForeachCeil in place.
+// ForeachCeil_ is PyTorch's torch.ops.aten._foreach_ceil_: ForeachCeil in place.
 //
 //	aten::_foreach_ceil_(Tensor(a!)[] self) -> ()
 func (InternalOps) ForeachCeil_(input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachCeil_)
-	k.tensors(input)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachCeil_)
+	cc.tensors(input)
+	cc.run()
 }
 
 var internalOpForeachClampMax = op{name: "aten::_foreach_clamp_max", overload: "List", schema: "aten::_foreach_clamp_max.List(Tensor[] self, Tensor[] other) -> Tensor[]"}
 
-// ForeachClampMax is PyTorch's torch._foreach_clamp_max.
+// ForeachClampMax is PyTorch's torch.ops.aten._foreach_clamp_max.
 //
 //	aten::_foreach_clamp_max.List(Tensor[] self, Tensor[] other) -> Tensor[]
 func (InternalOps) ForeachClampMax(input, other []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachClampMax)
-	k.tensors(input)
-	k.tensors(other)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachClampMax)
+	cc.tensors(input)
+	cc.tensors(other)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachClampMaxOut = op{name: "aten::_foreach_clamp_max", overload: "List_out", schema: "aten::_foreach_clamp_max.List_out(Tensor[] self, Tensor[] other, *, Tensor(a!)[] out) -> ()"}
@@ -1192,40 +1192,40 @@ var internalOpForeachClampMaxOut = op{name: "aten::_foreach_clamp_max", overload
 //
 //	aten::_foreach_clamp_max.List_out(Tensor[] self, Tensor[] other, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachClampMaxOut(out, input, other []*Tensor) {
-	var k call
-	k.start(&internalOpForeachClampMaxOut)
-	k.tensors(input)
-	k.tensors(other)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachClampMaxOut)
+	cc.tensors(input)
+	cc.tensors(other)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachClampMaxScalar = op{name: "aten::_foreach_clamp_max", overload: "Scalar", schema: "aten::_foreach_clamp_max.Scalar(Tensor[] self, Scalar scalar) -> Tensor[]"}
 
-// ForeachClampMaxScalar is PyTorch's torch._foreach_clamp_max.
+// ForeachClampMaxScalar is PyTorch's torch.ops.aten._foreach_clamp_max.
 //
 //	aten::_foreach_clamp_max.Scalar(Tensor[] self, Scalar scalar) -> Tensor[]
 func (InternalOps) ForeachClampMaxScalar(input []*Tensor, scalar Scalar) []*Tensor {
-	var k call
-	k.start(&internalOpForeachClampMaxScalar)
-	k.tensors(input)
-	k.scalar(scalar)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachClampMaxScalar)
+	cc.tensors(input)
+	cc.scalar(scalar)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachClampMaxScalarList = op{name: "aten::_foreach_clamp_max", overload: "ScalarList", schema: "aten::_foreach_clamp_max.ScalarList(Tensor[] self, Scalar[] scalars) -> Tensor[]"}
 
-// ForeachClampMaxScalarList is PyTorch's torch._foreach_clamp_max.
+// ForeachClampMaxScalarList is PyTorch's torch.ops.aten._foreach_clamp_max.
 //
 //	aten::_foreach_clamp_max.ScalarList(Tensor[] self, Scalar[] scalars) -> Tensor[]
 func (InternalOps) ForeachClampMaxScalarList(input []*Tensor, scalars []Scalar) []*Tensor {
-	var k call
-	k.start(&internalOpForeachClampMaxScalarList)
-	k.tensors(input)
-	k.scalars(scalars)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachClampMaxScalarList)
+	cc.tensors(input)
+	cc.scalars(scalars)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachClampMaxScalarListOut = op{name: "aten::_foreach_clamp_max", overload: "ScalarList_out", schema: "aten::_foreach_clamp_max.ScalarList_out(Tensor[] self, Scalar[] scalars, *, Tensor(a!)[] out) -> ()"}
@@ -1234,12 +1234,12 @@ var internalOpForeachClampMaxScalarListOut = op{name: "aten::_foreach_clamp_max"
 //
 //	aten::_foreach_clamp_max.ScalarList_out(Tensor[] self, Scalar[] scalars, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachClampMaxScalarListOut(out, input []*Tensor, scalars []Scalar) {
-	var k call
-	k.start(&internalOpForeachClampMaxScalarListOut)
-	k.tensors(input)
-	k.scalars(scalars)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachClampMaxScalarListOut)
+	cc.tensors(input)
+	cc.scalars(scalars)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachClampMaxScalarOut = op{name: "aten::_foreach_clamp_max", overload: "Scalar_out", schema: "aten::_foreach_clamp_max.Scalar_out(Tensor[] self, Scalar scalar, *, Tensor(a!)[] out) -> ()"}
@@ -1248,65 +1248,65 @@ var internalOpForeachClampMaxScalarOut = op{name: "aten::_foreach_clamp_max", ov
 //
 //	aten::_foreach_clamp_max.Scalar_out(Tensor[] self, Scalar scalar, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachClampMaxScalarOut(out, input []*Tensor, scalar Scalar) {
-	var k call
-	k.start(&internalOpForeachClampMaxScalarOut)
-	k.tensors(input)
-	k.scalar(scalar)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachClampMaxScalarOut)
+	cc.tensors(input)
+	cc.scalar(scalar)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachClampMax_ = op{name: "aten::_foreach_clamp_max_", overload: "List", schema: "aten::_foreach_clamp_max_.List(Tensor(a!)[] self, Tensor[] other) -> ()"}
 
-// ForeachClampMax_ is PyTorch's torch._foreach_clamp_max_: ForeachClampMax in place.
+// ForeachClampMax_ is PyTorch's torch.ops.aten._foreach_clamp_max_: ForeachClampMax in place.
 //
 //	aten::_foreach_clamp_max_.List(Tensor(a!)[] self, Tensor[] other) -> ()
 func (InternalOps) ForeachClampMax_(input, other []*Tensor) {
-	var k call
-	k.start(&internalOpForeachClampMax_)
-	k.tensors(input)
-	k.tensors(other)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachClampMax_)
+	cc.tensors(input)
+	cc.tensors(other)
+	cc.run()
 }
 
 var internalOpForeachClampMaxScalar_ = op{name: "aten::_foreach_clamp_max_", overload: "Scalar", schema: "aten::_foreach_clamp_max_.Scalar(Tensor(a!)[] self, Scalar scalar) -> ()"}
 
-// ForeachClampMaxScalar_ is PyTorch's torch._foreach_clamp_max_: ForeachClampMaxScalar in place.
+// ForeachClampMaxScalar_ is PyTorch's torch.ops.aten._foreach_clamp_max_: ForeachClampMaxScalar in place.
 //
 //	aten::_foreach_clamp_max_.Scalar(Tensor(a!)[] self, Scalar scalar) -> ()
 func (InternalOps) ForeachClampMaxScalar_(input []*Tensor, scalar Scalar) {
-	var k call
-	k.start(&internalOpForeachClampMaxScalar_)
-	k.tensors(input)
-	k.scalar(scalar)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachClampMaxScalar_)
+	cc.tensors(input)
+	cc.scalar(scalar)
+	cc.run()
 }
 
 var internalOpForeachClampMaxScalarList_ = op{name: "aten::_foreach_clamp_max_", overload: "ScalarList", schema: "aten::_foreach_clamp_max_.ScalarList(Tensor(a!)[] self, Scalar[] scalars) -> ()"}
 
-// ForeachClampMaxScalarList_ is PyTorch's torch._foreach_clamp_max_: ForeachClampMaxScalarList in place.
+// ForeachClampMaxScalarList_ is PyTorch's torch.ops.aten._foreach_clamp_max_: ForeachClampMaxScalarList in place.
 //
 //	aten::_foreach_clamp_max_.ScalarList(Tensor(a!)[] self, Scalar[] scalars) -> ()
 func (InternalOps) ForeachClampMaxScalarList_(input []*Tensor, scalars []Scalar) {
-	var k call
-	k.start(&internalOpForeachClampMaxScalarList_)
-	k.tensors(input)
-	k.scalars(scalars)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachClampMaxScalarList_)
+	cc.tensors(input)
+	cc.scalars(scalars)
+	cc.run()
 }
 
 var internalOpForeachClampMin = op{name: "aten::_foreach_clamp_min", overload: "List", schema: "aten::_foreach_clamp_min.List(Tensor[] self, Tensor[] other) -> Tensor[]"}
 
-// ForeachClampMin is PyTorch's torch._foreach_clamp_min.
+// ForeachClampMin is PyTorch's torch.ops.aten._foreach_clamp_min.
 //
 //	aten::_foreach_clamp_min.List(Tensor[] self, Tensor[] other) -> Tensor[]
 func (InternalOps) ForeachClampMin(input, other []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachClampMin)
-	k.tensors(input)
-	k.tensors(other)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachClampMin)
+	cc.tensors(input)
+	cc.tensors(other)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachClampMinOut = op{name: "aten::_foreach_clamp_min", overload: "List_out", schema: "aten::_foreach_clamp_min.List_out(Tensor[] self, Tensor[] other, *, Tensor(a!)[] out) -> ()"}
@@ -1315,40 +1315,40 @@ var internalOpForeachClampMinOut = op{name: "aten::_foreach_clamp_min", overload
 //
 //	aten::_foreach_clamp_min.List_out(Tensor[] self, Tensor[] other, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachClampMinOut(out, input, other []*Tensor) {
-	var k call
-	k.start(&internalOpForeachClampMinOut)
-	k.tensors(input)
-	k.tensors(other)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachClampMinOut)
+	cc.tensors(input)
+	cc.tensors(other)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachClampMinScalar = op{name: "aten::_foreach_clamp_min", overload: "Scalar", schema: "aten::_foreach_clamp_min.Scalar(Tensor[] self, Scalar scalar) -> Tensor[]"}
 
-// ForeachClampMinScalar is PyTorch's torch._foreach_clamp_min.
+// ForeachClampMinScalar is PyTorch's torch.ops.aten._foreach_clamp_min.
 //
 //	aten::_foreach_clamp_min.Scalar(Tensor[] self, Scalar scalar) -> Tensor[]
 func (InternalOps) ForeachClampMinScalar(input []*Tensor, scalar Scalar) []*Tensor {
-	var k call
-	k.start(&internalOpForeachClampMinScalar)
-	k.tensors(input)
-	k.scalar(scalar)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachClampMinScalar)
+	cc.tensors(input)
+	cc.scalar(scalar)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachClampMinScalarList = op{name: "aten::_foreach_clamp_min", overload: "ScalarList", schema: "aten::_foreach_clamp_min.ScalarList(Tensor[] self, Scalar[] scalars) -> Tensor[]"}
 
-// ForeachClampMinScalarList is PyTorch's torch._foreach_clamp_min.
+// ForeachClampMinScalarList is PyTorch's torch.ops.aten._foreach_clamp_min.
 //
 //	aten::_foreach_clamp_min.ScalarList(Tensor[] self, Scalar[] scalars) -> Tensor[]
 func (InternalOps) ForeachClampMinScalarList(input []*Tensor, scalars []Scalar) []*Tensor {
-	var k call
-	k.start(&internalOpForeachClampMinScalarList)
-	k.tensors(input)
-	k.scalars(scalars)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachClampMinScalarList)
+	cc.tensors(input)
+	cc.scalars(scalars)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachClampMinScalarListOut = op{name: "aten::_foreach_clamp_min", overload: "ScalarList_out", schema: "aten::_foreach_clamp_min.ScalarList_out(Tensor[] self, Scalar[] scalars, *, Tensor(a!)[] out) -> ()"}
@@ -1357,12 +1357,12 @@ var internalOpForeachClampMinScalarListOut = op{name: "aten::_foreach_clamp_min"
 //
 //	aten::_foreach_clamp_min.ScalarList_out(Tensor[] self, Scalar[] scalars, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachClampMinScalarListOut(out, input []*Tensor, scalars []Scalar) {
-	var k call
-	k.start(&internalOpForeachClampMinScalarListOut)
-	k.tensors(input)
-	k.scalars(scalars)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachClampMinScalarListOut)
+	cc.tensors(input)
+	cc.scalars(scalars)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachClampMinScalarOut = op{name: "aten::_foreach_clamp_min", overload: "Scalar_out", schema: "aten::_foreach_clamp_min.Scalar_out(Tensor[] self, Scalar scalar, *, Tensor(a!)[] out) -> ()"}
@@ -1371,51 +1371,51 @@ var internalOpForeachClampMinScalarOut = op{name: "aten::_foreach_clamp_min", ov
 //
 //	aten::_foreach_clamp_min.Scalar_out(Tensor[] self, Scalar scalar, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachClampMinScalarOut(out, input []*Tensor, scalar Scalar) {
-	var k call
-	k.start(&internalOpForeachClampMinScalarOut)
-	k.tensors(input)
-	k.scalar(scalar)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachClampMinScalarOut)
+	cc.tensors(input)
+	cc.scalar(scalar)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachClampMin_ = op{name: "aten::_foreach_clamp_min_", overload: "List", schema: "aten::_foreach_clamp_min_.List(Tensor(a!)[] self, Tensor[] other) -> ()"}
 
-// ForeachClampMin_ is PyTorch's torch._foreach_clamp_min_: ForeachClampMin in place.
+// ForeachClampMin_ is PyTorch's torch.ops.aten._foreach_clamp_min_: ForeachClampMin in place.
 //
 //	aten::_foreach_clamp_min_.List(Tensor(a!)[] self, Tensor[] other) -> ()
 func (InternalOps) ForeachClampMin_(input, other []*Tensor) {
-	var k call
-	k.start(&internalOpForeachClampMin_)
-	k.tensors(input)
-	k.tensors(other)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachClampMin_)
+	cc.tensors(input)
+	cc.tensors(other)
+	cc.run()
 }
 
 var internalOpForeachClampMinScalar_ = op{name: "aten::_foreach_clamp_min_", overload: "Scalar", schema: "aten::_foreach_clamp_min_.Scalar(Tensor(a!)[] self, Scalar scalar) -> ()"}
 
-// ForeachClampMinScalar_ is PyTorch's torch._foreach_clamp_min_: ForeachClampMinScalar in place.
+// ForeachClampMinScalar_ is PyTorch's torch.ops.aten._foreach_clamp_min_: ForeachClampMinScalar in place.
 //
 //	aten::_foreach_clamp_min_.Scalar(Tensor(a!)[] self, Scalar scalar) -> ()
 func (InternalOps) ForeachClampMinScalar_(input []*Tensor, scalar Scalar) {
-	var k call
-	k.start(&internalOpForeachClampMinScalar_)
-	k.tensors(input)
-	k.scalar(scalar)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachClampMinScalar_)
+	cc.tensors(input)
+	cc.scalar(scalar)
+	cc.run()
 }
 
 var internalOpForeachClampMinScalarList_ = op{name: "aten::_foreach_clamp_min_", overload: "ScalarList", schema: "aten::_foreach_clamp_min_.ScalarList(Tensor(a!)[] self, Scalar[] scalars) -> ()"}
 
-// ForeachClampMinScalarList_ is PyTorch's torch._foreach_clamp_min_: ForeachClampMinScalarList in place.
+// ForeachClampMinScalarList_ is PyTorch's torch.ops.aten._foreach_clamp_min_: ForeachClampMinScalarList in place.
 //
 //	aten::_foreach_clamp_min_.ScalarList(Tensor(a!)[] self, Scalar[] scalars) -> ()
 func (InternalOps) ForeachClampMinScalarList_(input []*Tensor, scalars []Scalar) {
-	var k call
-	k.start(&internalOpForeachClampMinScalarList_)
-	k.tensors(input)
-	k.scalars(scalars)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachClampMinScalarList_)
+	cc.tensors(input)
+	cc.scalars(scalars)
+	cc.run()
 }
 
 var internalOpForeachClone = op{name: "aten::_foreach_clone", overload: "", schema: "aten::_foreach_clone(Tensor[] self, *, MemoryFormat? memory_format=None) -> Tensor[]"}
@@ -1425,17 +1425,17 @@ type InternalForeachCloneOptions struct {
 	MemoryFormat MemoryFormat
 }
 
-// ForeachClone is PyTorch's torch._foreach_clone.
+// ForeachClone is PyTorch's torch.ops.aten._foreach_clone.
 //
 //	aten::_foreach_clone(Tensor[] self, *, MemoryFormat? memory_format=None) -> Tensor[]
 func (InternalOps) ForeachClone(input []*Tensor, opts ...InternalForeachCloneOptions) []*Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpForeachClone)
-	k.tensors(input)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachClone)
+	cc.tensors(input)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachCloneOut = op{name: "aten::_foreach_clone", overload: "out", schema: "aten::_foreach_clone.out(Tensor[] self, *, MemoryFormat? memory_format=None, Tensor(a!)[] out) -> ()"}
@@ -1445,12 +1445,12 @@ var internalOpForeachCloneOut = op{name: "aten::_foreach_clone", overload: "out"
 //	aten::_foreach_clone.out(Tensor[] self, *, MemoryFormat? memory_format=None, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachCloneOut(out, input []*Tensor, opts ...InternalForeachCloneOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpForeachCloneOut)
-	k.tensors(input)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachCloneOut)
+	cc.tensors(input)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachCopy = op{name: "aten::_foreach_copy", overload: "", schema: "aten::_foreach_copy(Tensor[] self, Tensor[] src, bool non_blocking=False) -> Tensor[] self_out"}
@@ -1460,18 +1460,18 @@ type InternalForeachCopyOptions struct {
 	NonBlocking bool
 }
 
-// ForeachCopy is PyTorch's torch._foreach_copy.
+// ForeachCopy is PyTorch's torch.ops.aten._foreach_copy.
 //
 //	aten::_foreach_copy(Tensor[] self, Tensor[] src, bool non_blocking=False) -> Tensor[] self_out
 func (InternalOps) ForeachCopy(input, src []*Tensor, opts ...InternalForeachCopyOptions) []*Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpForeachCopy)
-	k.tensors(input)
-	k.tensors(src)
-	k.bool(o.NonBlocking)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachCopy)
+	cc.tensors(input)
+	cc.tensors(src)
+	cc.bool(o.NonBlocking)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachCopyOut = op{name: "aten::_foreach_copy", overload: "out", schema: "aten::_foreach_copy.out(Tensor[] self, Tensor[] src, bool non_blocking=False, *, Tensor(a!)[] out) -> ()"}
@@ -1481,41 +1481,41 @@ var internalOpForeachCopyOut = op{name: "aten::_foreach_copy", overload: "out", 
 //	aten::_foreach_copy.out(Tensor[] self, Tensor[] src, bool non_blocking=False, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachCopyOut(out, input, src []*Tensor, opts ...InternalForeachCopyOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpForeachCopyOut)
-	k.tensors(input)
-	k.tensors(src)
-	k.bool(o.NonBlocking)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachCopyOut)
+	cc.tensors(input)
+	cc.tensors(src)
+	cc.bool(o.NonBlocking)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachCopy_ = op{name: "aten::_foreach_copy_", overload: "", schema: "aten::_foreach_copy_(Tensor(a!)[] self, Tensor[] src, bool non_blocking=False) -> ()"}
 
-// ForeachCopy_ is PyTorch's torch._foreach_copy_: ForeachCopy in place.
+// ForeachCopy_ is PyTorch's torch.ops.aten._foreach_copy_: ForeachCopy in place.
 //
 //	aten::_foreach_copy_(Tensor(a!)[] self, Tensor[] src, bool non_blocking=False) -> ()
 func (InternalOps) ForeachCopy_(input, src []*Tensor, opts ...InternalForeachCopyOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpForeachCopy_)
-	k.tensors(input)
-	k.tensors(src)
-	k.bool(o.NonBlocking)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachCopy_)
+	cc.tensors(input)
+	cc.tensors(src)
+	cc.bool(o.NonBlocking)
+	cc.run()
 }
 
 var internalOpForeachCos = op{name: "aten::_foreach_cos", overload: "", schema: "aten::_foreach_cos(Tensor[] self) -> Tensor[]"}
 
-// ForeachCos is PyTorch's torch._foreach_cos.
+// ForeachCos is PyTorch's torch.ops.aten._foreach_cos.
 //
 //	aten::_foreach_cos(Tensor[] self) -> Tensor[]
 func (InternalOps) ForeachCos(input []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachCos)
-	k.tensors(input)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachCos)
+	cc.tensors(input)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachCosOut = op{name: "aten::_foreach_cos", overload: "out", schema: "aten::_foreach_cos.out(Tensor[] self, *, Tensor(a!)[] out) -> ()"}
@@ -1524,36 +1524,36 @@ var internalOpForeachCosOut = op{name: "aten::_foreach_cos", overload: "out", sc
 //
 //	aten::_foreach_cos.out(Tensor[] self, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachCosOut(out, input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachCosOut)
-	k.tensors(input)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachCosOut)
+	cc.tensors(input)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachCos_ = op{name: "aten::_foreach_cos_", overload: "", schema: "aten::_foreach_cos_(Tensor(a!)[] self) -> ()"}
 
-// ForeachCos_ is PyTorch's torch._foreach_cos_: ForeachCos in place.
+// ForeachCos_ is PyTorch's torch.ops.aten._foreach_cos_: ForeachCos in place.
 //
 //	aten::_foreach_cos_(Tensor(a!)[] self) -> ()
 func (InternalOps) ForeachCos_(input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachCos_)
-	k.tensors(input)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachCos_)
+	cc.tensors(input)
+	cc.run()
 }
 
 var internalOpForeachCosh = op{name: "aten::_foreach_cosh", overload: "", schema: "aten::_foreach_cosh(Tensor[] self) -> Tensor[]"}
 
-// ForeachCosh is PyTorch's torch._foreach_cosh.
+// ForeachCosh is PyTorch's torch.ops.aten._foreach_cosh.
 //
 //	aten::_foreach_cosh(Tensor[] self) -> Tensor[]
 func (InternalOps) ForeachCosh(input []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachCosh)
-	k.tensors(input)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachCosh)
+	cc.tensors(input)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachCoshOut = op{name: "aten::_foreach_cosh", overload: "out", schema: "aten::_foreach_cosh.out(Tensor[] self, *, Tensor(a!)[] out) -> ()"}
@@ -1562,37 +1562,37 @@ var internalOpForeachCoshOut = op{name: "aten::_foreach_cosh", overload: "out", 
 //
 //	aten::_foreach_cosh.out(Tensor[] self, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachCoshOut(out, input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachCoshOut)
-	k.tensors(input)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachCoshOut)
+	cc.tensors(input)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachCosh_ = op{name: "aten::_foreach_cosh_", overload: "", schema: "aten::_foreach_cosh_(Tensor(a!)[] self) -> ()"}
 
-// ForeachCosh_ is PyTorch's torch._foreach_cosh_: ForeachCosh in place.
+// ForeachCosh_ is PyTorch's torch.ops.aten._foreach_cosh_: ForeachCosh in place.
 //
 //	aten::_foreach_cosh_(Tensor(a!)[] self) -> ()
 func (InternalOps) ForeachCosh_(input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachCosh_)
-	k.tensors(input)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachCosh_)
+	cc.tensors(input)
+	cc.run()
 }
 
 var internalOpForeachDiv = op{name: "aten::_foreach_div", overload: "List", schema: "aten::_foreach_div.List(Tensor[] self, Tensor[] other) -> Tensor[]"}
 
-// ForeachDiv is PyTorch's torch._foreach_div.
+// ForeachDiv is PyTorch's torch.ops.aten._foreach_div.
 //
 //	aten::_foreach_div.List(Tensor[] self, Tensor[] other) -> Tensor[]
 func (InternalOps) ForeachDiv(input, other []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachDiv)
-	k.tensors(input)
-	k.tensors(other)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachDiv)
+	cc.tensors(input)
+	cc.tensors(other)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachDivOut = op{name: "aten::_foreach_div", overload: "List_out", schema: "aten::_foreach_div.List_out(Tensor[] self, Tensor[] other, *, Tensor(a!)[] out) -> ()"}
@@ -1601,40 +1601,40 @@ var internalOpForeachDivOut = op{name: "aten::_foreach_div", overload: "List_out
 //
 //	aten::_foreach_div.List_out(Tensor[] self, Tensor[] other, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachDivOut(out, input, other []*Tensor) {
-	var k call
-	k.start(&internalOpForeachDivOut)
-	k.tensors(input)
-	k.tensors(other)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachDivOut)
+	cc.tensors(input)
+	cc.tensors(other)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachDivScalar = op{name: "aten::_foreach_div", overload: "Scalar", schema: "aten::_foreach_div.Scalar(Tensor[] self, Scalar scalar) -> Tensor[]"}
 
-// ForeachDivScalar is PyTorch's torch._foreach_div.
+// ForeachDivScalar is PyTorch's torch.ops.aten._foreach_div.
 //
 //	aten::_foreach_div.Scalar(Tensor[] self, Scalar scalar) -> Tensor[]
 func (InternalOps) ForeachDivScalar(input []*Tensor, scalar Scalar) []*Tensor {
-	var k call
-	k.start(&internalOpForeachDivScalar)
-	k.tensors(input)
-	k.scalar(scalar)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachDivScalar)
+	cc.tensors(input)
+	cc.scalar(scalar)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachDivScalarList = op{name: "aten::_foreach_div", overload: "ScalarList", schema: "aten::_foreach_div.ScalarList(Tensor[] self, Scalar[] scalars) -> Tensor[]"}
 
-// ForeachDivScalarList is PyTorch's torch._foreach_div.
+// ForeachDivScalarList is PyTorch's torch.ops.aten._foreach_div.
 //
 //	aten::_foreach_div.ScalarList(Tensor[] self, Scalar[] scalars) -> Tensor[]
 func (InternalOps) ForeachDivScalarList(input []*Tensor, scalars []Scalar) []*Tensor {
-	var k call
-	k.start(&internalOpForeachDivScalarList)
-	k.tensors(input)
-	k.scalars(scalars)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachDivScalarList)
+	cc.tensors(input)
+	cc.scalars(scalars)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachDivScalarListOut = op{name: "aten::_foreach_div", overload: "ScalarList_out", schema: "aten::_foreach_div.ScalarList_out(Tensor[] self, Scalar[] scalars, *, Tensor(a!)[] out) -> ()"}
@@ -1643,12 +1643,12 @@ var internalOpForeachDivScalarListOut = op{name: "aten::_foreach_div", overload:
 //
 //	aten::_foreach_div.ScalarList_out(Tensor[] self, Scalar[] scalars, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachDivScalarListOut(out, input []*Tensor, scalars []Scalar) {
-	var k call
-	k.start(&internalOpForeachDivScalarListOut)
-	k.tensors(input)
-	k.scalars(scalars)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachDivScalarListOut)
+	cc.tensors(input)
+	cc.scalars(scalars)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachDivScalarOut = op{name: "aten::_foreach_div", overload: "Scalar_out", schema: "aten::_foreach_div.Scalar_out(Tensor[] self, Scalar scalar, *, Tensor(a!)[] out) -> ()"}
@@ -1657,26 +1657,26 @@ var internalOpForeachDivScalarOut = op{name: "aten::_foreach_div", overload: "Sc
 //
 //	aten::_foreach_div.Scalar_out(Tensor[] self, Scalar scalar, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachDivScalarOut(out, input []*Tensor, scalar Scalar) {
-	var k call
-	k.start(&internalOpForeachDivScalarOut)
-	k.tensors(input)
-	k.scalar(scalar)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachDivScalarOut)
+	cc.tensors(input)
+	cc.scalar(scalar)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachDivTensor = op{name: "aten::_foreach_div", overload: "Tensor", schema: "aten::_foreach_div.Tensor(Tensor[] self, Tensor other) -> Tensor[]"}
 
-// ForeachDivTensor is PyTorch's torch._foreach_div.
+// ForeachDivTensor is PyTorch's torch.ops.aten._foreach_div.
 //
 //	aten::_foreach_div.Tensor(Tensor[] self, Tensor other) -> Tensor[]
 func (InternalOps) ForeachDivTensor(input []*Tensor, other *Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachDivTensor)
-	k.tensors(input)
-	k.tensor(other)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachDivTensor)
+	cc.tensors(input)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachDivTensorOut = op{name: "aten::_foreach_div", overload: "Tensor_out", schema: "aten::_foreach_div.Tensor_out(Tensor[] self, Tensor other, *, Tensor(a!)[] out) -> ()"}
@@ -1685,77 +1685,77 @@ var internalOpForeachDivTensorOut = op{name: "aten::_foreach_div", overload: "Te
 //
 //	aten::_foreach_div.Tensor_out(Tensor[] self, Tensor other, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachDivTensorOut(out, input []*Tensor, other *Tensor) {
-	var k call
-	k.start(&internalOpForeachDivTensorOut)
-	k.tensors(input)
-	k.tensor(other)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachDivTensorOut)
+	cc.tensors(input)
+	cc.tensor(other)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachDiv_ = op{name: "aten::_foreach_div_", overload: "List", schema: "aten::_foreach_div_.List(Tensor(a!)[] self, Tensor[] other) -> ()"}
 
-// ForeachDiv_ is PyTorch's torch._foreach_div_: ForeachDiv in place.
+// ForeachDiv_ is PyTorch's torch.ops.aten._foreach_div_: ForeachDiv in place.
 //
 //	aten::_foreach_div_.List(Tensor(a!)[] self, Tensor[] other) -> ()
 func (InternalOps) ForeachDiv_(input, other []*Tensor) {
-	var k call
-	k.start(&internalOpForeachDiv_)
-	k.tensors(input)
-	k.tensors(other)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachDiv_)
+	cc.tensors(input)
+	cc.tensors(other)
+	cc.run()
 }
 
 var internalOpForeachDivScalar_ = op{name: "aten::_foreach_div_", overload: "Scalar", schema: "aten::_foreach_div_.Scalar(Tensor(a!)[] self, Scalar scalar) -> ()"}
 
-// ForeachDivScalar_ is PyTorch's torch._foreach_div_: ForeachDivScalar in place.
+// ForeachDivScalar_ is PyTorch's torch.ops.aten._foreach_div_: ForeachDivScalar in place.
 //
 //	aten::_foreach_div_.Scalar(Tensor(a!)[] self, Scalar scalar) -> ()
 func (InternalOps) ForeachDivScalar_(input []*Tensor, scalar Scalar) {
-	var k call
-	k.start(&internalOpForeachDivScalar_)
-	k.tensors(input)
-	k.scalar(scalar)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachDivScalar_)
+	cc.tensors(input)
+	cc.scalar(scalar)
+	cc.run()
 }
 
 var internalOpForeachDivScalarList_ = op{name: "aten::_foreach_div_", overload: "ScalarList", schema: "aten::_foreach_div_.ScalarList(Tensor(a!)[] self, Scalar[] scalars) -> ()"}
 
-// ForeachDivScalarList_ is PyTorch's torch._foreach_div_: ForeachDivScalarList in place.
+// ForeachDivScalarList_ is PyTorch's torch.ops.aten._foreach_div_: ForeachDivScalarList in place.
 //
 //	aten::_foreach_div_.ScalarList(Tensor(a!)[] self, Scalar[] scalars) -> ()
 func (InternalOps) ForeachDivScalarList_(input []*Tensor, scalars []Scalar) {
-	var k call
-	k.start(&internalOpForeachDivScalarList_)
-	k.tensors(input)
-	k.scalars(scalars)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachDivScalarList_)
+	cc.tensors(input)
+	cc.scalars(scalars)
+	cc.run()
 }
 
 var internalOpForeachDivTensor_ = op{name: "aten::_foreach_div_", overload: "Tensor", schema: "aten::_foreach_div_.Tensor(Tensor(a!)[] self, Tensor other) -> ()"}
 
-// ForeachDivTensor_ is PyTorch's torch._foreach_div_: ForeachDivTensor in place.
+// ForeachDivTensor_ is PyTorch's torch.ops.aten._foreach_div_: ForeachDivTensor in place.
 //
 //	aten::_foreach_div_.Tensor(Tensor(a!)[] self, Tensor other) -> ()
 func (InternalOps) ForeachDivTensor_(input []*Tensor, other *Tensor) {
-	var k call
-	k.start(&internalOpForeachDivTensor_)
-	k.tensors(input)
-	k.tensor(other)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachDivTensor_)
+	cc.tensors(input)
+	cc.tensor(other)
+	cc.run()
 }
 
 var internalOpForeachErf = op{name: "aten::_foreach_erf", overload: "", schema: "aten::_foreach_erf(Tensor[] self) -> Tensor[]"}
 
-// ForeachErf is PyTorch's torch._foreach_erf.
+// ForeachErf is PyTorch's torch.ops.aten._foreach_erf.
 //
 //	aten::_foreach_erf(Tensor[] self) -> Tensor[]
 func (InternalOps) ForeachErf(input []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachErf)
-	k.tensors(input)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachErf)
+	cc.tensors(input)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachErfOut = op{name: "aten::_foreach_erf", overload: "out", schema: "aten::_foreach_erf.out(Tensor[] self, *, Tensor(a!)[] out) -> ()"}
@@ -1764,36 +1764,36 @@ var internalOpForeachErfOut = op{name: "aten::_foreach_erf", overload: "out", sc
 //
 //	aten::_foreach_erf.out(Tensor[] self, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachErfOut(out, input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachErfOut)
-	k.tensors(input)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachErfOut)
+	cc.tensors(input)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachErf_ = op{name: "aten::_foreach_erf_", overload: "", schema: "aten::_foreach_erf_(Tensor(a!)[] self) -> ()"}
 
-// ForeachErf_ is PyTorch's torch._foreach_erf_: ForeachErf in place.
+// ForeachErf_ is PyTorch's torch.ops.aten._foreach_erf_: ForeachErf in place.
 //
 //	aten::_foreach_erf_(Tensor(a!)[] self) -> ()
 func (InternalOps) ForeachErf_(input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachErf_)
-	k.tensors(input)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachErf_)
+	cc.tensors(input)
+	cc.run()
 }
 
 var internalOpForeachErfc = op{name: "aten::_foreach_erfc", overload: "", schema: "aten::_foreach_erfc(Tensor[] self) -> Tensor[]"}
 
-// ForeachErfc is PyTorch's torch._foreach_erfc.
+// ForeachErfc is PyTorch's torch.ops.aten._foreach_erfc.
 //
 //	aten::_foreach_erfc(Tensor[] self) -> Tensor[]
 func (InternalOps) ForeachErfc(input []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachErfc)
-	k.tensors(input)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachErfc)
+	cc.tensors(input)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachErfcOut = op{name: "aten::_foreach_erfc", overload: "out", schema: "aten::_foreach_erfc.out(Tensor[] self, *, Tensor(a!)[] out) -> ()"}
@@ -1802,36 +1802,36 @@ var internalOpForeachErfcOut = op{name: "aten::_foreach_erfc", overload: "out", 
 //
 //	aten::_foreach_erfc.out(Tensor[] self, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachErfcOut(out, input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachErfcOut)
-	k.tensors(input)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachErfcOut)
+	cc.tensors(input)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachErfc_ = op{name: "aten::_foreach_erfc_", overload: "", schema: "aten::_foreach_erfc_(Tensor(a!)[] self) -> ()"}
 
-// ForeachErfc_ is PyTorch's torch._foreach_erfc_: ForeachErfc in place.
+// ForeachErfc_ is PyTorch's torch.ops.aten._foreach_erfc_: ForeachErfc in place.
 //
 //	aten::_foreach_erfc_(Tensor(a!)[] self) -> ()
 func (InternalOps) ForeachErfc_(input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachErfc_)
-	k.tensors(input)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachErfc_)
+	cc.tensors(input)
+	cc.run()
 }
 
 var internalOpForeachExp = op{name: "aten::_foreach_exp", overload: "", schema: "aten::_foreach_exp(Tensor[] self) -> Tensor[]"}
 
-// ForeachExp is PyTorch's torch._foreach_exp.
+// ForeachExp is PyTorch's torch.ops.aten._foreach_exp.
 //
 //	aten::_foreach_exp(Tensor[] self) -> Tensor[]
 func (InternalOps) ForeachExp(input []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachExp)
-	k.tensors(input)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachExp)
+	cc.tensors(input)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachExpOut = op{name: "aten::_foreach_exp", overload: "out", schema: "aten::_foreach_exp.out(Tensor[] self, *, Tensor(a!)[] out) -> ()"}
@@ -1840,36 +1840,36 @@ var internalOpForeachExpOut = op{name: "aten::_foreach_exp", overload: "out", sc
 //
 //	aten::_foreach_exp.out(Tensor[] self, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachExpOut(out, input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachExpOut)
-	k.tensors(input)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachExpOut)
+	cc.tensors(input)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachExp_ = op{name: "aten::_foreach_exp_", overload: "", schema: "aten::_foreach_exp_(Tensor(a!)[] self) -> ()"}
 
-// ForeachExp_ is PyTorch's torch._foreach_exp_: ForeachExp in place.
+// ForeachExp_ is PyTorch's torch.ops.aten._foreach_exp_: ForeachExp in place.
 //
 //	aten::_foreach_exp_(Tensor(a!)[] self) -> ()
 func (InternalOps) ForeachExp_(input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachExp_)
-	k.tensors(input)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachExp_)
+	cc.tensors(input)
+	cc.run()
 }
 
 var internalOpForeachExpm1 = op{name: "aten::_foreach_expm1", overload: "", schema: "aten::_foreach_expm1(Tensor[] self) -> Tensor[]"}
 
-// ForeachExpm1 is PyTorch's torch._foreach_expm1.
+// ForeachExpm1 is PyTorch's torch.ops.aten._foreach_expm1.
 //
 //	aten::_foreach_expm1(Tensor[] self) -> Tensor[]
 func (InternalOps) ForeachExpm1(input []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachExpm1)
-	k.tensors(input)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachExpm1)
+	cc.tensors(input)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachExpm1Out = op{name: "aten::_foreach_expm1", overload: "out", schema: "aten::_foreach_expm1.out(Tensor[] self, *, Tensor(a!)[] out) -> ()"}
@@ -1878,36 +1878,36 @@ var internalOpForeachExpm1Out = op{name: "aten::_foreach_expm1", overload: "out"
 //
 //	aten::_foreach_expm1.out(Tensor[] self, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachExpm1Out(out, input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachExpm1Out)
-	k.tensors(input)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachExpm1Out)
+	cc.tensors(input)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachExpm1_ = op{name: "aten::_foreach_expm1_", overload: "", schema: "aten::_foreach_expm1_(Tensor(a!)[] self) -> ()"}
 
-// ForeachExpm1_ is PyTorch's torch._foreach_expm1_: ForeachExpm1 in place.
+// ForeachExpm1_ is PyTorch's torch.ops.aten._foreach_expm1_: ForeachExpm1 in place.
 //
 //	aten::_foreach_expm1_(Tensor(a!)[] self) -> ()
 func (InternalOps) ForeachExpm1_(input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachExpm1_)
-	k.tensors(input)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachExpm1_)
+	cc.tensors(input)
+	cc.run()
 }
 
 var internalOpForeachFloor = op{name: "aten::_foreach_floor", overload: "", schema: "aten::_foreach_floor(Tensor[] self) -> Tensor[]"}
 
-// ForeachFloor is PyTorch's torch._foreach_floor.
+// ForeachFloor is PyTorch's torch.ops.aten._foreach_floor.
 //
 //	aten::_foreach_floor(Tensor[] self) -> Tensor[]
 func (InternalOps) ForeachFloor(input []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachFloor)
-	k.tensors(input)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachFloor)
+	cc.tensors(input)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachFloorOut = op{name: "aten::_foreach_floor", overload: "out", schema: "aten::_foreach_floor.out(Tensor[] self, *, Tensor(a!)[] out) -> ()"}
@@ -1916,36 +1916,36 @@ var internalOpForeachFloorOut = op{name: "aten::_foreach_floor", overload: "out"
 //
 //	aten::_foreach_floor.out(Tensor[] self, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachFloorOut(out, input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachFloorOut)
-	k.tensors(input)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachFloorOut)
+	cc.tensors(input)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachFloor_ = op{name: "aten::_foreach_floor_", overload: "", schema: "aten::_foreach_floor_(Tensor(a!)[] self) -> ()"}
 
-// ForeachFloor_ is PyTorch's torch._foreach_floor_: ForeachFloor in place.
+// ForeachFloor_ is PyTorch's torch.ops.aten._foreach_floor_: ForeachFloor in place.
 //
 //	aten::_foreach_floor_(Tensor(a!)[] self) -> ()
 func (InternalOps) ForeachFloor_(input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachFloor_)
-	k.tensors(input)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachFloor_)
+	cc.tensors(input)
+	cc.run()
 }
 
 var internalOpForeachFrac = op{name: "aten::_foreach_frac", overload: "", schema: "aten::_foreach_frac(Tensor[] self) -> Tensor[]"}
 
-// ForeachFrac is PyTorch's torch._foreach_frac.
+// ForeachFrac is PyTorch's torch.ops.aten._foreach_frac.
 //
 //	aten::_foreach_frac(Tensor[] self) -> Tensor[]
 func (InternalOps) ForeachFrac(input []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachFrac)
-	k.tensors(input)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachFrac)
+	cc.tensors(input)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachFracOut = op{name: "aten::_foreach_frac", overload: "out", schema: "aten::_foreach_frac.out(Tensor[] self, *, Tensor(a!)[] out) -> ()"}
@@ -1954,38 +1954,38 @@ var internalOpForeachFracOut = op{name: "aten::_foreach_frac", overload: "out", 
 //
 //	aten::_foreach_frac.out(Tensor[] self, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachFracOut(out, input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachFracOut)
-	k.tensors(input)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachFracOut)
+	cc.tensors(input)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachFrac_ = op{name: "aten::_foreach_frac_", overload: "", schema: "aten::_foreach_frac_(Tensor(a!)[] self) -> ()"}
 
-// ForeachFrac_ is PyTorch's torch._foreach_frac_: ForeachFrac in place.
+// ForeachFrac_ is PyTorch's torch.ops.aten._foreach_frac_: ForeachFrac in place.
 //
 //	aten::_foreach_frac_(Tensor(a!)[] self) -> ()
 func (InternalOps) ForeachFrac_(input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachFrac_)
-	k.tensors(input)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachFrac_)
+	cc.tensors(input)
+	cc.run()
 }
 
 var internalOpForeachLerp = op{name: "aten::_foreach_lerp", overload: "List", schema: "aten::_foreach_lerp.List(Tensor[] self, Tensor[] tensors1, Tensor[] weights) -> Tensor[]"}
 
-// ForeachLerp is PyTorch's torch._foreach_lerp.
+// ForeachLerp is PyTorch's torch.ops.aten._foreach_lerp.
 //
 //	aten::_foreach_lerp.List(Tensor[] self, Tensor[] tensors1, Tensor[] weights) -> Tensor[]
 func (InternalOps) ForeachLerp(input, tensors1, weights []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachLerp)
-	k.tensors(input)
-	k.tensors(tensors1)
-	k.tensors(weights)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachLerp)
+	cc.tensors(input)
+	cc.tensors(tensors1)
+	cc.tensors(weights)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachLerpOut = op{name: "aten::_foreach_lerp", overload: "List_out", schema: "aten::_foreach_lerp.List_out(Tensor[] self, Tensor[] tensors1, Tensor[] weights, *, Tensor(a!)[] out) -> ()"}
@@ -1994,43 +1994,43 @@ var internalOpForeachLerpOut = op{name: "aten::_foreach_lerp", overload: "List_o
 //
 //	aten::_foreach_lerp.List_out(Tensor[] self, Tensor[] tensors1, Tensor[] weights, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachLerpOut(out, input, tensors1, weights []*Tensor) {
-	var k call
-	k.start(&internalOpForeachLerpOut)
-	k.tensors(input)
-	k.tensors(tensors1)
-	k.tensors(weights)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachLerpOut)
+	cc.tensors(input)
+	cc.tensors(tensors1)
+	cc.tensors(weights)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachLerpScalar = op{name: "aten::_foreach_lerp", overload: "Scalar", schema: "aten::_foreach_lerp.Scalar(Tensor[] self, Tensor[] tensors1, Scalar weight) -> Tensor[]"}
 
-// ForeachLerpScalar is PyTorch's torch._foreach_lerp.
+// ForeachLerpScalar is PyTorch's torch.ops.aten._foreach_lerp.
 //
 //	aten::_foreach_lerp.Scalar(Tensor[] self, Tensor[] tensors1, Scalar weight) -> Tensor[]
 func (InternalOps) ForeachLerpScalar(input, tensors1 []*Tensor, weight Scalar) []*Tensor {
-	var k call
-	k.start(&internalOpForeachLerpScalar)
-	k.tensors(input)
-	k.tensors(tensors1)
-	k.scalar(weight)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachLerpScalar)
+	cc.tensors(input)
+	cc.tensors(tensors1)
+	cc.scalar(weight)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachLerpScalarList = op{name: "aten::_foreach_lerp", overload: "ScalarList", schema: "aten::_foreach_lerp.ScalarList(Tensor[] self, Tensor[] tensors1, Scalar[] weight) -> Tensor[]"}
 
-// ForeachLerpScalarList is PyTorch's torch._foreach_lerp.
+// ForeachLerpScalarList is PyTorch's torch.ops.aten._foreach_lerp.
 //
 //	aten::_foreach_lerp.ScalarList(Tensor[] self, Tensor[] tensors1, Scalar[] weight) -> Tensor[]
 func (InternalOps) ForeachLerpScalarList(input, tensors1 []*Tensor, weight []Scalar) []*Tensor {
-	var k call
-	k.start(&internalOpForeachLerpScalarList)
-	k.tensors(input)
-	k.tensors(tensors1)
-	k.scalars(weight)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachLerpScalarList)
+	cc.tensors(input)
+	cc.tensors(tensors1)
+	cc.scalars(weight)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachLerpScalarListOut = op{name: "aten::_foreach_lerp", overload: "ScalarList_out", schema: "aten::_foreach_lerp.ScalarList_out(Tensor[] self, Tensor[] tensors1, Scalar[] weight, *, Tensor(a!)[] out) -> ()"}
@@ -2039,13 +2039,13 @@ var internalOpForeachLerpScalarListOut = op{name: "aten::_foreach_lerp", overloa
 //
 //	aten::_foreach_lerp.ScalarList_out(Tensor[] self, Tensor[] tensors1, Scalar[] weight, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachLerpScalarListOut(out, input, tensors1 []*Tensor, weight []Scalar) {
-	var k call
-	k.start(&internalOpForeachLerpScalarListOut)
-	k.tensors(input)
-	k.tensors(tensors1)
-	k.scalars(weight)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachLerpScalarListOut)
+	cc.tensors(input)
+	cc.tensors(tensors1)
+	cc.scalars(weight)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachLerpScalarOut = op{name: "aten::_foreach_lerp", overload: "Scalar_out", schema: "aten::_foreach_lerp.Scalar_out(Tensor[] self, Tensor[] tensors1, Scalar weight, *, Tensor(a!)[] out) -> ()"}
@@ -2054,68 +2054,68 @@ var internalOpForeachLerpScalarOut = op{name: "aten::_foreach_lerp", overload: "
 //
 //	aten::_foreach_lerp.Scalar_out(Tensor[] self, Tensor[] tensors1, Scalar weight, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachLerpScalarOut(out, input, tensors1 []*Tensor, weight Scalar) {
-	var k call
-	k.start(&internalOpForeachLerpScalarOut)
-	k.tensors(input)
-	k.tensors(tensors1)
-	k.scalar(weight)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachLerpScalarOut)
+	cc.tensors(input)
+	cc.tensors(tensors1)
+	cc.scalar(weight)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachLerp_ = op{name: "aten::_foreach_lerp_", overload: "List", schema: "aten::_foreach_lerp_.List(Tensor(a!)[] self, Tensor[] tensors1, Tensor[] weights) -> ()"}
 
-// ForeachLerp_ is PyTorch's torch._foreach_lerp_: ForeachLerp in place.
+// ForeachLerp_ is PyTorch's torch.ops.aten._foreach_lerp_: ForeachLerp in place.
 //
 //	aten::_foreach_lerp_.List(Tensor(a!)[] self, Tensor[] tensors1, Tensor[] weights) -> ()
 func (InternalOps) ForeachLerp_(input, tensors1, weights []*Tensor) {
-	var k call
-	k.start(&internalOpForeachLerp_)
-	k.tensors(input)
-	k.tensors(tensors1)
-	k.tensors(weights)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachLerp_)
+	cc.tensors(input)
+	cc.tensors(tensors1)
+	cc.tensors(weights)
+	cc.run()
 }
 
 var internalOpForeachLerpScalar_ = op{name: "aten::_foreach_lerp_", overload: "Scalar", schema: "aten::_foreach_lerp_.Scalar(Tensor(a!)[] self, Tensor[] tensors1, Scalar weight) -> ()"}
 
-// ForeachLerpScalar_ is PyTorch's torch._foreach_lerp_: ForeachLerpScalar in place.
+// ForeachLerpScalar_ is PyTorch's torch.ops.aten._foreach_lerp_: ForeachLerpScalar in place.
 //
 //	aten::_foreach_lerp_.Scalar(Tensor(a!)[] self, Tensor[] tensors1, Scalar weight) -> ()
 func (InternalOps) ForeachLerpScalar_(input, tensors1 []*Tensor, weight Scalar) {
-	var k call
-	k.start(&internalOpForeachLerpScalar_)
-	k.tensors(input)
-	k.tensors(tensors1)
-	k.scalar(weight)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachLerpScalar_)
+	cc.tensors(input)
+	cc.tensors(tensors1)
+	cc.scalar(weight)
+	cc.run()
 }
 
 var internalOpForeachLerpScalarList_ = op{name: "aten::_foreach_lerp_", overload: "ScalarList", schema: "aten::_foreach_lerp_.ScalarList(Tensor(a!)[] self, Tensor[] tensors1, Scalar[] weight) -> ()"}
 
-// ForeachLerpScalarList_ is PyTorch's torch._foreach_lerp_: ForeachLerpScalarList in place.
+// ForeachLerpScalarList_ is PyTorch's torch.ops.aten._foreach_lerp_: ForeachLerpScalarList in place.
 //
 //	aten::_foreach_lerp_.ScalarList(Tensor(a!)[] self, Tensor[] tensors1, Scalar[] weight) -> ()
 func (InternalOps) ForeachLerpScalarList_(input, tensors1 []*Tensor, weight []Scalar) {
-	var k call
-	k.start(&internalOpForeachLerpScalarList_)
-	k.tensors(input)
-	k.tensors(tensors1)
-	k.scalars(weight)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachLerpScalarList_)
+	cc.tensors(input)
+	cc.tensors(tensors1)
+	cc.scalars(weight)
+	cc.run()
 }
 
 var internalOpForeachLgamma = op{name: "aten::_foreach_lgamma", overload: "", schema: "aten::_foreach_lgamma(Tensor[] self) -> Tensor[]"}
 
-// ForeachLgamma is PyTorch's torch._foreach_lgamma.
+// ForeachLgamma is PyTorch's torch.ops.aten._foreach_lgamma.
 //
 //	aten::_foreach_lgamma(Tensor[] self) -> Tensor[]
 func (InternalOps) ForeachLgamma(input []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachLgamma)
-	k.tensors(input)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachLgamma)
+	cc.tensors(input)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachLgammaOut = op{name: "aten::_foreach_lgamma", overload: "out", schema: "aten::_foreach_lgamma.out(Tensor[] self, *, Tensor(a!)[] out) -> ()"}
@@ -2124,36 +2124,36 @@ var internalOpForeachLgammaOut = op{name: "aten::_foreach_lgamma", overload: "ou
 //
 //	aten::_foreach_lgamma.out(Tensor[] self, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachLgammaOut(out, input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachLgammaOut)
-	k.tensors(input)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachLgammaOut)
+	cc.tensors(input)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachLgamma_ = op{name: "aten::_foreach_lgamma_", overload: "", schema: "aten::_foreach_lgamma_(Tensor(a!)[] self) -> ()"}
 
-// ForeachLgamma_ is PyTorch's torch._foreach_lgamma_: ForeachLgamma in place.
+// ForeachLgamma_ is PyTorch's torch.ops.aten._foreach_lgamma_: ForeachLgamma in place.
 //
 //	aten::_foreach_lgamma_(Tensor(a!)[] self) -> ()
 func (InternalOps) ForeachLgamma_(input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachLgamma_)
-	k.tensors(input)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachLgamma_)
+	cc.tensors(input)
+	cc.run()
 }
 
 var internalOpForeachLog = op{name: "aten::_foreach_log", overload: "", schema: "aten::_foreach_log(Tensor[] self) -> Tensor[]"}
 
-// ForeachLog is PyTorch's torch._foreach_log.
+// ForeachLog is PyTorch's torch.ops.aten._foreach_log.
 //
 //	aten::_foreach_log(Tensor[] self) -> Tensor[]
 func (InternalOps) ForeachLog(input []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachLog)
-	k.tensors(input)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachLog)
+	cc.tensors(input)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachLogOut = op{name: "aten::_foreach_log", overload: "out", schema: "aten::_foreach_log.out(Tensor[] self, *, Tensor(a!)[] out) -> ()"}
@@ -2162,24 +2162,24 @@ var internalOpForeachLogOut = op{name: "aten::_foreach_log", overload: "out", sc
 //
 //	aten::_foreach_log.out(Tensor[] self, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachLogOut(out, input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachLogOut)
-	k.tensors(input)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachLogOut)
+	cc.tensors(input)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachLog10 = op{name: "aten::_foreach_log10", overload: "", schema: "aten::_foreach_log10(Tensor[] self) -> Tensor[]"}
 
-// ForeachLog10 is PyTorch's torch._foreach_log10.
+// ForeachLog10 is PyTorch's torch.ops.aten._foreach_log10.
 //
 //	aten::_foreach_log10(Tensor[] self) -> Tensor[]
 func (InternalOps) ForeachLog10(input []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachLog10)
-	k.tensors(input)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachLog10)
+	cc.tensors(input)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachLog10Out = op{name: "aten::_foreach_log10", overload: "out", schema: "aten::_foreach_log10.out(Tensor[] self, *, Tensor(a!)[] out) -> ()"}
@@ -2188,36 +2188,36 @@ var internalOpForeachLog10Out = op{name: "aten::_foreach_log10", overload: "out"
 //
 //	aten::_foreach_log10.out(Tensor[] self, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachLog10Out(out, input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachLog10Out)
-	k.tensors(input)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachLog10Out)
+	cc.tensors(input)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachLog10_ = op{name: "aten::_foreach_log10_", overload: "", schema: "aten::_foreach_log10_(Tensor(a!)[] self) -> ()"}
 
-// ForeachLog10_ is PyTorch's torch._foreach_log10_: ForeachLog10 in place.
+// ForeachLog10_ is PyTorch's torch.ops.aten._foreach_log10_: ForeachLog10 in place.
 //
 //	aten::_foreach_log10_(Tensor(a!)[] self) -> ()
 func (InternalOps) ForeachLog10_(input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachLog10_)
-	k.tensors(input)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachLog10_)
+	cc.tensors(input)
+	cc.run()
 }
 
 var internalOpForeachLog1p = op{name: "aten::_foreach_log1p", overload: "", schema: "aten::_foreach_log1p(Tensor[] self) -> Tensor[]"}
 
-// ForeachLog1p is PyTorch's torch._foreach_log1p.
+// ForeachLog1p is PyTorch's torch.ops.aten._foreach_log1p.
 //
 //	aten::_foreach_log1p(Tensor[] self) -> Tensor[]
 func (InternalOps) ForeachLog1p(input []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachLog1p)
-	k.tensors(input)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachLog1p)
+	cc.tensors(input)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachLog1pOut = op{name: "aten::_foreach_log1p", overload: "out", schema: "aten::_foreach_log1p.out(Tensor[] self, *, Tensor(a!)[] out) -> ()"}
@@ -2226,36 +2226,36 @@ var internalOpForeachLog1pOut = op{name: "aten::_foreach_log1p", overload: "out"
 //
 //	aten::_foreach_log1p.out(Tensor[] self, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachLog1pOut(out, input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachLog1pOut)
-	k.tensors(input)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachLog1pOut)
+	cc.tensors(input)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachLog1p_ = op{name: "aten::_foreach_log1p_", overload: "", schema: "aten::_foreach_log1p_(Tensor(a!)[] self) -> ()"}
 
-// ForeachLog1p_ is PyTorch's torch._foreach_log1p_: ForeachLog1p in place.
+// ForeachLog1p_ is PyTorch's torch.ops.aten._foreach_log1p_: ForeachLog1p in place.
 //
 //	aten::_foreach_log1p_(Tensor(a!)[] self) -> ()
 func (InternalOps) ForeachLog1p_(input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachLog1p_)
-	k.tensors(input)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachLog1p_)
+	cc.tensors(input)
+	cc.run()
 }
 
 var internalOpForeachLog2 = op{name: "aten::_foreach_log2", overload: "", schema: "aten::_foreach_log2(Tensor[] self) -> Tensor[]"}
 
-// ForeachLog2 is PyTorch's torch._foreach_log2.
+// ForeachLog2 is PyTorch's torch.ops.aten._foreach_log2.
 //
 //	aten::_foreach_log2(Tensor[] self) -> Tensor[]
 func (InternalOps) ForeachLog2(input []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachLog2)
-	k.tensors(input)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachLog2)
+	cc.tensors(input)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachLog2Out = op{name: "aten::_foreach_log2", overload: "out", schema: "aten::_foreach_log2.out(Tensor[] self, *, Tensor(a!)[] out) -> ()"}
@@ -2264,48 +2264,48 @@ var internalOpForeachLog2Out = op{name: "aten::_foreach_log2", overload: "out", 
 //
 //	aten::_foreach_log2.out(Tensor[] self, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachLog2Out(out, input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachLog2Out)
-	k.tensors(input)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachLog2Out)
+	cc.tensors(input)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachLog2_ = op{name: "aten::_foreach_log2_", overload: "", schema: "aten::_foreach_log2_(Tensor(a!)[] self) -> ()"}
 
-// ForeachLog2_ is PyTorch's torch._foreach_log2_: ForeachLog2 in place.
+// ForeachLog2_ is PyTorch's torch.ops.aten._foreach_log2_: ForeachLog2 in place.
 //
 //	aten::_foreach_log2_(Tensor(a!)[] self) -> ()
 func (InternalOps) ForeachLog2_(input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachLog2_)
-	k.tensors(input)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachLog2_)
+	cc.tensors(input)
+	cc.run()
 }
 
 var internalOpForeachLog_ = op{name: "aten::_foreach_log_", overload: "", schema: "aten::_foreach_log_(Tensor(a!)[] self) -> ()"}
 
-// ForeachLog_ is PyTorch's torch._foreach_log_: ForeachLog in place.
+// ForeachLog_ is PyTorch's torch.ops.aten._foreach_log_: ForeachLog in place.
 //
 //	aten::_foreach_log_(Tensor(a!)[] self) -> ()
 func (InternalOps) ForeachLog_(input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachLog_)
-	k.tensors(input)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachLog_)
+	cc.tensors(input)
+	cc.run()
 }
 
 var internalOpForeachMax = op{name: "aten::_foreach_max", overload: "", schema: "aten::_foreach_max(Tensor[] self) -> Tensor[]"}
 
-// ForeachMax is PyTorch's torch._foreach_max.
+// ForeachMax is PyTorch's torch.ops.aten._foreach_max.
 //
 //	aten::_foreach_max(Tensor[] self) -> Tensor[]
 func (InternalOps) ForeachMax(input []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachMax)
-	k.tensors(input)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachMax)
+	cc.tensors(input)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachMaxOut = op{name: "aten::_foreach_max", overload: "out", schema: "aten::_foreach_max.out(Tensor[] self, *, Tensor(a!)[] out) -> ()"}
@@ -2314,25 +2314,25 @@ var internalOpForeachMaxOut = op{name: "aten::_foreach_max", overload: "out", sc
 //
 //	aten::_foreach_max.out(Tensor[] self, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachMaxOut(out, input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachMaxOut)
-	k.tensors(input)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachMaxOut)
+	cc.tensors(input)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachMaximum = op{name: "aten::_foreach_maximum", overload: "List", schema: "aten::_foreach_maximum.List(Tensor[] self, Tensor[] other) -> Tensor[]"}
 
-// ForeachMaximum is PyTorch's torch._foreach_maximum.
+// ForeachMaximum is PyTorch's torch.ops.aten._foreach_maximum.
 //
 //	aten::_foreach_maximum.List(Tensor[] self, Tensor[] other) -> Tensor[]
 func (InternalOps) ForeachMaximum(input, other []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachMaximum)
-	k.tensors(input)
-	k.tensors(other)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachMaximum)
+	cc.tensors(input)
+	cc.tensors(other)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachMaximumOut = op{name: "aten::_foreach_maximum", overload: "List_out", schema: "aten::_foreach_maximum.List_out(Tensor[] self, Tensor[] other, *, Tensor(a!)[] out) -> ()"}
@@ -2341,40 +2341,40 @@ var internalOpForeachMaximumOut = op{name: "aten::_foreach_maximum", overload: "
 //
 //	aten::_foreach_maximum.List_out(Tensor[] self, Tensor[] other, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachMaximumOut(out, input, other []*Tensor) {
-	var k call
-	k.start(&internalOpForeachMaximumOut)
-	k.tensors(input)
-	k.tensors(other)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachMaximumOut)
+	cc.tensors(input)
+	cc.tensors(other)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachMaximumScalar = op{name: "aten::_foreach_maximum", overload: "Scalar", schema: "aten::_foreach_maximum.Scalar(Tensor[] self, Scalar scalar) -> Tensor[]"}
 
-// ForeachMaximumScalar is PyTorch's torch._foreach_maximum.
+// ForeachMaximumScalar is PyTorch's torch.ops.aten._foreach_maximum.
 //
 //	aten::_foreach_maximum.Scalar(Tensor[] self, Scalar scalar) -> Tensor[]
 func (InternalOps) ForeachMaximumScalar(input []*Tensor, scalar Scalar) []*Tensor {
-	var k call
-	k.start(&internalOpForeachMaximumScalar)
-	k.tensors(input)
-	k.scalar(scalar)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachMaximumScalar)
+	cc.tensors(input)
+	cc.scalar(scalar)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachMaximumScalarList = op{name: "aten::_foreach_maximum", overload: "ScalarList", schema: "aten::_foreach_maximum.ScalarList(Tensor[] self, Scalar[] scalars) -> Tensor[]"}
 
-// ForeachMaximumScalarList is PyTorch's torch._foreach_maximum.
+// ForeachMaximumScalarList is PyTorch's torch.ops.aten._foreach_maximum.
 //
 //	aten::_foreach_maximum.ScalarList(Tensor[] self, Scalar[] scalars) -> Tensor[]
 func (InternalOps) ForeachMaximumScalarList(input []*Tensor, scalars []Scalar) []*Tensor {
-	var k call
-	k.start(&internalOpForeachMaximumScalarList)
-	k.tensors(input)
-	k.scalars(scalars)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachMaximumScalarList)
+	cc.tensors(input)
+	cc.scalars(scalars)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachMaximumScalarListOut = op{name: "aten::_foreach_maximum", overload: "ScalarList_out", schema: "aten::_foreach_maximum.ScalarList_out(Tensor[] self, Scalar[] scalars, *, Tensor(a!)[] out) -> ()"}
@@ -2383,12 +2383,12 @@ var internalOpForeachMaximumScalarListOut = op{name: "aten::_foreach_maximum", o
 //
 //	aten::_foreach_maximum.ScalarList_out(Tensor[] self, Scalar[] scalars, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachMaximumScalarListOut(out, input []*Tensor, scalars []Scalar) {
-	var k call
-	k.start(&internalOpForeachMaximumScalarListOut)
-	k.tensors(input)
-	k.scalars(scalars)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachMaximumScalarListOut)
+	cc.tensors(input)
+	cc.scalars(scalars)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachMaximumScalarOut = op{name: "aten::_foreach_maximum", overload: "Scalar_out", schema: "aten::_foreach_maximum.Scalar_out(Tensor[] self, Scalar scalar, *, Tensor(a!)[] out) -> ()"}
@@ -2397,65 +2397,65 @@ var internalOpForeachMaximumScalarOut = op{name: "aten::_foreach_maximum", overl
 //
 //	aten::_foreach_maximum.Scalar_out(Tensor[] self, Scalar scalar, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachMaximumScalarOut(out, input []*Tensor, scalar Scalar) {
-	var k call
-	k.start(&internalOpForeachMaximumScalarOut)
-	k.tensors(input)
-	k.scalar(scalar)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachMaximumScalarOut)
+	cc.tensors(input)
+	cc.scalar(scalar)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachMaximum_ = op{name: "aten::_foreach_maximum_", overload: "List", schema: "aten::_foreach_maximum_.List(Tensor(a!)[] self, Tensor[] other) -> ()"}
 
-// ForeachMaximum_ is PyTorch's torch._foreach_maximum_: ForeachMaximum in place.
+// ForeachMaximum_ is PyTorch's torch.ops.aten._foreach_maximum_: ForeachMaximum in place.
 //
 //	aten::_foreach_maximum_.List(Tensor(a!)[] self, Tensor[] other) -> ()
 func (InternalOps) ForeachMaximum_(input, other []*Tensor) {
-	var k call
-	k.start(&internalOpForeachMaximum_)
-	k.tensors(input)
-	k.tensors(other)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachMaximum_)
+	cc.tensors(input)
+	cc.tensors(other)
+	cc.run()
 }
 
 var internalOpForeachMaximumScalar_ = op{name: "aten::_foreach_maximum_", overload: "Scalar", schema: "aten::_foreach_maximum_.Scalar(Tensor(a!)[] self, Scalar scalar) -> ()"}
 
-// ForeachMaximumScalar_ is PyTorch's torch._foreach_maximum_: ForeachMaximumScalar in place.
+// ForeachMaximumScalar_ is PyTorch's torch.ops.aten._foreach_maximum_: ForeachMaximumScalar in place.
 //
 //	aten::_foreach_maximum_.Scalar(Tensor(a!)[] self, Scalar scalar) -> ()
 func (InternalOps) ForeachMaximumScalar_(input []*Tensor, scalar Scalar) {
-	var k call
-	k.start(&internalOpForeachMaximumScalar_)
-	k.tensors(input)
-	k.scalar(scalar)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachMaximumScalar_)
+	cc.tensors(input)
+	cc.scalar(scalar)
+	cc.run()
 }
 
 var internalOpForeachMaximumScalarList_ = op{name: "aten::_foreach_maximum_", overload: "ScalarList", schema: "aten::_foreach_maximum_.ScalarList(Tensor(a!)[] self, Scalar[] scalars) -> ()"}
 
-// ForeachMaximumScalarList_ is PyTorch's torch._foreach_maximum_: ForeachMaximumScalarList in place.
+// ForeachMaximumScalarList_ is PyTorch's torch.ops.aten._foreach_maximum_: ForeachMaximumScalarList in place.
 //
 //	aten::_foreach_maximum_.ScalarList(Tensor(a!)[] self, Scalar[] scalars) -> ()
 func (InternalOps) ForeachMaximumScalarList_(input []*Tensor, scalars []Scalar) {
-	var k call
-	k.start(&internalOpForeachMaximumScalarList_)
-	k.tensors(input)
-	k.scalars(scalars)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachMaximumScalarList_)
+	cc.tensors(input)
+	cc.scalars(scalars)
+	cc.run()
 }
 
 var internalOpForeachMinimum = op{name: "aten::_foreach_minimum", overload: "List", schema: "aten::_foreach_minimum.List(Tensor[] self, Tensor[] other) -> Tensor[]"}
 
-// ForeachMinimum is PyTorch's torch._foreach_minimum.
+// ForeachMinimum is PyTorch's torch.ops.aten._foreach_minimum.
 //
 //	aten::_foreach_minimum.List(Tensor[] self, Tensor[] other) -> Tensor[]
 func (InternalOps) ForeachMinimum(input, other []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachMinimum)
-	k.tensors(input)
-	k.tensors(other)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachMinimum)
+	cc.tensors(input)
+	cc.tensors(other)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachMinimumOut = op{name: "aten::_foreach_minimum", overload: "List_out", schema: "aten::_foreach_minimum.List_out(Tensor[] self, Tensor[] other, *, Tensor(a!)[] out) -> ()"}
@@ -2464,40 +2464,40 @@ var internalOpForeachMinimumOut = op{name: "aten::_foreach_minimum", overload: "
 //
 //	aten::_foreach_minimum.List_out(Tensor[] self, Tensor[] other, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachMinimumOut(out, input, other []*Tensor) {
-	var k call
-	k.start(&internalOpForeachMinimumOut)
-	k.tensors(input)
-	k.tensors(other)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachMinimumOut)
+	cc.tensors(input)
+	cc.tensors(other)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachMinimumScalar = op{name: "aten::_foreach_minimum", overload: "Scalar", schema: "aten::_foreach_minimum.Scalar(Tensor[] self, Scalar scalar) -> Tensor[]"}
 
-// ForeachMinimumScalar is PyTorch's torch._foreach_minimum.
+// ForeachMinimumScalar is PyTorch's torch.ops.aten._foreach_minimum.
 //
 //	aten::_foreach_minimum.Scalar(Tensor[] self, Scalar scalar) -> Tensor[]
 func (InternalOps) ForeachMinimumScalar(input []*Tensor, scalar Scalar) []*Tensor {
-	var k call
-	k.start(&internalOpForeachMinimumScalar)
-	k.tensors(input)
-	k.scalar(scalar)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachMinimumScalar)
+	cc.tensors(input)
+	cc.scalar(scalar)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachMinimumScalarList = op{name: "aten::_foreach_minimum", overload: "ScalarList", schema: "aten::_foreach_minimum.ScalarList(Tensor[] self, Scalar[] scalars) -> Tensor[]"}
 
-// ForeachMinimumScalarList is PyTorch's torch._foreach_minimum.
+// ForeachMinimumScalarList is PyTorch's torch.ops.aten._foreach_minimum.
 //
 //	aten::_foreach_minimum.ScalarList(Tensor[] self, Scalar[] scalars) -> Tensor[]
 func (InternalOps) ForeachMinimumScalarList(input []*Tensor, scalars []Scalar) []*Tensor {
-	var k call
-	k.start(&internalOpForeachMinimumScalarList)
-	k.tensors(input)
-	k.scalars(scalars)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachMinimumScalarList)
+	cc.tensors(input)
+	cc.scalars(scalars)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachMinimumScalarListOut = op{name: "aten::_foreach_minimum", overload: "ScalarList_out", schema: "aten::_foreach_minimum.ScalarList_out(Tensor[] self, Scalar[] scalars, *, Tensor(a!)[] out) -> ()"}
@@ -2506,12 +2506,12 @@ var internalOpForeachMinimumScalarListOut = op{name: "aten::_foreach_minimum", o
 //
 //	aten::_foreach_minimum.ScalarList_out(Tensor[] self, Scalar[] scalars, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachMinimumScalarListOut(out, input []*Tensor, scalars []Scalar) {
-	var k call
-	k.start(&internalOpForeachMinimumScalarListOut)
-	k.tensors(input)
-	k.scalars(scalars)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachMinimumScalarListOut)
+	cc.tensors(input)
+	cc.scalars(scalars)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachMinimumScalarOut = op{name: "aten::_foreach_minimum", overload: "Scalar_out", schema: "aten::_foreach_minimum.Scalar_out(Tensor[] self, Scalar scalar, *, Tensor(a!)[] out) -> ()"}
@@ -2520,79 +2520,79 @@ var internalOpForeachMinimumScalarOut = op{name: "aten::_foreach_minimum", overl
 //
 //	aten::_foreach_minimum.Scalar_out(Tensor[] self, Scalar scalar, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachMinimumScalarOut(out, input []*Tensor, scalar Scalar) {
-	var k call
-	k.start(&internalOpForeachMinimumScalarOut)
-	k.tensors(input)
-	k.scalar(scalar)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachMinimumScalarOut)
+	cc.tensors(input)
+	cc.scalar(scalar)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachMinimum_ = op{name: "aten::_foreach_minimum_", overload: "List", schema: "aten::_foreach_minimum_.List(Tensor(a!)[] self, Tensor[] other) -> ()"}
 
-// ForeachMinimum_ is PyTorch's torch._foreach_minimum_: ForeachMinimum in place.
+// ForeachMinimum_ is PyTorch's torch.ops.aten._foreach_minimum_: ForeachMinimum in place.
 //
 //	aten::_foreach_minimum_.List(Tensor(a!)[] self, Tensor[] other) -> ()
 func (InternalOps) ForeachMinimum_(input, other []*Tensor) {
-	var k call
-	k.start(&internalOpForeachMinimum_)
-	k.tensors(input)
-	k.tensors(other)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachMinimum_)
+	cc.tensors(input)
+	cc.tensors(other)
+	cc.run()
 }
 
 var internalOpForeachMinimumScalar_ = op{name: "aten::_foreach_minimum_", overload: "Scalar", schema: "aten::_foreach_minimum_.Scalar(Tensor(a!)[] self, Scalar scalar) -> ()"}
 
-// ForeachMinimumScalar_ is PyTorch's torch._foreach_minimum_: ForeachMinimumScalar in place.
+// ForeachMinimumScalar_ is PyTorch's torch.ops.aten._foreach_minimum_: ForeachMinimumScalar in place.
 //
 //	aten::_foreach_minimum_.Scalar(Tensor(a!)[] self, Scalar scalar) -> ()
 func (InternalOps) ForeachMinimumScalar_(input []*Tensor, scalar Scalar) {
-	var k call
-	k.start(&internalOpForeachMinimumScalar_)
-	k.tensors(input)
-	k.scalar(scalar)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachMinimumScalar_)
+	cc.tensors(input)
+	cc.scalar(scalar)
+	cc.run()
 }
 
 var internalOpForeachMinimumScalarList_ = op{name: "aten::_foreach_minimum_", overload: "ScalarList", schema: "aten::_foreach_minimum_.ScalarList(Tensor(a!)[] self, Scalar[] scalars) -> ()"}
 
-// ForeachMinimumScalarList_ is PyTorch's torch._foreach_minimum_: ForeachMinimumScalarList in place.
+// ForeachMinimumScalarList_ is PyTorch's torch.ops.aten._foreach_minimum_: ForeachMinimumScalarList in place.
 //
 //	aten::_foreach_minimum_.ScalarList(Tensor(a!)[] self, Scalar[] scalars) -> ()
 func (InternalOps) ForeachMinimumScalarList_(input []*Tensor, scalars []Scalar) {
-	var k call
-	k.start(&internalOpForeachMinimumScalarList_)
-	k.tensors(input)
-	k.scalars(scalars)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachMinimumScalarList_)
+	cc.tensors(input)
+	cc.scalars(scalars)
+	cc.run()
 }
 
 var internalOpForeachMm = op{name: "aten::_foreach_mm", overload: "", schema: "aten::_foreach_mm(Tensor[] self, Tensor[] mat2) -> Tensor[]"}
 
-// ForeachMm is PyTorch's torch._foreach_mm.
+// ForeachMm is PyTorch's torch.ops.aten._foreach_mm.
 //
 //	aten::_foreach_mm(Tensor[] self, Tensor[] mat2) -> Tensor[]
 func (InternalOps) ForeachMm(input, mat2 []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachMm)
-	k.tensors(input)
-	k.tensors(mat2)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachMm)
+	cc.tensors(input)
+	cc.tensors(mat2)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachMul = op{name: "aten::_foreach_mul", overload: "List", schema: "aten::_foreach_mul.List(Tensor[] self, Tensor[] other) -> Tensor[]"}
 
-// ForeachMul is PyTorch's torch._foreach_mul.
+// ForeachMul is PyTorch's torch.ops.aten._foreach_mul.
 //
 //	aten::_foreach_mul.List(Tensor[] self, Tensor[] other) -> Tensor[]
 func (InternalOps) ForeachMul(input, other []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachMul)
-	k.tensors(input)
-	k.tensors(other)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachMul)
+	cc.tensors(input)
+	cc.tensors(other)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachMulOut = op{name: "aten::_foreach_mul", overload: "List_out", schema: "aten::_foreach_mul.List_out(Tensor[] self, Tensor[] other, *, Tensor(a!)[] out) -> ()"}
@@ -2601,40 +2601,40 @@ var internalOpForeachMulOut = op{name: "aten::_foreach_mul", overload: "List_out
 //
 //	aten::_foreach_mul.List_out(Tensor[] self, Tensor[] other, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachMulOut(out, input, other []*Tensor) {
-	var k call
-	k.start(&internalOpForeachMulOut)
-	k.tensors(input)
-	k.tensors(other)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachMulOut)
+	cc.tensors(input)
+	cc.tensors(other)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachMulScalar = op{name: "aten::_foreach_mul", overload: "Scalar", schema: "aten::_foreach_mul.Scalar(Tensor[] self, Scalar scalar) -> Tensor[]"}
 
-// ForeachMulScalar is PyTorch's torch._foreach_mul.
+// ForeachMulScalar is PyTorch's torch.ops.aten._foreach_mul.
 //
 //	aten::_foreach_mul.Scalar(Tensor[] self, Scalar scalar) -> Tensor[]
 func (InternalOps) ForeachMulScalar(input []*Tensor, scalar Scalar) []*Tensor {
-	var k call
-	k.start(&internalOpForeachMulScalar)
-	k.tensors(input)
-	k.scalar(scalar)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachMulScalar)
+	cc.tensors(input)
+	cc.scalar(scalar)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachMulScalarList = op{name: "aten::_foreach_mul", overload: "ScalarList", schema: "aten::_foreach_mul.ScalarList(Tensor[] self, Scalar[] scalars) -> Tensor[]"}
 
-// ForeachMulScalarList is PyTorch's torch._foreach_mul.
+// ForeachMulScalarList is PyTorch's torch.ops.aten._foreach_mul.
 //
 //	aten::_foreach_mul.ScalarList(Tensor[] self, Scalar[] scalars) -> Tensor[]
 func (InternalOps) ForeachMulScalarList(input []*Tensor, scalars []Scalar) []*Tensor {
-	var k call
-	k.start(&internalOpForeachMulScalarList)
-	k.tensors(input)
-	k.scalars(scalars)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachMulScalarList)
+	cc.tensors(input)
+	cc.scalars(scalars)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachMulScalarListOut = op{name: "aten::_foreach_mul", overload: "ScalarList_out", schema: "aten::_foreach_mul.ScalarList_out(Tensor[] self, Scalar[] scalars, *, Tensor(a!)[] out) -> ()"}
@@ -2643,12 +2643,12 @@ var internalOpForeachMulScalarListOut = op{name: "aten::_foreach_mul", overload:
 //
 //	aten::_foreach_mul.ScalarList_out(Tensor[] self, Scalar[] scalars, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachMulScalarListOut(out, input []*Tensor, scalars []Scalar) {
-	var k call
-	k.start(&internalOpForeachMulScalarListOut)
-	k.tensors(input)
-	k.scalars(scalars)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachMulScalarListOut)
+	cc.tensors(input)
+	cc.scalars(scalars)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachMulScalarOut = op{name: "aten::_foreach_mul", overload: "Scalar_out", schema: "aten::_foreach_mul.Scalar_out(Tensor[] self, Scalar scalar, *, Tensor(a!)[] out) -> ()"}
@@ -2657,26 +2657,26 @@ var internalOpForeachMulScalarOut = op{name: "aten::_foreach_mul", overload: "Sc
 //
 //	aten::_foreach_mul.Scalar_out(Tensor[] self, Scalar scalar, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachMulScalarOut(out, input []*Tensor, scalar Scalar) {
-	var k call
-	k.start(&internalOpForeachMulScalarOut)
-	k.tensors(input)
-	k.scalar(scalar)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachMulScalarOut)
+	cc.tensors(input)
+	cc.scalar(scalar)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachMulTensor = op{name: "aten::_foreach_mul", overload: "Tensor", schema: "aten::_foreach_mul.Tensor(Tensor[] self, Tensor other) -> Tensor[]"}
 
-// ForeachMulTensor is PyTorch's torch._foreach_mul.
+// ForeachMulTensor is PyTorch's torch.ops.aten._foreach_mul.
 //
 //	aten::_foreach_mul.Tensor(Tensor[] self, Tensor other) -> Tensor[]
 func (InternalOps) ForeachMulTensor(input []*Tensor, other *Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachMulTensor)
-	k.tensors(input)
-	k.tensor(other)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachMulTensor)
+	cc.tensors(input)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachMulTensorOut = op{name: "aten::_foreach_mul", overload: "Tensor_out", schema: "aten::_foreach_mul.Tensor_out(Tensor[] self, Tensor other, *, Tensor(a!)[] out) -> ()"}
@@ -2685,77 +2685,77 @@ var internalOpForeachMulTensorOut = op{name: "aten::_foreach_mul", overload: "Te
 //
 //	aten::_foreach_mul.Tensor_out(Tensor[] self, Tensor other, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachMulTensorOut(out, input []*Tensor, other *Tensor) {
-	var k call
-	k.start(&internalOpForeachMulTensorOut)
-	k.tensors(input)
-	k.tensor(other)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachMulTensorOut)
+	cc.tensors(input)
+	cc.tensor(other)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachMul_ = op{name: "aten::_foreach_mul_", overload: "List", schema: "aten::_foreach_mul_.List(Tensor(a!)[] self, Tensor[] other) -> ()"}
 
-// ForeachMul_ is PyTorch's torch._foreach_mul_: ForeachMul in place.
+// ForeachMul_ is PyTorch's torch.ops.aten._foreach_mul_: ForeachMul in place.
 //
 //	aten::_foreach_mul_.List(Tensor(a!)[] self, Tensor[] other) -> ()
 func (InternalOps) ForeachMul_(input, other []*Tensor) {
-	var k call
-	k.start(&internalOpForeachMul_)
-	k.tensors(input)
-	k.tensors(other)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachMul_)
+	cc.tensors(input)
+	cc.tensors(other)
+	cc.run()
 }
 
 var internalOpForeachMulScalar_ = op{name: "aten::_foreach_mul_", overload: "Scalar", schema: "aten::_foreach_mul_.Scalar(Tensor(a!)[] self, Scalar scalar) -> ()"}
 
-// ForeachMulScalar_ is PyTorch's torch._foreach_mul_: ForeachMulScalar in place.
+// ForeachMulScalar_ is PyTorch's torch.ops.aten._foreach_mul_: ForeachMulScalar in place.
 //
 //	aten::_foreach_mul_.Scalar(Tensor(a!)[] self, Scalar scalar) -> ()
 func (InternalOps) ForeachMulScalar_(input []*Tensor, scalar Scalar) {
-	var k call
-	k.start(&internalOpForeachMulScalar_)
-	k.tensors(input)
-	k.scalar(scalar)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachMulScalar_)
+	cc.tensors(input)
+	cc.scalar(scalar)
+	cc.run()
 }
 
 var internalOpForeachMulScalarList_ = op{name: "aten::_foreach_mul_", overload: "ScalarList", schema: "aten::_foreach_mul_.ScalarList(Tensor(a!)[] self, Scalar[] scalars) -> ()"}
 
-// ForeachMulScalarList_ is PyTorch's torch._foreach_mul_: ForeachMulScalarList in place.
+// ForeachMulScalarList_ is PyTorch's torch.ops.aten._foreach_mul_: ForeachMulScalarList in place.
 //
 //	aten::_foreach_mul_.ScalarList(Tensor(a!)[] self, Scalar[] scalars) -> ()
 func (InternalOps) ForeachMulScalarList_(input []*Tensor, scalars []Scalar) {
-	var k call
-	k.start(&internalOpForeachMulScalarList_)
-	k.tensors(input)
-	k.scalars(scalars)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachMulScalarList_)
+	cc.tensors(input)
+	cc.scalars(scalars)
+	cc.run()
 }
 
 var internalOpForeachMulTensor_ = op{name: "aten::_foreach_mul_", overload: "Tensor", schema: "aten::_foreach_mul_.Tensor(Tensor(a!)[] self, Tensor other) -> ()"}
 
-// ForeachMulTensor_ is PyTorch's torch._foreach_mul_: ForeachMulTensor in place.
+// ForeachMulTensor_ is PyTorch's torch.ops.aten._foreach_mul_: ForeachMulTensor in place.
 //
 //	aten::_foreach_mul_.Tensor(Tensor(a!)[] self, Tensor other) -> ()
 func (InternalOps) ForeachMulTensor_(input []*Tensor, other *Tensor) {
-	var k call
-	k.start(&internalOpForeachMulTensor_)
-	k.tensors(input)
-	k.tensor(other)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachMulTensor_)
+	cc.tensors(input)
+	cc.tensor(other)
+	cc.run()
 }
 
 var internalOpForeachNeg = op{name: "aten::_foreach_neg", overload: "", schema: "aten::_foreach_neg(Tensor[] self) -> Tensor[]"}
 
-// ForeachNeg is PyTorch's torch._foreach_neg.
+// ForeachNeg is PyTorch's torch.ops.aten._foreach_neg.
 //
 //	aten::_foreach_neg(Tensor[] self) -> Tensor[]
 func (InternalOps) ForeachNeg(input []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachNeg)
-	k.tensors(input)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachNeg)
+	cc.tensors(input)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachNegOut = op{name: "aten::_foreach_neg", overload: "out", schema: "aten::_foreach_neg.out(Tensor[] self, *, Tensor(a!)[] out) -> ()"}
@@ -2764,23 +2764,23 @@ var internalOpForeachNegOut = op{name: "aten::_foreach_neg", overload: "out", sc
 //
 //	aten::_foreach_neg.out(Tensor[] self, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachNegOut(out, input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachNegOut)
-	k.tensors(input)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachNegOut)
+	cc.tensors(input)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachNeg_ = op{name: "aten::_foreach_neg_", overload: "", schema: "aten::_foreach_neg_(Tensor(a!)[] self) -> ()"}
 
-// ForeachNeg_ is PyTorch's torch._foreach_neg_: ForeachNeg in place.
+// ForeachNeg_ is PyTorch's torch.ops.aten._foreach_neg_: ForeachNeg in place.
 //
 //	aten::_foreach_neg_(Tensor(a!)[] self) -> ()
 func (InternalOps) ForeachNeg_(input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachNeg_)
-	k.tensors(input)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachNeg_)
+	cc.tensors(input)
+	cc.run()
 }
 
 var internalOpForeachNorm = op{name: "aten::_foreach_norm", overload: "Scalar", schema: "aten::_foreach_norm.Scalar(Tensor[] self, Scalar ord=2, ScalarType? dtype=None) -> Tensor[]"}
@@ -2791,18 +2791,18 @@ type InternalForeachNormOptions struct {
 	DType DType
 }
 
-// ForeachNorm is PyTorch's torch._foreach_norm.
+// ForeachNorm is PyTorch's torch.ops.aten._foreach_norm.
 //
 //	aten::_foreach_norm.Scalar(Tensor[] self, Scalar ord=2, ScalarType? dtype=None) -> Tensor[]
 func (InternalOps) ForeachNorm(input []*Tensor, opts ...InternalForeachNormOptions) []*Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpForeachNorm)
-	k.tensors(input)
-	k.scalar(orScalar(o.Ord, 2))
-	k.optDType(o.DType)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachNorm)
+	cc.tensors(input)
+	cc.scalar(orScalar(o.Ord, 2))
+	cc.optDType(o.DType)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachNormOut = op{name: "aten::_foreach_norm", overload: "Scalar_out", schema: "aten::_foreach_norm.Scalar_out(Tensor[] self, Scalar ord=2, ScalarType? dtype=None, *, Tensor(a!)[] out) -> ()"}
@@ -2812,27 +2812,27 @@ var internalOpForeachNormOut = op{name: "aten::_foreach_norm", overload: "Scalar
 //	aten::_foreach_norm.Scalar_out(Tensor[] self, Scalar ord=2, ScalarType? dtype=None, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachNormOut(out, input []*Tensor, opts ...InternalForeachNormOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpForeachNormOut)
-	k.tensors(input)
-	k.scalar(orScalar(o.Ord, 2))
-	k.optDType(o.DType)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachNormOut)
+	cc.tensors(input)
+	cc.scalar(orScalar(o.Ord, 2))
+	cc.optDType(o.DType)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachPow = op{name: "aten::_foreach_pow", overload: "List", schema: "aten::_foreach_pow.List(Tensor[] self, Tensor[] exponent) -> Tensor[]"}
 
-// ForeachPow is PyTorch's torch._foreach_pow.
+// ForeachPow is PyTorch's torch.ops.aten._foreach_pow.
 //
 //	aten::_foreach_pow.List(Tensor[] self, Tensor[] exponent) -> Tensor[]
 func (InternalOps) ForeachPow(input, exponent []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachPow)
-	k.tensors(input)
-	k.tensors(exponent)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachPow)
+	cc.tensors(input)
+	cc.tensors(exponent)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachPowOut = op{name: "aten::_foreach_pow", overload: "List_out", schema: "aten::_foreach_pow.List_out(Tensor[] self, Tensor[] exponent, *, Tensor(a!)[] out) -> ()"}
@@ -2841,54 +2841,54 @@ var internalOpForeachPowOut = op{name: "aten::_foreach_pow", overload: "List_out
 //
 //	aten::_foreach_pow.List_out(Tensor[] self, Tensor[] exponent, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachPowOut(out, input, exponent []*Tensor) {
-	var k call
-	k.start(&internalOpForeachPowOut)
-	k.tensors(input)
-	k.tensors(exponent)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachPowOut)
+	cc.tensors(input)
+	cc.tensors(exponent)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachPowScalar = op{name: "aten::_foreach_pow", overload: "Scalar", schema: "aten::_foreach_pow.Scalar(Tensor[] self, Scalar exponent) -> Tensor[]"}
 
-// ForeachPowScalar is PyTorch's torch._foreach_pow.
+// ForeachPowScalar is PyTorch's torch.ops.aten._foreach_pow.
 //
 //	aten::_foreach_pow.Scalar(Tensor[] self, Scalar exponent) -> Tensor[]
 func (InternalOps) ForeachPowScalar(input []*Tensor, exponent Scalar) []*Tensor {
-	var k call
-	k.start(&internalOpForeachPowScalar)
-	k.tensors(input)
-	k.scalar(exponent)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachPowScalar)
+	cc.tensors(input)
+	cc.scalar(exponent)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachPowScalarAndTensor = op{name: "aten::_foreach_pow", overload: "ScalarAndTensor", schema: "aten::_foreach_pow.ScalarAndTensor(Scalar self, Tensor[] exponent) -> Tensor[]"}
 
-// ForeachPowScalarAndTensor is PyTorch's torch._foreach_pow.
+// ForeachPowScalarAndTensor is PyTorch's torch.ops.aten._foreach_pow.
 //
 //	aten::_foreach_pow.ScalarAndTensor(Scalar self, Tensor[] exponent) -> Tensor[]
 func (InternalOps) ForeachPowScalarAndTensor(input Scalar, exponent []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachPowScalarAndTensor)
-	k.scalar(input)
-	k.tensors(exponent)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachPowScalarAndTensor)
+	cc.scalar(input)
+	cc.tensors(exponent)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachPowScalarList = op{name: "aten::_foreach_pow", overload: "ScalarList", schema: "aten::_foreach_pow.ScalarList(Tensor[] self, Scalar[] exponent) -> Tensor[]"}
 
-// ForeachPowScalarList is PyTorch's torch._foreach_pow.
+// ForeachPowScalarList is PyTorch's torch.ops.aten._foreach_pow.
 //
 //	aten::_foreach_pow.ScalarList(Tensor[] self, Scalar[] exponent) -> Tensor[]
 func (InternalOps) ForeachPowScalarList(input []*Tensor, exponent []Scalar) []*Tensor {
-	var k call
-	k.start(&internalOpForeachPowScalarList)
-	k.tensors(input)
-	k.scalars(exponent)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachPowScalarList)
+	cc.tensors(input)
+	cc.scalars(exponent)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachPowScalarListOut = op{name: "aten::_foreach_pow", overload: "ScalarList_out", schema: "aten::_foreach_pow.ScalarList_out(Tensor[] self, Scalar[] exponent, *, Tensor(a!)[] out) -> ()"}
@@ -2897,12 +2897,12 @@ var internalOpForeachPowScalarListOut = op{name: "aten::_foreach_pow", overload:
 //
 //	aten::_foreach_pow.ScalarList_out(Tensor[] self, Scalar[] exponent, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachPowScalarListOut(out, input []*Tensor, exponent []Scalar) {
-	var k call
-	k.start(&internalOpForeachPowScalarListOut)
-	k.tensors(input)
-	k.scalars(exponent)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachPowScalarListOut)
+	cc.tensors(input)
+	cc.scalars(exponent)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachPowScalarOut = op{name: "aten::_foreach_pow", overload: "Scalar_out", schema: "aten::_foreach_pow.Scalar_out(Tensor[] self, Scalar exponent, *, Tensor(a!)[] out) -> ()"}
@@ -2911,51 +2911,51 @@ var internalOpForeachPowScalarOut = op{name: "aten::_foreach_pow", overload: "Sc
 //
 //	aten::_foreach_pow.Scalar_out(Tensor[] self, Scalar exponent, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachPowScalarOut(out, input []*Tensor, exponent Scalar) {
-	var k call
-	k.start(&internalOpForeachPowScalarOut)
-	k.tensors(input)
-	k.scalar(exponent)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachPowScalarOut)
+	cc.tensors(input)
+	cc.scalar(exponent)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachPow_ = op{name: "aten::_foreach_pow_", overload: "List", schema: "aten::_foreach_pow_.List(Tensor(a!)[] self, Tensor[] exponent) -> ()"}
 
-// ForeachPow_ is PyTorch's torch._foreach_pow_: ForeachPow in place.
+// ForeachPow_ is PyTorch's torch.ops.aten._foreach_pow_: ForeachPow in place.
 //
 //	aten::_foreach_pow_.List(Tensor(a!)[] self, Tensor[] exponent) -> ()
 func (InternalOps) ForeachPow_(input, exponent []*Tensor) {
-	var k call
-	k.start(&internalOpForeachPow_)
-	k.tensors(input)
-	k.tensors(exponent)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachPow_)
+	cc.tensors(input)
+	cc.tensors(exponent)
+	cc.run()
 }
 
 var internalOpForeachPowScalar_ = op{name: "aten::_foreach_pow_", overload: "Scalar", schema: "aten::_foreach_pow_.Scalar(Tensor(a!)[] self, Scalar exponent) -> ()"}
 
-// ForeachPowScalar_ is PyTorch's torch._foreach_pow_: ForeachPowScalar in place.
+// ForeachPowScalar_ is PyTorch's torch.ops.aten._foreach_pow_: ForeachPowScalar in place.
 //
 //	aten::_foreach_pow_.Scalar(Tensor(a!)[] self, Scalar exponent) -> ()
 func (InternalOps) ForeachPowScalar_(input []*Tensor, exponent Scalar) {
-	var k call
-	k.start(&internalOpForeachPowScalar_)
-	k.tensors(input)
-	k.scalar(exponent)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachPowScalar_)
+	cc.tensors(input)
+	cc.scalar(exponent)
+	cc.run()
 }
 
 var internalOpForeachPowScalarList_ = op{name: "aten::_foreach_pow_", overload: "ScalarList", schema: "aten::_foreach_pow_.ScalarList(Tensor(a!)[] self, Scalar[] exponent) -> ()"}
 
-// ForeachPowScalarList_ is PyTorch's torch._foreach_pow_: ForeachPowScalarList in place.
+// ForeachPowScalarList_ is PyTorch's torch.ops.aten._foreach_pow_: ForeachPowScalarList in place.
 //
 //	aten::_foreach_pow_.ScalarList(Tensor(a!)[] self, Scalar[] exponent) -> ()
 func (InternalOps) ForeachPowScalarList_(input []*Tensor, exponent []Scalar) {
-	var k call
-	k.start(&internalOpForeachPowScalarList_)
-	k.tensors(input)
-	k.scalars(exponent)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachPowScalarList_)
+	cc.tensors(input)
+	cc.scalars(exponent)
+	cc.run()
 }
 
 var internalOpForeachPowsum = op{name: "aten::_foreach_powsum", overload: "Scalar", schema: "aten::_foreach_powsum.Scalar(Tensor[] self, Scalar ord=2, ScalarType? dtype=None) -> Tensor[]"}
@@ -2966,18 +2966,18 @@ type InternalForeachPowsumOptions struct {
 	DType DType
 }
 
-// ForeachPowsum is PyTorch's torch._foreach_powsum.
+// ForeachPowsum is PyTorch's torch.ops.aten._foreach_powsum.
 //
 //	aten::_foreach_powsum.Scalar(Tensor[] self, Scalar ord=2, ScalarType? dtype=None) -> Tensor[]
 func (InternalOps) ForeachPowsum(input []*Tensor, opts ...InternalForeachPowsumOptions) []*Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpForeachPowsum)
-	k.tensors(input)
-	k.scalar(orScalar(o.Ord, 2))
-	k.optDType(o.DType)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachPowsum)
+	cc.tensors(input)
+	cc.scalar(orScalar(o.Ord, 2))
+	cc.optDType(o.DType)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachPowsumOut = op{name: "aten::_foreach_powsum", overload: "Scalar_out", schema: "aten::_foreach_powsum.Scalar_out(Tensor[] self, Scalar ord=2, ScalarType? dtype=None, *, Tensor(a!)[] out) -> ()"}
@@ -2987,26 +2987,26 @@ var internalOpForeachPowsumOut = op{name: "aten::_foreach_powsum", overload: "Sc
 //	aten::_foreach_powsum.Scalar_out(Tensor[] self, Scalar ord=2, ScalarType? dtype=None, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachPowsumOut(out, input []*Tensor, opts ...InternalForeachPowsumOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpForeachPowsumOut)
-	k.tensors(input)
-	k.scalar(orScalar(o.Ord, 2))
-	k.optDType(o.DType)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachPowsumOut)
+	cc.tensors(input)
+	cc.scalar(orScalar(o.Ord, 2))
+	cc.optDType(o.DType)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachReciprocal = op{name: "aten::_foreach_reciprocal", overload: "", schema: "aten::_foreach_reciprocal(Tensor[] self) -> Tensor[]"}
 
-// ForeachReciprocal is PyTorch's torch._foreach_reciprocal.
+// ForeachReciprocal is PyTorch's torch.ops.aten._foreach_reciprocal.
 //
 //	aten::_foreach_reciprocal(Tensor[] self) -> Tensor[]
 func (InternalOps) ForeachReciprocal(input []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachReciprocal)
-	k.tensors(input)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachReciprocal)
+	cc.tensors(input)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachReciprocalOut = op{name: "aten::_foreach_reciprocal", overload: "out", schema: "aten::_foreach_reciprocal.out(Tensor[] self, *, Tensor(a!)[] out) -> ()"}
@@ -3015,36 +3015,36 @@ var internalOpForeachReciprocalOut = op{name: "aten::_foreach_reciprocal", overl
 //
 //	aten::_foreach_reciprocal.out(Tensor[] self, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachReciprocalOut(out, input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachReciprocalOut)
-	k.tensors(input)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachReciprocalOut)
+	cc.tensors(input)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachReciprocal_ = op{name: "aten::_foreach_reciprocal_", overload: "", schema: "aten::_foreach_reciprocal_(Tensor(a!)[] self) -> ()"}
 
-// ForeachReciprocal_ is PyTorch's torch._foreach_reciprocal_: ForeachReciprocal in place.
+// ForeachReciprocal_ is PyTorch's torch.ops.aten._foreach_reciprocal_: ForeachReciprocal in place.
 //
 //	aten::_foreach_reciprocal_(Tensor(a!)[] self) -> ()
 func (InternalOps) ForeachReciprocal_(input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachReciprocal_)
-	k.tensors(input)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachReciprocal_)
+	cc.tensors(input)
+	cc.run()
 }
 
 var internalOpForeachRound = op{name: "aten::_foreach_round", overload: "", schema: "aten::_foreach_round(Tensor[] self) -> Tensor[]"}
 
-// ForeachRound is PyTorch's torch._foreach_round.
+// ForeachRound is PyTorch's torch.ops.aten._foreach_round.
 //
 //	aten::_foreach_round(Tensor[] self) -> Tensor[]
 func (InternalOps) ForeachRound(input []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachRound)
-	k.tensors(input)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachRound)
+	cc.tensors(input)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachRoundOut = op{name: "aten::_foreach_round", overload: "out", schema: "aten::_foreach_round.out(Tensor[] self, *, Tensor(a!)[] out) -> ()"}
@@ -3053,36 +3053,36 @@ var internalOpForeachRoundOut = op{name: "aten::_foreach_round", overload: "out"
 //
 //	aten::_foreach_round.out(Tensor[] self, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachRoundOut(out, input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachRoundOut)
-	k.tensors(input)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachRoundOut)
+	cc.tensors(input)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachRound_ = op{name: "aten::_foreach_round_", overload: "", schema: "aten::_foreach_round_(Tensor(a!)[] self) -> ()"}
 
-// ForeachRound_ is PyTorch's torch._foreach_round_: ForeachRound in place.
+// ForeachRound_ is PyTorch's torch.ops.aten._foreach_round_: ForeachRound in place.
 //
 //	aten::_foreach_round_(Tensor(a!)[] self) -> ()
 func (InternalOps) ForeachRound_(input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachRound_)
-	k.tensors(input)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachRound_)
+	cc.tensors(input)
+	cc.run()
 }
 
 var internalOpForeachRsqrt = op{name: "aten::_foreach_rsqrt", overload: "", schema: "aten::_foreach_rsqrt(Tensor[] self) -> Tensor[]"}
 
-// ForeachRsqrt is PyTorch's torch._foreach_rsqrt.
+// ForeachRsqrt is PyTorch's torch.ops.aten._foreach_rsqrt.
 //
 //	aten::_foreach_rsqrt(Tensor[] self) -> Tensor[]
 func (InternalOps) ForeachRsqrt(input []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachRsqrt)
-	k.tensors(input)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachRsqrt)
+	cc.tensors(input)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachRsqrtOut = op{name: "aten::_foreach_rsqrt", overload: "out", schema: "aten::_foreach_rsqrt.out(Tensor[] self, *, Tensor(a!)[] out) -> ()"}
@@ -3091,36 +3091,36 @@ var internalOpForeachRsqrtOut = op{name: "aten::_foreach_rsqrt", overload: "out"
 //
 //	aten::_foreach_rsqrt.out(Tensor[] self, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachRsqrtOut(out, input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachRsqrtOut)
-	k.tensors(input)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachRsqrtOut)
+	cc.tensors(input)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachRsqrt_ = op{name: "aten::_foreach_rsqrt_", overload: "", schema: "aten::_foreach_rsqrt_(Tensor(a!)[] self) -> ()"}
 
-// ForeachRsqrt_ is PyTorch's torch._foreach_rsqrt_: ForeachRsqrt in place.
+// ForeachRsqrt_ is PyTorch's torch.ops.aten._foreach_rsqrt_: ForeachRsqrt in place.
 //
 //	aten::_foreach_rsqrt_(Tensor(a!)[] self) -> ()
 func (InternalOps) ForeachRsqrt_(input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachRsqrt_)
-	k.tensors(input)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachRsqrt_)
+	cc.tensors(input)
+	cc.run()
 }
 
 var internalOpForeachSigmoid = op{name: "aten::_foreach_sigmoid", overload: "", schema: "aten::_foreach_sigmoid(Tensor[] self) -> Tensor[]"}
 
-// ForeachSigmoid is PyTorch's torch._foreach_sigmoid.
+// ForeachSigmoid is PyTorch's torch.ops.aten._foreach_sigmoid.
 //
 //	aten::_foreach_sigmoid(Tensor[] self) -> Tensor[]
 func (InternalOps) ForeachSigmoid(input []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachSigmoid)
-	k.tensors(input)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachSigmoid)
+	cc.tensors(input)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachSigmoidOut = op{name: "aten::_foreach_sigmoid", overload: "out", schema: "aten::_foreach_sigmoid.out(Tensor[] self, *, Tensor(a!)[] out) -> ()"}
@@ -3129,36 +3129,36 @@ var internalOpForeachSigmoidOut = op{name: "aten::_foreach_sigmoid", overload: "
 //
 //	aten::_foreach_sigmoid.out(Tensor[] self, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachSigmoidOut(out, input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachSigmoidOut)
-	k.tensors(input)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachSigmoidOut)
+	cc.tensors(input)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachSigmoid_ = op{name: "aten::_foreach_sigmoid_", overload: "", schema: "aten::_foreach_sigmoid_(Tensor(a!)[] self) -> ()"}
 
-// ForeachSigmoid_ is PyTorch's torch._foreach_sigmoid_: ForeachSigmoid in place.
+// ForeachSigmoid_ is PyTorch's torch.ops.aten._foreach_sigmoid_: ForeachSigmoid in place.
 //
 //	aten::_foreach_sigmoid_(Tensor(a!)[] self) -> ()
 func (InternalOps) ForeachSigmoid_(input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachSigmoid_)
-	k.tensors(input)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachSigmoid_)
+	cc.tensors(input)
+	cc.run()
 }
 
 var internalOpForeachSign = op{name: "aten::_foreach_sign", overload: "", schema: "aten::_foreach_sign(Tensor[] self) -> Tensor[]"}
 
-// ForeachSign is PyTorch's torch._foreach_sign.
+// ForeachSign is PyTorch's torch.ops.aten._foreach_sign.
 //
 //	aten::_foreach_sign(Tensor[] self) -> Tensor[]
 func (InternalOps) ForeachSign(input []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachSign)
-	k.tensors(input)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachSign)
+	cc.tensors(input)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachSignOut = op{name: "aten::_foreach_sign", overload: "out", schema: "aten::_foreach_sign.out(Tensor[] self, *, Tensor(a!)[] out) -> ()"}
@@ -3167,36 +3167,36 @@ var internalOpForeachSignOut = op{name: "aten::_foreach_sign", overload: "out", 
 //
 //	aten::_foreach_sign.out(Tensor[] self, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachSignOut(out, input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachSignOut)
-	k.tensors(input)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachSignOut)
+	cc.tensors(input)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachSign_ = op{name: "aten::_foreach_sign_", overload: "", schema: "aten::_foreach_sign_(Tensor(a!)[] self) -> ()"}
 
-// ForeachSign_ is PyTorch's torch._foreach_sign_: ForeachSign in place.
+// ForeachSign_ is PyTorch's torch.ops.aten._foreach_sign_: ForeachSign in place.
 //
 //	aten::_foreach_sign_(Tensor(a!)[] self) -> ()
 func (InternalOps) ForeachSign_(input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachSign_)
-	k.tensors(input)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachSign_)
+	cc.tensors(input)
+	cc.run()
 }
 
 var internalOpForeachSin = op{name: "aten::_foreach_sin", overload: "", schema: "aten::_foreach_sin(Tensor[] self) -> Tensor[]"}
 
-// ForeachSin is PyTorch's torch._foreach_sin.
+// ForeachSin is PyTorch's torch.ops.aten._foreach_sin.
 //
 //	aten::_foreach_sin(Tensor[] self) -> Tensor[]
 func (InternalOps) ForeachSin(input []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachSin)
-	k.tensors(input)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachSin)
+	cc.tensors(input)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachSinOut = op{name: "aten::_foreach_sin", overload: "out", schema: "aten::_foreach_sin.out(Tensor[] self, *, Tensor(a!)[] out) -> ()"}
@@ -3205,36 +3205,36 @@ var internalOpForeachSinOut = op{name: "aten::_foreach_sin", overload: "out", sc
 //
 //	aten::_foreach_sin.out(Tensor[] self, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachSinOut(out, input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachSinOut)
-	k.tensors(input)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachSinOut)
+	cc.tensors(input)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachSin_ = op{name: "aten::_foreach_sin_", overload: "", schema: "aten::_foreach_sin_(Tensor(a!)[] self) -> ()"}
 
-// ForeachSin_ is PyTorch's torch._foreach_sin_: ForeachSin in place.
+// ForeachSin_ is PyTorch's torch.ops.aten._foreach_sin_: ForeachSin in place.
 //
 //	aten::_foreach_sin_(Tensor(a!)[] self) -> ()
 func (InternalOps) ForeachSin_(input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachSin_)
-	k.tensors(input)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachSin_)
+	cc.tensors(input)
+	cc.run()
 }
 
 var internalOpForeachSinh = op{name: "aten::_foreach_sinh", overload: "", schema: "aten::_foreach_sinh(Tensor[] self) -> Tensor[]"}
 
-// ForeachSinh is PyTorch's torch._foreach_sinh.
+// ForeachSinh is PyTorch's torch.ops.aten._foreach_sinh.
 //
 //	aten::_foreach_sinh(Tensor[] self) -> Tensor[]
 func (InternalOps) ForeachSinh(input []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachSinh)
-	k.tensors(input)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachSinh)
+	cc.tensors(input)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachSinhOut = op{name: "aten::_foreach_sinh", overload: "out", schema: "aten::_foreach_sinh.out(Tensor[] self, *, Tensor(a!)[] out) -> ()"}
@@ -3243,36 +3243,36 @@ var internalOpForeachSinhOut = op{name: "aten::_foreach_sinh", overload: "out", 
 //
 //	aten::_foreach_sinh.out(Tensor[] self, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachSinhOut(out, input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachSinhOut)
-	k.tensors(input)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachSinhOut)
+	cc.tensors(input)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachSinh_ = op{name: "aten::_foreach_sinh_", overload: "", schema: "aten::_foreach_sinh_(Tensor(a!)[] self) -> ()"}
 
-// ForeachSinh_ is PyTorch's torch._foreach_sinh_: ForeachSinh in place.
+// ForeachSinh_ is PyTorch's torch.ops.aten._foreach_sinh_: ForeachSinh in place.
 //
 //	aten::_foreach_sinh_(Tensor(a!)[] self) -> ()
 func (InternalOps) ForeachSinh_(input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachSinh_)
-	k.tensors(input)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachSinh_)
+	cc.tensors(input)
+	cc.run()
 }
 
 var internalOpForeachSqrt = op{name: "aten::_foreach_sqrt", overload: "", schema: "aten::_foreach_sqrt(Tensor[] self) -> Tensor[]"}
 
-// ForeachSqrt is PyTorch's torch._foreach_sqrt.
+// ForeachSqrt is PyTorch's torch.ops.aten._foreach_sqrt.
 //
 //	aten::_foreach_sqrt(Tensor[] self) -> Tensor[]
 func (InternalOps) ForeachSqrt(input []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachSqrt)
-	k.tensors(input)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachSqrt)
+	cc.tensors(input)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachSqrtOut = op{name: "aten::_foreach_sqrt", overload: "out", schema: "aten::_foreach_sqrt.out(Tensor[] self, *, Tensor(a!)[] out) -> ()"}
@@ -3281,23 +3281,23 @@ var internalOpForeachSqrtOut = op{name: "aten::_foreach_sqrt", overload: "out", 
 //
 //	aten::_foreach_sqrt.out(Tensor[] self, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachSqrtOut(out, input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachSqrtOut)
-	k.tensors(input)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachSqrtOut)
+	cc.tensors(input)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachSqrt_ = op{name: "aten::_foreach_sqrt_", overload: "", schema: "aten::_foreach_sqrt_(Tensor(a!)[] self) -> ()"}
 
-// ForeachSqrt_ is PyTorch's torch._foreach_sqrt_: ForeachSqrt in place.
+// ForeachSqrt_ is PyTorch's torch.ops.aten._foreach_sqrt_: ForeachSqrt in place.
 //
 //	aten::_foreach_sqrt_(Tensor(a!)[] self) -> ()
 func (InternalOps) ForeachSqrt_(input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachSqrt_)
-	k.tensors(input)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachSqrt_)
+	cc.tensors(input)
+	cc.run()
 }
 
 var internalOpForeachSub = op{name: "aten::_foreach_sub", overload: "List", schema: "aten::_foreach_sub.List(Tensor[] self, Tensor[] other, *, Scalar alpha=1) -> Tensor[]"}
@@ -3307,18 +3307,18 @@ type InternalForeachSubOptions struct {
 	Alpha Scalar // default 1
 }
 
-// ForeachSub is PyTorch's torch._foreach_sub.
+// ForeachSub is PyTorch's torch.ops.aten._foreach_sub.
 //
 //	aten::_foreach_sub.List(Tensor[] self, Tensor[] other, *, Scalar alpha=1) -> Tensor[]
 func (InternalOps) ForeachSub(input, other []*Tensor, opts ...InternalForeachSubOptions) []*Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpForeachSub)
-	k.tensors(input)
-	k.tensors(other)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachSub)
+	cc.tensors(input)
+	cc.tensors(other)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachSubOut = op{name: "aten::_foreach_sub", overload: "List_out", schema: "aten::_foreach_sub.List_out(Tensor[] self, Tensor[] other, *, Scalar alpha=1, Tensor(a!)[] out) -> ()"}
@@ -3328,41 +3328,41 @@ var internalOpForeachSubOut = op{name: "aten::_foreach_sub", overload: "List_out
 //	aten::_foreach_sub.List_out(Tensor[] self, Tensor[] other, *, Scalar alpha=1, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachSubOut(out, input, other []*Tensor, opts ...InternalForeachSubOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpForeachSubOut)
-	k.tensors(input)
-	k.tensors(other)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachSubOut)
+	cc.tensors(input)
+	cc.tensors(other)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachSubScalar = op{name: "aten::_foreach_sub", overload: "Scalar", schema: "aten::_foreach_sub.Scalar(Tensor[] self, Scalar scalar) -> Tensor[]"}
 
-// ForeachSubScalar is PyTorch's torch._foreach_sub.
+// ForeachSubScalar is PyTorch's torch.ops.aten._foreach_sub.
 //
 //	aten::_foreach_sub.Scalar(Tensor[] self, Scalar scalar) -> Tensor[]
 func (InternalOps) ForeachSubScalar(input []*Tensor, scalar Scalar) []*Tensor {
-	var k call
-	k.start(&internalOpForeachSubScalar)
-	k.tensors(input)
-	k.scalar(scalar)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachSubScalar)
+	cc.tensors(input)
+	cc.scalar(scalar)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachSubScalarList = op{name: "aten::_foreach_sub", overload: "ScalarList", schema: "aten::_foreach_sub.ScalarList(Tensor[] self, Scalar[] scalars) -> Tensor[]"}
 
-// ForeachSubScalarList is PyTorch's torch._foreach_sub.
+// ForeachSubScalarList is PyTorch's torch.ops.aten._foreach_sub.
 //
 //	aten::_foreach_sub.ScalarList(Tensor[] self, Scalar[] scalars) -> Tensor[]
 func (InternalOps) ForeachSubScalarList(input []*Tensor, scalars []Scalar) []*Tensor {
-	var k call
-	k.start(&internalOpForeachSubScalarList)
-	k.tensors(input)
-	k.scalars(scalars)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachSubScalarList)
+	cc.tensors(input)
+	cc.scalars(scalars)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachSubScalarListOut = op{name: "aten::_foreach_sub", overload: "ScalarList_out", schema: "aten::_foreach_sub.ScalarList_out(Tensor[] self, Scalar[] scalars, *, Tensor(a!)[] out) -> ()"}
@@ -3371,12 +3371,12 @@ var internalOpForeachSubScalarListOut = op{name: "aten::_foreach_sub", overload:
 //
 //	aten::_foreach_sub.ScalarList_out(Tensor[] self, Scalar[] scalars, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachSubScalarListOut(out, input []*Tensor, scalars []Scalar) {
-	var k call
-	k.start(&internalOpForeachSubScalarListOut)
-	k.tensors(input)
-	k.scalars(scalars)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachSubScalarListOut)
+	cc.tensors(input)
+	cc.scalars(scalars)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachSubScalarOut = op{name: "aten::_foreach_sub", overload: "Scalar_out", schema: "aten::_foreach_sub.Scalar_out(Tensor[] self, Scalar scalar, *, Tensor(a!)[] out) -> ()"}
@@ -3385,66 +3385,66 @@ var internalOpForeachSubScalarOut = op{name: "aten::_foreach_sub", overload: "Sc
 //
 //	aten::_foreach_sub.Scalar_out(Tensor[] self, Scalar scalar, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachSubScalarOut(out, input []*Tensor, scalar Scalar) {
-	var k call
-	k.start(&internalOpForeachSubScalarOut)
-	k.tensors(input)
-	k.scalar(scalar)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachSubScalarOut)
+	cc.tensors(input)
+	cc.scalar(scalar)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachSub_ = op{name: "aten::_foreach_sub_", overload: "List", schema: "aten::_foreach_sub_.List(Tensor(a!)[] self, Tensor[] other, *, Scalar alpha=1) -> ()"}
 
-// ForeachSub_ is PyTorch's torch._foreach_sub_: ForeachSub in place.
+// ForeachSub_ is PyTorch's torch.ops.aten._foreach_sub_: ForeachSub in place.
 //
 //	aten::_foreach_sub_.List(Tensor(a!)[] self, Tensor[] other, *, Scalar alpha=1) -> ()
 func (InternalOps) ForeachSub_(input, other []*Tensor, opts ...InternalForeachSubOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpForeachSub_)
-	k.tensors(input)
-	k.tensors(other)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachSub_)
+	cc.tensors(input)
+	cc.tensors(other)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
 }
 
 var internalOpForeachSubScalar_ = op{name: "aten::_foreach_sub_", overload: "Scalar", schema: "aten::_foreach_sub_.Scalar(Tensor(a!)[] self, Scalar scalar) -> ()"}
 
-// ForeachSubScalar_ is PyTorch's torch._foreach_sub_: ForeachSubScalar in place.
+// ForeachSubScalar_ is PyTorch's torch.ops.aten._foreach_sub_: ForeachSubScalar in place.
 //
 //	aten::_foreach_sub_.Scalar(Tensor(a!)[] self, Scalar scalar) -> ()
 func (InternalOps) ForeachSubScalar_(input []*Tensor, scalar Scalar) {
-	var k call
-	k.start(&internalOpForeachSubScalar_)
-	k.tensors(input)
-	k.scalar(scalar)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachSubScalar_)
+	cc.tensors(input)
+	cc.scalar(scalar)
+	cc.run()
 }
 
 var internalOpForeachSubScalarList_ = op{name: "aten::_foreach_sub_", overload: "ScalarList", schema: "aten::_foreach_sub_.ScalarList(Tensor(a!)[] self, Scalar[] scalars) -> ()"}
 
-// ForeachSubScalarList_ is PyTorch's torch._foreach_sub_: ForeachSubScalarList in place.
+// ForeachSubScalarList_ is PyTorch's torch.ops.aten._foreach_sub_: ForeachSubScalarList in place.
 //
 //	aten::_foreach_sub_.ScalarList(Tensor(a!)[] self, Scalar[] scalars) -> ()
 func (InternalOps) ForeachSubScalarList_(input []*Tensor, scalars []Scalar) {
-	var k call
-	k.start(&internalOpForeachSubScalarList_)
-	k.tensors(input)
-	k.scalars(scalars)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachSubScalarList_)
+	cc.tensors(input)
+	cc.scalars(scalars)
+	cc.run()
 }
 
 var internalOpForeachTan = op{name: "aten::_foreach_tan", overload: "", schema: "aten::_foreach_tan(Tensor[] self) -> Tensor[]"}
 
-// ForeachTan is PyTorch's torch._foreach_tan.
+// ForeachTan is PyTorch's torch.ops.aten._foreach_tan.
 //
 //	aten::_foreach_tan(Tensor[] self) -> Tensor[]
 func (InternalOps) ForeachTan(input []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachTan)
-	k.tensors(input)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachTan)
+	cc.tensors(input)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachTanOut = op{name: "aten::_foreach_tan", overload: "out", schema: "aten::_foreach_tan.out(Tensor[] self, *, Tensor(a!)[] out) -> ()"}
@@ -3453,36 +3453,36 @@ var internalOpForeachTanOut = op{name: "aten::_foreach_tan", overload: "out", sc
 //
 //	aten::_foreach_tan.out(Tensor[] self, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachTanOut(out, input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachTanOut)
-	k.tensors(input)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachTanOut)
+	cc.tensors(input)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachTan_ = op{name: "aten::_foreach_tan_", overload: "", schema: "aten::_foreach_tan_(Tensor(a!)[] self) -> ()"}
 
-// ForeachTan_ is PyTorch's torch._foreach_tan_: ForeachTan in place.
+// ForeachTan_ is PyTorch's torch.ops.aten._foreach_tan_: ForeachTan in place.
 //
 //	aten::_foreach_tan_(Tensor(a!)[] self) -> ()
 func (InternalOps) ForeachTan_(input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachTan_)
-	k.tensors(input)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachTan_)
+	cc.tensors(input)
+	cc.run()
 }
 
 var internalOpForeachTanh = op{name: "aten::_foreach_tanh", overload: "", schema: "aten::_foreach_tanh(Tensor[] self) -> Tensor[]"}
 
-// ForeachTanh is PyTorch's torch._foreach_tanh.
+// ForeachTanh is PyTorch's torch.ops.aten._foreach_tanh.
 //
 //	aten::_foreach_tanh(Tensor[] self) -> Tensor[]
 func (InternalOps) ForeachTanh(input []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachTanh)
-	k.tensors(input)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachTanh)
+	cc.tensors(input)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachTanhOut = op{name: "aten::_foreach_tanh", overload: "out", schema: "aten::_foreach_tanh.out(Tensor[] self, *, Tensor(a!)[] out) -> ()"}
@@ -3491,36 +3491,36 @@ var internalOpForeachTanhOut = op{name: "aten::_foreach_tanh", overload: "out", 
 //
 //	aten::_foreach_tanh.out(Tensor[] self, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachTanhOut(out, input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachTanhOut)
-	k.tensors(input)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachTanhOut)
+	cc.tensors(input)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachTanh_ = op{name: "aten::_foreach_tanh_", overload: "", schema: "aten::_foreach_tanh_(Tensor(a!)[] self) -> ()"}
 
-// ForeachTanh_ is PyTorch's torch._foreach_tanh_: ForeachTanh in place.
+// ForeachTanh_ is PyTorch's torch.ops.aten._foreach_tanh_: ForeachTanh in place.
 //
 //	aten::_foreach_tanh_(Tensor(a!)[] self) -> ()
 func (InternalOps) ForeachTanh_(input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachTanh_)
-	k.tensors(input)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachTanh_)
+	cc.tensors(input)
+	cc.run()
 }
 
 var internalOpForeachTrunc = op{name: "aten::_foreach_trunc", overload: "", schema: "aten::_foreach_trunc(Tensor[] self) -> Tensor[]"}
 
-// ForeachTrunc is PyTorch's torch._foreach_trunc.
+// ForeachTrunc is PyTorch's torch.ops.aten._foreach_trunc.
 //
 //	aten::_foreach_trunc(Tensor[] self) -> Tensor[]
 func (InternalOps) ForeachTrunc(input []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachTrunc)
-	k.tensors(input)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachTrunc)
+	cc.tensors(input)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachTruncOut = op{name: "aten::_foreach_trunc", overload: "out", schema: "aten::_foreach_trunc.out(Tensor[] self, *, Tensor(a!)[] out) -> ()"}
@@ -3529,23 +3529,23 @@ var internalOpForeachTruncOut = op{name: "aten::_foreach_trunc", overload: "out"
 //
 //	aten::_foreach_trunc.out(Tensor[] self, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachTruncOut(out, input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachTruncOut)
-	k.tensors(input)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachTruncOut)
+	cc.tensors(input)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachTrunc_ = op{name: "aten::_foreach_trunc_", overload: "", schema: "aten::_foreach_trunc_(Tensor(a!)[] self) -> ()"}
 
-// ForeachTrunc_ is PyTorch's torch._foreach_trunc_: ForeachTrunc in place.
+// ForeachTrunc_ is PyTorch's torch.ops.aten._foreach_trunc_: ForeachTrunc in place.
 //
 //	aten::_foreach_trunc_(Tensor(a!)[] self) -> ()
 func (InternalOps) ForeachTrunc_(input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachTrunc_)
-	k.tensors(input)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachTrunc_)
+	cc.tensors(input)
+	cc.run()
 }
 
 var internalOpForeachZero = op{name: "aten::_foreach_zero", overload: "", schema: "aten::_foreach_zero(Tensor[] self) -> Tensor[] self_out"}
@@ -3554,11 +3554,11 @@ var internalOpForeachZero = op{name: "aten::_foreach_zero", overload: "", schema
 //
 //	aten::_foreach_zero(Tensor[] self) -> Tensor[] self_out
 func (InternalOps) ForeachZero(input []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpForeachZero)
-	k.tensors(input)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpForeachZero)
+	cc.tensors(input)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpForeachZeroOut = op{name: "aten::_foreach_zero", overload: "out", schema: "aten::_foreach_zero.out(Tensor[] self, *, Tensor(a!)[] out) -> ()"}
@@ -3567,85 +3567,85 @@ var internalOpForeachZeroOut = op{name: "aten::_foreach_zero", overload: "out", 
 //
 //	aten::_foreach_zero.out(Tensor[] self, *, Tensor(a!)[] out) -> ()
 func (InternalOps) ForeachZeroOut(out, input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachZeroOut)
-	k.tensors(input)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachZeroOut)
+	cc.tensors(input)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpForeachZero_ = op{name: "aten::_foreach_zero_", overload: "", schema: "aten::_foreach_zero_(Tensor(a!)[] self) -> ()"}
 
-// ForeachZero_ is PyTorch's torch._foreach_zero_: ForeachZero in place.
+// ForeachZero_ is PyTorch's torch.ops.aten._foreach_zero_: ForeachZero in place.
 //
 //	aten::_foreach_zero_(Tensor(a!)[] self) -> ()
 func (InternalOps) ForeachZero_(input []*Tensor) {
-	var k call
-	k.start(&internalOpForeachZero_)
-	k.tensors(input)
-	k.run()
+	var cc call
+	cc.start(&internalOpForeachZero_)
+	cc.tensors(input)
+	cc.run()
 }
 
 var internalOpFunctionalAssertAsync = op{name: "aten::_functional_assert_async", overload: "msg", schema: "aten::_functional_assert_async.msg(Tensor self, str assert_msg, Tensor dep_token) -> Tensor"}
 
-// FunctionalAssertAsync is PyTorch's torch._functional_assert_async.
+// FunctionalAssertAsync is PyTorch's torch.ops.aten._functional_assert_async.
 //
 //	aten::_functional_assert_async.msg(Tensor self, str assert_msg, Tensor dep_token) -> Tensor
 func (InternalOps) FunctionalAssertAsync(input *Tensor, assertMsg string, depToken *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpFunctionalAssertAsync)
-	k.tensor(input)
-	k.str(assertMsg)
-	k.tensor(depToken)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpFunctionalAssertAsync)
+	cc.tensor(input)
+	cc.str(assertMsg)
+	cc.tensor(depToken)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpFunctionalAssertScalar = op{name: "aten::_functional_assert_scalar", overload: "", schema: "aten::_functional_assert_scalar(Scalar self, str assert_msg, Tensor dep_token) -> Tensor"}
 
-// FunctionalAssertScalar is PyTorch's torch._functional_assert_scalar.
+// FunctionalAssertScalar is PyTorch's torch.ops.aten._functional_assert_scalar.
 //
 //	aten::_functional_assert_scalar(Scalar self, str assert_msg, Tensor dep_token) -> Tensor
 func (InternalOps) FunctionalAssertScalar(input Scalar, assertMsg string, depToken *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpFunctionalAssertScalar)
-	k.scalar(input)
-	k.str(assertMsg)
-	k.tensor(depToken)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpFunctionalAssertScalar)
+	cc.scalar(input)
+	cc.str(assertMsg)
+	cc.tensor(depToken)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpFunctionalSymConstrainRange = op{name: "aten::_functional_sym_constrain_range", overload: "", schema: "aten::_functional_sym_constrain_range(Scalar size, int? min, int? max, Tensor dep_token) -> Tensor"}
 
-// FunctionalSymConstrainRange is PyTorch's torch._functional_sym_constrain_range.
+// FunctionalSymConstrainRange is PyTorch's torch.ops.aten._functional_sym_constrain_range.
 //
 //	aten::_functional_sym_constrain_range(Scalar size, int? min, int? max, Tensor dep_token) -> Tensor
-func (InternalOps) FunctionalSymConstrainRange(size Scalar, minArg, maxArg Opt[int], depToken *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpFunctionalSymConstrainRange)
-	k.scalar(size)
-	k.optInt(minArg)
-	k.optInt(maxArg)
-	k.tensor(depToken)
-	k.run()
-	return k.retTensor()
+func (InternalOps) FunctionalSymConstrainRange(size Scalar, min, max Opt[int], depToken *Tensor) *Tensor {
+	var cc call
+	cc.start(&internalOpFunctionalSymConstrainRange)
+	cc.scalar(size)
+	cc.optInt(min)
+	cc.optInt(max)
+	cc.tensor(depToken)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpFunctionalSymConstrainRangeForSize = op{name: "aten::_functional_sym_constrain_range_for_size", overload: "", schema: "aten::_functional_sym_constrain_range_for_size(Scalar size, int? min, int? max, Tensor dep_token) -> Tensor"}
 
-// FunctionalSymConstrainRangeForSize is PyTorch's torch._functional_sym_constrain_range_for_size.
+// FunctionalSymConstrainRangeForSize is PyTorch's torch.ops.aten._functional_sym_constrain_range_for_size.
 //
 //	aten::_functional_sym_constrain_range_for_size(Scalar size, int? min, int? max, Tensor dep_token) -> Tensor
-func (InternalOps) FunctionalSymConstrainRangeForSize(size Scalar, minArg, maxArg Opt[int], depToken *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpFunctionalSymConstrainRangeForSize)
-	k.scalar(size)
-	k.optInt(minArg)
-	k.optInt(maxArg)
-	k.tensor(depToken)
-	k.run()
-	return k.retTensor()
+func (InternalOps) FunctionalSymConstrainRangeForSize(size Scalar, min, max Opt[int], depToken *Tensor) *Tensor {
+	var cc call
+	cc.start(&internalOpFunctionalSymConstrainRangeForSize)
+	cc.scalar(size)
+	cc.optInt(min)
+	cc.optInt(max)
+	cc.tensor(depToken)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpFusedAdagrad = op{name: "aten::_fused_adagrad", overload: "", schema: "aten::_fused_adagrad(Tensor[] self, Tensor[] grads, Tensor[] state_sums, Tensor[] state_steps, *, float lr, float lr_decay, float weight_decay, float eps, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None) -> (Tensor[] self_out, Tensor[] grads_out, Tensor[] state_sums_out, Tensor[] state_steps_out)"}
@@ -3661,21 +3661,21 @@ type InternalFusedAdagradOptions struct {
 //	aten::_fused_adagrad(Tensor[] self, Tensor[] grads, Tensor[] state_sums, Tensor[] state_steps, *, float lr, float lr_decay, float weight_decay, float eps, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None) -> (Tensor[] self_out, Tensor[] grads_out, Tensor[] state_sums_out, Tensor[] state_steps_out)
 func (InternalOps) FusedAdagrad(input, grads, stateSums, stateSteps []*Tensor, lr, lrDecay, weightDecay, eps float64, maximize bool, opts ...InternalFusedAdagradOptions) (selfOut, gradsOut, stateSumsOut, stateStepsOut []*Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFusedAdagrad)
-	k.tensors(input)
-	k.tensors(grads)
-	k.tensors(stateSums)
-	k.tensors(stateSteps)
-	k.float(lr)
-	k.float(lrDecay)
-	k.float(weightDecay)
-	k.float(eps)
-	k.bool(maximize)
-	k.optTensor(o.GradScale)
-	k.optTensor(o.FoundInf)
-	k.run()
-	return k.retTensors(), k.retTensors(), k.retTensors(), k.retTensors()
+	var cc call
+	cc.start(&internalOpFusedAdagrad)
+	cc.tensors(input)
+	cc.tensors(grads)
+	cc.tensors(stateSums)
+	cc.tensors(stateSteps)
+	cc.float(lr)
+	cc.float(lrDecay)
+	cc.float(weightDecay)
+	cc.float(eps)
+	cc.bool(maximize)
+	cc.optTensor(o.GradScale)
+	cc.optTensor(o.FoundInf)
+	cc.run()
+	return cc.retTensors(), cc.retTensors(), cc.retTensors(), cc.retTensors()
 }
 
 var internalOpFusedAdagradOut = op{name: "aten::_fused_adagrad", overload: "out", schema: "aten::_fused_adagrad.out(Tensor[] self, Tensor(b!)[] grads, Tensor(c!)[] state_sums, Tensor(d!)[] state_steps, *, float lr, float lr_decay, float weight_decay, float eps, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None, Tensor(a!)[] out) -> ()"}
@@ -3685,21 +3685,21 @@ var internalOpFusedAdagradOut = op{name: "aten::_fused_adagrad", overload: "out"
 //	aten::_fused_adagrad.out(Tensor[] self, Tensor(b!)[] grads, Tensor(c!)[] state_sums, Tensor(d!)[] state_steps, *, float lr, float lr_decay, float weight_decay, float eps, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None, Tensor(a!)[] out) -> ()
 func (InternalOps) FusedAdagradOut(out, input, grads, stateSums, stateSteps []*Tensor, lr, lrDecay, weightDecay, eps float64, maximize bool, opts ...InternalFusedAdagradOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFusedAdagradOut)
-	k.tensors(input)
-	k.tensors(grads)
-	k.tensors(stateSums)
-	k.tensors(stateSteps)
-	k.float(lr)
-	k.float(lrDecay)
-	k.float(weightDecay)
-	k.float(eps)
-	k.bool(maximize)
-	k.optTensor(o.GradScale)
-	k.optTensor(o.FoundInf)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpFusedAdagradOut)
+	cc.tensors(input)
+	cc.tensors(grads)
+	cc.tensors(stateSums)
+	cc.tensors(stateSteps)
+	cc.float(lr)
+	cc.float(lrDecay)
+	cc.float(weightDecay)
+	cc.float(eps)
+	cc.bool(maximize)
+	cc.optTensor(o.GradScale)
+	cc.optTensor(o.FoundInf)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpFusedAdagradTensorLr = op{name: "aten::_fused_adagrad", overload: "tensor_lr", schema: "aten::_fused_adagrad.tensor_lr(Tensor[] self, Tensor[] grads, Tensor[] state_sums, Tensor[] state_steps, *, Tensor lr, float lr_decay, float weight_decay, float eps, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None) -> (Tensor[] self_out, Tensor[] grads_out, Tensor[] state_sums_out)"}
@@ -3715,21 +3715,21 @@ type InternalFusedAdagradTensorLrOptions struct {
 //	aten::_fused_adagrad.tensor_lr(Tensor[] self, Tensor[] grads, Tensor[] state_sums, Tensor[] state_steps, *, Tensor lr, float lr_decay, float weight_decay, float eps, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None) -> (Tensor[] self_out, Tensor[] grads_out, Tensor[] state_sums_out)
 func (InternalOps) FusedAdagradTensorLr(input, grads, stateSums, stateSteps []*Tensor, lr *Tensor, lrDecay, weightDecay, eps float64, maximize bool, opts ...InternalFusedAdagradTensorLrOptions) (selfOut, gradsOut, stateSumsOut []*Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFusedAdagradTensorLr)
-	k.tensors(input)
-	k.tensors(grads)
-	k.tensors(stateSums)
-	k.tensors(stateSteps)
-	k.tensor(lr)
-	k.float(lrDecay)
-	k.float(weightDecay)
-	k.float(eps)
-	k.bool(maximize)
-	k.optTensor(o.GradScale)
-	k.optTensor(o.FoundInf)
-	k.run()
-	return k.retTensors(), k.retTensors(), k.retTensors()
+	var cc call
+	cc.start(&internalOpFusedAdagradTensorLr)
+	cc.tensors(input)
+	cc.tensors(grads)
+	cc.tensors(stateSums)
+	cc.tensors(stateSteps)
+	cc.tensor(lr)
+	cc.float(lrDecay)
+	cc.float(weightDecay)
+	cc.float(eps)
+	cc.bool(maximize)
+	cc.optTensor(o.GradScale)
+	cc.optTensor(o.FoundInf)
+	cc.run()
+	return cc.retTensors(), cc.retTensors(), cc.retTensors()
 }
 
 var internalOpFusedAdagradTensorLrOut = op{name: "aten::_fused_adagrad", overload: "tensor_lr_out", schema: "aten::_fused_adagrad.tensor_lr_out(Tensor[] self, Tensor(b!)[] grads, Tensor(c!)[] state_sums, Tensor[] state_steps, *, Tensor lr, float lr_decay, float weight_decay, float eps, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None, Tensor(a!)[] out) -> ()"}
@@ -3739,67 +3739,67 @@ var internalOpFusedAdagradTensorLrOut = op{name: "aten::_fused_adagrad", overloa
 //	aten::_fused_adagrad.tensor_lr_out(Tensor[] self, Tensor(b!)[] grads, Tensor(c!)[] state_sums, Tensor[] state_steps, *, Tensor lr, float lr_decay, float weight_decay, float eps, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None, Tensor(a!)[] out) -> ()
 func (InternalOps) FusedAdagradTensorLrOut(out, input, grads, stateSums, stateSteps []*Tensor, lr *Tensor, lrDecay, weightDecay, eps float64, maximize bool, opts ...InternalFusedAdagradTensorLrOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFusedAdagradTensorLrOut)
-	k.tensors(input)
-	k.tensors(grads)
-	k.tensors(stateSums)
-	k.tensors(stateSteps)
-	k.tensor(lr)
-	k.float(lrDecay)
-	k.float(weightDecay)
-	k.float(eps)
-	k.bool(maximize)
-	k.optTensor(o.GradScale)
-	k.optTensor(o.FoundInf)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpFusedAdagradTensorLrOut)
+	cc.tensors(input)
+	cc.tensors(grads)
+	cc.tensors(stateSums)
+	cc.tensors(stateSteps)
+	cc.tensor(lr)
+	cc.float(lrDecay)
+	cc.float(weightDecay)
+	cc.float(eps)
+	cc.bool(maximize)
+	cc.optTensor(o.GradScale)
+	cc.optTensor(o.FoundInf)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpFusedAdagrad_ = op{name: "aten::_fused_adagrad_", overload: "", schema: "aten::_fused_adagrad_(Tensor(a!)[] self, Tensor(b!)[] grads, Tensor(c!)[] state_sums, Tensor(d!)[] state_steps, *, float lr, float lr_decay, float weight_decay, float eps, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None) -> ()"}
 
-// FusedAdagrad_ is PyTorch's torch._fused_adagrad_: FusedAdagrad in place.
+// FusedAdagrad_ is PyTorch's torch.ops.aten._fused_adagrad_: FusedAdagrad in place.
 //
 //	aten::_fused_adagrad_(Tensor(a!)[] self, Tensor(b!)[] grads, Tensor(c!)[] state_sums, Tensor(d!)[] state_steps, *, float lr, float lr_decay, float weight_decay, float eps, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None) -> ()
 func (InternalOps) FusedAdagrad_(input, grads, stateSums, stateSteps []*Tensor, lr, lrDecay, weightDecay, eps float64, maximize bool, opts ...InternalFusedAdagradOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFusedAdagrad_)
-	k.tensors(input)
-	k.tensors(grads)
-	k.tensors(stateSums)
-	k.tensors(stateSteps)
-	k.float(lr)
-	k.float(lrDecay)
-	k.float(weightDecay)
-	k.float(eps)
-	k.bool(maximize)
-	k.optTensor(o.GradScale)
-	k.optTensor(o.FoundInf)
-	k.run()
+	var cc call
+	cc.start(&internalOpFusedAdagrad_)
+	cc.tensors(input)
+	cc.tensors(grads)
+	cc.tensors(stateSums)
+	cc.tensors(stateSteps)
+	cc.float(lr)
+	cc.float(lrDecay)
+	cc.float(weightDecay)
+	cc.float(eps)
+	cc.bool(maximize)
+	cc.optTensor(o.GradScale)
+	cc.optTensor(o.FoundInf)
+	cc.run()
 }
 
 var internalOpFusedAdagradTensorLr_ = op{name: "aten::_fused_adagrad_", overload: "tensor_lr", schema: "aten::_fused_adagrad_.tensor_lr(Tensor(a!)[] self, Tensor(b!)[] grads, Tensor(c!)[] state_sums, Tensor[] state_steps, *, Tensor lr, float lr_decay, float weight_decay, float eps, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None) -> ()"}
 
-// FusedAdagradTensorLr_ is PyTorch's torch._fused_adagrad_: FusedAdagradTensorLr in place.
+// FusedAdagradTensorLr_ is PyTorch's torch.ops.aten._fused_adagrad_: FusedAdagradTensorLr in place.
 //
 //	aten::_fused_adagrad_.tensor_lr(Tensor(a!)[] self, Tensor(b!)[] grads, Tensor(c!)[] state_sums, Tensor[] state_steps, *, Tensor lr, float lr_decay, float weight_decay, float eps, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None) -> ()
 func (InternalOps) FusedAdagradTensorLr_(input, grads, stateSums, stateSteps []*Tensor, lr *Tensor, lrDecay, weightDecay, eps float64, maximize bool, opts ...InternalFusedAdagradTensorLrOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFusedAdagradTensorLr_)
-	k.tensors(input)
-	k.tensors(grads)
-	k.tensors(stateSums)
-	k.tensors(stateSteps)
-	k.tensor(lr)
-	k.float(lrDecay)
-	k.float(weightDecay)
-	k.float(eps)
-	k.bool(maximize)
-	k.optTensor(o.GradScale)
-	k.optTensor(o.FoundInf)
-	k.run()
+	var cc call
+	cc.start(&internalOpFusedAdagradTensorLr_)
+	cc.tensors(input)
+	cc.tensors(grads)
+	cc.tensors(stateSums)
+	cc.tensors(stateSteps)
+	cc.tensor(lr)
+	cc.float(lrDecay)
+	cc.float(weightDecay)
+	cc.float(eps)
+	cc.bool(maximize)
+	cc.optTensor(o.GradScale)
+	cc.optTensor(o.FoundInf)
+	cc.run()
 }
 
 var internalOpFusedAdam = op{name: "aten::_fused_adam", overload: "", schema: "aten::_fused_adam(Tensor[] self, Tensor[] grads, Tensor[] exp_avgs, Tensor[] exp_avg_sqs, Tensor[] max_exp_avg_sqs, Tensor[] state_steps, *, float lr, float beta1, float beta2, float weight_decay, float eps, bool amsgrad, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None) -> (Tensor[] self_out, Tensor[] grads_out, Tensor[] exp_avgs_out, Tensor[] exp_avg_sqs_out, Tensor[] max_exp_avg_sqs_out)"}
@@ -3815,25 +3815,25 @@ type InternalFusedAdamOptions struct {
 //	aten::_fused_adam(Tensor[] self, Tensor[] grads, Tensor[] exp_avgs, Tensor[] exp_avg_sqs, Tensor[] max_exp_avg_sqs, Tensor[] state_steps, *, float lr, float beta1, float beta2, float weight_decay, float eps, bool amsgrad, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None) -> (Tensor[] self_out, Tensor[] grads_out, Tensor[] exp_avgs_out, Tensor[] exp_avg_sqs_out, Tensor[] max_exp_avg_sqs_out)
 func (InternalOps) FusedAdam(input, grads, expAvgs, expAvgSqs, maxExpAvgSqs, stateSteps []*Tensor, lr, beta1, beta2, weightDecay, eps float64, amsgrad, maximize bool, opts ...InternalFusedAdamOptions) (selfOut, gradsOut, expAvgsOut, expAvgSqsOut, maxExpAvgSqsOut []*Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFusedAdam)
-	k.tensors(input)
-	k.tensors(grads)
-	k.tensors(expAvgs)
-	k.tensors(expAvgSqs)
-	k.tensors(maxExpAvgSqs)
-	k.tensors(stateSteps)
-	k.float(lr)
-	k.float(beta1)
-	k.float(beta2)
-	k.float(weightDecay)
-	k.float(eps)
-	k.bool(amsgrad)
-	k.bool(maximize)
-	k.optTensor(o.GradScale)
-	k.optTensor(o.FoundInf)
-	k.run()
-	return k.retTensors(), k.retTensors(), k.retTensors(), k.retTensors(), k.retTensors()
+	var cc call
+	cc.start(&internalOpFusedAdam)
+	cc.tensors(input)
+	cc.tensors(grads)
+	cc.tensors(expAvgs)
+	cc.tensors(expAvgSqs)
+	cc.tensors(maxExpAvgSqs)
+	cc.tensors(stateSteps)
+	cc.float(lr)
+	cc.float(beta1)
+	cc.float(beta2)
+	cc.float(weightDecay)
+	cc.float(eps)
+	cc.bool(amsgrad)
+	cc.bool(maximize)
+	cc.optTensor(o.GradScale)
+	cc.optTensor(o.FoundInf)
+	cc.run()
+	return cc.retTensors(), cc.retTensors(), cc.retTensors(), cc.retTensors(), cc.retTensors()
 }
 
 var internalOpFusedAdamOut = op{name: "aten::_fused_adam", overload: "out", schema: "aten::_fused_adam.out(Tensor[] self, Tensor(b!)[] grads, Tensor(c!)[] exp_avgs, Tensor(d!)[] exp_avg_sqs, Tensor(e!)[] max_exp_avg_sqs, Tensor[] state_steps, *, float lr, float beta1, float beta2, float weight_decay, float eps, bool amsgrad, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None, Tensor(a!)[] out) -> ()"}
@@ -3843,25 +3843,25 @@ var internalOpFusedAdamOut = op{name: "aten::_fused_adam", overload: "out", sche
 //	aten::_fused_adam.out(Tensor[] self, Tensor(b!)[] grads, Tensor(c!)[] exp_avgs, Tensor(d!)[] exp_avg_sqs, Tensor(e!)[] max_exp_avg_sqs, Tensor[] state_steps, *, float lr, float beta1, float beta2, float weight_decay, float eps, bool amsgrad, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None, Tensor(a!)[] out) -> ()
 func (InternalOps) FusedAdamOut(out, input, grads, expAvgs, expAvgSqs, maxExpAvgSqs, stateSteps []*Tensor, lr, beta1, beta2, weightDecay, eps float64, amsgrad, maximize bool, opts ...InternalFusedAdamOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFusedAdamOut)
-	k.tensors(input)
-	k.tensors(grads)
-	k.tensors(expAvgs)
-	k.tensors(expAvgSqs)
-	k.tensors(maxExpAvgSqs)
-	k.tensors(stateSteps)
-	k.float(lr)
-	k.float(beta1)
-	k.float(beta2)
-	k.float(weightDecay)
-	k.float(eps)
-	k.bool(amsgrad)
-	k.bool(maximize)
-	k.optTensor(o.GradScale)
-	k.optTensor(o.FoundInf)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpFusedAdamOut)
+	cc.tensors(input)
+	cc.tensors(grads)
+	cc.tensors(expAvgs)
+	cc.tensors(expAvgSqs)
+	cc.tensors(maxExpAvgSqs)
+	cc.tensors(stateSteps)
+	cc.float(lr)
+	cc.float(beta1)
+	cc.float(beta2)
+	cc.float(weightDecay)
+	cc.float(eps)
+	cc.bool(amsgrad)
+	cc.bool(maximize)
+	cc.optTensor(o.GradScale)
+	cc.optTensor(o.FoundInf)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpFusedAdamTensorLr = op{name: "aten::_fused_adam", overload: "tensor_lr", schema: "aten::_fused_adam.tensor_lr(Tensor[] self, Tensor[] grads, Tensor[] exp_avgs, Tensor[] exp_avg_sqs, Tensor[] max_exp_avg_sqs, Tensor[] state_steps, *, Tensor lr, float beta1, float beta2, float weight_decay, float eps, bool amsgrad, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None) -> (Tensor[] self_out, Tensor[] grads_out, Tensor[] exp_avgs_out, Tensor[] exp_avg_sqs_out, Tensor[] max_exp_avg_sqs_out)"}
@@ -3877,25 +3877,25 @@ type InternalFusedAdamTensorLrOptions struct {
 //	aten::_fused_adam.tensor_lr(Tensor[] self, Tensor[] grads, Tensor[] exp_avgs, Tensor[] exp_avg_sqs, Tensor[] max_exp_avg_sqs, Tensor[] state_steps, *, Tensor lr, float beta1, float beta2, float weight_decay, float eps, bool amsgrad, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None) -> (Tensor[] self_out, Tensor[] grads_out, Tensor[] exp_avgs_out, Tensor[] exp_avg_sqs_out, Tensor[] max_exp_avg_sqs_out)
 func (InternalOps) FusedAdamTensorLr(input, grads, expAvgs, expAvgSqs, maxExpAvgSqs, stateSteps []*Tensor, lr *Tensor, beta1, beta2, weightDecay, eps float64, amsgrad, maximize bool, opts ...InternalFusedAdamTensorLrOptions) (selfOut, gradsOut, expAvgsOut, expAvgSqsOut, maxExpAvgSqsOut []*Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFusedAdamTensorLr)
-	k.tensors(input)
-	k.tensors(grads)
-	k.tensors(expAvgs)
-	k.tensors(expAvgSqs)
-	k.tensors(maxExpAvgSqs)
-	k.tensors(stateSteps)
-	k.tensor(lr)
-	k.float(beta1)
-	k.float(beta2)
-	k.float(weightDecay)
-	k.float(eps)
-	k.bool(amsgrad)
-	k.bool(maximize)
-	k.optTensor(o.GradScale)
-	k.optTensor(o.FoundInf)
-	k.run()
-	return k.retTensors(), k.retTensors(), k.retTensors(), k.retTensors(), k.retTensors()
+	var cc call
+	cc.start(&internalOpFusedAdamTensorLr)
+	cc.tensors(input)
+	cc.tensors(grads)
+	cc.tensors(expAvgs)
+	cc.tensors(expAvgSqs)
+	cc.tensors(maxExpAvgSqs)
+	cc.tensors(stateSteps)
+	cc.tensor(lr)
+	cc.float(beta1)
+	cc.float(beta2)
+	cc.float(weightDecay)
+	cc.float(eps)
+	cc.bool(amsgrad)
+	cc.bool(maximize)
+	cc.optTensor(o.GradScale)
+	cc.optTensor(o.FoundInf)
+	cc.run()
+	return cc.retTensors(), cc.retTensors(), cc.retTensors(), cc.retTensors(), cc.retTensors()
 }
 
 var internalOpFusedAdamTensorLrOut = op{name: "aten::_fused_adam", overload: "tensor_lr_out", schema: "aten::_fused_adam.tensor_lr_out(Tensor[] self, Tensor(b!)[] grads, Tensor(c!)[] exp_avgs, Tensor(d!)[] exp_avg_sqs, Tensor(e!)[] max_exp_avg_sqs, Tensor[] state_steps, *, Tensor lr, float beta1, float beta2, float weight_decay, float eps, bool amsgrad, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None, Tensor(a!)[] out) -> ()"}
@@ -3905,79 +3905,79 @@ var internalOpFusedAdamTensorLrOut = op{name: "aten::_fused_adam", overload: "te
 //	aten::_fused_adam.tensor_lr_out(Tensor[] self, Tensor(b!)[] grads, Tensor(c!)[] exp_avgs, Tensor(d!)[] exp_avg_sqs, Tensor(e!)[] max_exp_avg_sqs, Tensor[] state_steps, *, Tensor lr, float beta1, float beta2, float weight_decay, float eps, bool amsgrad, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None, Tensor(a!)[] out) -> ()
 func (InternalOps) FusedAdamTensorLrOut(out, input, grads, expAvgs, expAvgSqs, maxExpAvgSqs, stateSteps []*Tensor, lr *Tensor, beta1, beta2, weightDecay, eps float64, amsgrad, maximize bool, opts ...InternalFusedAdamTensorLrOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFusedAdamTensorLrOut)
-	k.tensors(input)
-	k.tensors(grads)
-	k.tensors(expAvgs)
-	k.tensors(expAvgSqs)
-	k.tensors(maxExpAvgSqs)
-	k.tensors(stateSteps)
-	k.tensor(lr)
-	k.float(beta1)
-	k.float(beta2)
-	k.float(weightDecay)
-	k.float(eps)
-	k.bool(amsgrad)
-	k.bool(maximize)
-	k.optTensor(o.GradScale)
-	k.optTensor(o.FoundInf)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpFusedAdamTensorLrOut)
+	cc.tensors(input)
+	cc.tensors(grads)
+	cc.tensors(expAvgs)
+	cc.tensors(expAvgSqs)
+	cc.tensors(maxExpAvgSqs)
+	cc.tensors(stateSteps)
+	cc.tensor(lr)
+	cc.float(beta1)
+	cc.float(beta2)
+	cc.float(weightDecay)
+	cc.float(eps)
+	cc.bool(amsgrad)
+	cc.bool(maximize)
+	cc.optTensor(o.GradScale)
+	cc.optTensor(o.FoundInf)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpFusedAdam_ = op{name: "aten::_fused_adam_", overload: "", schema: "aten::_fused_adam_(Tensor(a!)[] self, Tensor(b!)[] grads, Tensor(c!)[] exp_avgs, Tensor(d!)[] exp_avg_sqs, Tensor(e!)[] max_exp_avg_sqs, Tensor[] state_steps, *, float lr, float beta1, float beta2, float weight_decay, float eps, bool amsgrad, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None) -> ()"}
 
-// FusedAdam_ is PyTorch's torch._fused_adam_: FusedAdam in place.
+// FusedAdam_ is PyTorch's torch.ops.aten._fused_adam_: FusedAdam in place.
 //
 //	aten::_fused_adam_(Tensor(a!)[] self, Tensor(b!)[] grads, Tensor(c!)[] exp_avgs, Tensor(d!)[] exp_avg_sqs, Tensor(e!)[] max_exp_avg_sqs, Tensor[] state_steps, *, float lr, float beta1, float beta2, float weight_decay, float eps, bool amsgrad, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None) -> ()
 func (InternalOps) FusedAdam_(input, grads, expAvgs, expAvgSqs, maxExpAvgSqs, stateSteps []*Tensor, lr, beta1, beta2, weightDecay, eps float64, amsgrad, maximize bool, opts ...InternalFusedAdamOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFusedAdam_)
-	k.tensors(input)
-	k.tensors(grads)
-	k.tensors(expAvgs)
-	k.tensors(expAvgSqs)
-	k.tensors(maxExpAvgSqs)
-	k.tensors(stateSteps)
-	k.float(lr)
-	k.float(beta1)
-	k.float(beta2)
-	k.float(weightDecay)
-	k.float(eps)
-	k.bool(amsgrad)
-	k.bool(maximize)
-	k.optTensor(o.GradScale)
-	k.optTensor(o.FoundInf)
-	k.run()
+	var cc call
+	cc.start(&internalOpFusedAdam_)
+	cc.tensors(input)
+	cc.tensors(grads)
+	cc.tensors(expAvgs)
+	cc.tensors(expAvgSqs)
+	cc.tensors(maxExpAvgSqs)
+	cc.tensors(stateSteps)
+	cc.float(lr)
+	cc.float(beta1)
+	cc.float(beta2)
+	cc.float(weightDecay)
+	cc.float(eps)
+	cc.bool(amsgrad)
+	cc.bool(maximize)
+	cc.optTensor(o.GradScale)
+	cc.optTensor(o.FoundInf)
+	cc.run()
 }
 
 var internalOpFusedAdamTensorLr_ = op{name: "aten::_fused_adam_", overload: "tensor_lr", schema: "aten::_fused_adam_.tensor_lr(Tensor(a!)[] self, Tensor(b!)[] grads, Tensor(c!)[] exp_avgs, Tensor(d!)[] exp_avg_sqs, Tensor(e!)[] max_exp_avg_sqs, Tensor[] state_steps, *, Tensor lr, float beta1, float beta2, float weight_decay, float eps, bool amsgrad, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None) -> ()"}
 
-// FusedAdamTensorLr_ is PyTorch's torch._fused_adam_: FusedAdamTensorLr in place.
+// FusedAdamTensorLr_ is PyTorch's torch.ops.aten._fused_adam_: FusedAdamTensorLr in place.
 //
 //	aten::_fused_adam_.tensor_lr(Tensor(a!)[] self, Tensor(b!)[] grads, Tensor(c!)[] exp_avgs, Tensor(d!)[] exp_avg_sqs, Tensor(e!)[] max_exp_avg_sqs, Tensor[] state_steps, *, Tensor lr, float beta1, float beta2, float weight_decay, float eps, bool amsgrad, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None) -> ()
 func (InternalOps) FusedAdamTensorLr_(input, grads, expAvgs, expAvgSqs, maxExpAvgSqs, stateSteps []*Tensor, lr *Tensor, beta1, beta2, weightDecay, eps float64, amsgrad, maximize bool, opts ...InternalFusedAdamTensorLrOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFusedAdamTensorLr_)
-	k.tensors(input)
-	k.tensors(grads)
-	k.tensors(expAvgs)
-	k.tensors(expAvgSqs)
-	k.tensors(maxExpAvgSqs)
-	k.tensors(stateSteps)
-	k.tensor(lr)
-	k.float(beta1)
-	k.float(beta2)
-	k.float(weightDecay)
-	k.float(eps)
-	k.bool(amsgrad)
-	k.bool(maximize)
-	k.optTensor(o.GradScale)
-	k.optTensor(o.FoundInf)
-	k.run()
+	var cc call
+	cc.start(&internalOpFusedAdamTensorLr_)
+	cc.tensors(input)
+	cc.tensors(grads)
+	cc.tensors(expAvgs)
+	cc.tensors(expAvgSqs)
+	cc.tensors(maxExpAvgSqs)
+	cc.tensors(stateSteps)
+	cc.tensor(lr)
+	cc.float(beta1)
+	cc.float(beta2)
+	cc.float(weightDecay)
+	cc.float(eps)
+	cc.bool(amsgrad)
+	cc.bool(maximize)
+	cc.optTensor(o.GradScale)
+	cc.optTensor(o.FoundInf)
+	cc.run()
 }
 
 var internalOpFusedAdamw = op{name: "aten::_fused_adamw", overload: "", schema: "aten::_fused_adamw(Tensor[] self, Tensor[] grads, Tensor[] exp_avgs, Tensor[] exp_avg_sqs, Tensor[] max_exp_avg_sqs, Tensor[] state_steps, *, float lr, float beta1, float beta2, float weight_decay, float eps, bool amsgrad, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None) -> (Tensor[] self_out, Tensor[] grads_out, Tensor[] exp_avgs_out, Tensor[] exp_avg_sqs_out, Tensor[] max_exp_avg_sqs_out)"}
@@ -3993,25 +3993,25 @@ type InternalFusedAdamwOptions struct {
 //	aten::_fused_adamw(Tensor[] self, Tensor[] grads, Tensor[] exp_avgs, Tensor[] exp_avg_sqs, Tensor[] max_exp_avg_sqs, Tensor[] state_steps, *, float lr, float beta1, float beta2, float weight_decay, float eps, bool amsgrad, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None) -> (Tensor[] self_out, Tensor[] grads_out, Tensor[] exp_avgs_out, Tensor[] exp_avg_sqs_out, Tensor[] max_exp_avg_sqs_out)
 func (InternalOps) FusedAdamw(input, grads, expAvgs, expAvgSqs, maxExpAvgSqs, stateSteps []*Tensor, lr, beta1, beta2, weightDecay, eps float64, amsgrad, maximize bool, opts ...InternalFusedAdamwOptions) (selfOut, gradsOut, expAvgsOut, expAvgSqsOut, maxExpAvgSqsOut []*Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFusedAdamw)
-	k.tensors(input)
-	k.tensors(grads)
-	k.tensors(expAvgs)
-	k.tensors(expAvgSqs)
-	k.tensors(maxExpAvgSqs)
-	k.tensors(stateSteps)
-	k.float(lr)
-	k.float(beta1)
-	k.float(beta2)
-	k.float(weightDecay)
-	k.float(eps)
-	k.bool(amsgrad)
-	k.bool(maximize)
-	k.optTensor(o.GradScale)
-	k.optTensor(o.FoundInf)
-	k.run()
-	return k.retTensors(), k.retTensors(), k.retTensors(), k.retTensors(), k.retTensors()
+	var cc call
+	cc.start(&internalOpFusedAdamw)
+	cc.tensors(input)
+	cc.tensors(grads)
+	cc.tensors(expAvgs)
+	cc.tensors(expAvgSqs)
+	cc.tensors(maxExpAvgSqs)
+	cc.tensors(stateSteps)
+	cc.float(lr)
+	cc.float(beta1)
+	cc.float(beta2)
+	cc.float(weightDecay)
+	cc.float(eps)
+	cc.bool(amsgrad)
+	cc.bool(maximize)
+	cc.optTensor(o.GradScale)
+	cc.optTensor(o.FoundInf)
+	cc.run()
+	return cc.retTensors(), cc.retTensors(), cc.retTensors(), cc.retTensors(), cc.retTensors()
 }
 
 var internalOpFusedAdamwOut = op{name: "aten::_fused_adamw", overload: "out", schema: "aten::_fused_adamw.out(Tensor[] self, Tensor(b!)[] grads, Tensor(c!)[] exp_avgs, Tensor(d!)[] exp_avg_sqs, Tensor(e!)[] max_exp_avg_sqs, Tensor[] state_steps, *, float lr, float beta1, float beta2, float weight_decay, float eps, bool amsgrad, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None, Tensor(a!)[] out) -> ()"}
@@ -4021,25 +4021,25 @@ var internalOpFusedAdamwOut = op{name: "aten::_fused_adamw", overload: "out", sc
 //	aten::_fused_adamw.out(Tensor[] self, Tensor(b!)[] grads, Tensor(c!)[] exp_avgs, Tensor(d!)[] exp_avg_sqs, Tensor(e!)[] max_exp_avg_sqs, Tensor[] state_steps, *, float lr, float beta1, float beta2, float weight_decay, float eps, bool amsgrad, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None, Tensor(a!)[] out) -> ()
 func (InternalOps) FusedAdamwOut(out, input, grads, expAvgs, expAvgSqs, maxExpAvgSqs, stateSteps []*Tensor, lr, beta1, beta2, weightDecay, eps float64, amsgrad, maximize bool, opts ...InternalFusedAdamwOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFusedAdamwOut)
-	k.tensors(input)
-	k.tensors(grads)
-	k.tensors(expAvgs)
-	k.tensors(expAvgSqs)
-	k.tensors(maxExpAvgSqs)
-	k.tensors(stateSteps)
-	k.float(lr)
-	k.float(beta1)
-	k.float(beta2)
-	k.float(weightDecay)
-	k.float(eps)
-	k.bool(amsgrad)
-	k.bool(maximize)
-	k.optTensor(o.GradScale)
-	k.optTensor(o.FoundInf)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpFusedAdamwOut)
+	cc.tensors(input)
+	cc.tensors(grads)
+	cc.tensors(expAvgs)
+	cc.tensors(expAvgSqs)
+	cc.tensors(maxExpAvgSqs)
+	cc.tensors(stateSteps)
+	cc.float(lr)
+	cc.float(beta1)
+	cc.float(beta2)
+	cc.float(weightDecay)
+	cc.float(eps)
+	cc.bool(amsgrad)
+	cc.bool(maximize)
+	cc.optTensor(o.GradScale)
+	cc.optTensor(o.FoundInf)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpFusedAdamwTensorLr = op{name: "aten::_fused_adamw", overload: "tensor_lr", schema: "aten::_fused_adamw.tensor_lr(Tensor[] self, Tensor[] grads, Tensor[] exp_avgs, Tensor[] exp_avg_sqs, Tensor[] max_exp_avg_sqs, Tensor[] state_steps, *, Tensor lr, float beta1, float beta2, float weight_decay, float eps, bool amsgrad, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None) -> (Tensor[] self_out, Tensor[] grads_out, Tensor[] exp_avgs_out, Tensor[] exp_avg_sqs_out, Tensor[] max_exp_avg_sqs_out)"}
@@ -4055,25 +4055,25 @@ type InternalFusedAdamwTensorLrOptions struct {
 //	aten::_fused_adamw.tensor_lr(Tensor[] self, Tensor[] grads, Tensor[] exp_avgs, Tensor[] exp_avg_sqs, Tensor[] max_exp_avg_sqs, Tensor[] state_steps, *, Tensor lr, float beta1, float beta2, float weight_decay, float eps, bool amsgrad, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None) -> (Tensor[] self_out, Tensor[] grads_out, Tensor[] exp_avgs_out, Tensor[] exp_avg_sqs_out, Tensor[] max_exp_avg_sqs_out)
 func (InternalOps) FusedAdamwTensorLr(input, grads, expAvgs, expAvgSqs, maxExpAvgSqs, stateSteps []*Tensor, lr *Tensor, beta1, beta2, weightDecay, eps float64, amsgrad, maximize bool, opts ...InternalFusedAdamwTensorLrOptions) (selfOut, gradsOut, expAvgsOut, expAvgSqsOut, maxExpAvgSqsOut []*Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFusedAdamwTensorLr)
-	k.tensors(input)
-	k.tensors(grads)
-	k.tensors(expAvgs)
-	k.tensors(expAvgSqs)
-	k.tensors(maxExpAvgSqs)
-	k.tensors(stateSteps)
-	k.tensor(lr)
-	k.float(beta1)
-	k.float(beta2)
-	k.float(weightDecay)
-	k.float(eps)
-	k.bool(amsgrad)
-	k.bool(maximize)
-	k.optTensor(o.GradScale)
-	k.optTensor(o.FoundInf)
-	k.run()
-	return k.retTensors(), k.retTensors(), k.retTensors(), k.retTensors(), k.retTensors()
+	var cc call
+	cc.start(&internalOpFusedAdamwTensorLr)
+	cc.tensors(input)
+	cc.tensors(grads)
+	cc.tensors(expAvgs)
+	cc.tensors(expAvgSqs)
+	cc.tensors(maxExpAvgSqs)
+	cc.tensors(stateSteps)
+	cc.tensor(lr)
+	cc.float(beta1)
+	cc.float(beta2)
+	cc.float(weightDecay)
+	cc.float(eps)
+	cc.bool(amsgrad)
+	cc.bool(maximize)
+	cc.optTensor(o.GradScale)
+	cc.optTensor(o.FoundInf)
+	cc.run()
+	return cc.retTensors(), cc.retTensors(), cc.retTensors(), cc.retTensors(), cc.retTensors()
 }
 
 var internalOpFusedAdamwTensorLrOut = op{name: "aten::_fused_adamw", overload: "tensor_lr_out", schema: "aten::_fused_adamw.tensor_lr_out(Tensor[] self, Tensor(b!)[] grads, Tensor(c!)[] exp_avgs, Tensor(d!)[] exp_avg_sqs, Tensor(e!)[] max_exp_avg_sqs, Tensor[] state_steps, *, Tensor lr, float beta1, float beta2, float weight_decay, float eps, bool amsgrad, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None, Tensor(a!)[] out) -> ()"}
@@ -4083,79 +4083,79 @@ var internalOpFusedAdamwTensorLrOut = op{name: "aten::_fused_adamw", overload: "
 //	aten::_fused_adamw.tensor_lr_out(Tensor[] self, Tensor(b!)[] grads, Tensor(c!)[] exp_avgs, Tensor(d!)[] exp_avg_sqs, Tensor(e!)[] max_exp_avg_sqs, Tensor[] state_steps, *, Tensor lr, float beta1, float beta2, float weight_decay, float eps, bool amsgrad, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None, Tensor(a!)[] out) -> ()
 func (InternalOps) FusedAdamwTensorLrOut(out, input, grads, expAvgs, expAvgSqs, maxExpAvgSqs, stateSteps []*Tensor, lr *Tensor, beta1, beta2, weightDecay, eps float64, amsgrad, maximize bool, opts ...InternalFusedAdamwTensorLrOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFusedAdamwTensorLrOut)
-	k.tensors(input)
-	k.tensors(grads)
-	k.tensors(expAvgs)
-	k.tensors(expAvgSqs)
-	k.tensors(maxExpAvgSqs)
-	k.tensors(stateSteps)
-	k.tensor(lr)
-	k.float(beta1)
-	k.float(beta2)
-	k.float(weightDecay)
-	k.float(eps)
-	k.bool(amsgrad)
-	k.bool(maximize)
-	k.optTensor(o.GradScale)
-	k.optTensor(o.FoundInf)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpFusedAdamwTensorLrOut)
+	cc.tensors(input)
+	cc.tensors(grads)
+	cc.tensors(expAvgs)
+	cc.tensors(expAvgSqs)
+	cc.tensors(maxExpAvgSqs)
+	cc.tensors(stateSteps)
+	cc.tensor(lr)
+	cc.float(beta1)
+	cc.float(beta2)
+	cc.float(weightDecay)
+	cc.float(eps)
+	cc.bool(amsgrad)
+	cc.bool(maximize)
+	cc.optTensor(o.GradScale)
+	cc.optTensor(o.FoundInf)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpFusedAdamw_ = op{name: "aten::_fused_adamw_", overload: "", schema: "aten::_fused_adamw_(Tensor(a!)[] self, Tensor(b!)[] grads, Tensor(c!)[] exp_avgs, Tensor(d!)[] exp_avg_sqs, Tensor(e!)[] max_exp_avg_sqs, Tensor[] state_steps, *, float lr, float beta1, float beta2, float weight_decay, float eps, bool amsgrad, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None) -> ()"}
 
-// FusedAdamw_ is PyTorch's torch._fused_adamw_: FusedAdamw in place.
+// FusedAdamw_ is PyTorch's torch.ops.aten._fused_adamw_: FusedAdamw in place.
 //
 //	aten::_fused_adamw_(Tensor(a!)[] self, Tensor(b!)[] grads, Tensor(c!)[] exp_avgs, Tensor(d!)[] exp_avg_sqs, Tensor(e!)[] max_exp_avg_sqs, Tensor[] state_steps, *, float lr, float beta1, float beta2, float weight_decay, float eps, bool amsgrad, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None) -> ()
 func (InternalOps) FusedAdamw_(input, grads, expAvgs, expAvgSqs, maxExpAvgSqs, stateSteps []*Tensor, lr, beta1, beta2, weightDecay, eps float64, amsgrad, maximize bool, opts ...InternalFusedAdamwOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFusedAdamw_)
-	k.tensors(input)
-	k.tensors(grads)
-	k.tensors(expAvgs)
-	k.tensors(expAvgSqs)
-	k.tensors(maxExpAvgSqs)
-	k.tensors(stateSteps)
-	k.float(lr)
-	k.float(beta1)
-	k.float(beta2)
-	k.float(weightDecay)
-	k.float(eps)
-	k.bool(amsgrad)
-	k.bool(maximize)
-	k.optTensor(o.GradScale)
-	k.optTensor(o.FoundInf)
-	k.run()
+	var cc call
+	cc.start(&internalOpFusedAdamw_)
+	cc.tensors(input)
+	cc.tensors(grads)
+	cc.tensors(expAvgs)
+	cc.tensors(expAvgSqs)
+	cc.tensors(maxExpAvgSqs)
+	cc.tensors(stateSteps)
+	cc.float(lr)
+	cc.float(beta1)
+	cc.float(beta2)
+	cc.float(weightDecay)
+	cc.float(eps)
+	cc.bool(amsgrad)
+	cc.bool(maximize)
+	cc.optTensor(o.GradScale)
+	cc.optTensor(o.FoundInf)
+	cc.run()
 }
 
 var internalOpFusedAdamwTensorLr_ = op{name: "aten::_fused_adamw_", overload: "tensor_lr", schema: "aten::_fused_adamw_.tensor_lr(Tensor(a!)[] self, Tensor(b!)[] grads, Tensor(c!)[] exp_avgs, Tensor(d!)[] exp_avg_sqs, Tensor(e!)[] max_exp_avg_sqs, Tensor[] state_steps, *, Tensor lr, float beta1, float beta2, float weight_decay, float eps, bool amsgrad, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None) -> ()"}
 
-// FusedAdamwTensorLr_ is PyTorch's torch._fused_adamw_: FusedAdamwTensorLr in place.
+// FusedAdamwTensorLr_ is PyTorch's torch.ops.aten._fused_adamw_: FusedAdamwTensorLr in place.
 //
 //	aten::_fused_adamw_.tensor_lr(Tensor(a!)[] self, Tensor(b!)[] grads, Tensor(c!)[] exp_avgs, Tensor(d!)[] exp_avg_sqs, Tensor(e!)[] max_exp_avg_sqs, Tensor[] state_steps, *, Tensor lr, float beta1, float beta2, float weight_decay, float eps, bool amsgrad, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None) -> ()
 func (InternalOps) FusedAdamwTensorLr_(input, grads, expAvgs, expAvgSqs, maxExpAvgSqs, stateSteps []*Tensor, lr *Tensor, beta1, beta2, weightDecay, eps float64, amsgrad, maximize bool, opts ...InternalFusedAdamwTensorLrOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFusedAdamwTensorLr_)
-	k.tensors(input)
-	k.tensors(grads)
-	k.tensors(expAvgs)
-	k.tensors(expAvgSqs)
-	k.tensors(maxExpAvgSqs)
-	k.tensors(stateSteps)
-	k.tensor(lr)
-	k.float(beta1)
-	k.float(beta2)
-	k.float(weightDecay)
-	k.float(eps)
-	k.bool(amsgrad)
-	k.bool(maximize)
-	k.optTensor(o.GradScale)
-	k.optTensor(o.FoundInf)
-	k.run()
+	var cc call
+	cc.start(&internalOpFusedAdamwTensorLr_)
+	cc.tensors(input)
+	cc.tensors(grads)
+	cc.tensors(expAvgs)
+	cc.tensors(expAvgSqs)
+	cc.tensors(maxExpAvgSqs)
+	cc.tensors(stateSteps)
+	cc.tensor(lr)
+	cc.float(beta1)
+	cc.float(beta2)
+	cc.float(weightDecay)
+	cc.float(eps)
+	cc.bool(amsgrad)
+	cc.bool(maximize)
+	cc.optTensor(o.GradScale)
+	cc.optTensor(o.FoundInf)
+	cc.run()
 }
 
 var internalOpFusedDropout = op{name: "aten::_fused_dropout", overload: "", schema: "aten::_fused_dropout(Tensor self, float p, Generator? generator=None) -> (Tensor, Tensor)"}
@@ -4165,18 +4165,18 @@ type InternalFusedDropoutOptions struct {
 	Generator *Generator
 }
 
-// FusedDropout is PyTorch's torch._fused_dropout.
+// FusedDropout is PyTorch's torch.ops.aten._fused_dropout.
 //
 //	aten::_fused_dropout(Tensor self, float p, Generator? generator=None) -> (Tensor, Tensor)
 func (InternalOps) FusedDropout(input *Tensor, p float64, opts ...InternalFusedDropoutOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFusedDropout)
-	k.tensor(input)
-	k.float(p)
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpFusedDropout)
+	cc.tensor(input)
+	cc.float(p)
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpFusedDropoutOut = op{name: "aten::_fused_dropout", overload: "out", schema: "aten::_fused_dropout.out(Tensor self, float p, Generator? generator=None, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))"}
@@ -4186,15 +4186,15 @@ var internalOpFusedDropoutOut = op{name: "aten::_fused_dropout", overload: "out"
 //	aten::_fused_dropout.out(Tensor self, float p, Generator? generator=None, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))
 func (InternalOps) FusedDropoutOut(out0, out1, input *Tensor, p float64, opts ...InternalFusedDropoutOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFusedDropoutOut)
-	k.tensor(input)
-	k.float(p)
-	k.generator(o.Generator)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpFusedDropoutOut)
+	cc.tensor(input)
+	cc.float(p)
+	cc.generator(o.Generator)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpFusedMovingAvgObsFqHelper = op{name: "aten::_fused_moving_avg_obs_fq_helper", overload: "", schema: "aten::_fused_moving_avg_obs_fq_helper(Tensor self, Tensor observer_on, Tensor fake_quant_on, Tensor(a!) running_min, Tensor(b!) running_max, Tensor(c!) scale, Tensor(d!) zero_point, float averaging_const, int quant_min, int quant_max, int ch_axis, bool per_row_fake_quant=False, bool symmetric_quant=False) -> (Tensor output, Tensor mask)"}
@@ -4205,28 +4205,28 @@ type InternalFusedMovingAvgObsFqHelperOptions struct {
 	SymmetricQuant  bool
 }
 
-// FusedMovingAvgObsFqHelper is PyTorch's torch._fused_moving_avg_obs_fq_helper.
+// FusedMovingAvgObsFqHelper is PyTorch's torch.ops.aten._fused_moving_avg_obs_fq_helper.
 //
 //	aten::_fused_moving_avg_obs_fq_helper(Tensor self, Tensor observer_on, Tensor fake_quant_on, Tensor(a!) running_min, Tensor(b!) running_max, Tensor(c!) scale, Tensor(d!) zero_point, float averaging_const, int quant_min, int quant_max, int ch_axis, bool per_row_fake_quant=False, bool symmetric_quant=False) -> (Tensor output, Tensor mask)
 func (InternalOps) FusedMovingAvgObsFqHelper(input, observerOn, fakeQuantOn, runningMin, runningMax, scale, zeroPoint *Tensor, averagingConst float64, quantMin, quantMax, chAxis int, opts ...InternalFusedMovingAvgObsFqHelperOptions) (output, mask *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFusedMovingAvgObsFqHelper)
-	k.tensor(input)
-	k.tensor(observerOn)
-	k.tensor(fakeQuantOn)
-	k.tensor(runningMin)
-	k.tensor(runningMax)
-	k.tensor(scale)
-	k.tensor(zeroPoint)
-	k.float(averagingConst)
-	k.int(quantMin)
-	k.int(quantMax)
-	k.int(chAxis)
-	k.bool(o.PerRowFakeQuant)
-	k.bool(o.SymmetricQuant)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpFusedMovingAvgObsFqHelper)
+	cc.tensor(input)
+	cc.tensor(observerOn)
+	cc.tensor(fakeQuantOn)
+	cc.tensor(runningMin)
+	cc.tensor(runningMax)
+	cc.tensor(scale)
+	cc.tensor(zeroPoint)
+	cc.float(averagingConst)
+	cc.int(quantMin)
+	cc.int(quantMax)
+	cc.int(chAxis)
+	cc.bool(o.PerRowFakeQuant)
+	cc.bool(o.SymmetricQuant)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpFusedMovingAvgObsFqHelperOut = op{name: "aten::_fused_moving_avg_obs_fq_helper", overload: "out", schema: "aten::_fused_moving_avg_obs_fq_helper.out(Tensor self, Tensor observer_on, Tensor fake_quant_on, Tensor(a!) running_min, Tensor(b!) running_max, Tensor(c!) scale, Tensor(d!) zero_point, float averaging_const, int quant_min, int quant_max, int ch_axis, bool per_row_fake_quant=False, bool symmetric_quant=False, *, Tensor(e!) out0, Tensor(f!) out1) -> (Tensor(e!), Tensor(f!))"}
@@ -4236,25 +4236,25 @@ var internalOpFusedMovingAvgObsFqHelperOut = op{name: "aten::_fused_moving_avg_o
 //	aten::_fused_moving_avg_obs_fq_helper.out(Tensor self, Tensor observer_on, Tensor fake_quant_on, Tensor(a!) running_min, Tensor(b!) running_max, Tensor(c!) scale, Tensor(d!) zero_point, float averaging_const, int quant_min, int quant_max, int ch_axis, bool per_row_fake_quant=False, bool symmetric_quant=False, *, Tensor(e!) out0, Tensor(f!) out1) -> (Tensor(e!), Tensor(f!))
 func (InternalOps) FusedMovingAvgObsFqHelperOut(out0, out1, input, observerOn, fakeQuantOn, runningMin, runningMax, scale, zeroPoint *Tensor, averagingConst float64, quantMin, quantMax, chAxis int, opts ...InternalFusedMovingAvgObsFqHelperOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFusedMovingAvgObsFqHelperOut)
-	k.tensor(input)
-	k.tensor(observerOn)
-	k.tensor(fakeQuantOn)
-	k.tensor(runningMin)
-	k.tensor(runningMax)
-	k.tensor(scale)
-	k.tensor(zeroPoint)
-	k.float(averagingConst)
-	k.int(quantMin)
-	k.int(quantMax)
-	k.int(chAxis)
-	k.bool(o.PerRowFakeQuant)
-	k.bool(o.SymmetricQuant)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpFusedMovingAvgObsFqHelperOut)
+	cc.tensor(input)
+	cc.tensor(observerOn)
+	cc.tensor(fakeQuantOn)
+	cc.tensor(runningMin)
+	cc.tensor(runningMax)
+	cc.tensor(scale)
+	cc.tensor(zeroPoint)
+	cc.float(averagingConst)
+	cc.int(quantMin)
+	cc.int(quantMax)
+	cc.int(chAxis)
+	cc.bool(o.PerRowFakeQuant)
+	cc.bool(o.SymmetricQuant)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpFusedMovingAvgObsFqHelperFunctional = op{name: "aten::_fused_moving_avg_obs_fq_helper_functional", overload: "", schema: "aten::_fused_moving_avg_obs_fq_helper_functional(Tensor self, Tensor observer_on, Tensor fake_quant_on, Tensor running_min, Tensor running_max, Tensor scale, Tensor zero_point, float averaging_const, int quant_min, int quant_max, int ch_axis, bool per_row_fake_quant=False, bool symmetric_quant=False) -> (Tensor output, Tensor mask, Tensor running_min_out, Tensor running_max_out, Tensor scale_out, Tensor zero_point_out)"}
@@ -4270,57 +4270,57 @@ type InternalFusedMovingAvgObsFqHelperFunctionalOptions struct {
 //	aten::_fused_moving_avg_obs_fq_helper_functional(Tensor self, Tensor observer_on, Tensor fake_quant_on, Tensor running_min, Tensor running_max, Tensor scale, Tensor zero_point, float averaging_const, int quant_min, int quant_max, int ch_axis, bool per_row_fake_quant=False, bool symmetric_quant=False) -> (Tensor output, Tensor mask, Tensor running_min_out, Tensor running_max_out, Tensor scale_out, Tensor zero_point_out)
 func (InternalOps) FusedMovingAvgObsFqHelperFunctional(input, observerOn, fakeQuantOn, runningMin, runningMax, scale, zeroPoint *Tensor, averagingConst float64, quantMin, quantMax, chAxis int, opts ...InternalFusedMovingAvgObsFqHelperFunctionalOptions) (output, mask, runningMinOut, runningMaxOut, scaleOut, zeroPointOut *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFusedMovingAvgObsFqHelperFunctional)
-	k.tensor(input)
-	k.tensor(observerOn)
-	k.tensor(fakeQuantOn)
-	k.tensor(runningMin)
-	k.tensor(runningMax)
-	k.tensor(scale)
-	k.tensor(zeroPoint)
-	k.float(averagingConst)
-	k.int(quantMin)
-	k.int(quantMax)
-	k.int(chAxis)
-	k.bool(o.PerRowFakeQuant)
-	k.bool(o.SymmetricQuant)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpFusedMovingAvgObsFqHelperFunctional)
+	cc.tensor(input)
+	cc.tensor(observerOn)
+	cc.tensor(fakeQuantOn)
+	cc.tensor(runningMin)
+	cc.tensor(runningMax)
+	cc.tensor(scale)
+	cc.tensor(zeroPoint)
+	cc.float(averagingConst)
+	cc.int(quantMin)
+	cc.int(quantMax)
+	cc.int(chAxis)
+	cc.bool(o.PerRowFakeQuant)
+	cc.bool(o.SymmetricQuant)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpFusedRmsNorm = op{name: "aten::_fused_rms_norm", overload: "", schema: "aten::_fused_rms_norm(Tensor input, int[] normalized_shape, Tensor? weight, float? eps) -> (Tensor, Tensor)"}
 
-// FusedRmsNorm is PyTorch's torch._fused_rms_norm.
+// FusedRmsNorm is PyTorch's torch.ops.aten._fused_rms_norm.
 //
 //	aten::_fused_rms_norm(Tensor input, int[] normalized_shape, Tensor? weight, float? eps) -> (Tensor, Tensor)
 func (InternalOps) FusedRmsNorm(input *Tensor, normalizedShape []int, weight *Tensor, eps Opt[float64]) (*Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpFusedRmsNorm)
-	k.tensor(input)
-	k.ints(normalizedShape)
-	k.optTensor(weight)
-	k.optFloat(eps)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpFusedRmsNorm)
+	cc.tensor(input)
+	cc.ints(normalizedShape)
+	cc.optTensor(weight)
+	cc.optFloat(eps)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpFusedRmsNormBackward = op{name: "aten::_fused_rms_norm_backward", overload: "", schema: "aten::_fused_rms_norm_backward(Tensor grad_out, Tensor input, int[] normalized_shape, Tensor rstd, Tensor? weight, bool[2] output_mask) -> (Tensor, Tensor)"}
 
-// FusedRmsNormBackward is PyTorch's torch._fused_rms_norm_backward.
+// FusedRmsNormBackward is PyTorch's torch.ops.aten._fused_rms_norm_backward.
 //
 //	aten::_fused_rms_norm_backward(Tensor grad_out, Tensor input, int[] normalized_shape, Tensor rstd, Tensor? weight, bool[2] output_mask) -> (Tensor, Tensor)
 func (InternalOps) FusedRmsNormBackward(gradOut, input *Tensor, normalizedShape []int, rstd, weight *Tensor, outputMask []bool) (*Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpFusedRmsNormBackward)
-	k.tensor(gradOut)
-	k.tensor(input)
-	k.ints(normalizedShape)
-	k.tensor(rstd)
-	k.optTensor(weight)
-	k.bools(outputMask)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpFusedRmsNormBackward)
+	cc.tensor(gradOut)
+	cc.tensor(input)
+	cc.ints(normalizedShape)
+	cc.tensor(rstd)
+	cc.optTensor(weight)
+	cc.bools(outputMask)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpFusedSdpChoice = op{name: "aten::_fused_sdp_choice", overload: "", schema: "aten::_fused_sdp_choice(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float dropout_p=0., bool is_causal=False, *, float? scale=None, bool enable_gqa=False) -> int"}
@@ -4334,23 +4334,23 @@ type InternalFusedSdpChoiceOptions struct {
 	EnableGqa bool
 }
 
-// FusedSdpChoice is PyTorch's torch._fused_sdp_choice.
+// FusedSdpChoice is PyTorch's torch.ops.aten._fused_sdp_choice.
 //
 //	aten::_fused_sdp_choice(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float dropout_p=0., bool is_causal=False, *, float? scale=None, bool enable_gqa=False) -> int
 func (InternalOps) FusedSdpChoice(query, key, value *Tensor, opts ...InternalFusedSdpChoiceOptions) int {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFusedSdpChoice)
-	k.tensor(query)
-	k.tensor(key)
-	k.tensor(value)
-	k.optTensor(o.AttnMask)
-	k.float(o.DropoutP)
-	k.bool(o.IsCausal)
-	k.optFloat(o.Scale)
-	k.bool(o.EnableGqa)
-	k.run()
-	return k.retInt()
+	var cc call
+	cc.start(&internalOpFusedSdpChoice)
+	cc.tensor(query)
+	cc.tensor(key)
+	cc.tensor(value)
+	cc.optTensor(o.AttnMask)
+	cc.float(o.DropoutP)
+	cc.bool(o.IsCausal)
+	cc.optFloat(o.Scale)
+	cc.bool(o.EnableGqa)
+	cc.run()
+	return cc.retInt()
 }
 
 var internalOpFusedSgd = op{name: "aten::_fused_sgd", overload: "", schema: "aten::_fused_sgd(Tensor[] self, Tensor[] grads, Tensor[] momentum_buffer_list, *, float weight_decay, float momentum, float lr, float dampening, bool nesterov, bool maximize, bool is_first_step, Tensor? grad_scale=None, Tensor? found_inf=None) -> (Tensor[] self_out, Tensor[] grads_out, Tensor[] momentum_buffer_list_out)"}
@@ -4366,22 +4366,22 @@ type InternalFusedSgdOptions struct {
 //	aten::_fused_sgd(Tensor[] self, Tensor[] grads, Tensor[] momentum_buffer_list, *, float weight_decay, float momentum, float lr, float dampening, bool nesterov, bool maximize, bool is_first_step, Tensor? grad_scale=None, Tensor? found_inf=None) -> (Tensor[] self_out, Tensor[] grads_out, Tensor[] momentum_buffer_list_out)
 func (InternalOps) FusedSgd(input, grads, momentumBufferList []*Tensor, weightDecay, momentum, lr, dampening float64, nesterov, maximize, isFirstStep bool, opts ...InternalFusedSgdOptions) (selfOut, gradsOut, momentumBufferListOut []*Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFusedSgd)
-	k.tensors(input)
-	k.tensors(grads)
-	k.tensors(momentumBufferList)
-	k.float(weightDecay)
-	k.float(momentum)
-	k.float(lr)
-	k.float(dampening)
-	k.bool(nesterov)
-	k.bool(maximize)
-	k.bool(isFirstStep)
-	k.optTensor(o.GradScale)
-	k.optTensor(o.FoundInf)
-	k.run()
-	return k.retTensors(), k.retTensors(), k.retTensors()
+	var cc call
+	cc.start(&internalOpFusedSgd)
+	cc.tensors(input)
+	cc.tensors(grads)
+	cc.tensors(momentumBufferList)
+	cc.float(weightDecay)
+	cc.float(momentum)
+	cc.float(lr)
+	cc.float(dampening)
+	cc.bool(nesterov)
+	cc.bool(maximize)
+	cc.bool(isFirstStep)
+	cc.optTensor(o.GradScale)
+	cc.optTensor(o.FoundInf)
+	cc.run()
+	return cc.retTensors(), cc.retTensors(), cc.retTensors()
 }
 
 var internalOpFusedSgdOut = op{name: "aten::_fused_sgd", overload: "out", schema: "aten::_fused_sgd.out(Tensor[] self, Tensor(b!)[] grads, Tensor(c!)[] momentum_buffer_list, *, float weight_decay, float momentum, float lr, float dampening, bool nesterov, bool maximize, bool is_first_step, Tensor? grad_scale=None, Tensor? found_inf=None, Tensor(a!)[] out) -> ()"}
@@ -4391,22 +4391,22 @@ var internalOpFusedSgdOut = op{name: "aten::_fused_sgd", overload: "out", schema
 //	aten::_fused_sgd.out(Tensor[] self, Tensor(b!)[] grads, Tensor(c!)[] momentum_buffer_list, *, float weight_decay, float momentum, float lr, float dampening, bool nesterov, bool maximize, bool is_first_step, Tensor? grad_scale=None, Tensor? found_inf=None, Tensor(a!)[] out) -> ()
 func (InternalOps) FusedSgdOut(out, input, grads, momentumBufferList []*Tensor, weightDecay, momentum, lr, dampening float64, nesterov, maximize, isFirstStep bool, opts ...InternalFusedSgdOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFusedSgdOut)
-	k.tensors(input)
-	k.tensors(grads)
-	k.tensors(momentumBufferList)
-	k.float(weightDecay)
-	k.float(momentum)
-	k.float(lr)
-	k.float(dampening)
-	k.bool(nesterov)
-	k.bool(maximize)
-	k.bool(isFirstStep)
-	k.optTensor(o.GradScale)
-	k.optTensor(o.FoundInf)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpFusedSgdOut)
+	cc.tensors(input)
+	cc.tensors(grads)
+	cc.tensors(momentumBufferList)
+	cc.float(weightDecay)
+	cc.float(momentum)
+	cc.float(lr)
+	cc.float(dampening)
+	cc.bool(nesterov)
+	cc.bool(maximize)
+	cc.bool(isFirstStep)
+	cc.optTensor(o.GradScale)
+	cc.optTensor(o.FoundInf)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpFusedSgdTensorLr = op{name: "aten::_fused_sgd", overload: "tensor_lr", schema: "aten::_fused_sgd.tensor_lr(Tensor[] self, Tensor[] grads, Tensor[] momentum_buffer_list, *, float weight_decay, float momentum, Tensor lr, float dampening, bool nesterov, bool maximize, bool is_first_step, Tensor? grad_scale=None, Tensor? found_inf=None) -> (Tensor[] self_out, Tensor[] grads_out, Tensor[] momentum_buffer_list_out)"}
@@ -4422,22 +4422,22 @@ type InternalFusedSgdTensorLrOptions struct {
 //	aten::_fused_sgd.tensor_lr(Tensor[] self, Tensor[] grads, Tensor[] momentum_buffer_list, *, float weight_decay, float momentum, Tensor lr, float dampening, bool nesterov, bool maximize, bool is_first_step, Tensor? grad_scale=None, Tensor? found_inf=None) -> (Tensor[] self_out, Tensor[] grads_out, Tensor[] momentum_buffer_list_out)
 func (InternalOps) FusedSgdTensorLr(input, grads, momentumBufferList []*Tensor, weightDecay, momentum float64, lr *Tensor, dampening float64, nesterov, maximize, isFirstStep bool, opts ...InternalFusedSgdTensorLrOptions) (selfOut, gradsOut, momentumBufferListOut []*Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFusedSgdTensorLr)
-	k.tensors(input)
-	k.tensors(grads)
-	k.tensors(momentumBufferList)
-	k.float(weightDecay)
-	k.float(momentum)
-	k.tensor(lr)
-	k.float(dampening)
-	k.bool(nesterov)
-	k.bool(maximize)
-	k.bool(isFirstStep)
-	k.optTensor(o.GradScale)
-	k.optTensor(o.FoundInf)
-	k.run()
-	return k.retTensors(), k.retTensors(), k.retTensors()
+	var cc call
+	cc.start(&internalOpFusedSgdTensorLr)
+	cc.tensors(input)
+	cc.tensors(grads)
+	cc.tensors(momentumBufferList)
+	cc.float(weightDecay)
+	cc.float(momentum)
+	cc.tensor(lr)
+	cc.float(dampening)
+	cc.bool(nesterov)
+	cc.bool(maximize)
+	cc.bool(isFirstStep)
+	cc.optTensor(o.GradScale)
+	cc.optTensor(o.FoundInf)
+	cc.run()
+	return cc.retTensors(), cc.retTensors(), cc.retTensors()
 }
 
 var internalOpFusedSgdTensorLrOut = op{name: "aten::_fused_sgd", overload: "tensor_lr_out", schema: "aten::_fused_sgd.tensor_lr_out(Tensor[] self, Tensor(b!)[] grads, Tensor(c!)[] momentum_buffer_list, *, float weight_decay, float momentum, Tensor lr, float dampening, bool nesterov, bool maximize, bool is_first_step, Tensor? grad_scale=None, Tensor? found_inf=None, Tensor(a!)[] out) -> ()"}
@@ -4447,98 +4447,98 @@ var internalOpFusedSgdTensorLrOut = op{name: "aten::_fused_sgd", overload: "tens
 //	aten::_fused_sgd.tensor_lr_out(Tensor[] self, Tensor(b!)[] grads, Tensor(c!)[] momentum_buffer_list, *, float weight_decay, float momentum, Tensor lr, float dampening, bool nesterov, bool maximize, bool is_first_step, Tensor? grad_scale=None, Tensor? found_inf=None, Tensor(a!)[] out) -> ()
 func (InternalOps) FusedSgdTensorLrOut(out, input, grads, momentumBufferList []*Tensor, weightDecay, momentum float64, lr *Tensor, dampening float64, nesterov, maximize, isFirstStep bool, opts ...InternalFusedSgdTensorLrOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFusedSgdTensorLrOut)
-	k.tensors(input)
-	k.tensors(grads)
-	k.tensors(momentumBufferList)
-	k.float(weightDecay)
-	k.float(momentum)
-	k.tensor(lr)
-	k.float(dampening)
-	k.bool(nesterov)
-	k.bool(maximize)
-	k.bool(isFirstStep)
-	k.optTensor(o.GradScale)
-	k.optTensor(o.FoundInf)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpFusedSgdTensorLrOut)
+	cc.tensors(input)
+	cc.tensors(grads)
+	cc.tensors(momentumBufferList)
+	cc.float(weightDecay)
+	cc.float(momentum)
+	cc.tensor(lr)
+	cc.float(dampening)
+	cc.bool(nesterov)
+	cc.bool(maximize)
+	cc.bool(isFirstStep)
+	cc.optTensor(o.GradScale)
+	cc.optTensor(o.FoundInf)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpFusedSgd_ = op{name: "aten::_fused_sgd_", overload: "", schema: "aten::_fused_sgd_(Tensor(a!)[] self, Tensor(b!)[] grads, Tensor(c!)[] momentum_buffer_list, *, float weight_decay, float momentum, float lr, float dampening, bool nesterov, bool maximize, bool is_first_step, Tensor? grad_scale=None, Tensor? found_inf=None) -> ()"}
 
-// FusedSgd_ is PyTorch's torch._fused_sgd_: FusedSgd in place.
+// FusedSgd_ is PyTorch's torch.ops.aten._fused_sgd_: FusedSgd in place.
 //
 //	aten::_fused_sgd_(Tensor(a!)[] self, Tensor(b!)[] grads, Tensor(c!)[] momentum_buffer_list, *, float weight_decay, float momentum, float lr, float dampening, bool nesterov, bool maximize, bool is_first_step, Tensor? grad_scale=None, Tensor? found_inf=None) -> ()
 func (InternalOps) FusedSgd_(input, grads, momentumBufferList []*Tensor, weightDecay, momentum, lr, dampening float64, nesterov, maximize, isFirstStep bool, opts ...InternalFusedSgdOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFusedSgd_)
-	k.tensors(input)
-	k.tensors(grads)
-	k.tensors(momentumBufferList)
-	k.float(weightDecay)
-	k.float(momentum)
-	k.float(lr)
-	k.float(dampening)
-	k.bool(nesterov)
-	k.bool(maximize)
-	k.bool(isFirstStep)
-	k.optTensor(o.GradScale)
-	k.optTensor(o.FoundInf)
-	k.run()
+	var cc call
+	cc.start(&internalOpFusedSgd_)
+	cc.tensors(input)
+	cc.tensors(grads)
+	cc.tensors(momentumBufferList)
+	cc.float(weightDecay)
+	cc.float(momentum)
+	cc.float(lr)
+	cc.float(dampening)
+	cc.bool(nesterov)
+	cc.bool(maximize)
+	cc.bool(isFirstStep)
+	cc.optTensor(o.GradScale)
+	cc.optTensor(o.FoundInf)
+	cc.run()
 }
 
 var internalOpFusedSgdTensorLr_ = op{name: "aten::_fused_sgd_", overload: "tensor_lr", schema: "aten::_fused_sgd_.tensor_lr(Tensor(a!)[] self, Tensor(b!)[] grads, Tensor(c!)[] momentum_buffer_list, *, float weight_decay, float momentum, Tensor lr, float dampening, bool nesterov, bool maximize, bool is_first_step, Tensor? grad_scale=None, Tensor? found_inf=None) -> ()"}
 
-// FusedSgdTensorLr_ is PyTorch's torch._fused_sgd_: FusedSgdTensorLr in place.
+// FusedSgdTensorLr_ is PyTorch's torch.ops.aten._fused_sgd_: FusedSgdTensorLr in place.
 //
 //	aten::_fused_sgd_.tensor_lr(Tensor(a!)[] self, Tensor(b!)[] grads, Tensor(c!)[] momentum_buffer_list, *, float weight_decay, float momentum, Tensor lr, float dampening, bool nesterov, bool maximize, bool is_first_step, Tensor? grad_scale=None, Tensor? found_inf=None) -> ()
 func (InternalOps) FusedSgdTensorLr_(input, grads, momentumBufferList []*Tensor, weightDecay, momentum float64, lr *Tensor, dampening float64, nesterov, maximize, isFirstStep bool, opts ...InternalFusedSgdTensorLrOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpFusedSgdTensorLr_)
-	k.tensors(input)
-	k.tensors(grads)
-	k.tensors(momentumBufferList)
-	k.float(weightDecay)
-	k.float(momentum)
-	k.tensor(lr)
-	k.float(dampening)
-	k.bool(nesterov)
-	k.bool(maximize)
-	k.bool(isFirstStep)
-	k.optTensor(o.GradScale)
-	k.optTensor(o.FoundInf)
-	k.run()
+	var cc call
+	cc.start(&internalOpFusedSgdTensorLr_)
+	cc.tensors(input)
+	cc.tensors(grads)
+	cc.tensors(momentumBufferList)
+	cc.float(weightDecay)
+	cc.float(momentum)
+	cc.tensor(lr)
+	cc.float(dampening)
+	cc.bool(nesterov)
+	cc.bool(maximize)
+	cc.bool(isFirstStep)
+	cc.optTensor(o.GradScale)
+	cc.optTensor(o.FoundInf)
+	cc.run()
 }
 
 var internalOpFwPrimal = op{name: "aten::_fw_primal", overload: "", schema: "aten::_fw_primal(Tensor(a) self, int level) -> Tensor(a)"}
 
-// FwPrimal is PyTorch's Tensor._fw_primal.
+// FwPrimal is PyTorch's torch.ops.aten._fw_primal.
 //
 //	aten::_fw_primal(Tensor(a) self, int level) -> Tensor(a)
 func (InternalOps) FwPrimal(input *Tensor, level int) *Tensor {
-	var k call
-	k.start(&internalOpFwPrimal)
-	k.tensor(input)
-	k.int(level)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpFwPrimal)
+	cc.tensor(input)
+	cc.int(level)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpFwPrimalCopy = op{name: "aten::_fw_primal_copy", overload: "", schema: "aten::_fw_primal_copy(Tensor self, int level) -> Tensor"}
 
-// FwPrimalCopy is PyTorch's torch._fw_primal_copy.
+// FwPrimalCopy is PyTorch's torch.ops.aten._fw_primal_copy.
 //
 //	aten::_fw_primal_copy(Tensor self, int level) -> Tensor
 func (InternalOps) FwPrimalCopy(input *Tensor, level int) *Tensor {
-	var k call
-	k.start(&internalOpFwPrimalCopy)
-	k.tensor(input)
-	k.int(level)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpFwPrimalCopy)
+	cc.tensor(input)
+	cc.int(level)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpFwPrimalCopyOut = op{name: "aten::_fw_primal_copy", overload: "out", schema: "aten::_fw_primal_copy.out(Tensor self, int level, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -4547,11 +4547,11 @@ var internalOpFwPrimalCopyOut = op{name: "aten::_fw_primal_copy", overload: "out
 //
 //	aten::_fw_primal_copy.out(Tensor self, int level, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) FwPrimalCopyOut(out, input *Tensor, level int) *Tensor {
-	var k call
-	k.start(&internalOpFwPrimalCopyOut)
-	k.tensor(input)
-	k.int(level)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpFwPrimalCopyOut)
+	cc.tensor(input)
+	cc.int(level)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }

@@ -4,35 +4,35 @@ package torch
 
 var internalOpGatherSparseBackward = op{name: "aten::_gather_sparse_backward", overload: "", schema: "aten::_gather_sparse_backward(Tensor self, int dim, Tensor index, Tensor grad) -> Tensor"}
 
-// GatherSparseBackward is PyTorch's torch._gather_sparse_backward.
+// GatherSparseBackward is PyTorch's torch.ops.aten._gather_sparse_backward.
 //
 //	aten::_gather_sparse_backward(Tensor self, int dim, Tensor index, Tensor grad) -> Tensor
 func (InternalOps) GatherSparseBackward(input *Tensor, dim int, index, grad *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpGatherSparseBackward)
-	k.tensor(input)
-	k.int(dim)
-	k.tensor(index)
-	k.tensor(grad)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpGatherSparseBackward)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.tensor(grad)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpGridSampler2dCpuFallback = op{name: "aten::_grid_sampler_2d_cpu_fallback", overload: "", schema: "aten::_grid_sampler_2d_cpu_fallback(Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners) -> Tensor"}
 
-// GridSampler2dCpuFallback is PyTorch's torch._grid_sampler_2d_cpu_fallback.
+// GridSampler2dCpuFallback is PyTorch's torch.ops.aten._grid_sampler_2d_cpu_fallback.
 //
 //	aten::_grid_sampler_2d_cpu_fallback(Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners) -> Tensor
 func (InternalOps) GridSampler2dCpuFallback(input, grid *Tensor, interpolationMode, paddingMode int, alignCorners bool) *Tensor {
-	var k call
-	k.start(&internalOpGridSampler2dCpuFallback)
-	k.tensor(input)
-	k.tensor(grid)
-	k.int(interpolationMode)
-	k.int(paddingMode)
-	k.bool(alignCorners)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpGridSampler2dCpuFallback)
+	cc.tensor(input)
+	cc.tensor(grid)
+	cc.int(interpolationMode)
+	cc.int(paddingMode)
+	cc.bool(alignCorners)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpGridSampler2dCpuFallbackOut = op{name: "aten::_grid_sampler_2d_cpu_fallback", overload: "out", schema: "aten::_grid_sampler_2d_cpu_fallback.out(Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -41,34 +41,34 @@ var internalOpGridSampler2dCpuFallbackOut = op{name: "aten::_grid_sampler_2d_cpu
 //
 //	aten::_grid_sampler_2d_cpu_fallback.out(Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) GridSampler2dCpuFallbackOut(out, input, grid *Tensor, interpolationMode, paddingMode int, alignCorners bool) *Tensor {
-	var k call
-	k.start(&internalOpGridSampler2dCpuFallbackOut)
-	k.tensor(input)
-	k.tensor(grid)
-	k.int(interpolationMode)
-	k.int(paddingMode)
-	k.bool(alignCorners)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpGridSampler2dCpuFallbackOut)
+	cc.tensor(input)
+	cc.tensor(grid)
+	cc.int(interpolationMode)
+	cc.int(paddingMode)
+	cc.bool(alignCorners)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpGridSampler2dCpuFallbackBackward = op{name: "aten::_grid_sampler_2d_cpu_fallback_backward", overload: "", schema: "aten::_grid_sampler_2d_cpu_fallback_backward(Tensor grad_output, Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners) -> (Tensor, Tensor)"}
 
-// GridSampler2dCpuFallbackBackward is PyTorch's torch._grid_sampler_2d_cpu_fallback_backward.
+// GridSampler2dCpuFallbackBackward is PyTorch's torch.ops.aten._grid_sampler_2d_cpu_fallback_backward.
 //
 //	aten::_grid_sampler_2d_cpu_fallback_backward(Tensor grad_output, Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners) -> (Tensor, Tensor)
 func (InternalOps) GridSampler2dCpuFallbackBackward(gradOutput, input, grid *Tensor, interpolationMode, paddingMode int, alignCorners bool) (*Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpGridSampler2dCpuFallbackBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(grid)
-	k.int(interpolationMode)
-	k.int(paddingMode)
-	k.bool(alignCorners)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpGridSampler2dCpuFallbackBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(grid)
+	cc.int(interpolationMode)
+	cc.int(paddingMode)
+	cc.bool(alignCorners)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpGroupedMm = op{name: "aten::_grouped_mm", overload: "", schema: "aten::_grouped_mm(Tensor self, Tensor mat2, Tensor? offs=None, Tensor? bias=None, ScalarType? out_dtype=None) -> Tensor"}
@@ -80,18 +80,18 @@ type InternalGroupedMmOptions struct {
 	OutDType DType
 }
 
-// GroupedMm is PyTorch's torch._grouped_mm.
+// GroupedMm is PyTorch's torch.ops.aten._grouped_mm.
 //
 //	aten::_grouped_mm(Tensor self, Tensor mat2, Tensor? offs=None, Tensor? bias=None, ScalarType? out_dtype=None) -> Tensor
 func (InternalOps) GroupedMm(input, mat2 *Tensor, opts ...InternalGroupedMmOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpGroupedMm)
-	k.tensor(input)
-	k.tensor(mat2)
-	k.optTensor(o.Offs)
-	k.optTensor(o.Bias)
-	k.optDType(o.OutDType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpGroupedMm)
+	cc.tensor(input)
+	cc.tensor(mat2)
+	cc.optTensor(o.Offs)
+	cc.optTensor(o.Bias)
+	cc.optDType(o.OutDType)
+	cc.run()
+	return cc.retTensor()
 }

@@ -4,30 +4,30 @@ package torch
 
 var internalOpHasCompatibleShallowCopyType = op{name: "aten::_has_compatible_shallow_copy_type", overload: "", schema: "aten::_has_compatible_shallow_copy_type(Tensor self, Tensor from) -> bool"}
 
-// HasCompatibleShallowCopyType is PyTorch's torch._has_compatible_shallow_copy_type.
+// HasCompatibleShallowCopyType is PyTorch's torch.ops.aten._has_compatible_shallow_copy_type.
 //
 //	aten::_has_compatible_shallow_copy_type(Tensor self, Tensor from) -> bool
 func (InternalOps) HasCompatibleShallowCopyType(input, from *Tensor) bool {
-	var k call
-	k.start(&internalOpHasCompatibleShallowCopyType)
-	k.tensor(input)
-	k.tensor(from)
-	k.run()
-	return k.retBool()
+	var cc call
+	cc.start(&internalOpHasCompatibleShallowCopyType)
+	cc.tensor(input)
+	cc.tensor(from)
+	cc.run()
+	return cc.retBool()
 }
 
 var internalOpHasSameStorageNumel = op{name: "aten::_has_same_storage_numel", overload: "", schema: "aten::_has_same_storage_numel(Tensor self, Tensor other) -> bool"}
 
-// HasSameStorageNumel is PyTorch's torch._has_same_storage_numel.
+// HasSameStorageNumel is PyTorch's torch.ops.aten._has_same_storage_numel.
 //
 //	aten::_has_same_storage_numel(Tensor self, Tensor other) -> bool
 func (InternalOps) HasSameStorageNumel(input, other *Tensor) bool {
-	var k call
-	k.start(&internalOpHasSameStorageNumel)
-	k.tensor(input)
-	k.tensor(other)
-	k.run()
-	return k.retBool()
+	var cc call
+	cc.start(&internalOpHasSameStorageNumel)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.run()
+	return cc.retBool()
 }
 
 var internalOpHistogramddBinEdges = op{name: "aten::_histogramdd_bin_edges", overload: "", schema: "aten::_histogramdd_bin_edges(Tensor self, int[] bins, *, float[]? range=None, Tensor? weight=None, bool density=False) -> Tensor[]"}
@@ -39,20 +39,20 @@ type InternalHistogramddBinEdgesOptions struct {
 	Density bool
 }
 
-// HistogramddBinEdges is PyTorch's torch._histogramdd_bin_edges.
+// HistogramddBinEdges is PyTorch's torch.ops.aten._histogramdd_bin_edges.
 //
 //	aten::_histogramdd_bin_edges(Tensor self, int[] bins, *, float[]? range=None, Tensor? weight=None, bool density=False) -> Tensor[]
 func (InternalOps) HistogramddBinEdges(input *Tensor, bins []int, opts ...InternalHistogramddBinEdgesOptions) []*Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpHistogramddBinEdges)
-	k.tensor(input)
-	k.ints(bins)
-	k.optFloats(o.Range)
-	k.optTensor(o.Weight)
-	k.bool(o.Density)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpHistogramddBinEdges)
+	cc.tensor(input)
+	cc.ints(bins)
+	cc.optFloats(o.Range)
+	cc.optTensor(o.Weight)
+	cc.bool(o.Density)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpHistogramddBinEdgesOut = op{name: "aten::_histogramdd_bin_edges", overload: "out", schema: "aten::_histogramdd_bin_edges.out(Tensor self, int[] bins, *, float[]? range=None, Tensor? weight=None, bool density=False, Tensor(a!)[] out) -> ()"}
@@ -62,15 +62,15 @@ var internalOpHistogramddBinEdgesOut = op{name: "aten::_histogramdd_bin_edges", 
 //	aten::_histogramdd_bin_edges.out(Tensor self, int[] bins, *, float[]? range=None, Tensor? weight=None, bool density=False, Tensor(a!)[] out) -> ()
 func (InternalOps) HistogramddBinEdgesOut(out []*Tensor, input *Tensor, bins []int, opts ...InternalHistogramddBinEdgesOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpHistogramddBinEdgesOut)
-	k.tensor(input)
-	k.ints(bins)
-	k.optFloats(o.Range)
-	k.optTensor(o.Weight)
-	k.bool(o.Density)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&internalOpHistogramddBinEdgesOut)
+	cc.tensor(input)
+	cc.ints(bins)
+	cc.optFloats(o.Range)
+	cc.optTensor(o.Weight)
+	cc.bool(o.Density)
+	cc.tensors(out)
+	cc.run()
 }
 
 var internalOpHistogramddFromBinCts = op{name: "aten::_histogramdd_from_bin_cts", overload: "", schema: "aten::_histogramdd_from_bin_cts(Tensor self, int[] bins, *, float[]? range=None, Tensor? weight=None, bool density=False) -> Tensor"}
@@ -82,20 +82,20 @@ type InternalHistogramddFromBinCtsOptions struct {
 	Density bool
 }
 
-// HistogramddFromBinCts is PyTorch's torch._histogramdd_from_bin_cts.
+// HistogramddFromBinCts is PyTorch's torch.ops.aten._histogramdd_from_bin_cts.
 //
 //	aten::_histogramdd_from_bin_cts(Tensor self, int[] bins, *, float[]? range=None, Tensor? weight=None, bool density=False) -> Tensor
 func (InternalOps) HistogramddFromBinCts(input *Tensor, bins []int, opts ...InternalHistogramddFromBinCtsOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpHistogramddFromBinCts)
-	k.tensor(input)
-	k.ints(bins)
-	k.optFloats(o.Range)
-	k.optTensor(o.Weight)
-	k.bool(o.Density)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpHistogramddFromBinCts)
+	cc.tensor(input)
+	cc.ints(bins)
+	cc.optFloats(o.Range)
+	cc.optTensor(o.Weight)
+	cc.bool(o.Density)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpHistogramddFromBinCtsOut = op{name: "aten::_histogramdd_from_bin_cts", overload: "out", schema: "aten::_histogramdd_from_bin_cts.out(Tensor self, int[] bins, *, float[]? range=None, Tensor? weight=None, bool density=False, Tensor(a!) out) -> Tensor(a!)"}
@@ -105,16 +105,16 @@ var internalOpHistogramddFromBinCtsOut = op{name: "aten::_histogramdd_from_bin_c
 //	aten::_histogramdd_from_bin_cts.out(Tensor self, int[] bins, *, float[]? range=None, Tensor? weight=None, bool density=False, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) HistogramddFromBinCtsOut(out, input *Tensor, bins []int, opts ...InternalHistogramddFromBinCtsOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpHistogramddFromBinCtsOut)
-	k.tensor(input)
-	k.ints(bins)
-	k.optFloats(o.Range)
-	k.optTensor(o.Weight)
-	k.bool(o.Density)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpHistogramddFromBinCtsOut)
+	cc.tensor(input)
+	cc.ints(bins)
+	cc.optFloats(o.Range)
+	cc.optTensor(o.Weight)
+	cc.bool(o.Density)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpHistogramddFromBinTensors = op{name: "aten::_histogramdd_from_bin_tensors", overload: "", schema: "aten::_histogramdd_from_bin_tensors(Tensor self, Tensor[] bins, *, Tensor? weight=None, bool density=False) -> Tensor"}
@@ -125,19 +125,19 @@ type InternalHistogramddFromBinTensorsOptions struct {
 	Density bool
 }
 
-// HistogramddFromBinTensors is PyTorch's torch._histogramdd_from_bin_tensors.
+// HistogramddFromBinTensors is PyTorch's torch.ops.aten._histogramdd_from_bin_tensors.
 //
 //	aten::_histogramdd_from_bin_tensors(Tensor self, Tensor[] bins, *, Tensor? weight=None, bool density=False) -> Tensor
 func (InternalOps) HistogramddFromBinTensors(input *Tensor, bins []*Tensor, opts ...InternalHistogramddFromBinTensorsOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpHistogramddFromBinTensors)
-	k.tensor(input)
-	k.tensors(bins)
-	k.optTensor(o.Weight)
-	k.bool(o.Density)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpHistogramddFromBinTensors)
+	cc.tensor(input)
+	cc.tensors(bins)
+	cc.optTensor(o.Weight)
+	cc.bool(o.Density)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpHistogramddFromBinTensorsOut = op{name: "aten::_histogramdd_from_bin_tensors", overload: "out", schema: "aten::_histogramdd_from_bin_tensors.out(Tensor self, Tensor[] bins, *, Tensor? weight=None, bool density=False, Tensor(a!) out) -> Tensor(a!)"}
@@ -147,13 +147,13 @@ var internalOpHistogramddFromBinTensorsOut = op{name: "aten::_histogramdd_from_b
 //	aten::_histogramdd_from_bin_tensors.out(Tensor self, Tensor[] bins, *, Tensor? weight=None, bool density=False, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) HistogramddFromBinTensorsOut(out, input *Tensor, bins []*Tensor, opts ...InternalHistogramddFromBinTensorsOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpHistogramddFromBinTensorsOut)
-	k.tensor(input)
-	k.tensors(bins)
-	k.optTensor(o.Weight)
-	k.bool(o.Density)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpHistogramddFromBinTensorsOut)
+	cc.tensor(input)
+	cc.tensors(bins)
+	cc.optTensor(o.Weight)
+	cc.bool(o.Density)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }

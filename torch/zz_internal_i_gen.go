@@ -15,15 +15,15 @@ type InternalIndexPutImplOptions struct {
 //	aten::_index_put_impl(Tensor self, Tensor?[] indices, Tensor values, bool accumulate=False, bool unsafe=False) -> Tensor
 func (InternalOps) IndexPutImpl(input *Tensor, indices []*Tensor, values *Tensor, opts ...InternalIndexPutImplOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpIndexPutImpl)
-	k.tensor(input)
-	k.optTensors(indices)
-	k.tensor(values)
-	k.bool(o.Accumulate)
-	k.bool(o.Unsafe)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpIndexPutImpl)
+	cc.tensor(input)
+	cc.optTensors(indices)
+	cc.tensor(values)
+	cc.bool(o.Accumulate)
+	cc.bool(o.Unsafe)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpIndexPutImplOut = op{name: "aten::_index_put_impl", overload: "out", schema: "aten::_index_put_impl.out(Tensor self, Tensor?[] indices, Tensor values, bool accumulate=False, bool unsafe=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -33,60 +33,60 @@ var internalOpIndexPutImplOut = op{name: "aten::_index_put_impl", overload: "out
 //	aten::_index_put_impl.out(Tensor self, Tensor?[] indices, Tensor values, bool accumulate=False, bool unsafe=False, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) IndexPutImplOut(out, input *Tensor, indices []*Tensor, values *Tensor, opts ...InternalIndexPutImplOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpIndexPutImplOut)
-	k.tensor(input)
-	k.optTensors(indices)
-	k.tensor(values)
-	k.bool(o.Accumulate)
-	k.bool(o.Unsafe)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpIndexPutImplOut)
+	cc.tensor(input)
+	cc.optTensors(indices)
+	cc.tensor(values)
+	cc.bool(o.Accumulate)
+	cc.bool(o.Unsafe)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpIndexPutImpl_ = op{name: "aten::_index_put_impl_", overload: "", schema: "aten::_index_put_impl_(Tensor(a!) self, Tensor?[] indices, Tensor values, bool accumulate=False, bool unsafe=False) -> Tensor(a!)"}
 
-// IndexPutImpl_ is PyTorch's torch._index_put_impl_: IndexPutImpl in place.
+// IndexPutImpl_ is PyTorch's torch.ops.aten._index_put_impl_: IndexPutImpl in place.
 //
 //	aten::_index_put_impl_(Tensor(a!) self, Tensor?[] indices, Tensor values, bool accumulate=False, bool unsafe=False) -> Tensor(a!)
 func (InternalOps) IndexPutImpl_(input *Tensor, indices []*Tensor, values *Tensor, opts ...InternalIndexPutImplOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpIndexPutImpl_)
-	k.tensor(input)
-	k.optTensors(indices)
-	k.tensor(values)
-	k.bool(o.Accumulate)
-	k.bool(o.Unsafe)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpIndexPutImpl_)
+	cc.tensor(input)
+	cc.optTensors(indices)
+	cc.tensor(values)
+	cc.bool(o.Accumulate)
+	cc.bool(o.Unsafe)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpIndices = op{name: "aten::_indices", overload: "", schema: "aten::_indices(Tensor(a) self) -> Tensor(a)"}
 
-// Indices is PyTorch's Tensor._indices.
+// Indices is PyTorch's torch.ops.aten._indices.
 //
 //	aten::_indices(Tensor(a) self) -> Tensor(a)
 func (InternalOps) Indices(input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpIndices)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpIndices)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpIndicesCopy = op{name: "aten::_indices_copy", overload: "", schema: "aten::_indices_copy(Tensor self) -> Tensor"}
 
-// IndicesCopy is PyTorch's torch._indices_copy.
+// IndicesCopy is PyTorch's torch.ops.aten._indices_copy.
 //
 //	aten::_indices_copy(Tensor self) -> Tensor
 func (InternalOps) IndicesCopy(input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpIndicesCopy)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpIndicesCopy)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpIndicesCopyOut = op{name: "aten::_indices_copy", overload: "out", schema: "aten::_indices_copy.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -95,78 +95,78 @@ var internalOpIndicesCopyOut = op{name: "aten::_indices_copy", overload: "out", 
 //
 //	aten::_indices_copy.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) IndicesCopyOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpIndicesCopyOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpIndicesCopyOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpIntMm = op{name: "aten::_int_mm", overload: "", schema: "aten::_int_mm(Tensor self, Tensor mat2) -> Tensor"}
 
-// IntMm is PyTorch's torch._int_mm.
+// IntMm is PyTorch's torch.ops.aten._int_mm.
 //
 //	aten::_int_mm(Tensor self, Tensor mat2) -> Tensor
 func (InternalOps) IntMm(input, mat2 *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpIntMm)
-	k.tensor(input)
-	k.tensor(mat2)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpIntMm)
+	cc.tensor(input)
+	cc.tensor(mat2)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpIntMmOut = op{name: "aten::_int_mm", overload: "out", schema: "aten::_int_mm.out(Tensor self, Tensor mat2, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// IntMmOut is PyTorch's torch._int_mm with its result written to out.
+// IntMmOut is PyTorch's torch.ops.aten._int_mm with its result written to out.
 //
 //	aten::_int_mm.out(Tensor self, Tensor mat2, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) IntMmOut(out, input, mat2 *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpIntMmOut)
-	k.tensor(input)
-	k.tensor(mat2)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpIntMmOut)
+	cc.tensor(input)
+	cc.tensor(mat2)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpIsAllTrue = op{name: "aten::_is_all_true", overload: "", schema: "aten::_is_all_true(Tensor self) -> Tensor"}
 
-// IsAllTrue is PyTorch's torch._is_all_true.
+// IsAllTrue is PyTorch's torch.ops.aten._is_all_true.
 //
 //	aten::_is_all_true(Tensor self) -> Tensor
 func (InternalOps) IsAllTrue(input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpIsAllTrue)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpIsAllTrue)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpIsAnyTrue = op{name: "aten::_is_any_true", overload: "", schema: "aten::_is_any_true(Tensor self) -> Tensor"}
 
-// IsAnyTrue is PyTorch's torch._is_any_true.
+// IsAnyTrue is PyTorch's torch.ops.aten._is_any_true.
 //
 //	aten::_is_any_true(Tensor self) -> Tensor
 func (InternalOps) IsAnyTrue(input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpIsAnyTrue)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpIsAnyTrue)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpIsZerotensor = op{name: "aten::_is_zerotensor", overload: "", schema: "aten::_is_zerotensor(Tensor self) -> bool"}
 
-// IsZerotensor is PyTorch's torch._is_zerotensor.
+// IsZerotensor is PyTorch's torch.ops.aten._is_zerotensor.
 //
 //	aten::_is_zerotensor(Tensor self) -> bool
 func (InternalOps) IsZerotensor(input *Tensor) bool {
-	var k call
-	k.start(&internalOpIsZerotensor)
-	k.tensor(input)
-	k.run()
-	return k.retBool()
+	var cc call
+	cc.start(&internalOpIsZerotensor)
+	cc.tensor(input)
+	cc.run()
+	return cc.retBool()
 }

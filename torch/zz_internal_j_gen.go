@@ -9,17 +9,17 @@ type InternalJaggedToPaddedDenseForwardOptions struct {
 	PaddingValue float64
 }
 
-// JaggedToPaddedDenseForward is PyTorch's torch._jagged_to_padded_dense_forward.
+// JaggedToPaddedDenseForward is PyTorch's torch.ops.aten._jagged_to_padded_dense_forward.
 //
 //	aten::_jagged_to_padded_dense_forward(Tensor values, Tensor[] offsets, SymInt[] max_lengths, float padding_value=0.) -> Tensor
 func (InternalOps) JaggedToPaddedDenseForward(values *Tensor, offsets []*Tensor, maxLengths []int, opts ...InternalJaggedToPaddedDenseForwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpJaggedToPaddedDenseForward)
-	k.tensor(values)
-	k.tensors(offsets)
-	k.ints(maxLengths)
-	k.float(o.PaddingValue)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpJaggedToPaddedDenseForward)
+	cc.tensor(values)
+	cc.tensors(offsets)
+	cc.ints(maxLengths)
+	cc.float(o.PaddingValue)
+	cc.run()
+	return cc.retTensor()
 }

@@ -4,58 +4,58 @@ package torch
 
 var internalOpLazyClone = op{name: "aten::_lazy_clone", overload: "", schema: "aten::_lazy_clone(Tensor self) -> Tensor"}
 
-// LazyClone is PyTorch's torch._lazy_clone.
+// LazyClone is PyTorch's torch.ops.aten._lazy_clone.
 //
 //	aten::_lazy_clone(Tensor self) -> Tensor
 func (InternalOps) LazyClone(input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpLazyClone)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpLazyClone)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpLinalgCheckErrors = op{name: "aten::_linalg_check_errors", overload: "", schema: "aten::_linalg_check_errors(Tensor info, str api_name, *, bool is_matrix) -> ()"}
 
-// LinalgCheckErrors is PyTorch's torch._linalg_check_errors.
+// LinalgCheckErrors is PyTorch's torch.ops.aten._linalg_check_errors.
 //
 //	aten::_linalg_check_errors(Tensor info, str api_name, *, bool is_matrix) -> ()
 func (InternalOps) LinalgCheckErrors(info *Tensor, apiName string, isMatrix bool) {
-	var k call
-	k.start(&internalOpLinalgCheckErrors)
-	k.tensor(info)
-	k.str(apiName)
-	k.bool(isMatrix)
-	k.run()
+	var cc call
+	cc.start(&internalOpLinalgCheckErrors)
+	cc.tensor(info)
+	cc.str(apiName)
+	cc.bool(isMatrix)
+	cc.run()
 }
 
 var internalOpLinalgDet = op{name: "aten::_linalg_det", overload: "", schema: "aten::_linalg_det(Tensor A) -> (Tensor result, Tensor LU, Tensor pivots)"}
 
-// LinalgDet is PyTorch's torch._linalg_det.
+// LinalgDet is PyTorch's torch.ops.aten._linalg_det.
 //
 //	aten::_linalg_det(Tensor A) -> (Tensor result, Tensor LU, Tensor pivots)
 func (InternalOps) LinalgDet(a *Tensor) (result, lu, pivots *Tensor) {
-	var k call
-	k.start(&internalOpLinalgDet)
-	k.tensor(a)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpLinalgDet)
+	cc.tensor(a)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpLinalgDetOut = op{name: "aten::_linalg_det", overload: "result", schema: "aten::_linalg_det.result(Tensor A, *, Tensor(a!) result, Tensor(b!) LU, Tensor(c!) pivots) -> (Tensor(a!) result, Tensor(b!) LU, Tensor(c!) pivots)"}
 
-// LinalgDetOut is PyTorch's torch._linalg_det with its result written to result, lu and pivots.
+// LinalgDetOut is PyTorch's torch.ops.aten._linalg_det with its result written to result, lu and pivots.
 //
 //	aten::_linalg_det.result(Tensor A, *, Tensor(a!) result, Tensor(b!) LU, Tensor(c!) pivots) -> (Tensor(a!) result, Tensor(b!) LU, Tensor(c!) pivots)
 func (InternalOps) LinalgDetOut(result, lu, pivots, a *Tensor) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpLinalgDetOut)
-	k.tensor(a)
-	k.tensor(result)
-	k.tensor(lu)
-	k.tensor(pivots)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpLinalgDetOut)
+	cc.tensor(a)
+	cc.tensor(result)
+	cc.tensor(lu)
+	cc.tensor(pivots)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpLinalgEigh = op{name: "aten::_linalg_eigh", overload: "", schema: "aten::_linalg_eigh(Tensor A, str UPLO=\"L\", bool compute_v=True) -> (Tensor eigenvalues, Tensor eigenvectors)"}
@@ -66,79 +66,79 @@ type InternalLinalgEighOptions struct {
 	ComputeV Opt[bool]   // default true
 }
 
-// LinalgEigh is PyTorch's torch._linalg_eigh.
+// LinalgEigh is PyTorch's torch.ops.aten._linalg_eigh.
 //
 //	aten::_linalg_eigh(Tensor A, str UPLO="L", bool compute_v=True) -> (Tensor eigenvalues, Tensor eigenvectors)
 func (InternalOps) LinalgEigh(a *Tensor, opts ...InternalLinalgEighOptions) (eigenvalues, eigenvectors *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpLinalgEigh)
-	k.tensor(a)
-	k.str(o.UPLO.Or("L"))
-	k.bool(o.ComputeV.Or(true))
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpLinalgEigh)
+	cc.tensor(a)
+	cc.str(o.UPLO.Or("L"))
+	cc.bool(o.ComputeV.Or(true))
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpLinalgEighOut = op{name: "aten::_linalg_eigh", overload: "eigenvalues", schema: "aten::_linalg_eigh.eigenvalues(Tensor A, str UPLO=\"L\", bool compute_v=True, *, Tensor(a!) eigenvalues, Tensor(b!) eigenvectors) -> (Tensor(a!) eigenvalues, Tensor(b!) eigenvectors)"}
 
-// LinalgEighOut is PyTorch's torch._linalg_eigh with its result written to eigenvalues and eigenvectors.
+// LinalgEighOut is PyTorch's torch.ops.aten._linalg_eigh with its result written to eigenvalues and eigenvectors.
 //
 //	aten::_linalg_eigh.eigenvalues(Tensor A, str UPLO="L", bool compute_v=True, *, Tensor(a!) eigenvalues, Tensor(b!) eigenvectors) -> (Tensor(a!) eigenvalues, Tensor(b!) eigenvectors)
 func (InternalOps) LinalgEighOut(eigenvalues, eigenvectors, a *Tensor, opts ...InternalLinalgEighOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpLinalgEighOut)
-	k.tensor(a)
-	k.str(o.UPLO.Or("L"))
-	k.bool(o.ComputeV.Or(true))
-	k.tensor(eigenvalues)
-	k.tensor(eigenvectors)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpLinalgEighOut)
+	cc.tensor(a)
+	cc.str(o.UPLO.Or("L"))
+	cc.bool(o.ComputeV.Or(true))
+	cc.tensor(eigenvalues)
+	cc.tensor(eigenvectors)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpLinalgEigvals = op{name: "aten::_linalg_eigvals", overload: "", schema: "aten::_linalg_eigvals(Tensor self) -> Tensor"}
 
-// LinalgEigvals is PyTorch's torch._linalg_eigvals.
+// LinalgEigvals is PyTorch's torch.ops.aten._linalg_eigvals.
 //
 //	aten::_linalg_eigvals(Tensor self) -> Tensor
 func (InternalOps) LinalgEigvals(input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpLinalgEigvals)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpLinalgEigvals)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpLinalgSlogdet = op{name: "aten::_linalg_slogdet", overload: "", schema: "aten::_linalg_slogdet(Tensor A) -> (Tensor sign, Tensor logabsdet, Tensor LU, Tensor pivots)"}
 
-// LinalgSlogdet is PyTorch's torch._linalg_slogdet.
+// LinalgSlogdet is PyTorch's torch.ops.aten._linalg_slogdet.
 //
 //	aten::_linalg_slogdet(Tensor A) -> (Tensor sign, Tensor logabsdet, Tensor LU, Tensor pivots)
 func (InternalOps) LinalgSlogdet(a *Tensor) (sign, logabsdet, lu, pivots *Tensor) {
-	var k call
-	k.start(&internalOpLinalgSlogdet)
-	k.tensor(a)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpLinalgSlogdet)
+	cc.tensor(a)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpLinalgSlogdetOut = op{name: "aten::_linalg_slogdet", overload: "sign", schema: "aten::_linalg_slogdet.sign(Tensor A, *, Tensor(a!) sign, Tensor(b!) logabsdet, Tensor(c!) LU, Tensor(d!) pivots) -> (Tensor(a!) sign, Tensor(b!) logabsdet, Tensor(c!) LU, Tensor(d!) pivots)"}
 
-// LinalgSlogdetOut is PyTorch's torch._linalg_slogdet with its result written to sign, logabsdet, lu and pivots.
+// LinalgSlogdetOut is PyTorch's torch.ops.aten._linalg_slogdet with its result written to sign, logabsdet, lu and pivots.
 //
 //	aten::_linalg_slogdet.sign(Tensor A, *, Tensor(a!) sign, Tensor(b!) logabsdet, Tensor(c!) LU, Tensor(d!) pivots) -> (Tensor(a!) sign, Tensor(b!) logabsdet, Tensor(c!) LU, Tensor(d!) pivots)
 func (InternalOps) LinalgSlogdetOut(sign, logabsdet, lu, pivots, a *Tensor) (*Tensor, *Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpLinalgSlogdetOut)
-	k.tensor(a)
-	k.tensor(sign)
-	k.tensor(logabsdet)
-	k.tensor(lu)
-	k.tensor(pivots)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpLinalgSlogdetOut)
+	cc.tensor(a)
+	cc.tensor(sign)
+	cc.tensor(logabsdet)
+	cc.tensor(lu)
+	cc.tensor(pivots)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpLinalgSolveEx = op{name: "aten::_linalg_solve_ex", overload: "", schema: "aten::_linalg_solve_ex(Tensor A, Tensor B, *, bool left=True, bool check_errors=False) -> (Tensor result, Tensor LU, Tensor pivots, Tensor info)"}
@@ -149,40 +149,40 @@ type InternalLinalgSolveExOptions struct {
 	CheckErrors bool
 }
 
-// LinalgSolveEx is PyTorch's torch._linalg_solve_ex.
+// LinalgSolveEx is PyTorch's torch.ops.aten._linalg_solve_ex.
 //
 //	aten::_linalg_solve_ex(Tensor A, Tensor B, *, bool left=True, bool check_errors=False) -> (Tensor result, Tensor LU, Tensor pivots, Tensor info)
 func (InternalOps) LinalgSolveEx(a, b *Tensor, opts ...InternalLinalgSolveExOptions) (result, lu, pivots, info *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpLinalgSolveEx)
-	k.tensor(a)
-	k.tensor(b)
-	k.bool(o.Left.Or(true))
-	k.bool(o.CheckErrors)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpLinalgSolveEx)
+	cc.tensor(a)
+	cc.tensor(b)
+	cc.bool(o.Left.Or(true))
+	cc.bool(o.CheckErrors)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpLinalgSolveExOut = op{name: "aten::_linalg_solve_ex", overload: "result", schema: "aten::_linalg_solve_ex.result(Tensor A, Tensor B, *, bool left=True, bool check_errors=False, Tensor(a!) result, Tensor(b!) LU, Tensor(c!) pivots, Tensor(d!) info) -> (Tensor(a!) result, Tensor(b!) LU, Tensor(c!) pivots, Tensor(d!) info)"}
 
-// LinalgSolveExOut is PyTorch's torch._linalg_solve_ex with its result written to result, lu, pivots and info.
+// LinalgSolveExOut is PyTorch's torch.ops.aten._linalg_solve_ex with its result written to result, lu, pivots and info.
 //
 //	aten::_linalg_solve_ex.result(Tensor A, Tensor B, *, bool left=True, bool check_errors=False, Tensor(a!) result, Tensor(b!) LU, Tensor(c!) pivots, Tensor(d!) info) -> (Tensor(a!) result, Tensor(b!) LU, Tensor(c!) pivots, Tensor(d!) info)
 func (InternalOps) LinalgSolveExOut(result, lu, pivots, info, a, b *Tensor, opts ...InternalLinalgSolveExOptions) (*Tensor, *Tensor, *Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpLinalgSolveExOut)
-	k.tensor(a)
-	k.tensor(b)
-	k.bool(o.Left.Or(true))
-	k.bool(o.CheckErrors)
-	k.tensor(result)
-	k.tensor(lu)
-	k.tensor(pivots)
-	k.tensor(info)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpLinalgSolveExOut)
+	cc.tensor(a)
+	cc.tensor(b)
+	cc.bool(o.Left.Or(true))
+	cc.bool(o.CheckErrors)
+	cc.tensor(result)
+	cc.tensor(lu)
+	cc.tensor(pivots)
+	cc.tensor(info)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpLinalgSvd = op{name: "aten::_linalg_svd", overload: "", schema: "aten::_linalg_svd(Tensor A, bool full_matrices=False, bool compute_uv=True, *, str? driver=None) -> (Tensor U, Tensor S, Tensor Vh)"}
@@ -194,153 +194,153 @@ type InternalLinalgSvdOptions struct {
 	Driver       Opt[string]
 }
 
-// LinalgSvd is PyTorch's torch._linalg_svd.
+// LinalgSvd is PyTorch's torch.ops.aten._linalg_svd.
 //
 //	aten::_linalg_svd(Tensor A, bool full_matrices=False, bool compute_uv=True, *, str? driver=None) -> (Tensor U, Tensor S, Tensor Vh)
 func (InternalOps) LinalgSvd(a *Tensor, opts ...InternalLinalgSvdOptions) (u, s, vh *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpLinalgSvd)
-	k.tensor(a)
-	k.bool(o.FullMatrices)
-	k.bool(o.ComputeUv.Or(true))
-	k.optStr(o.Driver)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpLinalgSvd)
+	cc.tensor(a)
+	cc.bool(o.FullMatrices)
+	cc.bool(o.ComputeUv.Or(true))
+	cc.optStr(o.Driver)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpLinalgSvdOut = op{name: "aten::_linalg_svd", overload: "U", schema: "aten::_linalg_svd.U(Tensor A, bool full_matrices=False, bool compute_uv=True, *, str? driver=None, Tensor(a!) U, Tensor(b!) S, Tensor(c!) Vh) -> (Tensor(a!) U, Tensor(b!) S, Tensor(c!) Vh)"}
 
-// LinalgSvdOut is PyTorch's torch._linalg_svd with its result written to u, s and vh.
+// LinalgSvdOut is PyTorch's torch.ops.aten._linalg_svd with its result written to u, s and vh.
 //
 //	aten::_linalg_svd.U(Tensor A, bool full_matrices=False, bool compute_uv=True, *, str? driver=None, Tensor(a!) U, Tensor(b!) S, Tensor(c!) Vh) -> (Tensor(a!) U, Tensor(b!) S, Tensor(c!) Vh)
 func (InternalOps) LinalgSvdOut(u, s, vh, a *Tensor, opts ...InternalLinalgSvdOptions) (*Tensor, *Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpLinalgSvdOut)
-	k.tensor(a)
-	k.bool(o.FullMatrices)
-	k.bool(o.ComputeUv.Or(true))
-	k.optStr(o.Driver)
-	k.tensor(u)
-	k.tensor(s)
-	k.tensor(vh)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpLinalgSvdOut)
+	cc.tensor(a)
+	cc.bool(o.FullMatrices)
+	cc.bool(o.ComputeUv.Or(true))
+	cc.optStr(o.Driver)
+	cc.tensor(u)
+	cc.tensor(s)
+	cc.tensor(vh)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpLogSoftmax = op{name: "aten::_log_softmax", overload: "", schema: "aten::_log_softmax(Tensor self, int dim, bool half_to_float) -> Tensor"}
 
-// LogSoftmax is PyTorch's torch._log_softmax.
+// LogSoftmax is PyTorch's torch.ops.aten._log_softmax.
 //
 //	aten::_log_softmax(Tensor self, int dim, bool half_to_float) -> Tensor
 func (InternalOps) LogSoftmax(input *Tensor, dim int, halfToFloat bool) *Tensor {
-	var k call
-	k.start(&internalOpLogSoftmax)
-	k.tensor(input)
-	k.int(dim)
-	k.bool(halfToFloat)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpLogSoftmax)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.bool(halfToFloat)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpLogSoftmaxOut = op{name: "aten::_log_softmax", overload: "out", schema: "aten::_log_softmax.out(Tensor self, int dim, bool half_to_float, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// LogSoftmaxOut is PyTorch's torch._log_softmax with its result written to out.
+// LogSoftmaxOut is PyTorch's torch.ops.aten._log_softmax with its result written to out.
 //
 //	aten::_log_softmax.out(Tensor self, int dim, bool half_to_float, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) LogSoftmaxOut(out, input *Tensor, dim int, halfToFloat bool) *Tensor {
-	var k call
-	k.start(&internalOpLogSoftmaxOut)
-	k.tensor(input)
-	k.int(dim)
-	k.bool(halfToFloat)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpLogSoftmaxOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.bool(halfToFloat)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpLogSoftmaxBackwardData = op{name: "aten::_log_softmax_backward_data", overload: "", schema: "aten::_log_softmax_backward_data(Tensor grad_output, Tensor output, int dim, ScalarType input_dtype) -> Tensor"}
 
-// LogSoftmaxBackwardData is PyTorch's torch._log_softmax_backward_data.
+// LogSoftmaxBackwardData is PyTorch's torch.ops.aten._log_softmax_backward_data.
 //
 //	aten::_log_softmax_backward_data(Tensor grad_output, Tensor output, int dim, ScalarType input_dtype) -> Tensor
 func (InternalOps) LogSoftmaxBackwardData(gradOutput, output *Tensor, dim int, inputDType DType) *Tensor {
-	var k call
-	k.start(&internalOpLogSoftmaxBackwardData)
-	k.tensor(gradOutput)
-	k.tensor(output)
-	k.int(dim)
-	k.dtype(inputDType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpLogSoftmaxBackwardData)
+	cc.tensor(gradOutput)
+	cc.tensor(output)
+	cc.int(dim)
+	cc.dtype(inputDType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpLogSoftmaxBackwardDataOut = op{name: "aten::_log_softmax_backward_data", overload: "out", schema: "aten::_log_softmax_backward_data.out(Tensor grad_output, Tensor output, int dim, ScalarType input_dtype, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// LogSoftmaxBackwardDataOut is PyTorch's torch._log_softmax_backward_data with its result written to out.
+// LogSoftmaxBackwardDataOut is PyTorch's torch.ops.aten._log_softmax_backward_data with its result written to out.
 //
 //	aten::_log_softmax_backward_data.out(Tensor grad_output, Tensor output, int dim, ScalarType input_dtype, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) LogSoftmaxBackwardDataOut(out, gradOutput, output *Tensor, dim int, inputDType DType) *Tensor {
-	var k call
-	k.start(&internalOpLogSoftmaxBackwardDataOut)
-	k.tensor(gradOutput)
-	k.tensor(output)
-	k.int(dim)
-	k.dtype(inputDType)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpLogSoftmaxBackwardDataOut)
+	cc.tensor(gradOutput)
+	cc.tensor(output)
+	cc.int(dim)
+	cc.dtype(inputDType)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpLogcumsumexp = op{name: "aten::_logcumsumexp", overload: "", schema: "aten::_logcumsumexp(Tensor self, int dim) -> Tensor"}
 
-// Logcumsumexp is PyTorch's torch._logcumsumexp.
+// Logcumsumexp is PyTorch's torch.ops.aten._logcumsumexp.
 //
 //	aten::_logcumsumexp(Tensor self, int dim) -> Tensor
 func (InternalOps) Logcumsumexp(input *Tensor, dim int) *Tensor {
-	var k call
-	k.start(&internalOpLogcumsumexp)
-	k.tensor(input)
-	k.int(dim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpLogcumsumexp)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpLogcumsumexpOut = op{name: "aten::_logcumsumexp", overload: "out", schema: "aten::_logcumsumexp.out(Tensor self, int dim, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// LogcumsumexpOut is PyTorch's torch._logcumsumexp with its result written to out.
+// LogcumsumexpOut is PyTorch's torch.ops.aten._logcumsumexp with its result written to out.
 //
 //	aten::_logcumsumexp.out(Tensor self, int dim, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) LogcumsumexpOut(out, input *Tensor, dim int) *Tensor {
-	var k call
-	k.start(&internalOpLogcumsumexpOut)
-	k.tensor(input)
-	k.int(dim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpLogcumsumexpOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpLstmMps = op{name: "aten::_lstm_mps", overload: "", schema: "aten::_lstm_mps(Tensor input, Tensor[] hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"}
 
-// LstmMps is PyTorch's torch._lstm_mps.
+// LstmMps is PyTorch's torch.ops.aten._lstm_mps.
 //
 //	aten::_lstm_mps(Tensor input, Tensor[] hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)
 func (InternalOps) LstmMps(input *Tensor, hx, params []*Tensor, hasBiases bool, numLayers int, dropout float64, train, bidirectional, batchFirst bool) (*Tensor, *Tensor, *Tensor, *Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpLstmMps)
-	k.tensor(input)
-	k.tensors(hx)
-	k.tensors(params)
-	k.bool(hasBiases)
-	k.int(numLayers)
-	k.float(dropout)
-	k.bool(train)
-	k.bool(bidirectional)
-	k.bool(batchFirst)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpLstmMps)
+	cc.tensor(input)
+	cc.tensors(hx)
+	cc.tensors(params)
+	cc.bool(hasBiases)
+	cc.int(numLayers)
+	cc.float(dropout)
+	cc.bool(train)
+	cc.bool(bidirectional)
+	cc.bool(batchFirst)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpLstmMpsOut = op{name: "aten::_lstm_mps", overload: "out", schema: "aten::_lstm_mps.out(Tensor input, Tensor[] hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2, Tensor(d!) out3, Tensor(e!) out4, Tensor(f!) out5) -> (Tensor(a!), Tensor(b!), Tensor(c!), Tensor(d!), Tensor(e!), Tensor(f!))"}
@@ -349,25 +349,25 @@ var internalOpLstmMpsOut = op{name: "aten::_lstm_mps", overload: "out", schema: 
 //
 //	aten::_lstm_mps.out(Tensor input, Tensor[] hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2, Tensor(d!) out3, Tensor(e!) out4, Tensor(f!) out5) -> (Tensor(a!), Tensor(b!), Tensor(c!), Tensor(d!), Tensor(e!), Tensor(f!))
 func (InternalOps) LstmMpsOut(out0, out1, out2, out3, out4, out5, input *Tensor, hx, params []*Tensor, hasBiases bool, numLayers int, dropout float64, train, bidirectional, batchFirst bool) (*Tensor, *Tensor, *Tensor, *Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpLstmMpsOut)
-	k.tensor(input)
-	k.tensors(hx)
-	k.tensors(params)
-	k.bool(hasBiases)
-	k.int(numLayers)
-	k.float(dropout)
-	k.bool(train)
-	k.bool(bidirectional)
-	k.bool(batchFirst)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.tensor(out2)
-	k.tensor(out3)
-	k.tensor(out4)
-	k.tensor(out5)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpLstmMpsOut)
+	cc.tensor(input)
+	cc.tensors(hx)
+	cc.tensors(params)
+	cc.bool(hasBiases)
+	cc.int(numLayers)
+	cc.float(dropout)
+	cc.bool(train)
+	cc.bool(bidirectional)
+	cc.bool(batchFirst)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.tensor(out2)
+	cc.tensor(out3)
+	cc.tensor(out4)
+	cc.tensor(out5)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpLuWithInfo = op{name: "aten::_lu_with_info", overload: "", schema: "aten::_lu_with_info(Tensor self, bool pivot=True, bool check_errors=True) -> (Tensor LU, Tensor pivots, Tensor info)"}
@@ -378,16 +378,16 @@ type InternalLuWithInfoOptions struct {
 	CheckErrors Opt[bool] // default true
 }
 
-// LuWithInfo is PyTorch's torch._lu_with_info.
+// LuWithInfo is PyTorch's torch.ops.aten._lu_with_info.
 //
 //	aten::_lu_with_info(Tensor self, bool pivot=True, bool check_errors=True) -> (Tensor LU, Tensor pivots, Tensor info)
 func (InternalOps) LuWithInfo(input *Tensor, opts ...InternalLuWithInfoOptions) (lu, pivots, info *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpLuWithInfo)
-	k.tensor(input)
-	k.bool(o.Pivot.Or(true))
-	k.bool(o.CheckErrors.Or(true))
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpLuWithInfo)
+	cc.tensor(input)
+	cc.bool(o.Pivot.Or(true))
+	cc.bool(o.CheckErrors.Or(true))
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }

@@ -13,50 +13,50 @@ type InternalMakeDepTokenOptions struct {
 	MemoryFormat MemoryFormat
 }
 
-// MakeDepToken is PyTorch's torch._make_dep_token.
+// MakeDepToken is PyTorch's torch.ops.aten._make_dep_token.
 //
 //	aten::_make_dep_token(*, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor
 func (InternalOps) MakeDepToken(opts ...InternalMakeDepTokenOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpMakeDepToken)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpMakeDepToken)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpMakeDual = op{name: "aten::_make_dual", overload: "", schema: "aten::_make_dual(Tensor(a) primal, Tensor tangent, int level) -> Tensor(a)"}
 
-// MakeDual is PyTorch's torch._make_dual.
+// MakeDual is PyTorch's torch.ops.aten._make_dual.
 //
 //	aten::_make_dual(Tensor(a) primal, Tensor tangent, int level) -> Tensor(a)
 func (InternalOps) MakeDual(primal, tangent *Tensor, level int) *Tensor {
-	var k call
-	k.start(&internalOpMakeDual)
-	k.tensor(primal)
-	k.tensor(tangent)
-	k.int(level)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpMakeDual)
+	cc.tensor(primal)
+	cc.tensor(tangent)
+	cc.int(level)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpMakeDualCopy = op{name: "aten::_make_dual_copy", overload: "", schema: "aten::_make_dual_copy(Tensor primal, Tensor tangent, int level) -> Tensor"}
 
-// MakeDualCopy is PyTorch's torch._make_dual_copy.
+// MakeDualCopy is PyTorch's torch.ops.aten._make_dual_copy.
 //
 //	aten::_make_dual_copy(Tensor primal, Tensor tangent, int level) -> Tensor
 func (InternalOps) MakeDualCopy(primal, tangent *Tensor, level int) *Tensor {
-	var k call
-	k.start(&internalOpMakeDualCopy)
-	k.tensor(primal)
-	k.tensor(tangent)
-	k.int(level)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpMakeDualCopy)
+	cc.tensor(primal)
+	cc.tensor(tangent)
+	cc.int(level)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpMakeDualCopyOut = op{name: "aten::_make_dual_copy", overload: "out", schema: "aten::_make_dual_copy.out(Tensor primal, Tensor tangent, int level, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -65,30 +65,30 @@ var internalOpMakeDualCopyOut = op{name: "aten::_make_dual_copy", overload: "out
 //
 //	aten::_make_dual_copy.out(Tensor primal, Tensor tangent, int level, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) MakeDualCopyOut(out, primal, tangent *Tensor, level int) *Tensor {
-	var k call
-	k.start(&internalOpMakeDualCopyOut)
-	k.tensor(primal)
-	k.tensor(tangent)
-	k.int(level)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpMakeDualCopyOut)
+	cc.tensor(primal)
+	cc.tensor(tangent)
+	cc.int(level)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpMakePerChannelQuantizedTensor = op{name: "aten::_make_per_channel_quantized_tensor", overload: "", schema: "aten::_make_per_channel_quantized_tensor(Tensor self, Tensor scale, Tensor zero_point, int axis) -> Tensor"}
 
-// MakePerChannelQuantizedTensor is PyTorch's torch._make_per_channel_quantized_tensor.
+// MakePerChannelQuantizedTensor is PyTorch's torch.ops.aten._make_per_channel_quantized_tensor.
 //
 //	aten::_make_per_channel_quantized_tensor(Tensor self, Tensor scale, Tensor zero_point, int axis) -> Tensor
 func (InternalOps) MakePerChannelQuantizedTensor(input, scale, zeroPoint *Tensor, axis int) *Tensor {
-	var k call
-	k.start(&internalOpMakePerChannelQuantizedTensor)
-	k.tensor(input)
-	k.tensor(scale)
-	k.tensor(zeroPoint)
-	k.int(axis)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpMakePerChannelQuantizedTensor)
+	cc.tensor(input)
+	cc.tensor(scale)
+	cc.tensor(zeroPoint)
+	cc.int(axis)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpMakePerChannelQuantizedTensorOut = op{name: "aten::_make_per_channel_quantized_tensor", overload: "out", schema: "aten::_make_per_channel_quantized_tensor.out(Tensor self, Tensor scale, Tensor zero_point, int axis, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -97,30 +97,30 @@ var internalOpMakePerChannelQuantizedTensorOut = op{name: "aten::_make_per_chann
 //
 //	aten::_make_per_channel_quantized_tensor.out(Tensor self, Tensor scale, Tensor zero_point, int axis, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) MakePerChannelQuantizedTensorOut(out, input, scale, zeroPoint *Tensor, axis int) *Tensor {
-	var k call
-	k.start(&internalOpMakePerChannelQuantizedTensorOut)
-	k.tensor(input)
-	k.tensor(scale)
-	k.tensor(zeroPoint)
-	k.int(axis)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpMakePerChannelQuantizedTensorOut)
+	cc.tensor(input)
+	cc.tensor(scale)
+	cc.tensor(zeroPoint)
+	cc.int(axis)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpMakePerTensorQuantizedTensor = op{name: "aten::_make_per_tensor_quantized_tensor", overload: "", schema: "aten::_make_per_tensor_quantized_tensor(Tensor self, float scale, int zero_point) -> Tensor"}
 
-// MakePerTensorQuantizedTensor is PyTorch's torch._make_per_tensor_quantized_tensor.
+// MakePerTensorQuantizedTensor is PyTorch's torch.ops.aten._make_per_tensor_quantized_tensor.
 //
 //	aten::_make_per_tensor_quantized_tensor(Tensor self, float scale, int zero_point) -> Tensor
 func (InternalOps) MakePerTensorQuantizedTensor(input *Tensor, scale float64, zeroPoint int) *Tensor {
-	var k call
-	k.start(&internalOpMakePerTensorQuantizedTensor)
-	k.tensor(input)
-	k.float(scale)
-	k.int(zeroPoint)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpMakePerTensorQuantizedTensor)
+	cc.tensor(input)
+	cc.float(scale)
+	cc.int(zeroPoint)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpMakePerTensorQuantizedTensorOut = op{name: "aten::_make_per_tensor_quantized_tensor", overload: "out", schema: "aten::_make_per_tensor_quantized_tensor.out(Tensor self, float scale, int zero_point, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -129,29 +129,29 @@ var internalOpMakePerTensorQuantizedTensorOut = op{name: "aten::_make_per_tensor
 //
 //	aten::_make_per_tensor_quantized_tensor.out(Tensor self, float scale, int zero_point, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) MakePerTensorQuantizedTensorOut(out, input *Tensor, scale float64, zeroPoint int) *Tensor {
-	var k call
-	k.start(&internalOpMakePerTensorQuantizedTensorOut)
-	k.tensor(input)
-	k.float(scale)
-	k.int(zeroPoint)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpMakePerTensorQuantizedTensorOut)
+	cc.tensor(input)
+	cc.float(scale)
+	cc.int(zeroPoint)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpMaskedScale = op{name: "aten::_masked_scale", overload: "", schema: "aten::_masked_scale(Tensor self, Tensor mask, float scale) -> Tensor"}
 
-// MaskedScale is PyTorch's torch._masked_scale.
+// MaskedScale is PyTorch's torch.ops.aten._masked_scale.
 //
 //	aten::_masked_scale(Tensor self, Tensor mask, float scale) -> Tensor
 func (InternalOps) MaskedScale(input, mask *Tensor, scale float64) *Tensor {
-	var k call
-	k.start(&internalOpMaskedScale)
-	k.tensor(input)
-	k.tensor(mask)
-	k.float(scale)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpMaskedScale)
+	cc.tensor(input)
+	cc.tensor(mask)
+	cc.float(scale)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpMaskedScaleOut = op{name: "aten::_masked_scale", overload: "out", schema: "aten::_masked_scale.out(Tensor self, Tensor mask, float scale, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -160,14 +160,14 @@ var internalOpMaskedScaleOut = op{name: "aten::_masked_scale", overload: "out", 
 //
 //	aten::_masked_scale.out(Tensor self, Tensor mask, float scale, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) MaskedScaleOut(out, input, mask *Tensor, scale float64) *Tensor {
-	var k call
-	k.start(&internalOpMaskedScaleOut)
-	k.tensor(input)
-	k.tensor(mask)
-	k.float(scale)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpMaskedScaleOut)
+	cc.tensor(input)
+	cc.tensor(mask)
+	cc.float(scale)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpMaskedSoftmax = op{name: "aten::_masked_softmax", overload: "", schema: "aten::_masked_softmax(Tensor self, Tensor mask, int? dim=None, int? mask_type=None) -> Tensor"}
@@ -178,19 +178,19 @@ type InternalMaskedSoftmaxOptions struct {
 	MaskType Opt[int]
 }
 
-// MaskedSoftmax is PyTorch's torch._masked_softmax.
+// MaskedSoftmax is PyTorch's torch.ops.aten._masked_softmax.
 //
 //	aten::_masked_softmax(Tensor self, Tensor mask, int? dim=None, int? mask_type=None) -> Tensor
 func (InternalOps) MaskedSoftmax(input, mask *Tensor, opts ...InternalMaskedSoftmaxOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpMaskedSoftmax)
-	k.tensor(input)
-	k.tensor(mask)
-	k.optInt(o.Dim)
-	k.optInt(o.MaskType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpMaskedSoftmax)
+	cc.tensor(input)
+	cc.tensor(mask)
+	cc.optInt(o.Dim)
+	cc.optInt(o.MaskType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpMaskedSoftmaxOut = op{name: "aten::_masked_softmax", overload: "out", schema: "aten::_masked_softmax.out(Tensor self, Tensor mask, int? dim=None, int? mask_type=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -200,15 +200,15 @@ var internalOpMaskedSoftmaxOut = op{name: "aten::_masked_softmax", overload: "ou
 //	aten::_masked_softmax.out(Tensor self, Tensor mask, int? dim=None, int? mask_type=None, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) MaskedSoftmaxOut(out, input, mask *Tensor, opts ...InternalMaskedSoftmaxOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpMaskedSoftmaxOut)
-	k.tensor(input)
-	k.tensor(mask)
-	k.optInt(o.Dim)
-	k.optInt(o.MaskType)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpMaskedSoftmaxOut)
+	cc.tensor(input)
+	cc.tensor(mask)
+	cc.optInt(o.Dim)
+	cc.optInt(o.MaskType)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpMaskedSoftmaxBackward = op{name: "aten::_masked_softmax_backward", overload: "", schema: "aten::_masked_softmax_backward(Tensor grad_output, Tensor output, Tensor mask, int? dim=None) -> Tensor"}
@@ -218,19 +218,19 @@ type InternalMaskedSoftmaxBackwardOptions struct {
 	Dim Opt[int]
 }
 
-// MaskedSoftmaxBackward is PyTorch's torch._masked_softmax_backward.
+// MaskedSoftmaxBackward is PyTorch's torch.ops.aten._masked_softmax_backward.
 //
 //	aten::_masked_softmax_backward(Tensor grad_output, Tensor output, Tensor mask, int? dim=None) -> Tensor
 func (InternalOps) MaskedSoftmaxBackward(gradOutput, output, mask *Tensor, opts ...InternalMaskedSoftmaxBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpMaskedSoftmaxBackward)
-	k.tensor(gradOutput)
-	k.tensor(output)
-	k.tensor(mask)
-	k.optInt(o.Dim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpMaskedSoftmaxBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(output)
+	cc.tensor(mask)
+	cc.optInt(o.Dim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpMaskedSoftmaxBackwardOut = op{name: "aten::_masked_softmax_backward", overload: "out", schema: "aten::_masked_softmax_backward.out(Tensor grad_output, Tensor output, Tensor mask, int? dim=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -240,15 +240,15 @@ var internalOpMaskedSoftmaxBackwardOut = op{name: "aten::_masked_softmax_backwar
 //	aten::_masked_softmax_backward.out(Tensor grad_output, Tensor output, Tensor mask, int? dim=None, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) MaskedSoftmaxBackwardOut(out, gradOutput, output, mask *Tensor, opts ...InternalMaskedSoftmaxBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpMaskedSoftmaxBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(output)
-	k.tensor(mask)
-	k.optInt(o.Dim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpMaskedSoftmaxBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(output)
+	cc.tensor(mask)
+	cc.optInt(o.Dim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpMixedDtypesLinear = op{name: "aten::_mixed_dtypes_linear", overload: "", schema: "aten::_mixed_dtypes_linear(Tensor input, Tensor weight, Tensor scale, *, Tensor? bias=None, str? activation=None) -> Tensor"}
@@ -259,34 +259,34 @@ type InternalMixedDtypesLinearOptions struct {
 	Activation Opt[string]
 }
 
-// MixedDtypesLinear is PyTorch's torch._mixed_dtypes_linear.
+// MixedDtypesLinear is PyTorch's torch.ops.aten._mixed_dtypes_linear.
 //
 //	aten::_mixed_dtypes_linear(Tensor input, Tensor weight, Tensor scale, *, Tensor? bias=None, str? activation=None) -> Tensor
 func (InternalOps) MixedDtypesLinear(input, weight, scale *Tensor, opts ...InternalMixedDtypesLinearOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpMixedDtypesLinear)
-	k.tensor(input)
-	k.tensor(weight)
-	k.tensor(scale)
-	k.optTensor(o.Bias)
-	k.optStr(o.Activation)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpMixedDtypesLinear)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.tensor(scale)
+	cc.optTensor(o.Bias)
+	cc.optStr(o.Activation)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpMkldnnReshape = op{name: "aten::_mkldnn_reshape", overload: "", schema: "aten::_mkldnn_reshape(Tensor self, int[] shape) -> Tensor"}
 
-// MkldnnReshape is PyTorch's torch._mkldnn_reshape.
+// MkldnnReshape is PyTorch's torch.ops.aten._mkldnn_reshape.
 //
 //	aten::_mkldnn_reshape(Tensor self, int[] shape) -> Tensor
 func (InternalOps) MkldnnReshape(input *Tensor, shape ...int) *Tensor {
-	var k call
-	k.start(&internalOpMkldnnReshape)
-	k.tensor(input)
-	k.ints(shape)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpMkldnnReshape)
+	cc.tensor(input)
+	cc.ints(shape)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpMkldnnReshapeOut = op{name: "aten::_mkldnn_reshape", overload: "out", schema: "aten::_mkldnn_reshape.out(Tensor self, int[] shape, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -295,28 +295,28 @@ var internalOpMkldnnReshapeOut = op{name: "aten::_mkldnn_reshape", overload: "ou
 //
 //	aten::_mkldnn_reshape.out(Tensor self, int[] shape, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) MkldnnReshapeOut(out, input *Tensor, shape ...int) *Tensor {
-	var k call
-	k.start(&internalOpMkldnnReshapeOut)
-	k.tensor(input)
-	k.ints(shape)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpMkldnnReshapeOut)
+	cc.tensor(input)
+	cc.ints(shape)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpMkldnnTranspose = op{name: "aten::_mkldnn_transpose", overload: "", schema: "aten::_mkldnn_transpose(Tensor self, int dim0, int dim1) -> Tensor"}
 
-// MkldnnTranspose is PyTorch's torch._mkldnn_transpose.
+// MkldnnTranspose is PyTorch's torch.ops.aten._mkldnn_transpose.
 //
 //	aten::_mkldnn_transpose(Tensor self, int dim0, int dim1) -> Tensor
 func (InternalOps) MkldnnTranspose(input *Tensor, dim0, dim1 int) *Tensor {
-	var k call
-	k.start(&internalOpMkldnnTranspose)
-	k.tensor(input)
-	k.int(dim0)
-	k.int(dim1)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpMkldnnTranspose)
+	cc.tensor(input)
+	cc.int(dim0)
+	cc.int(dim1)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpMkldnnTransposeOut = op{name: "aten::_mkldnn_transpose", overload: "out", schema: "aten::_mkldnn_transpose.out(Tensor self, int dim0, int dim1, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -325,48 +325,48 @@ var internalOpMkldnnTransposeOut = op{name: "aten::_mkldnn_transpose", overload:
 //
 //	aten::_mkldnn_transpose.out(Tensor self, int dim0, int dim1, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) MkldnnTransposeOut(out, input *Tensor, dim0, dim1 int) *Tensor {
-	var k call
-	k.start(&internalOpMkldnnTransposeOut)
-	k.tensor(input)
-	k.int(dim0)
-	k.int(dim1)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpMkldnnTransposeOut)
+	cc.tensor(input)
+	cc.int(dim0)
+	cc.int(dim1)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpMkldnnTranspose_ = op{name: "aten::_mkldnn_transpose_", overload: "", schema: "aten::_mkldnn_transpose_(Tensor(a!) self, int dim0, int dim1) -> Tensor(a!)"}
 
-// MkldnnTranspose_ is PyTorch's torch._mkldnn_transpose_: MkldnnTranspose in place.
+// MkldnnTranspose_ is PyTorch's torch.ops.aten._mkldnn_transpose_: MkldnnTranspose in place.
 //
 //	aten::_mkldnn_transpose_(Tensor(a!) self, int dim0, int dim1) -> Tensor(a!)
 func (InternalOps) MkldnnTranspose_(input *Tensor, dim0, dim1 int) *Tensor {
-	var k call
-	k.start(&internalOpMkldnnTranspose_)
-	k.tensor(input)
-	k.int(dim0)
-	k.int(dim1)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpMkldnnTranspose_)
+	cc.tensor(input)
+	cc.int(dim0)
+	cc.int(dim1)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpMpsConvolution = op{name: "aten::_mps_convolution", overload: "", schema: "aten::_mps_convolution(Tensor self, Tensor weight, Tensor? bias, SymInt[] padding, SymInt[] stride, SymInt[] dilation, SymInt groups) -> Tensor"}
 
-// MpsConvolution is PyTorch's torch._mps_convolution.
+// MpsConvolution is PyTorch's torch.ops.aten._mps_convolution.
 //
 //	aten::_mps_convolution(Tensor self, Tensor weight, Tensor? bias, SymInt[] padding, SymInt[] stride, SymInt[] dilation, SymInt groups) -> Tensor
 func (InternalOps) MpsConvolution(input, weight, bias *Tensor, padding, stride, dilation []int, groups int) *Tensor {
-	var k call
-	k.start(&internalOpMpsConvolution)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(bias)
-	k.ints(padding)
-	k.ints(stride)
-	k.ints(dilation)
-	k.int(groups)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpMpsConvolution)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.ints(padding)
+	cc.ints(stride)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpMpsConvolutionOut = op{name: "aten::_mps_convolution", overload: "out", schema: "aten::_mps_convolution.out(Tensor self, Tensor weight, Tensor? bias, SymInt[] padding, SymInt[] stride, SymInt[] dilation, SymInt groups, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -375,37 +375,37 @@ var internalOpMpsConvolutionOut = op{name: "aten::_mps_convolution", overload: "
 //
 //	aten::_mps_convolution.out(Tensor self, Tensor weight, Tensor? bias, SymInt[] padding, SymInt[] stride, SymInt[] dilation, SymInt groups, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) MpsConvolutionOut(out, input, weight, bias *Tensor, padding, stride, dilation []int, groups int) *Tensor {
-	var k call
-	k.start(&internalOpMpsConvolutionOut)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(bias)
-	k.ints(padding)
-	k.ints(stride)
-	k.ints(dilation)
-	k.int(groups)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpMpsConvolutionOut)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.ints(padding)
+	cc.ints(stride)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpMpsConvolutionTranspose = op{name: "aten::_mps_convolution_transpose", overload: "", schema: "aten::_mps_convolution_transpose(Tensor self, Tensor weight, SymInt[] padding, SymInt[] output_padding, SymInt[] stride, SymInt[] dilation, SymInt groups) -> Tensor"}
 
-// MpsConvolutionTranspose is PyTorch's torch._mps_convolution_transpose.
+// MpsConvolutionTranspose is PyTorch's torch.ops.aten._mps_convolution_transpose.
 //
 //	aten::_mps_convolution_transpose(Tensor self, Tensor weight, SymInt[] padding, SymInt[] output_padding, SymInt[] stride, SymInt[] dilation, SymInt groups) -> Tensor
 func (InternalOps) MpsConvolutionTranspose(input, weight *Tensor, padding, outputPadding, stride, dilation []int, groups int) *Tensor {
-	var k call
-	k.start(&internalOpMpsConvolutionTranspose)
-	k.tensor(input)
-	k.tensor(weight)
-	k.ints(padding)
-	k.ints(outputPadding)
-	k.ints(stride)
-	k.ints(dilation)
-	k.int(groups)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpMpsConvolutionTranspose)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.ints(padding)
+	cc.ints(outputPadding)
+	cc.ints(stride)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpMpsConvolutionTransposeOut = op{name: "aten::_mps_convolution_transpose", overload: "out", schema: "aten::_mps_convolution_transpose.out(Tensor self, Tensor weight, SymInt[] padding, SymInt[] output_padding, SymInt[] stride, SymInt[] dilation, SymInt groups, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -414,16 +414,16 @@ var internalOpMpsConvolutionTransposeOut = op{name: "aten::_mps_convolution_tran
 //
 //	aten::_mps_convolution_transpose.out(Tensor self, Tensor weight, SymInt[] padding, SymInt[] output_padding, SymInt[] stride, SymInt[] dilation, SymInt groups, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) MpsConvolutionTransposeOut(out, input, weight *Tensor, padding, outputPadding, stride, dilation []int, groups int) *Tensor {
-	var k call
-	k.start(&internalOpMpsConvolutionTransposeOut)
-	k.tensor(input)
-	k.tensor(weight)
-	k.ints(padding)
-	k.ints(outputPadding)
-	k.ints(stride)
-	k.ints(dilation)
-	k.int(groups)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpMpsConvolutionTransposeOut)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.ints(padding)
+	cc.ints(outputPadding)
+	cc.ints(stride)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }

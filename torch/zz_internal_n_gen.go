@@ -4,84 +4,84 @@ package torch
 
 var internalOpNativeBatchNormLegit = op{name: "aten::_native_batch_norm_legit", overload: "", schema: "aten::_native_batch_norm_legit(Tensor input, Tensor? weight, Tensor? bias, Tensor(a!) running_mean, Tensor(b!) running_var, bool training, float momentum, float eps) -> (Tensor, Tensor, Tensor)"}
 
-// NativeBatchNormLegit is PyTorch's torch._native_batch_norm_legit.
+// NativeBatchNormLegit is PyTorch's torch.ops.aten._native_batch_norm_legit.
 //
 //	aten::_native_batch_norm_legit(Tensor input, Tensor? weight, Tensor? bias, Tensor(a!) running_mean, Tensor(b!) running_var, bool training, float momentum, float eps) -> (Tensor, Tensor, Tensor)
 func (InternalOps) NativeBatchNormLegit(input, weight, bias, runningMean, runningVar *Tensor, training bool, momentum, eps float64) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpNativeBatchNormLegit)
-	k.tensor(input)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.tensor(runningMean)
-	k.tensor(runningVar)
-	k.bool(training)
-	k.float(momentum)
-	k.float(eps)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpNativeBatchNormLegit)
+	cc.tensor(input)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.tensor(runningMean)
+	cc.tensor(runningVar)
+	cc.bool(training)
+	cc.float(momentum)
+	cc.float(eps)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpNativeBatchNormLegitNoStats = op{name: "aten::_native_batch_norm_legit", overload: "no_stats", schema: "aten::_native_batch_norm_legit.no_stats(Tensor input, Tensor? weight, Tensor? bias, bool training, float momentum, float eps) -> (Tensor, Tensor, Tensor)"}
 
-// NativeBatchNormLegitNoStats is PyTorch's torch._native_batch_norm_legit.
+// NativeBatchNormLegitNoStats is PyTorch's torch.ops.aten._native_batch_norm_legit.
 //
 //	aten::_native_batch_norm_legit.no_stats(Tensor input, Tensor? weight, Tensor? bias, bool training, float momentum, float eps) -> (Tensor, Tensor, Tensor)
 func (InternalOps) NativeBatchNormLegitNoStats(input, weight, bias *Tensor, training bool, momentum, eps float64) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpNativeBatchNormLegitNoStats)
-	k.tensor(input)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.bool(training)
-	k.float(momentum)
-	k.float(eps)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpNativeBatchNormLegitNoStats)
+	cc.tensor(input)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.bool(training)
+	cc.float(momentum)
+	cc.float(eps)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpNativeBatchNormLegitNoStatsOut = op{name: "aten::_native_batch_norm_legit", overload: "no_stats_out", schema: "aten::_native_batch_norm_legit.no_stats_out(Tensor input, Tensor? weight, Tensor? bias, bool training, float momentum, float eps, *, Tensor(a!) out, Tensor(b!) save_mean, Tensor(c!) save_invstd) -> (Tensor(a!), Tensor(b!), Tensor(c!))"}
 
-// NativeBatchNormLegitNoStatsOut is PyTorch's torch._native_batch_norm_legit with its result written to out, saveMean and saveInvstd.
+// NativeBatchNormLegitNoStatsOut is PyTorch's torch.ops.aten._native_batch_norm_legit with its result written to out, saveMean and saveInvstd.
 //
 //	aten::_native_batch_norm_legit.no_stats_out(Tensor input, Tensor? weight, Tensor? bias, bool training, float momentum, float eps, *, Tensor(a!) out, Tensor(b!) save_mean, Tensor(c!) save_invstd) -> (Tensor(a!), Tensor(b!), Tensor(c!))
 func (InternalOps) NativeBatchNormLegitNoStatsOut(out, saveMean, saveInvstd, input, weight, bias *Tensor, training bool, momentum, eps float64) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpNativeBatchNormLegitNoStatsOut)
-	k.tensor(input)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.bool(training)
-	k.float(momentum)
-	k.float(eps)
-	k.tensor(out)
-	k.tensor(saveMean)
-	k.tensor(saveInvstd)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpNativeBatchNormLegitNoStatsOut)
+	cc.tensor(input)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.bool(training)
+	cc.float(momentum)
+	cc.float(eps)
+	cc.tensor(out)
+	cc.tensor(saveMean)
+	cc.tensor(saveInvstd)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpNativeBatchNormLegitOut = op{name: "aten::_native_batch_norm_legit", overload: "out", schema: "aten::_native_batch_norm_legit.out(Tensor input, Tensor? weight, Tensor? bias, Tensor(a!) running_mean, Tensor(b!) running_var, bool training, float momentum, float eps, *, Tensor(d!) out, Tensor(e!) save_mean, Tensor(f!) save_invstd) -> (Tensor(d!), Tensor(e!), Tensor(f!))"}
 
-// NativeBatchNormLegitOut is PyTorch's torch._native_batch_norm_legit with its result written to out, saveMean and saveInvstd.
+// NativeBatchNormLegitOut is PyTorch's torch.ops.aten._native_batch_norm_legit with its result written to out, saveMean and saveInvstd.
 //
 //	aten::_native_batch_norm_legit.out(Tensor input, Tensor? weight, Tensor? bias, Tensor(a!) running_mean, Tensor(b!) running_var, bool training, float momentum, float eps, *, Tensor(d!) out, Tensor(e!) save_mean, Tensor(f!) save_invstd) -> (Tensor(d!), Tensor(e!), Tensor(f!))
 func (InternalOps) NativeBatchNormLegitOut(out, saveMean, saveInvstd, input, weight, bias, runningMean, runningVar *Tensor, training bool, momentum, eps float64) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpNativeBatchNormLegitOut)
-	k.tensor(input)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.tensor(runningMean)
-	k.tensor(runningVar)
-	k.bool(training)
-	k.float(momentum)
-	k.float(eps)
-	k.tensor(out)
-	k.tensor(saveMean)
-	k.tensor(saveInvstd)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpNativeBatchNormLegitOut)
+	cc.tensor(input)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.tensor(runningMean)
+	cc.tensor(runningVar)
+	cc.bool(training)
+	cc.float(momentum)
+	cc.float(eps)
+	cc.tensor(out)
+	cc.tensor(saveMean)
+	cc.tensor(saveInvstd)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpNativeBatchNormLegitFunctional = op{name: "aten::_native_batch_norm_legit_functional", overload: "", schema: "aten::_native_batch_norm_legit_functional(Tensor input, Tensor? weight, Tensor? bias, Tensor running_mean, Tensor running_var, bool training, float momentum, float eps) -> (Tensor, Tensor, Tensor, Tensor running_mean_out, Tensor running_var_out)"}
@@ -90,37 +90,37 @@ var internalOpNativeBatchNormLegitFunctional = op{name: "aten::_native_batch_nor
 //
 //	aten::_native_batch_norm_legit_functional(Tensor input, Tensor? weight, Tensor? bias, Tensor running_mean, Tensor running_var, bool training, float momentum, float eps) -> (Tensor, Tensor, Tensor, Tensor running_mean_out, Tensor running_var_out)
 func (InternalOps) NativeBatchNormLegitFunctional(input, weight, bias, runningMean, runningVar *Tensor, training bool, momentum, eps float64) (*Tensor, *Tensor, *Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpNativeBatchNormLegitFunctional)
-	k.tensor(input)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.tensor(runningMean)
-	k.tensor(runningVar)
-	k.bool(training)
-	k.float(momentum)
-	k.float(eps)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpNativeBatchNormLegitFunctional)
+	cc.tensor(input)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.tensor(runningMean)
+	cc.tensor(runningVar)
+	cc.bool(training)
+	cc.float(momentum)
+	cc.float(eps)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpNativeBatchNormLegitNoTraining = op{name: "aten::_native_batch_norm_legit_no_training", overload: "", schema: "aten::_native_batch_norm_legit_no_training(Tensor input, Tensor? weight, Tensor? bias, Tensor running_mean, Tensor running_var, float momentum, float eps) -> (Tensor, Tensor, Tensor)"}
 
-// NativeBatchNormLegitNoTraining is PyTorch's torch._native_batch_norm_legit_no_training.
+// NativeBatchNormLegitNoTraining is PyTorch's torch.ops.aten._native_batch_norm_legit_no_training.
 //
 //	aten::_native_batch_norm_legit_no_training(Tensor input, Tensor? weight, Tensor? bias, Tensor running_mean, Tensor running_var, float momentum, float eps) -> (Tensor, Tensor, Tensor)
 func (InternalOps) NativeBatchNormLegitNoTraining(input, weight, bias, runningMean, runningVar *Tensor, momentum, eps float64) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpNativeBatchNormLegitNoTraining)
-	k.tensor(input)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.tensor(runningMean)
-	k.tensor(runningVar)
-	k.float(momentum)
-	k.float(eps)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpNativeBatchNormLegitNoTraining)
+	cc.tensor(input)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.tensor(runningMean)
+	cc.tensor(runningVar)
+	cc.float(momentum)
+	cc.float(eps)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpNativeBatchNormLegitNoTrainingOut = op{name: "aten::_native_batch_norm_legit_no_training", overload: "out", schema: "aten::_native_batch_norm_legit_no_training.out(Tensor input, Tensor? weight, Tensor? bias, Tensor running_mean, Tensor running_var, float momentum, float eps, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))"}
@@ -129,20 +129,20 @@ var internalOpNativeBatchNormLegitNoTrainingOut = op{name: "aten::_native_batch_
 //
 //	aten::_native_batch_norm_legit_no_training.out(Tensor input, Tensor? weight, Tensor? bias, Tensor running_mean, Tensor running_var, float momentum, float eps, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))
 func (InternalOps) NativeBatchNormLegitNoTrainingOut(out0, out1, out2, input, weight, bias, runningMean, runningVar *Tensor, momentum, eps float64) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpNativeBatchNormLegitNoTrainingOut)
-	k.tensor(input)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.tensor(runningMean)
-	k.tensor(runningVar)
-	k.float(momentum)
-	k.float(eps)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.tensor(out2)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpNativeBatchNormLegitNoTrainingOut)
+	cc.tensor(input)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.tensor(runningMean)
+	cc.tensor(runningVar)
+	cc.float(momentum)
+	cc.float(eps)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.tensor(out2)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpNativeMultiHeadAttention = op{name: "aten::_native_multi_head_attention", overload: "", schema: "aten::_native_multi_head_attention(Tensor query, Tensor key, Tensor value, int embed_dim, int num_head, Tensor qkv_weight, Tensor qkv_bias, Tensor proj_weight, Tensor proj_bias, Tensor? mask=None, bool need_weights=True, bool average_attn_weights=True, int? mask_type=None) -> (Tensor, Tensor)"}
@@ -155,28 +155,28 @@ type InternalNativeMultiHeadAttentionOptions struct {
 	MaskType           Opt[int]
 }
 
-// NativeMultiHeadAttention is PyTorch's torch._native_multi_head_attention.
+// NativeMultiHeadAttention is PyTorch's torch.ops.aten._native_multi_head_attention.
 //
 //	aten::_native_multi_head_attention(Tensor query, Tensor key, Tensor value, int embed_dim, int num_head, Tensor qkv_weight, Tensor qkv_bias, Tensor proj_weight, Tensor proj_bias, Tensor? mask=None, bool need_weights=True, bool average_attn_weights=True, int? mask_type=None) -> (Tensor, Tensor)
 func (InternalOps) NativeMultiHeadAttention(query, key, value *Tensor, embedDim, numHead int, qkvWeight, qkvBias, projWeight, projBias *Tensor, opts ...InternalNativeMultiHeadAttentionOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpNativeMultiHeadAttention)
-	k.tensor(query)
-	k.tensor(key)
-	k.tensor(value)
-	k.int(embedDim)
-	k.int(numHead)
-	k.tensor(qkvWeight)
-	k.tensor(qkvBias)
-	k.tensor(projWeight)
-	k.tensor(projBias)
-	k.optTensor(o.Mask)
-	k.bool(o.NeedWeights.Or(true))
-	k.bool(o.AverageAttnWeights.Or(true))
-	k.optInt(o.MaskType)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpNativeMultiHeadAttention)
+	cc.tensor(query)
+	cc.tensor(key)
+	cc.tensor(value)
+	cc.int(embedDim)
+	cc.int(numHead)
+	cc.tensor(qkvWeight)
+	cc.tensor(qkvBias)
+	cc.tensor(projWeight)
+	cc.tensor(projBias)
+	cc.optTensor(o.Mask)
+	cc.bool(o.NeedWeights.Or(true))
+	cc.bool(o.AverageAttnWeights.Or(true))
+	cc.optInt(o.MaskType)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpNativeMultiHeadAttentionOut = op{name: "aten::_native_multi_head_attention", overload: "out", schema: "aten::_native_multi_head_attention.out(Tensor query, Tensor key, Tensor value, int embed_dim, int num_head, Tensor qkv_weight, Tensor qkv_bias, Tensor proj_weight, Tensor proj_bias, Tensor? mask=None, bool need_weights=True, bool average_attn_weights=True, int? mask_type=None, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))"}
@@ -186,51 +186,51 @@ var internalOpNativeMultiHeadAttentionOut = op{name: "aten::_native_multi_head_a
 //	aten::_native_multi_head_attention.out(Tensor query, Tensor key, Tensor value, int embed_dim, int num_head, Tensor qkv_weight, Tensor qkv_bias, Tensor proj_weight, Tensor proj_bias, Tensor? mask=None, bool need_weights=True, bool average_attn_weights=True, int? mask_type=None, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))
 func (InternalOps) NativeMultiHeadAttentionOut(out0, out1, query, key, value *Tensor, embedDim, numHead int, qkvWeight, qkvBias, projWeight, projBias *Tensor, opts ...InternalNativeMultiHeadAttentionOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpNativeMultiHeadAttentionOut)
-	k.tensor(query)
-	k.tensor(key)
-	k.tensor(value)
-	k.int(embedDim)
-	k.int(numHead)
-	k.tensor(qkvWeight)
-	k.tensor(qkvBias)
-	k.tensor(projWeight)
-	k.tensor(projBias)
-	k.optTensor(o.Mask)
-	k.bool(o.NeedWeights.Or(true))
-	k.bool(o.AverageAttnWeights.Or(true))
-	k.optInt(o.MaskType)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpNativeMultiHeadAttentionOut)
+	cc.tensor(query)
+	cc.tensor(key)
+	cc.tensor(value)
+	cc.int(embedDim)
+	cc.int(numHead)
+	cc.tensor(qkvWeight)
+	cc.tensor(qkvBias)
+	cc.tensor(projWeight)
+	cc.tensor(projBias)
+	cc.optTensor(o.Mask)
+	cc.bool(o.NeedWeights.Or(true))
+	cc.bool(o.AverageAttnWeights.Or(true))
+	cc.optInt(o.MaskType)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpNegView = op{name: "aten::_neg_view", overload: "", schema: "aten::_neg_view(Tensor(a) self) -> Tensor(a)"}
 
-// NegView is PyTorch's torch._neg_view.
+// NegView is PyTorch's torch.ops.aten._neg_view.
 //
 //	aten::_neg_view(Tensor(a) self) -> Tensor(a)
 func (InternalOps) NegView(input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpNegView)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNegView)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNegViewCopy = op{name: "aten::_neg_view_copy", overload: "", schema: "aten::_neg_view_copy(Tensor self) -> Tensor"}
 
-// NegViewCopy is PyTorch's torch._neg_view_copy.
+// NegViewCopy is PyTorch's torch.ops.aten._neg_view_copy.
 //
 //	aten::_neg_view_copy(Tensor self) -> Tensor
 func (InternalOps) NegViewCopy(input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpNegViewCopy)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNegViewCopy)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNegViewCopyOut = op{name: "aten::_neg_view_copy", overload: "out", schema: "aten::_neg_view_copy.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -239,25 +239,25 @@ var internalOpNegViewCopyOut = op{name: "aten::_neg_view_copy", overload: "out",
 //
 //	aten::_neg_view_copy.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) NegViewCopyOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpNegViewCopyOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNegViewCopyOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNestedComputeContiguousStridesOffsets = op{name: "aten::_nested_compute_contiguous_strides_offsets", overload: "", schema: "aten::_nested_compute_contiguous_strides_offsets(Tensor nested_size) -> (Tensor, Tensor)"}
 
-// NestedComputeContiguousStridesOffsets is PyTorch's torch._nested_compute_contiguous_strides_offsets.
+// NestedComputeContiguousStridesOffsets is PyTorch's torch.ops.aten._nested_compute_contiguous_strides_offsets.
 //
 //	aten::_nested_compute_contiguous_strides_offsets(Tensor nested_size) -> (Tensor, Tensor)
 func (InternalOps) NestedComputeContiguousStridesOffsets(nestedSize *Tensor) (*Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpNestedComputeContiguousStridesOffsets)
-	k.tensor(nestedSize)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpNestedComputeContiguousStridesOffsets)
+	cc.tensor(nestedSize)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpNestedFromPadded = op{name: "aten::_nested_from_padded", overload: "", schema: "aten::_nested_from_padded(Tensor padded, Tensor cpu_nested_shape_example, bool fuse_transform_0213=False) -> Tensor"}
@@ -267,18 +267,18 @@ type InternalNestedFromPaddedOptions struct {
 	FuseTransform0213 bool
 }
 
-// NestedFromPadded is PyTorch's torch._nested_from_padded.
+// NestedFromPadded is PyTorch's torch.ops.aten._nested_from_padded.
 //
 //	aten::_nested_from_padded(Tensor padded, Tensor cpu_nested_shape_example, bool fuse_transform_0213=False) -> Tensor
 func (InternalOps) NestedFromPadded(padded, cpuNestedShapeExample *Tensor, opts ...InternalNestedFromPaddedOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpNestedFromPadded)
-	k.tensor(padded)
-	k.tensor(cpuNestedShapeExample)
-	k.bool(o.FuseTransform0213)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNestedFromPadded)
+	cc.tensor(padded)
+	cc.tensor(cpuNestedShapeExample)
+	cc.bool(o.FuseTransform0213)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNestedFromPaddedOut = op{name: "aten::_nested_from_padded", overload: "out", schema: "aten::_nested_from_padded.out(Tensor padded, Tensor cpu_nested_shape_example, bool fuse_transform_0213=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -288,28 +288,28 @@ var internalOpNestedFromPaddedOut = op{name: "aten::_nested_from_padded", overlo
 //	aten::_nested_from_padded.out(Tensor padded, Tensor cpu_nested_shape_example, bool fuse_transform_0213=False, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) NestedFromPaddedOut(out, padded, cpuNestedShapeExample *Tensor, opts ...InternalNestedFromPaddedOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpNestedFromPaddedOut)
-	k.tensor(padded)
-	k.tensor(cpuNestedShapeExample)
-	k.bool(o.FuseTransform0213)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNestedFromPaddedOut)
+	cc.tensor(padded)
+	cc.tensor(cpuNestedShapeExample)
+	cc.bool(o.FuseTransform0213)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNestedFromPaddedAndNestedExample = op{name: "aten::_nested_from_padded_and_nested_example", overload: "", schema: "aten::_nested_from_padded_and_nested_example(Tensor padded, Tensor nt_example) -> Tensor"}
 
-// NestedFromPaddedAndNestedExample is PyTorch's torch._nested_from_padded_and_nested_example.
+// NestedFromPaddedAndNestedExample is PyTorch's torch.ops.aten._nested_from_padded_and_nested_example.
 //
 //	aten::_nested_from_padded_and_nested_example(Tensor padded, Tensor nt_example) -> Tensor
 func (InternalOps) NestedFromPaddedAndNestedExample(padded, ntExample *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpNestedFromPaddedAndNestedExample)
-	k.tensor(padded)
-	k.tensor(ntExample)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNestedFromPaddedAndNestedExample)
+	cc.tensor(padded)
+	cc.tensor(ntExample)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNestedFromPaddedAndNestedExampleOut = op{name: "aten::_nested_from_padded_and_nested_example", overload: "out", schema: "aten::_nested_from_padded_and_nested_example.out(Tensor padded, Tensor nt_example, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -318,13 +318,13 @@ var internalOpNestedFromPaddedAndNestedExampleOut = op{name: "aten::_nested_from
 //
 //	aten::_nested_from_padded_and_nested_example.out(Tensor padded, Tensor nt_example, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) NestedFromPaddedAndNestedExampleOut(out, padded, ntExample *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpNestedFromPaddedAndNestedExampleOut)
-	k.tensor(padded)
-	k.tensor(ntExample)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNestedFromPaddedAndNestedExampleOut)
+	cc.tensor(padded)
+	cc.tensor(ntExample)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNestedFromPaddedTensor = op{name: "aten::_nested_from_padded_tensor", overload: "", schema: "aten::_nested_from_padded_tensor(Tensor padded, Tensor offsets, Tensor dummy, int ragged_idx=1, Tensor? min_seqlen=None, Tensor? max_seqlen=None, SymInt? sum_S=None) -> Tensor"}
@@ -337,126 +337,126 @@ type InternalNestedFromPaddedTensorOptions struct {
 	SumS      Opt[int]
 }
 
-// NestedFromPaddedTensor is PyTorch's torch._nested_from_padded_tensor.
+// NestedFromPaddedTensor is PyTorch's torch.ops.aten._nested_from_padded_tensor.
 //
 //	aten::_nested_from_padded_tensor(Tensor padded, Tensor offsets, Tensor dummy, int ragged_idx=1, Tensor? min_seqlen=None, Tensor? max_seqlen=None, SymInt? sum_S=None) -> Tensor
 func (InternalOps) NestedFromPaddedTensor(padded, offsets, dummy *Tensor, opts ...InternalNestedFromPaddedTensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpNestedFromPaddedTensor)
-	k.tensor(padded)
-	k.tensor(offsets)
-	k.tensor(dummy)
-	k.int(o.RaggedIdx.Or(1))
-	k.optTensor(o.MinSeqlen)
-	k.optTensor(o.MaxSeqlen)
-	k.optInt(o.SumS)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNestedFromPaddedTensor)
+	cc.tensor(padded)
+	cc.tensor(offsets)
+	cc.tensor(dummy)
+	cc.int(o.RaggedIdx.Or(1))
+	cc.optTensor(o.MinSeqlen)
+	cc.optTensor(o.MaxSeqlen)
+	cc.optInt(o.SumS)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNestedGetJaggedDummy = op{name: "aten::_nested_get_jagged_dummy", overload: "", schema: "aten::_nested_get_jagged_dummy(Tensor any) -> Tensor"}
 
-// NestedGetJaggedDummy is PyTorch's torch._nested_get_jagged_dummy.
+// NestedGetJaggedDummy is PyTorch's torch.ops.aten._nested_get_jagged_dummy.
 //
 //	aten::_nested_get_jagged_dummy(Tensor any) -> Tensor
 func (InternalOps) NestedGetJaggedDummy(anyArg *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpNestedGetJaggedDummy)
-	k.tensor(anyArg)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNestedGetJaggedDummy)
+	cc.tensor(anyArg)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNestedGetLengths = op{name: "aten::_nested_get_lengths", overload: "", schema: "aten::_nested_get_lengths(Tensor self) -> Tensor"}
 
-// NestedGetLengths is PyTorch's torch._nested_get_lengths.
+// NestedGetLengths is PyTorch's torch.ops.aten._nested_get_lengths.
 //
 //	aten::_nested_get_lengths(Tensor self) -> Tensor
 func (InternalOps) NestedGetLengths(input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpNestedGetLengths)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNestedGetLengths)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNestedGetMaxSeqlen = op{name: "aten::_nested_get_max_seqlen", overload: "", schema: "aten::_nested_get_max_seqlen(Tensor self) -> Tensor"}
 
-// NestedGetMaxSeqlen is PyTorch's torch._nested_get_max_seqlen.
+// NestedGetMaxSeqlen is PyTorch's torch.ops.aten._nested_get_max_seqlen.
 //
 //	aten::_nested_get_max_seqlen(Tensor self) -> Tensor
 func (InternalOps) NestedGetMaxSeqlen(input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpNestedGetMaxSeqlen)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNestedGetMaxSeqlen)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNestedGetMinSeqlen = op{name: "aten::_nested_get_min_seqlen", overload: "", schema: "aten::_nested_get_min_seqlen(Tensor self) -> Tensor"}
 
-// NestedGetMinSeqlen is PyTorch's torch._nested_get_min_seqlen.
+// NestedGetMinSeqlen is PyTorch's torch.ops.aten._nested_get_min_seqlen.
 //
 //	aten::_nested_get_min_seqlen(Tensor self) -> Tensor
 func (InternalOps) NestedGetMinSeqlen(input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpNestedGetMinSeqlen)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNestedGetMinSeqlen)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNestedGetOffsets = op{name: "aten::_nested_get_offsets", overload: "", schema: "aten::_nested_get_offsets(Tensor self) -> Tensor"}
 
-// NestedGetOffsets is PyTorch's torch._nested_get_offsets.
+// NestedGetOffsets is PyTorch's torch.ops.aten._nested_get_offsets.
 //
 //	aten::_nested_get_offsets(Tensor self) -> Tensor
 func (InternalOps) NestedGetOffsets(input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpNestedGetOffsets)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNestedGetOffsets)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNestedGetRaggedIdx = op{name: "aten::_nested_get_ragged_idx", overload: "", schema: "aten::_nested_get_ragged_idx(Tensor self) -> int"}
 
-// NestedGetRaggedIdx is PyTorch's torch._nested_get_ragged_idx.
+// NestedGetRaggedIdx is PyTorch's torch.ops.aten._nested_get_ragged_idx.
 //
 //	aten::_nested_get_ragged_idx(Tensor self) -> int
 func (InternalOps) NestedGetRaggedIdx(input *Tensor) int {
-	var k call
-	k.start(&internalOpNestedGetRaggedIdx)
-	k.tensor(input)
-	k.run()
-	return k.retInt()
+	var cc call
+	cc.start(&internalOpNestedGetRaggedIdx)
+	cc.tensor(input)
+	cc.run()
+	return cc.retInt()
 }
 
 var internalOpNestedGetValues = op{name: "aten::_nested_get_values", overload: "", schema: "aten::_nested_get_values(Tensor(a) self) -> Tensor(a)"}
 
-// NestedGetValues is PyTorch's torch._nested_get_values.
+// NestedGetValues is PyTorch's torch.ops.aten._nested_get_values.
 //
 //	aten::_nested_get_values(Tensor(a) self) -> Tensor(a)
 func (InternalOps) NestedGetValues(input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpNestedGetValues)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNestedGetValues)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNestedGetValuesCopy = op{name: "aten::_nested_get_values_copy", overload: "", schema: "aten::_nested_get_values_copy(Tensor self) -> Tensor"}
 
-// NestedGetValuesCopy is PyTorch's torch._nested_get_values_copy.
+// NestedGetValuesCopy is PyTorch's torch.ops.aten._nested_get_values_copy.
 //
 //	aten::_nested_get_values_copy(Tensor self) -> Tensor
 func (InternalOps) NestedGetValuesCopy(input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpNestedGetValuesCopy)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNestedGetValuesCopy)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNestedGetValuesCopyOut = op{name: "aten::_nested_get_values_copy", overload: "out", schema: "aten::_nested_get_values_copy.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -465,28 +465,28 @@ var internalOpNestedGetValuesCopyOut = op{name: "aten::_nested_get_values_copy",
 //
 //	aten::_nested_get_values_copy.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) NestedGetValuesCopyOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpNestedGetValuesCopyOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNestedGetValuesCopyOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNestedSelectBackward = op{name: "aten::_nested_select_backward", overload: "", schema: "aten::_nested_select_backward(Tensor grad_output, Tensor self, int dim, SymInt index) -> Tensor"}
 
-// NestedSelectBackward is PyTorch's torch._nested_select_backward.
+// NestedSelectBackward is PyTorch's torch.ops.aten._nested_select_backward.
 //
 //	aten::_nested_select_backward(Tensor grad_output, Tensor self, int dim, SymInt index) -> Tensor
 func (InternalOps) NestedSelectBackward(gradOutput, input *Tensor, dim, index int) *Tensor {
-	var k call
-	k.start(&internalOpNestedSelectBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.int(dim)
-	k.int(index)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNestedSelectBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.int(index)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNestedSumBackward = op{name: "aten::_nested_sum_backward", overload: "", schema: "aten::_nested_sum_backward(Tensor grad, Tensor self, int[1]? dim, bool keepdim=False) -> Tensor"}
@@ -496,19 +496,19 @@ type InternalNestedSumBackwardOptions struct {
 	KeepDim bool
 }
 
-// NestedSumBackward is PyTorch's torch._nested_sum_backward.
+// NestedSumBackward is PyTorch's torch.ops.aten._nested_sum_backward.
 //
 //	aten::_nested_sum_backward(Tensor grad, Tensor self, int[1]? dim, bool keepdim=False) -> Tensor
 func (InternalOps) NestedSumBackward(grad, input *Tensor, dim []int, opts ...InternalNestedSumBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpNestedSumBackward)
-	k.tensor(grad)
-	k.tensor(input)
-	k.optInts(dim)
-	k.bool(o.KeepDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNestedSumBackward)
+	cc.tensor(grad)
+	cc.tensor(input)
+	cc.optInts(dim)
+	cc.bool(o.KeepDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNestedTensorFromMask = op{name: "aten::_nested_tensor_from_mask", overload: "", schema: "aten::_nested_tensor_from_mask(Tensor t, Tensor mask, bool mask_check=True) -> Tensor"}
@@ -518,18 +518,18 @@ type InternalNestedTensorFromMaskOptions struct {
 	MaskCheck Opt[bool] // default true
 }
 
-// NestedTensorFromMask is PyTorch's torch._nested_tensor_from_mask.
+// NestedTensorFromMask is PyTorch's torch.ops.aten._nested_tensor_from_mask.
 //
 //	aten::_nested_tensor_from_mask(Tensor t, Tensor mask, bool mask_check=True) -> Tensor
 func (InternalOps) NestedTensorFromMask(t, mask *Tensor, opts ...InternalNestedTensorFromMaskOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpNestedTensorFromMask)
-	k.tensor(t)
-	k.tensor(mask)
-	k.bool(o.MaskCheck.Or(true))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNestedTensorFromMask)
+	cc.tensor(t)
+	cc.tensor(mask)
+	cc.bool(o.MaskCheck.Or(true))
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNestedTensorFromMaskOut = op{name: "aten::_nested_tensor_from_mask", overload: "out", schema: "aten::_nested_tensor_from_mask.out(Tensor t, Tensor mask, bool mask_check=True, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -539,46 +539,46 @@ var internalOpNestedTensorFromMaskOut = op{name: "aten::_nested_tensor_from_mask
 //	aten::_nested_tensor_from_mask.out(Tensor t, Tensor mask, bool mask_check=True, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) NestedTensorFromMaskOut(out, t, mask *Tensor, opts ...InternalNestedTensorFromMaskOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpNestedTensorFromMaskOut)
-	k.tensor(t)
-	k.tensor(mask)
-	k.bool(o.MaskCheck.Or(true))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNestedTensorFromMaskOut)
+	cc.tensor(t)
+	cc.tensor(mask)
+	cc.bool(o.MaskCheck.Or(true))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNestedTensorFromMaskLeftAligned = op{name: "aten::_nested_tensor_from_mask_left_aligned", overload: "", schema: "aten::_nested_tensor_from_mask_left_aligned(Tensor t, Tensor mask) -> bool"}
 
-// NestedTensorFromMaskLeftAligned is PyTorch's torch._nested_tensor_from_mask_left_aligned.
+// NestedTensorFromMaskLeftAligned is PyTorch's torch.ops.aten._nested_tensor_from_mask_left_aligned.
 //
 //	aten::_nested_tensor_from_mask_left_aligned(Tensor t, Tensor mask) -> bool
 func (InternalOps) NestedTensorFromMaskLeftAligned(t, mask *Tensor) bool {
-	var k call
-	k.start(&internalOpNestedTensorFromMaskLeftAligned)
-	k.tensor(t)
-	k.tensor(mask)
-	k.run()
-	return k.retBool()
+	var cc call
+	cc.start(&internalOpNestedTensorFromMaskLeftAligned)
+	cc.tensor(t)
+	cc.tensor(mask)
+	cc.run()
+	return cc.retBool()
 }
 
 var internalOpNestedTensorFromTensorList = op{name: "aten::_nested_tensor_from_tensor_list", overload: "", schema: "aten::_nested_tensor_from_tensor_list(Tensor[] list, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
 
-// NestedTensorFromTensorList is PyTorch's torch._nested_tensor_from_tensor_list.
+// NestedTensorFromTensorList is PyTorch's torch.ops.aten._nested_tensor_from_tensor_list.
 //
 //	aten::_nested_tensor_from_tensor_list(Tensor[] list, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func (InternalOps) NestedTensorFromTensorList(list []*Tensor, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpNestedTensorFromTensorList)
-	k.tensors(list)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNestedTensorFromTensorList)
+	cc.tensors(list)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNestedTensorFromTensorListOut = op{name: "aten::_nested_tensor_from_tensor_list", overload: "out", schema: "aten::_nested_tensor_from_tensor_list.out(Tensor[] list, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -588,29 +588,29 @@ var internalOpNestedTensorFromTensorListOut = op{name: "aten::_nested_tensor_fro
 //	aten::_nested_tensor_from_tensor_list.out(Tensor[] list, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) NestedTensorFromTensorListOut(out *Tensor, list []*Tensor, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpNestedTensorFromTensorListOut)
-	k.tensors(list)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNestedTensorFromTensorListOut)
+	cc.tensors(list)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNestedTensorSize = op{name: "aten::_nested_tensor_size", overload: "", schema: "aten::_nested_tensor_size(Tensor self) -> Tensor"}
 
-// NestedTensorSize is PyTorch's Tensor._nested_tensor_size.
+// NestedTensorSize is PyTorch's torch.ops.aten._nested_tensor_size.
 //
 //	aten::_nested_tensor_size(Tensor self) -> Tensor
 func (InternalOps) NestedTensorSize(input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpNestedTensorSize)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNestedTensorSize)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNestedTensorSizeOut = op{name: "aten::_nested_tensor_size", overload: "out", schema: "aten::_nested_tensor_size.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -619,39 +619,39 @@ var internalOpNestedTensorSizeOut = op{name: "aten::_nested_tensor_size", overlo
 //
 //	aten::_nested_tensor_size.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) NestedTensorSizeOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpNestedTensorSizeOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNestedTensorSizeOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNestedTensorSoftmaxWithShape = op{name: "aten::_nested_tensor_softmax_with_shape", overload: "", schema: "aten::_nested_tensor_softmax_with_shape(Tensor self, Tensor query) -> Tensor"}
 
-// NestedTensorSoftmaxWithShape is PyTorch's torch._nested_tensor_softmax_with_shape.
+// NestedTensorSoftmaxWithShape is PyTorch's torch.ops.aten._nested_tensor_softmax_with_shape.
 //
 //	aten::_nested_tensor_softmax_with_shape(Tensor self, Tensor query) -> Tensor
 func (InternalOps) NestedTensorSoftmaxWithShape(input, query *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpNestedTensorSoftmaxWithShape)
-	k.tensor(input)
-	k.tensor(query)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNestedTensorSoftmaxWithShape)
+	cc.tensor(input)
+	cc.tensor(query)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNestedTensorStorageOffsets = op{name: "aten::_nested_tensor_storage_offsets", overload: "", schema: "aten::_nested_tensor_storage_offsets(Tensor self) -> Tensor"}
 
-// NestedTensorStorageOffsets is PyTorch's Tensor._nested_tensor_storage_offsets.
+// NestedTensorStorageOffsets is PyTorch's torch.ops.aten._nested_tensor_storage_offsets.
 //
 //	aten::_nested_tensor_storage_offsets(Tensor self) -> Tensor
 func (InternalOps) NestedTensorStorageOffsets(input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpNestedTensorStorageOffsets)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNestedTensorStorageOffsets)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNestedTensorStorageOffsetsOut = op{name: "aten::_nested_tensor_storage_offsets", overload: "out", schema: "aten::_nested_tensor_storage_offsets.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -660,25 +660,25 @@ var internalOpNestedTensorStorageOffsetsOut = op{name: "aten::_nested_tensor_sto
 //
 //	aten::_nested_tensor_storage_offsets.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) NestedTensorStorageOffsetsOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpNestedTensorStorageOffsetsOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNestedTensorStorageOffsetsOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNestedTensorStrides = op{name: "aten::_nested_tensor_strides", overload: "", schema: "aten::_nested_tensor_strides(Tensor self) -> Tensor"}
 
-// NestedTensorStrides is PyTorch's Tensor._nested_tensor_strides.
+// NestedTensorStrides is PyTorch's torch.ops.aten._nested_tensor_strides.
 //
 //	aten::_nested_tensor_strides(Tensor self) -> Tensor
 func (InternalOps) NestedTensorStrides(input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpNestedTensorStrides)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNestedTensorStrides)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNestedTensorStridesOut = op{name: "aten::_nested_tensor_strides", overload: "out", schema: "aten::_nested_tensor_strides.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -687,44 +687,44 @@ var internalOpNestedTensorStridesOut = op{name: "aten::_nested_tensor_strides", 
 //
 //	aten::_nested_tensor_strides.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) NestedTensorStridesOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpNestedTensorStridesOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNestedTensorStridesOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNestedViewFromBuffer = op{name: "aten::_nested_view_from_buffer", overload: "", schema: "aten::_nested_view_from_buffer(Tensor(a) self, Tensor nested_size, Tensor nested_strides, Tensor offsets) -> Tensor(a)"}
 
-// NestedViewFromBuffer is PyTorch's torch._nested_view_from_buffer.
+// NestedViewFromBuffer is PyTorch's torch.ops.aten._nested_view_from_buffer.
 //
 //	aten::_nested_view_from_buffer(Tensor(a) self, Tensor nested_size, Tensor nested_strides, Tensor offsets) -> Tensor(a)
 func (InternalOps) NestedViewFromBuffer(input, nestedSize, nestedStrides, offsets *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpNestedViewFromBuffer)
-	k.tensor(input)
-	k.tensor(nestedSize)
-	k.tensor(nestedStrides)
-	k.tensor(offsets)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNestedViewFromBuffer)
+	cc.tensor(input)
+	cc.tensor(nestedSize)
+	cc.tensor(nestedStrides)
+	cc.tensor(offsets)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNestedViewFromBufferCopy = op{name: "aten::_nested_view_from_buffer_copy", overload: "", schema: "aten::_nested_view_from_buffer_copy(Tensor self, Tensor nested_size, Tensor nested_strides, Tensor offsets) -> Tensor"}
 
-// NestedViewFromBufferCopy is PyTorch's torch._nested_view_from_buffer_copy.
+// NestedViewFromBufferCopy is PyTorch's torch.ops.aten._nested_view_from_buffer_copy.
 //
 //	aten::_nested_view_from_buffer_copy(Tensor self, Tensor nested_size, Tensor nested_strides, Tensor offsets) -> Tensor
 func (InternalOps) NestedViewFromBufferCopy(input, nestedSize, nestedStrides, offsets *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpNestedViewFromBufferCopy)
-	k.tensor(input)
-	k.tensor(nestedSize)
-	k.tensor(nestedStrides)
-	k.tensor(offsets)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNestedViewFromBufferCopy)
+	cc.tensor(input)
+	cc.tensor(nestedSize)
+	cc.tensor(nestedStrides)
+	cc.tensor(offsets)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNestedViewFromBufferCopyOut = op{name: "aten::_nested_view_from_buffer_copy", overload: "out", schema: "aten::_nested_view_from_buffer_copy.out(Tensor self, Tensor nested_size, Tensor nested_strides, Tensor offsets, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -733,15 +733,15 @@ var internalOpNestedViewFromBufferCopyOut = op{name: "aten::_nested_view_from_bu
 //
 //	aten::_nested_view_from_buffer_copy.out(Tensor self, Tensor nested_size, Tensor nested_strides, Tensor offsets, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) NestedViewFromBufferCopyOut(out, input, nestedSize, nestedStrides, offsets *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpNestedViewFromBufferCopyOut)
-	k.tensor(input)
-	k.tensor(nestedSize)
-	k.tensor(nestedStrides)
-	k.tensor(offsets)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNestedViewFromBufferCopyOut)
+	cc.tensor(input)
+	cc.tensor(nestedSize)
+	cc.tensor(nestedStrides)
+	cc.tensor(offsets)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNestedViewFromJagged = op{name: "aten::_nested_view_from_jagged", overload: "", schema: "aten::_nested_view_from_jagged(Tensor(a) self, Tensor offsets, Tensor dummy, Tensor? lengths=None, int ragged_idx=1, Tensor? min_seqlen=None, Tensor? max_seqlen=None) -> Tensor(a)"}
@@ -754,22 +754,22 @@ type InternalNestedViewFromJaggedOptions struct {
 	MaxSeqlen *Tensor
 }
 
-// NestedViewFromJagged is PyTorch's torch._nested_view_from_jagged.
+// NestedViewFromJagged is PyTorch's torch.ops.aten._nested_view_from_jagged.
 //
 //	aten::_nested_view_from_jagged(Tensor(a) self, Tensor offsets, Tensor dummy, Tensor? lengths=None, int ragged_idx=1, Tensor? min_seqlen=None, Tensor? max_seqlen=None) -> Tensor(a)
 func (InternalOps) NestedViewFromJagged(input, offsets, dummy *Tensor, opts ...InternalNestedViewFromJaggedOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpNestedViewFromJagged)
-	k.tensor(input)
-	k.tensor(offsets)
-	k.tensor(dummy)
-	k.optTensor(o.Lengths)
-	k.int(o.RaggedIdx.Or(1))
-	k.optTensor(o.MinSeqlen)
-	k.optTensor(o.MaxSeqlen)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNestedViewFromJagged)
+	cc.tensor(input)
+	cc.tensor(offsets)
+	cc.tensor(dummy)
+	cc.optTensor(o.Lengths)
+	cc.int(o.RaggedIdx.Or(1))
+	cc.optTensor(o.MinSeqlen)
+	cc.optTensor(o.MaxSeqlen)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNestedViewFromJaggedCopy = op{name: "aten::_nested_view_from_jagged_copy", overload: "", schema: "aten::_nested_view_from_jagged_copy(Tensor self, Tensor offsets, Tensor dummy, Tensor? lengths=None, int ragged_idx=1, Tensor? min_seqlen=None, Tensor? max_seqlen=None) -> Tensor"}
@@ -782,22 +782,22 @@ type InternalNestedViewFromJaggedCopyOptions struct {
 	MaxSeqlen *Tensor
 }
 
-// NestedViewFromJaggedCopy is PyTorch's torch._nested_view_from_jagged_copy.
+// NestedViewFromJaggedCopy is PyTorch's torch.ops.aten._nested_view_from_jagged_copy.
 //
 //	aten::_nested_view_from_jagged_copy(Tensor self, Tensor offsets, Tensor dummy, Tensor? lengths=None, int ragged_idx=1, Tensor? min_seqlen=None, Tensor? max_seqlen=None) -> Tensor
 func (InternalOps) NestedViewFromJaggedCopy(input, offsets, dummy *Tensor, opts ...InternalNestedViewFromJaggedCopyOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpNestedViewFromJaggedCopy)
-	k.tensor(input)
-	k.tensor(offsets)
-	k.tensor(dummy)
-	k.optTensor(o.Lengths)
-	k.int(o.RaggedIdx.Or(1))
-	k.optTensor(o.MinSeqlen)
-	k.optTensor(o.MaxSeqlen)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNestedViewFromJaggedCopy)
+	cc.tensor(input)
+	cc.tensor(offsets)
+	cc.tensor(dummy)
+	cc.optTensor(o.Lengths)
+	cc.int(o.RaggedIdx.Or(1))
+	cc.optTensor(o.MinSeqlen)
+	cc.optTensor(o.MaxSeqlen)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNestedViewFromJaggedCopyOut = op{name: "aten::_nested_view_from_jagged_copy", overload: "out", schema: "aten::_nested_view_from_jagged_copy.out(Tensor self, Tensor offsets, Tensor dummy, Tensor? lengths=None, int ragged_idx=1, Tensor? min_seqlen=None, Tensor? max_seqlen=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -807,18 +807,18 @@ var internalOpNestedViewFromJaggedCopyOut = op{name: "aten::_nested_view_from_ja
 //	aten::_nested_view_from_jagged_copy.out(Tensor self, Tensor offsets, Tensor dummy, Tensor? lengths=None, int ragged_idx=1, Tensor? min_seqlen=None, Tensor? max_seqlen=None, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) NestedViewFromJaggedCopyOut(out, input, offsets, dummy *Tensor, opts ...InternalNestedViewFromJaggedCopyOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpNestedViewFromJaggedCopyOut)
-	k.tensor(input)
-	k.tensor(offsets)
-	k.tensor(dummy)
-	k.optTensor(o.Lengths)
-	k.int(o.RaggedIdx.Or(1))
-	k.optTensor(o.MinSeqlen)
-	k.optTensor(o.MaxSeqlen)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNestedViewFromJaggedCopyOut)
+	cc.tensor(input)
+	cc.tensor(offsets)
+	cc.tensor(dummy)
+	cc.optTensor(o.Lengths)
+	cc.int(o.RaggedIdx.Or(1))
+	cc.optTensor(o.MinSeqlen)
+	cc.optTensor(o.MaxSeqlen)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNewZerosWithSameFeatureMeta = op{name: "aten::_new_zeros_with_same_feature_meta", overload: "", schema: "aten::_new_zeros_with_same_feature_meta(Tensor self, Tensor other, *, int self_num_batch_dims=0) -> Tensor"}
@@ -828,18 +828,18 @@ type InternalNewZerosWithSameFeatureMetaOptions struct {
 	SelfNumBatchDims int
 }
 
-// NewZerosWithSameFeatureMeta is PyTorch's torch._new_zeros_with_same_feature_meta.
+// NewZerosWithSameFeatureMeta is PyTorch's torch.ops.aten._new_zeros_with_same_feature_meta.
 //
 //	aten::_new_zeros_with_same_feature_meta(Tensor self, Tensor other, *, int self_num_batch_dims=0) -> Tensor
 func (InternalOps) NewZerosWithSameFeatureMeta(input, other *Tensor, opts ...InternalNewZerosWithSameFeatureMetaOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpNewZerosWithSameFeatureMeta)
-	k.tensor(input)
-	k.tensor(other)
-	k.int(o.SelfNumBatchDims)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNewZerosWithSameFeatureMeta)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.int(o.SelfNumBatchDims)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNewZerosWithSameFeatureMetaOut = op{name: "aten::_new_zeros_with_same_feature_meta", overload: "out", schema: "aten::_new_zeros_with_same_feature_meta.out(Tensor self, Tensor other, *, int self_num_batch_dims=0, Tensor(a!) out) -> Tensor(a!)"}
@@ -849,26 +849,26 @@ var internalOpNewZerosWithSameFeatureMetaOut = op{name: "aten::_new_zeros_with_s
 //	aten::_new_zeros_with_same_feature_meta.out(Tensor self, Tensor other, *, int self_num_batch_dims=0, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) NewZerosWithSameFeatureMetaOut(out, input, other *Tensor, opts ...InternalNewZerosWithSameFeatureMetaOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpNewZerosWithSameFeatureMetaOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.int(o.SelfNumBatchDims)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNewZerosWithSameFeatureMetaOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.int(o.SelfNumBatchDims)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNnpackAvailable = op{name: "aten::_nnpack_available", overload: "", schema: "aten::_nnpack_available() -> bool"}
 
-// NnpackAvailable is PyTorch's torch._nnpack_available.
+// NnpackAvailable is PyTorch's torch.ops.aten._nnpack_available.
 //
 //	aten::_nnpack_available() -> bool
 func (InternalOps) NnpackAvailable() bool {
-	var k call
-	k.start(&internalOpNnpackAvailable)
-	k.run()
-	return k.retBool()
+	var cc call
+	cc.start(&internalOpNnpackAvailable)
+	cc.run()
+	return cc.retBool()
 }
 
 var internalOpNnpackSpatialConvolution = op{name: "aten::_nnpack_spatial_convolution", overload: "", schema: "aten::_nnpack_spatial_convolution(Tensor input, Tensor weight, Tensor? bias, SymInt[2] padding, SymInt[2] stride=[1, 1]) -> Tensor"}
@@ -878,20 +878,20 @@ type InternalNnpackSpatialConvolutionOptions struct {
 	Stride []int // default [1, 1]
 }
 
-// NnpackSpatialConvolution is PyTorch's torch._nnpack_spatial_convolution.
+// NnpackSpatialConvolution is PyTorch's torch.ops.aten._nnpack_spatial_convolution.
 //
 //	aten::_nnpack_spatial_convolution(Tensor input, Tensor weight, Tensor? bias, SymInt[2] padding, SymInt[2] stride=[1, 1]) -> Tensor
 func (InternalOps) NnpackSpatialConvolution(input, weight, bias *Tensor, padding []int, opts ...InternalNnpackSpatialConvolutionOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpNnpackSpatialConvolution)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(bias)
-	k.ints(padding)
-	k.ints(orInts(o.Stride, 1, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNnpackSpatialConvolution)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.ints(padding)
+	cc.ints(orInts(o.Stride, 1, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNnpackSpatialConvolutionOut = op{name: "aten::_nnpack_spatial_convolution", overload: "out", schema: "aten::_nnpack_spatial_convolution.out(Tensor input, Tensor weight, Tensor? bias, SymInt[2] padding, SymInt[2] stride=[1, 1], *, Tensor(a!) out) -> Tensor(a!)"}
@@ -901,27 +901,27 @@ var internalOpNnpackSpatialConvolutionOut = op{name: "aten::_nnpack_spatial_conv
 //	aten::_nnpack_spatial_convolution.out(Tensor input, Tensor weight, Tensor? bias, SymInt[2] padding, SymInt[2] stride=[1, 1], *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) NnpackSpatialConvolutionOut(out, input, weight, bias *Tensor, padding []int, opts ...InternalNnpackSpatialConvolutionOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpNnpackSpatialConvolutionOut)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(bias)
-	k.ints(padding)
-	k.ints(orInts(o.Stride, 1, 1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpNnpackSpatialConvolutionOut)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.ints(padding)
+	cc.ints(orInts(o.Stride, 1, 1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpNnz = op{name: "aten::_nnz", overload: "", schema: "aten::_nnz(Tensor self) -> int"}
 
-// Nnz is PyTorch's Tensor._nnz.
+// Nnz is PyTorch's torch.ops.aten._nnz.
 //
 //	aten::_nnz(Tensor self) -> int
 func (InternalOps) Nnz(input *Tensor) int {
-	var k call
-	k.start(&internalOpNnz)
-	k.tensor(input)
-	k.run()
-	return k.retInt()
+	var cc call
+	cc.start(&internalOpNnz)
+	cc.tensor(input)
+	cc.run()
+	return cc.retInt()
 }

@@ -4,17 +4,17 @@ package torch
 
 var internalOpPackPaddedSequence = op{name: "aten::_pack_padded_sequence", overload: "", schema: "aten::_pack_padded_sequence(Tensor input, Tensor lengths, bool batch_first) -> (Tensor, Tensor)"}
 
-// PackPaddedSequence is PyTorch's torch._pack_padded_sequence.
+// PackPaddedSequence is PyTorch's torch.ops.aten._pack_padded_sequence.
 //
 //	aten::_pack_padded_sequence(Tensor input, Tensor lengths, bool batch_first) -> (Tensor, Tensor)
 func (InternalOps) PackPaddedSequence(input, lengths *Tensor, batchFirst bool) (*Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpPackPaddedSequence)
-	k.tensor(input)
-	k.tensor(lengths)
-	k.bool(batchFirst)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpPackPaddedSequence)
+	cc.tensor(input)
+	cc.tensor(lengths)
+	cc.bool(batchFirst)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpPackPaddedSequenceOut = op{name: "aten::_pack_padded_sequence", overload: "out", schema: "aten::_pack_padded_sequence.out(Tensor input, Tensor lengths, bool batch_first, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))"}
@@ -23,45 +23,45 @@ var internalOpPackPaddedSequenceOut = op{name: "aten::_pack_padded_sequence", ov
 //
 //	aten::_pack_padded_sequence.out(Tensor input, Tensor lengths, bool batch_first, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))
 func (InternalOps) PackPaddedSequenceOut(out0, out1, input, lengths *Tensor, batchFirst bool) (*Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpPackPaddedSequenceOut)
-	k.tensor(input)
-	k.tensor(lengths)
-	k.bool(batchFirst)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpPackPaddedSequenceOut)
+	cc.tensor(input)
+	cc.tensor(lengths)
+	cc.bool(batchFirst)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpPackPaddedSequenceBackward = op{name: "aten::_pack_padded_sequence_backward", overload: "", schema: "aten::_pack_padded_sequence_backward(Tensor grad, SymInt[] input_size, Tensor batch_sizes, bool batch_first) -> Tensor"}
 
-// PackPaddedSequenceBackward is PyTorch's torch._pack_padded_sequence_backward.
+// PackPaddedSequenceBackward is PyTorch's torch.ops.aten._pack_padded_sequence_backward.
 //
 //	aten::_pack_padded_sequence_backward(Tensor grad, SymInt[] input_size, Tensor batch_sizes, bool batch_first) -> Tensor
 func (InternalOps) PackPaddedSequenceBackward(grad *Tensor, inputSize []int, batchSizes *Tensor, batchFirst bool) *Tensor {
-	var k call
-	k.start(&internalOpPackPaddedSequenceBackward)
-	k.tensor(grad)
-	k.ints(inputSize)
-	k.tensor(batchSizes)
-	k.bool(batchFirst)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpPackPaddedSequenceBackward)
+	cc.tensor(grad)
+	cc.ints(inputSize)
+	cc.tensor(batchSizes)
+	cc.bool(batchFirst)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpPadCircular = op{name: "aten::_pad_circular", overload: "", schema: "aten::_pad_circular(Tensor self, SymInt[] pad) -> Tensor"}
 
-// PadCircular is PyTorch's torch._C._nn._pad_circular.
+// PadCircular is PyTorch's torch.ops.aten._pad_circular.
 //
 //	aten::_pad_circular(Tensor self, SymInt[] pad) -> Tensor
 func (InternalOps) PadCircular(input *Tensor, pad ...int) *Tensor {
-	var k call
-	k.start(&internalOpPadCircular)
-	k.tensor(input)
-	k.ints(pad)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpPadCircular)
+	cc.tensor(input)
+	cc.ints(pad)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpPadEnum = op{name: "aten::_pad_enum", overload: "", schema: "aten::_pad_enum(Tensor self, SymInt[] pad, int mode, float? value=None) -> Tensor"}
@@ -71,36 +71,36 @@ type InternalPadEnumOptions struct {
 	Value Opt[float64]
 }
 
-// PadEnum is PyTorch's torch._C._nn._pad_enum.
+// PadEnum is PyTorch's torch.ops.aten._pad_enum.
 //
 //	aten::_pad_enum(Tensor self, SymInt[] pad, int mode, float? value=None) -> Tensor
 func (InternalOps) PadEnum(input *Tensor, pad []int, mode int, opts ...InternalPadEnumOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpPadEnum)
-	k.tensor(input)
-	k.ints(pad)
-	k.int(mode)
-	k.optFloat(o.Value)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpPadEnum)
+	cc.tensor(input)
+	cc.ints(pad)
+	cc.int(mode)
+	cc.optFloat(o.Value)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpPadPackedSequence = op{name: "aten::_pad_packed_sequence", overload: "", schema: "aten::_pad_packed_sequence(Tensor data, Tensor batch_sizes, bool batch_first, Scalar padding_value, int total_length) -> (Tensor, Tensor)"}
 
-// PadPackedSequence is PyTorch's torch._pad_packed_sequence.
+// PadPackedSequence is PyTorch's torch.ops.aten._pad_packed_sequence.
 //
 //	aten::_pad_packed_sequence(Tensor data, Tensor batch_sizes, bool batch_first, Scalar padding_value, int total_length) -> (Tensor, Tensor)
 func (InternalOps) PadPackedSequence(data, batchSizes *Tensor, batchFirst bool, paddingValue Scalar, totalLength int) (*Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpPadPackedSequence)
-	k.tensor(data)
-	k.tensor(batchSizes)
-	k.bool(batchFirst)
-	k.scalar(paddingValue)
-	k.int(totalLength)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpPadPackedSequence)
+	cc.tensor(data)
+	cc.tensor(batchSizes)
+	cc.bool(batchFirst)
+	cc.scalar(paddingValue)
+	cc.int(totalLength)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpPaddedDenseToJaggedForward = op{name: "aten::_padded_dense_to_jagged_forward", overload: "", schema: "aten::_padded_dense_to_jagged_forward(Tensor dense, Tensor[] offsets, SymInt? total_L=None) -> Tensor"}
@@ -110,34 +110,34 @@ type InternalPaddedDenseToJaggedForwardOptions struct {
 	TotalL Opt[int]
 }
 
-// PaddedDenseToJaggedForward is PyTorch's torch._padded_dense_to_jagged_forward.
+// PaddedDenseToJaggedForward is PyTorch's torch.ops.aten._padded_dense_to_jagged_forward.
 //
 //	aten::_padded_dense_to_jagged_forward(Tensor dense, Tensor[] offsets, SymInt? total_L=None) -> Tensor
 func (InternalOps) PaddedDenseToJaggedForward(dense *Tensor, offsets []*Tensor, opts ...InternalPaddedDenseToJaggedForwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpPaddedDenseToJaggedForward)
-	k.tensor(dense)
-	k.tensors(offsets)
-	k.optInt(o.TotalL)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpPaddedDenseToJaggedForward)
+	cc.tensor(dense)
+	cc.tensors(offsets)
+	cc.optInt(o.TotalL)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpPdistBackward = op{name: "aten::_pdist_backward", overload: "", schema: "aten::_pdist_backward(Tensor grad_output, Tensor self, float p, Tensor pdist) -> Tensor"}
 
-// PdistBackward is PyTorch's torch._pdist_backward.
+// PdistBackward is PyTorch's torch.ops.aten._pdist_backward.
 //
 //	aten::_pdist_backward(Tensor grad_output, Tensor self, float p, Tensor pdist) -> Tensor
 func (InternalOps) PdistBackward(gradOutput, input *Tensor, p float64, pdist *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpPdistBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.float(p)
-	k.tensor(pdist)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpPdistBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.float(p)
+	cc.tensor(pdist)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpPdistBackwardOut = op{name: "aten::_pdist_backward", overload: "out", schema: "aten::_pdist_backward.out(Tensor grad_output, Tensor self, float p, Tensor pdist, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -146,15 +146,15 @@ var internalOpPdistBackwardOut = op{name: "aten::_pdist_backward", overload: "ou
 //
 //	aten::_pdist_backward.out(Tensor grad_output, Tensor self, float p, Tensor pdist, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) PdistBackwardOut(out, gradOutput, input *Tensor, p float64, pdist *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpPdistBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.float(p)
-	k.tensor(pdist)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpPdistBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.float(p)
+	cc.tensor(pdist)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpPdistForward = op{name: "aten::_pdist_forward", overload: "", schema: "aten::_pdist_forward(Tensor self, float p=2.) -> Tensor"}
@@ -164,17 +164,17 @@ type InternalPdistForwardOptions struct {
 	P Opt[float64] // default 2
 }
 
-// PdistForward is PyTorch's torch._pdist_forward.
+// PdistForward is PyTorch's torch.ops.aten._pdist_forward.
 //
 //	aten::_pdist_forward(Tensor self, float p=2.) -> Tensor
 func (InternalOps) PdistForward(input *Tensor, opts ...InternalPdistForwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpPdistForward)
-	k.tensor(input)
-	k.float(o.P.Or(2))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpPdistForward)
+	cc.tensor(input)
+	cc.float(o.P.Or(2))
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpPdistForwardOut = op{name: "aten::_pdist_forward", overload: "out", schema: "aten::_pdist_forward.out(Tensor self, float p=2., *, Tensor(a!) out) -> Tensor(a!)"}
@@ -184,55 +184,55 @@ var internalOpPdistForwardOut = op{name: "aten::_pdist_forward", overload: "out"
 //	aten::_pdist_forward.out(Tensor self, float p=2., *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) PdistForwardOut(out, input *Tensor, opts ...InternalPdistForwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpPdistForwardOut)
-	k.tensor(input)
-	k.float(o.P.Or(2))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpPdistForwardOut)
+	cc.tensor(input)
+	cc.float(o.P.Or(2))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpPhiloxKeyFoldIn = op{name: "aten::_philox_key_fold_in", overload: "", schema: "aten::_philox_key_fold_in(Tensor key, int data) -> Tensor"}
 
-// PhiloxKeyFoldIn is PyTorch's torch._philox_key_fold_in.
+// PhiloxKeyFoldIn is PyTorch's torch.ops.aten._philox_key_fold_in.
 //
 //	aten::_philox_key_fold_in(Tensor key, int data) -> Tensor
 func (InternalOps) PhiloxKeyFoldIn(key *Tensor, data int) *Tensor {
-	var k call
-	k.start(&internalOpPhiloxKeyFoldIn)
-	k.tensor(key)
-	k.int(data)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpPhiloxKeyFoldIn)
+	cc.tensor(key)
+	cc.int(data)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpPhiloxKeyFoldInTensor = op{name: "aten::_philox_key_fold_in", overload: "Tensor", schema: "aten::_philox_key_fold_in.Tensor(Tensor key, Tensor data) -> Tensor"}
 
-// PhiloxKeyFoldInTensor is PyTorch's torch._philox_key_fold_in.
+// PhiloxKeyFoldInTensor is PyTorch's torch.ops.aten._philox_key_fold_in.
 //
 //	aten::_philox_key_fold_in.Tensor(Tensor key, Tensor data) -> Tensor
 func (InternalOps) PhiloxKeyFoldInTensor(key, data *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpPhiloxKeyFoldInTensor)
-	k.tensor(key)
-	k.tensor(data)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpPhiloxKeyFoldInTensor)
+	cc.tensor(key)
+	cc.tensor(data)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpPhiloxKeySplit = op{name: "aten::_philox_key_split", overload: "", schema: "aten::_philox_key_split(Tensor key, int num_splits) -> Tensor"}
 
-// PhiloxKeySplit is PyTorch's torch._philox_key_split.
+// PhiloxKeySplit is PyTorch's torch.ops.aten._philox_key_split.
 //
 //	aten::_philox_key_split(Tensor key, int num_splits) -> Tensor
 func (InternalOps) PhiloxKeySplit(key *Tensor, numSplits int) *Tensor {
-	var k call
-	k.start(&internalOpPhiloxKeySplit)
-	k.tensor(key)
-	k.int(numSplits)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpPhiloxKeySplit)
+	cc.tensor(key)
+	cc.int(numSplits)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpPhiloxNormal = op{name: "aten::_philox_normal", overload: "", schema: "aten::_philox_normal(Tensor self, Tensor key, float mean=0., float std=1.) -> Tensor"}
@@ -248,14 +248,14 @@ type InternalPhiloxNormalOptions struct {
 //	aten::_philox_normal(Tensor self, Tensor key, float mean=0., float std=1.) -> Tensor
 func (InternalOps) PhiloxNormal(input, key *Tensor, opts ...InternalPhiloxNormalOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpPhiloxNormal)
-	k.tensor(input)
-	k.tensor(key)
-	k.float(o.Mean)
-	k.float(o.Std.Or(1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpPhiloxNormal)
+	cc.tensor(input)
+	cc.tensor(key)
+	cc.float(o.Mean)
+	cc.float(o.Std.Or(1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpPhiloxNormalOut = op{name: "aten::_philox_normal", overload: "out", schema: "aten::_philox_normal.out(Tensor self, Tensor key, float mean=0., float std=1., *, Tensor(a!) out) -> Tensor(a!)"}
@@ -265,32 +265,32 @@ var internalOpPhiloxNormalOut = op{name: "aten::_philox_normal", overload: "out"
 //	aten::_philox_normal.out(Tensor self, Tensor key, float mean=0., float std=1., *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) PhiloxNormalOut(out, input, key *Tensor, opts ...InternalPhiloxNormalOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpPhiloxNormalOut)
-	k.tensor(input)
-	k.tensor(key)
-	k.float(o.Mean)
-	k.float(o.Std.Or(1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpPhiloxNormalOut)
+	cc.tensor(input)
+	cc.tensor(key)
+	cc.float(o.Mean)
+	cc.float(o.Std.Or(1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpPhiloxNormal_ = op{name: "aten::_philox_normal_", overload: "", schema: "aten::_philox_normal_(Tensor(a!) self, Tensor key, float mean=0., float std=1.) -> Tensor(a!)"}
 
-// PhiloxNormal_ is PyTorch's torch._philox_normal_: PhiloxNormal in place.
+// PhiloxNormal_ is PyTorch's torch.ops.aten._philox_normal_: PhiloxNormal in place.
 //
 //	aten::_philox_normal_(Tensor(a!) self, Tensor key, float mean=0., float std=1.) -> Tensor(a!)
 func (InternalOps) PhiloxNormal_(input, key *Tensor, opts ...InternalPhiloxNormalOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpPhiloxNormal_)
-	k.tensor(input)
-	k.tensor(key)
-	k.float(o.Mean)
-	k.float(o.Std.Or(1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpPhiloxNormal_)
+	cc.tensor(input)
+	cc.tensor(key)
+	cc.float(o.Mean)
+	cc.float(o.Std.Or(1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpPhiloxRandint = op{name: "aten::_philox_randint", overload: "", schema: "aten::_philox_randint(Tensor self, Tensor key, int? low=None, int? high=None) -> Tensor"}
@@ -306,14 +306,14 @@ type InternalPhiloxRandintOptions struct {
 //	aten::_philox_randint(Tensor self, Tensor key, int? low=None, int? high=None) -> Tensor
 func (InternalOps) PhiloxRandint(input, key *Tensor, opts ...InternalPhiloxRandintOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpPhiloxRandint)
-	k.tensor(input)
-	k.tensor(key)
-	k.optInt(o.Low)
-	k.optInt(o.High)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpPhiloxRandint)
+	cc.tensor(input)
+	cc.tensor(key)
+	cc.optInt(o.Low)
+	cc.optInt(o.High)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpPhiloxRandintOut = op{name: "aten::_philox_randint", overload: "out", schema: "aten::_philox_randint.out(Tensor self, Tensor key, int? low=None, int? high=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -323,32 +323,32 @@ var internalOpPhiloxRandintOut = op{name: "aten::_philox_randint", overload: "ou
 //	aten::_philox_randint.out(Tensor self, Tensor key, int? low=None, int? high=None, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) PhiloxRandintOut(out, input, key *Tensor, opts ...InternalPhiloxRandintOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpPhiloxRandintOut)
-	k.tensor(input)
-	k.tensor(key)
-	k.optInt(o.Low)
-	k.optInt(o.High)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpPhiloxRandintOut)
+	cc.tensor(input)
+	cc.tensor(key)
+	cc.optInt(o.Low)
+	cc.optInt(o.High)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpPhiloxRandint_ = op{name: "aten::_philox_randint_", overload: "", schema: "aten::_philox_randint_(Tensor(a!) self, Tensor key, int? low=None, int? high=None) -> Tensor(a!)"}
 
-// PhiloxRandint_ is PyTorch's torch._philox_randint_: PhiloxRandint in place.
+// PhiloxRandint_ is PyTorch's torch.ops.aten._philox_randint_: PhiloxRandint in place.
 //
 //	aten::_philox_randint_(Tensor(a!) self, Tensor key, int? low=None, int? high=None) -> Tensor(a!)
 func (InternalOps) PhiloxRandint_(input, key *Tensor, opts ...InternalPhiloxRandintOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpPhiloxRandint_)
-	k.tensor(input)
-	k.tensor(key)
-	k.optInt(o.Low)
-	k.optInt(o.High)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpPhiloxRandint_)
+	cc.tensor(input)
+	cc.tensor(key)
+	cc.optInt(o.Low)
+	cc.optInt(o.High)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpPhiloxUniform = op{name: "aten::_philox_uniform", overload: "", schema: "aten::_philox_uniform(Tensor self, Tensor key, float low=0., float high=1.) -> Tensor"}
@@ -364,14 +364,14 @@ type InternalPhiloxUniformOptions struct {
 //	aten::_philox_uniform(Tensor self, Tensor key, float low=0., float high=1.) -> Tensor
 func (InternalOps) PhiloxUniform(input, key *Tensor, opts ...InternalPhiloxUniformOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpPhiloxUniform)
-	k.tensor(input)
-	k.tensor(key)
-	k.float(o.Low)
-	k.float(o.High.Or(1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpPhiloxUniform)
+	cc.tensor(input)
+	cc.tensor(key)
+	cc.float(o.Low)
+	cc.float(o.High.Or(1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpPhiloxUniformOut = op{name: "aten::_philox_uniform", overload: "out", schema: "aten::_philox_uniform.out(Tensor self, Tensor key, float low=0., float high=1., *, Tensor(a!) out) -> Tensor(a!)"}
@@ -381,32 +381,32 @@ var internalOpPhiloxUniformOut = op{name: "aten::_philox_uniform", overload: "ou
 //	aten::_philox_uniform.out(Tensor self, Tensor key, float low=0., float high=1., *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) PhiloxUniformOut(out, input, key *Tensor, opts ...InternalPhiloxUniformOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpPhiloxUniformOut)
-	k.tensor(input)
-	k.tensor(key)
-	k.float(o.Low)
-	k.float(o.High.Or(1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpPhiloxUniformOut)
+	cc.tensor(input)
+	cc.tensor(key)
+	cc.float(o.Low)
+	cc.float(o.High.Or(1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpPhiloxUniform_ = op{name: "aten::_philox_uniform_", overload: "", schema: "aten::_philox_uniform_(Tensor(a!) self, Tensor key, float low=0., float high=1.) -> Tensor(a!)"}
 
-// PhiloxUniform_ is PyTorch's torch._philox_uniform_: PhiloxUniform in place.
+// PhiloxUniform_ is PyTorch's torch.ops.aten._philox_uniform_: PhiloxUniform in place.
 //
 //	aten::_philox_uniform_(Tensor(a!) self, Tensor key, float low=0., float high=1.) -> Tensor(a!)
 func (InternalOps) PhiloxUniform_(input, key *Tensor, opts ...InternalPhiloxUniformOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpPhiloxUniform_)
-	k.tensor(input)
-	k.tensor(key)
-	k.float(o.Low)
-	k.float(o.High.Or(1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpPhiloxUniform_)
+	cc.tensor(input)
+	cc.tensor(key)
+	cc.float(o.Low)
+	cc.float(o.High.Or(1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpPinMemory = op{name: "aten::_pin_memory", overload: "", schema: "aten::_pin_memory(Tensor self, Device? device=None) -> Tensor"}
@@ -416,17 +416,17 @@ type InternalPinMemoryOptions struct {
 	Device Device
 }
 
-// PinMemory is PyTorch's torch._pin_memory.
+// PinMemory is PyTorch's torch.ops.aten._pin_memory.
 //
 //	aten::_pin_memory(Tensor self, Device? device=None) -> Tensor
 func (InternalOps) PinMemory(input *Tensor, opts ...InternalPinMemoryOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpPinMemory)
-	k.tensor(input)
-	k.optDevice(o.Device)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpPinMemory)
+	cc.tensor(input)
+	cc.optDevice(o.Device)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpPinMemoryOut = op{name: "aten::_pin_memory", overload: "out", schema: "aten::_pin_memory.out(Tensor self, Device? device=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -436,65 +436,65 @@ var internalOpPinMemoryOut = op{name: "aten::_pin_memory", overload: "out", sche
 //	aten::_pin_memory.out(Tensor self, Device? device=None, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) PinMemoryOut(out, input *Tensor, opts ...InternalPinMemoryOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpPinMemoryOut)
-	k.tensor(input)
-	k.optDevice(o.Device)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpPinMemoryOut)
+	cc.tensor(input)
+	cc.optDevice(o.Device)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpPreluKernel = op{name: "aten::_prelu_kernel", overload: "", schema: "aten::_prelu_kernel(Tensor self, Tensor weight) -> Tensor"}
 
-// PreluKernel is PyTorch's torch._prelu_kernel.
+// PreluKernel is PyTorch's torch.ops.aten._prelu_kernel.
 //
 //	aten::_prelu_kernel(Tensor self, Tensor weight) -> Tensor
 func (InternalOps) PreluKernel(input, weight *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpPreluKernel)
-	k.tensor(input)
-	k.tensor(weight)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpPreluKernel)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpPreluKernelBackward = op{name: "aten::_prelu_kernel_backward", overload: "", schema: "aten::_prelu_kernel_backward(Tensor grad_output, Tensor self, Tensor weight) -> (Tensor, Tensor)"}
 
-// PreluKernelBackward is PyTorch's torch._prelu_kernel_backward.
+// PreluKernelBackward is PyTorch's torch.ops.aten._prelu_kernel_backward.
 //
 //	aten::_prelu_kernel_backward(Tensor grad_output, Tensor self, Tensor weight) -> (Tensor, Tensor)
 func (InternalOps) PreluKernelBackward(gradOutput, input, weight *Tensor) (*Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpPreluKernelBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(weight)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpPreluKernelBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpPrint = op{name: "aten::_print", overload: "", schema: "aten::_print(str s) -> ()"}
 
-// Print is PyTorch's torch._print.
+// Print is PyTorch's torch.ops.aten._print.
 //
 //	aten::_print(str s) -> ()
 func (InternalOps) Print(s string) {
-	var k call
-	k.start(&internalOpPrint)
-	k.str(s)
-	k.run()
+	var cc call
+	cc.start(&internalOpPrint)
+	cc.str(s)
+	cc.run()
 }
 
 var internalOpPropagateXlaData = op{name: "aten::_propagate_xla_data", overload: "", schema: "aten::_propagate_xla_data(Tensor input, Tensor output) -> ()"}
 
-// PropagateXlaData is PyTorch's torch._propagate_xla_data.
+// PropagateXlaData is PyTorch's torch.ops.aten._propagate_xla_data.
 //
 //	aten::_propagate_xla_data(Tensor input, Tensor output) -> ()
 func (InternalOps) PropagateXlaData(input, output *Tensor) {
-	var k call
-	k.start(&internalOpPropagateXlaData)
-	k.tensor(input)
-	k.tensor(output)
-	k.run()
+	var cc call
+	cc.start(&internalOpPropagateXlaData)
+	cc.tensor(input)
+	cc.tensor(output)
+	cc.run()
 }

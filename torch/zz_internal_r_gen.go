@@ -4,48 +4,48 @@ package torch
 
 var internalOpRemoveBatchDim = op{name: "aten::_remove_batch_dim", overload: "", schema: "aten::_remove_batch_dim(Tensor self, int level, SymInt batch_size, int out_dim) -> Tensor"}
 
-// RemoveBatchDim is PyTorch's torch._remove_batch_dim.
+// RemoveBatchDim is PyTorch's torch.ops.aten._remove_batch_dim.
 //
 //	aten::_remove_batch_dim(Tensor self, int level, SymInt batch_size, int out_dim) -> Tensor
 func (InternalOps) RemoveBatchDim(input *Tensor, level, batchSize, outDim int) *Tensor {
-	var k call
-	k.start(&internalOpRemoveBatchDim)
-	k.tensor(input)
-	k.int(level)
-	k.int(batchSize)
-	k.int(outDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpRemoveBatchDim)
+	cc.tensor(input)
+	cc.int(level)
+	cc.int(batchSize)
+	cc.int(outDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpReshapeAlias = op{name: "aten::_reshape_alias", overload: "", schema: "aten::_reshape_alias(Tensor(a) self, SymInt[] size, SymInt[] stride) -> Tensor(a)"}
 
-// ReshapeAlias is PyTorch's torch._reshape_alias.
+// ReshapeAlias is PyTorch's torch.ops.aten._reshape_alias.
 //
 //	aten::_reshape_alias(Tensor(a) self, SymInt[] size, SymInt[] stride) -> Tensor(a)
 func (InternalOps) ReshapeAlias(input *Tensor, size []int, stride ...int) *Tensor {
-	var k call
-	k.start(&internalOpReshapeAlias)
-	k.tensor(input)
-	k.ints(size)
-	k.ints(stride)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpReshapeAlias)
+	cc.tensor(input)
+	cc.ints(size)
+	cc.ints(stride)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpReshapeAliasCopy = op{name: "aten::_reshape_alias_copy", overload: "", schema: "aten::_reshape_alias_copy(Tensor self, SymInt[] size, SymInt[] stride) -> Tensor"}
 
-// ReshapeAliasCopy is PyTorch's torch._reshape_alias_copy.
+// ReshapeAliasCopy is PyTorch's torch.ops.aten._reshape_alias_copy.
 //
 //	aten::_reshape_alias_copy(Tensor self, SymInt[] size, SymInt[] stride) -> Tensor
 func (InternalOps) ReshapeAliasCopy(input *Tensor, size []int, stride ...int) *Tensor {
-	var k call
-	k.start(&internalOpReshapeAliasCopy)
-	k.tensor(input)
-	k.ints(size)
-	k.ints(stride)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpReshapeAliasCopy)
+	cc.tensor(input)
+	cc.ints(size)
+	cc.ints(stride)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpReshapeAliasCopyOut = op{name: "aten::_reshape_alias_copy", overload: "out", schema: "aten::_reshape_alias_copy.out(Tensor self, SymInt[] size, SymInt[] stride, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -54,42 +54,42 @@ var internalOpReshapeAliasCopyOut = op{name: "aten::_reshape_alias_copy", overlo
 //
 //	aten::_reshape_alias_copy.out(Tensor self, SymInt[] size, SymInt[] stride, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) ReshapeAliasCopyOut(out, input *Tensor, size []int, stride ...int) *Tensor {
-	var k call
-	k.start(&internalOpReshapeAliasCopyOut)
-	k.tensor(input)
-	k.ints(size)
-	k.ints(stride)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpReshapeAliasCopyOut)
+	cc.tensor(input)
+	cc.ints(size)
+	cc.ints(stride)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpReshapeCopy = op{name: "aten::_reshape_copy", overload: "", schema: "aten::_reshape_copy(Tensor self, SymInt[] size) -> Tensor"}
 
-// ReshapeCopy is PyTorch's torch._reshape_copy.
+// ReshapeCopy is PyTorch's torch.ops.aten._reshape_copy.
 //
 //	aten::_reshape_copy(Tensor self, SymInt[] size) -> Tensor
 func (InternalOps) ReshapeCopy(input *Tensor, size ...int) *Tensor {
-	var k call
-	k.start(&internalOpReshapeCopy)
-	k.tensor(input)
-	k.ints(size)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpReshapeCopy)
+	cc.tensor(input)
+	cc.ints(size)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpReshapeFromTensor = op{name: "aten::_reshape_from_tensor", overload: "", schema: "aten::_reshape_from_tensor(Tensor self, Tensor shape) -> Tensor"}
 
-// ReshapeFromTensor is PyTorch's torch._reshape_from_tensor.
+// ReshapeFromTensor is PyTorch's torch.ops.aten._reshape_from_tensor.
 //
 //	aten::_reshape_from_tensor(Tensor self, Tensor shape) -> Tensor
 func (InternalOps) ReshapeFromTensor(input, shape *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpReshapeFromTensor)
-	k.tensor(input)
-	k.tensor(shape)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpReshapeFromTensor)
+	cc.tensor(input)
+	cc.tensor(shape)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpResizeOutput = op{name: "aten::_resize_output", overload: "", schema: "aten::_resize_output(Tensor self, SymInt[] size, Device device) -> Tensor"}
@@ -98,13 +98,13 @@ var internalOpResizeOutput = op{name: "aten::_resize_output", overload: "", sche
 //
 //	aten::_resize_output(Tensor self, SymInt[] size, Device device) -> Tensor
 func (InternalOps) ResizeOutput(input *Tensor, size []int, device Device) *Tensor {
-	var k call
-	k.start(&internalOpResizeOutput)
-	k.tensor(input)
-	k.ints(size)
-	k.device(device)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpResizeOutput)
+	cc.tensor(input)
+	cc.ints(size)
+	cc.device(device)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpResizeOutputOut = op{name: "aten::_resize_output", overload: "out", schema: "aten::_resize_output.out(Tensor self, SymInt[] size, Device device, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -113,42 +113,42 @@ var internalOpResizeOutputOut = op{name: "aten::_resize_output", overload: "out"
 //
 //	aten::_resize_output.out(Tensor self, SymInt[] size, Device device, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) ResizeOutputOut(out, input *Tensor, size []int, device Device) *Tensor {
-	var k call
-	k.start(&internalOpResizeOutputOut)
-	k.tensor(input)
-	k.ints(size)
-	k.device(device)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpResizeOutputOut)
+	cc.tensor(input)
+	cc.ints(size)
+	cc.device(device)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpResizeOutput_ = op{name: "aten::_resize_output_", overload: "", schema: "aten::_resize_output_(Tensor(a!) self, SymInt[] size, Device device) -> Tensor(a!)"}
 
-// ResizeOutput_ is PyTorch's torch._resize_output_: ResizeOutput in place.
+// ResizeOutput_ is PyTorch's torch.ops.aten._resize_output_: ResizeOutput in place.
 //
 //	aten::_resize_output_(Tensor(a!) self, SymInt[] size, Device device) -> Tensor(a!)
 func (InternalOps) ResizeOutput_(input *Tensor, size []int, device Device) *Tensor {
-	var k call
-	k.start(&internalOpResizeOutput_)
-	k.tensor(input)
-	k.ints(size)
-	k.device(device)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpResizeOutput_)
+	cc.tensor(input)
+	cc.ints(size)
+	cc.device(device)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpRowwisePrune = op{name: "aten::_rowwise_prune", overload: "", schema: "aten::_rowwise_prune(Tensor weight, Tensor mask, ScalarType compressed_indices_dtype) -> (Tensor, Tensor)"}
 
-// RowwisePrune is PyTorch's torch._rowwise_prune.
+// RowwisePrune is PyTorch's torch.ops.aten._rowwise_prune.
 //
 //	aten::_rowwise_prune(Tensor weight, Tensor mask, ScalarType compressed_indices_dtype) -> (Tensor, Tensor)
 func (InternalOps) RowwisePrune(weight, mask *Tensor, compressedIndicesDType DType) (*Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpRowwisePrune)
-	k.tensor(weight)
-	k.tensor(mask)
-	k.dtype(compressedIndicesDType)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpRowwisePrune)
+	cc.tensor(weight)
+	cc.tensor(mask)
+	cc.dtype(compressedIndicesDType)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }

@@ -9,18 +9,18 @@ type InternalSafeSoftmaxOptions struct {
 	DType DType
 }
 
-// SafeSoftmax is PyTorch's torch._safe_softmax.
+// SafeSoftmax is PyTorch's torch.ops.aten._safe_softmax.
 //
 //	aten::_safe_softmax(Tensor self, int dim, ScalarType? dtype=None) -> Tensor
 func (InternalOps) SafeSoftmax(input *Tensor, dim int, opts ...InternalSafeSoftmaxOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpSafeSoftmax)
-	k.tensor(input)
-	k.int(dim)
-	k.optDType(o.DType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSafeSoftmax)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.optDType(o.DType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSampleDirichlet = op{name: "aten::_sample_dirichlet", overload: "", schema: "aten::_sample_dirichlet(Tensor self, Generator? generator=None) -> Tensor"}
@@ -30,17 +30,17 @@ type InternalSampleDirichletOptions struct {
 	Generator *Generator
 }
 
-// SampleDirichlet is PyTorch's torch._sample_dirichlet.
+// SampleDirichlet is PyTorch's torch.ops.aten._sample_dirichlet.
 //
 //	aten::_sample_dirichlet(Tensor self, Generator? generator=None) -> Tensor
 func (InternalOps) SampleDirichlet(input *Tensor, opts ...InternalSampleDirichletOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpSampleDirichlet)
-	k.tensor(input)
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSampleDirichlet)
+	cc.tensor(input)
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSampleDirichletOut = op{name: "aten::_sample_dirichlet", overload: "out", schema: "aten::_sample_dirichlet.out(Tensor self, Generator? generator=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -50,26 +50,26 @@ var internalOpSampleDirichletOut = op{name: "aten::_sample_dirichlet", overload:
 //	aten::_sample_dirichlet.out(Tensor self, Generator? generator=None, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) SampleDirichletOut(out, input *Tensor, opts ...InternalSampleDirichletOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpSampleDirichletOut)
-	k.tensor(input)
-	k.generator(o.Generator)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSampleDirichletOut)
+	cc.tensor(input)
+	cc.generator(o.Generator)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSaturateWeightToFp16 = op{name: "aten::_saturate_weight_to_fp16", overload: "", schema: "aten::_saturate_weight_to_fp16(Tensor weight) -> Tensor"}
 
-// SaturateWeightToFp16 is PyTorch's torch._saturate_weight_to_fp16.
+// SaturateWeightToFp16 is PyTorch's torch.ops.aten._saturate_weight_to_fp16.
 //
 //	aten::_saturate_weight_to_fp16(Tensor weight) -> Tensor
 func (InternalOps) SaturateWeightToFp16(weight *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpSaturateWeightToFp16)
-	k.tensor(weight)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSaturateWeightToFp16)
+	cc.tensor(weight)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpScaledAddmm = op{name: "aten::_scaled_addmm", overload: "", schema: "aten::_scaled_addmm(Tensor self, Tensor mat1, Tensor mat2, Tensor[] scale_a, int[] recipe_a, int[] swizzle_a, Tensor[] scale_b, int[] recipe_b, int[] swizzle_b, int[] contraction_dim=[], *, Scalar beta=1, Scalar alpha=1, bool use_fast_accum=False) -> Tensor"}
@@ -82,81 +82,81 @@ type InternalScaledAddmmOptions struct {
 	UseFastAccum   bool
 }
 
-// ScaledAddmm is PyTorch's torch._scaled_addmm.
+// ScaledAddmm is PyTorch's torch.ops.aten._scaled_addmm.
 //
 //	aten::_scaled_addmm(Tensor self, Tensor mat1, Tensor mat2, Tensor[] scale_a, int[] recipe_a, int[] swizzle_a, Tensor[] scale_b, int[] recipe_b, int[] swizzle_b, int[] contraction_dim=[], *, Scalar beta=1, Scalar alpha=1, bool use_fast_accum=False) -> Tensor
 func (InternalOps) ScaledAddmm(input, mat1, mat2 *Tensor, scaleA []*Tensor, recipeA, swizzleA []int, scaleB []*Tensor, recipeB, swizzleB []int, opts ...InternalScaledAddmmOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpScaledAddmm)
-	k.tensor(input)
-	k.tensor(mat1)
-	k.tensor(mat2)
-	k.tensors(scaleA)
-	k.ints(recipeA)
-	k.ints(swizzleA)
-	k.tensors(scaleB)
-	k.ints(recipeB)
-	k.ints(swizzleB)
-	k.ints(o.ContractionDim)
-	k.scalar(orScalar(o.Beta, 1))
-	k.scalar(orScalar(o.Alpha, 1))
-	k.bool(o.UseFastAccum)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpScaledAddmm)
+	cc.tensor(input)
+	cc.tensor(mat1)
+	cc.tensor(mat2)
+	cc.tensors(scaleA)
+	cc.ints(recipeA)
+	cc.ints(swizzleA)
+	cc.tensors(scaleB)
+	cc.ints(recipeB)
+	cc.ints(swizzleB)
+	cc.ints(o.ContractionDim)
+	cc.scalar(orScalar(o.Beta, 1))
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.bool(o.UseFastAccum)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpScaledAddmmOut = op{name: "aten::_scaled_addmm", overload: "out", schema: "aten::_scaled_addmm.out(Tensor self, Tensor mat1, Tensor mat2, Tensor[] scale_a, int[] recipe_a, int[] swizzle_a, Tensor[] scale_b, int[] recipe_b, int[] swizzle_b, int[] contraction_dim=[], *, Scalar beta=1, Scalar alpha=1, bool use_fast_accum=False, Tensor(a!) out) -> Tensor(a!)"}
 
-// ScaledAddmmOut is PyTorch's torch._scaled_addmm with its result written to out.
+// ScaledAddmmOut is PyTorch's torch.ops.aten._scaled_addmm with its result written to out.
 //
 //	aten::_scaled_addmm.out(Tensor self, Tensor mat1, Tensor mat2, Tensor[] scale_a, int[] recipe_a, int[] swizzle_a, Tensor[] scale_b, int[] recipe_b, int[] swizzle_b, int[] contraction_dim=[], *, Scalar beta=1, Scalar alpha=1, bool use_fast_accum=False, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) ScaledAddmmOut(out, input, mat1, mat2 *Tensor, scaleA []*Tensor, recipeA, swizzleA []int, scaleB []*Tensor, recipeB, swizzleB []int, opts ...InternalScaledAddmmOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpScaledAddmmOut)
-	k.tensor(input)
-	k.tensor(mat1)
-	k.tensor(mat2)
-	k.tensors(scaleA)
-	k.ints(recipeA)
-	k.ints(swizzleA)
-	k.tensors(scaleB)
-	k.ints(recipeB)
-	k.ints(swizzleB)
-	k.ints(o.ContractionDim)
-	k.scalar(orScalar(o.Beta, 1))
-	k.scalar(orScalar(o.Alpha, 1))
-	k.bool(o.UseFastAccum)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpScaledAddmmOut)
+	cc.tensor(input)
+	cc.tensor(mat1)
+	cc.tensor(mat2)
+	cc.tensors(scaleA)
+	cc.ints(recipeA)
+	cc.ints(swizzleA)
+	cc.tensors(scaleB)
+	cc.ints(recipeB)
+	cc.ints(swizzleB)
+	cc.ints(o.ContractionDim)
+	cc.scalar(orScalar(o.Beta, 1))
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.bool(o.UseFastAccum)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpScaledAddmm_ = op{name: "aten::_scaled_addmm_", overload: "", schema: "aten::_scaled_addmm_(Tensor(a!) self, Tensor mat1, Tensor mat2, Tensor[] scale_a, int[] recipe_a, int[] swizzle_a, Tensor[] scale_b, int[] recipe_b, int[] swizzle_b, int[] contraction_dim=[], *, Scalar beta=1, Scalar alpha=1, bool use_fast_accum=False) -> Tensor(a!)"}
 
-// ScaledAddmm_ is PyTorch's torch._scaled_addmm_: ScaledAddmm in place.
+// ScaledAddmm_ is PyTorch's torch.ops.aten._scaled_addmm_: ScaledAddmm in place.
 //
 //	aten::_scaled_addmm_(Tensor(a!) self, Tensor mat1, Tensor mat2, Tensor[] scale_a, int[] recipe_a, int[] swizzle_a, Tensor[] scale_b, int[] recipe_b, int[] swizzle_b, int[] contraction_dim=[], *, Scalar beta=1, Scalar alpha=1, bool use_fast_accum=False) -> Tensor(a!)
 func (InternalOps) ScaledAddmm_(input, mat1, mat2 *Tensor, scaleA []*Tensor, recipeA, swizzleA []int, scaleB []*Tensor, recipeB, swizzleB []int, opts ...InternalScaledAddmmOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpScaledAddmm_)
-	k.tensor(input)
-	k.tensor(mat1)
-	k.tensor(mat2)
-	k.tensors(scaleA)
-	k.ints(recipeA)
-	k.ints(swizzleA)
-	k.tensors(scaleB)
-	k.ints(recipeB)
-	k.ints(swizzleB)
-	k.ints(o.ContractionDim)
-	k.scalar(orScalar(o.Beta, 1))
-	k.scalar(orScalar(o.Alpha, 1))
-	k.bool(o.UseFastAccum)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpScaledAddmm_)
+	cc.tensor(input)
+	cc.tensor(mat1)
+	cc.tensor(mat2)
+	cc.tensors(scaleA)
+	cc.ints(recipeA)
+	cc.ints(swizzleA)
+	cc.tensors(scaleB)
+	cc.ints(recipeB)
+	cc.ints(swizzleB)
+	cc.ints(o.ContractionDim)
+	cc.scalar(orScalar(o.Beta, 1))
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.bool(o.UseFastAccum)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpScaledDotProductAttentionMath = op{name: "aten::_scaled_dot_product_attention_math", overload: "", schema: "aten::_scaled_dot_product_attention_math(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float dropout_p=0., bool is_causal=False, Tensor? dropout_mask=None, *, float? scale=None, bool enable_gqa=False) -> (Tensor, Tensor)"}
@@ -171,24 +171,24 @@ type InternalScaledDotProductAttentionMathOptions struct {
 	EnableGqa   bool
 }
 
-// ScaledDotProductAttentionMath is PyTorch's torch._scaled_dot_product_attention_math.
+// ScaledDotProductAttentionMath is PyTorch's torch.ops.aten._scaled_dot_product_attention_math.
 //
 //	aten::_scaled_dot_product_attention_math(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float dropout_p=0., bool is_causal=False, Tensor? dropout_mask=None, *, float? scale=None, bool enable_gqa=False) -> (Tensor, Tensor)
 func (InternalOps) ScaledDotProductAttentionMath(query, key, value *Tensor, opts ...InternalScaledDotProductAttentionMathOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpScaledDotProductAttentionMath)
-	k.tensor(query)
-	k.tensor(key)
-	k.tensor(value)
-	k.optTensor(o.AttnMask)
-	k.float(o.DropoutP)
-	k.bool(o.IsCausal)
-	k.optTensor(o.DropoutMask)
-	k.optFloat(o.Scale)
-	k.bool(o.EnableGqa)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpScaledDotProductAttentionMath)
+	cc.tensor(query)
+	cc.tensor(key)
+	cc.tensor(value)
+	cc.optTensor(o.AttnMask)
+	cc.float(o.DropoutP)
+	cc.bool(o.IsCausal)
+	cc.optTensor(o.DropoutMask)
+	cc.optFloat(o.Scale)
+	cc.bool(o.EnableGqa)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpScaledDotProductAttentionMathForMps = op{name: "aten::_scaled_dot_product_attention_math_for_mps", overload: "", schema: "aten::_scaled_dot_product_attention_math_for_mps(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float dropout_p=0., bool is_causal=False, Tensor? dropout_mask=None, *, float? scale=None, bool enable_gqa=False) -> (Tensor, Tensor)"}
@@ -203,24 +203,24 @@ type InternalScaledDotProductAttentionMathForMpsOptions struct {
 	EnableGqa   bool
 }
 
-// ScaledDotProductAttentionMathForMps is PyTorch's torch._scaled_dot_product_attention_math_for_mps.
+// ScaledDotProductAttentionMathForMps is PyTorch's torch.ops.aten._scaled_dot_product_attention_math_for_mps.
 //
 //	aten::_scaled_dot_product_attention_math_for_mps(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float dropout_p=0., bool is_causal=False, Tensor? dropout_mask=None, *, float? scale=None, bool enable_gqa=False) -> (Tensor, Tensor)
 func (InternalOps) ScaledDotProductAttentionMathForMps(query, key, value *Tensor, opts ...InternalScaledDotProductAttentionMathForMpsOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpScaledDotProductAttentionMathForMps)
-	k.tensor(query)
-	k.tensor(key)
-	k.tensor(value)
-	k.optTensor(o.AttnMask)
-	k.float(o.DropoutP)
-	k.bool(o.IsCausal)
-	k.optTensor(o.DropoutMask)
-	k.optFloat(o.Scale)
-	k.bool(o.EnableGqa)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpScaledDotProductAttentionMathForMps)
+	cc.tensor(query)
+	cc.tensor(key)
+	cc.tensor(value)
+	cc.optTensor(o.AttnMask)
+	cc.float(o.DropoutP)
+	cc.bool(o.IsCausal)
+	cc.optTensor(o.DropoutMask)
+	cc.optFloat(o.Scale)
+	cc.bool(o.EnableGqa)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpScaledDotProductCudnnAttention = op{name: "aten::_scaled_dot_product_cudnn_attention", overload: "", schema: "aten::_scaled_dot_product_cudnn_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_bias, bool compute_log_sumexp, float dropout_p=0., bool is_causal=False, bool return_debug_mask=False, *, float? scale=None) -> (Tensor output, Tensor logsumexp, Tensor cum_seq_q, Tensor cum_seq_k, SymInt max_q, SymInt max_k, Tensor philox_seed, Tensor philox_offset, Tensor debug_attn_mask)"}
@@ -233,24 +233,24 @@ type InternalScaledDotProductCudnnAttentionOptions struct {
 	Scale           Opt[float64]
 }
 
-// ScaledDotProductCudnnAttention is PyTorch's torch._scaled_dot_product_cudnn_attention.
+// ScaledDotProductCudnnAttention is PyTorch's torch.ops.aten._scaled_dot_product_cudnn_attention.
 //
 //	aten::_scaled_dot_product_cudnn_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_bias, bool compute_log_sumexp, float dropout_p=0., bool is_causal=False, bool return_debug_mask=False, *, float? scale=None) -> (Tensor output, Tensor logsumexp, Tensor cum_seq_q, Tensor cum_seq_k, SymInt max_q, SymInt max_k, Tensor philox_seed, Tensor philox_offset, Tensor debug_attn_mask)
 func (InternalOps) ScaledDotProductCudnnAttention(query, key, value, attnBias *Tensor, computeLogSumexp bool, opts ...InternalScaledDotProductCudnnAttentionOptions) (output, logsumexp, cumSeqQ, cumSeqK *Tensor, maxQ, maxK int, philoxSeed, philoxOffset, debugAttnMask *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpScaledDotProductCudnnAttention)
-	k.tensor(query)
-	k.tensor(key)
-	k.tensor(value)
-	k.optTensor(attnBias)
-	k.bool(computeLogSumexp)
-	k.float(o.DropoutP)
-	k.bool(o.IsCausal)
-	k.bool(o.ReturnDebugMask)
-	k.optFloat(o.Scale)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor(), k.retInt(), k.retInt(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpScaledDotProductCudnnAttention)
+	cc.tensor(query)
+	cc.tensor(key)
+	cc.tensor(value)
+	cc.optTensor(attnBias)
+	cc.bool(computeLogSumexp)
+	cc.float(o.DropoutP)
+	cc.bool(o.IsCausal)
+	cc.bool(o.ReturnDebugMask)
+	cc.optFloat(o.Scale)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retInt(), cc.retInt(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpScaledDotProductCudnnAttentionBackward = op{name: "aten::_scaled_dot_product_cudnn_attention_backward", overload: "", schema: "aten::_scaled_dot_product_cudnn_attention_backward(Tensor grad_out, Tensor query, Tensor key, Tensor value, Tensor out, Tensor logsumexp, Tensor philox_seed, Tensor philox_offset, Tensor attn_bias, Tensor cum_seq_q, Tensor cum_seq_k, SymInt max_q, SymInt max_k, float dropout_p, bool is_causal, *, float? scale=None) -> (Tensor, Tensor, Tensor)"}
@@ -260,31 +260,31 @@ type InternalScaledDotProductCudnnAttentionBackwardOptions struct {
 	Scale Opt[float64]
 }
 
-// ScaledDotProductCudnnAttentionBackward is PyTorch's torch._scaled_dot_product_cudnn_attention_backward.
+// ScaledDotProductCudnnAttentionBackward is PyTorch's torch.ops.aten._scaled_dot_product_cudnn_attention_backward.
 //
 //	aten::_scaled_dot_product_cudnn_attention_backward(Tensor grad_out, Tensor query, Tensor key, Tensor value, Tensor out, Tensor logsumexp, Tensor philox_seed, Tensor philox_offset, Tensor attn_bias, Tensor cum_seq_q, Tensor cum_seq_k, SymInt max_q, SymInt max_k, float dropout_p, bool is_causal, *, float? scale=None) -> (Tensor, Tensor, Tensor)
 func (InternalOps) ScaledDotProductCudnnAttentionBackward(gradOut, query, key, value, out, logsumexp, philoxSeed, philoxOffset, attnBias, cumSeqQ, cumSeqK *Tensor, maxQ, maxK int, dropoutP float64, isCausal bool, opts ...InternalScaledDotProductCudnnAttentionBackwardOptions) (*Tensor, *Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpScaledDotProductCudnnAttentionBackward)
-	k.tensor(gradOut)
-	k.tensor(query)
-	k.tensor(key)
-	k.tensor(value)
-	k.tensor(out)
-	k.tensor(logsumexp)
-	k.tensor(philoxSeed)
-	k.tensor(philoxOffset)
-	k.tensor(attnBias)
-	k.tensor(cumSeqQ)
-	k.tensor(cumSeqK)
-	k.int(maxQ)
-	k.int(maxK)
-	k.float(dropoutP)
-	k.bool(isCausal)
-	k.optFloat(o.Scale)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpScaledDotProductCudnnAttentionBackward)
+	cc.tensor(gradOut)
+	cc.tensor(query)
+	cc.tensor(key)
+	cc.tensor(value)
+	cc.tensor(out)
+	cc.tensor(logsumexp)
+	cc.tensor(philoxSeed)
+	cc.tensor(philoxOffset)
+	cc.tensor(attnBias)
+	cc.tensor(cumSeqQ)
+	cc.tensor(cumSeqK)
+	cc.int(maxQ)
+	cc.int(maxK)
+	cc.float(dropoutP)
+	cc.bool(isCausal)
+	cc.optFloat(o.Scale)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpScaledDotProductEfficientAttention = op{name: "aten::_scaled_dot_product_efficient_attention", overload: "", schema: "aten::_scaled_dot_product_efficient_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_bias, bool compute_log_sumexp, float dropout_p=0., bool is_causal=False, *, float? scale=None) -> (Tensor output, Tensor log_sumexp, Tensor philox_seed, Tensor philox_offset)"}
@@ -296,23 +296,23 @@ type InternalScaledDotProductEfficientAttentionOptions struct {
 	Scale    Opt[float64]
 }
 
-// ScaledDotProductEfficientAttention is PyTorch's torch._scaled_dot_product_efficient_attention.
+// ScaledDotProductEfficientAttention is PyTorch's torch.ops.aten._scaled_dot_product_efficient_attention.
 //
 //	aten::_scaled_dot_product_efficient_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_bias, bool compute_log_sumexp, float dropout_p=0., bool is_causal=False, *, float? scale=None) -> (Tensor output, Tensor log_sumexp, Tensor philox_seed, Tensor philox_offset)
 func (InternalOps) ScaledDotProductEfficientAttention(query, key, value, attnBias *Tensor, computeLogSumexp bool, opts ...InternalScaledDotProductEfficientAttentionOptions) (output, logSumexp, philoxSeed, philoxOffset *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpScaledDotProductEfficientAttention)
-	k.tensor(query)
-	k.tensor(key)
-	k.tensor(value)
-	k.optTensor(attnBias)
-	k.bool(computeLogSumexp)
-	k.float(o.DropoutP)
-	k.bool(o.IsCausal)
-	k.optFloat(o.Scale)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpScaledDotProductEfficientAttention)
+	cc.tensor(query)
+	cc.tensor(key)
+	cc.tensor(value)
+	cc.optTensor(attnBias)
+	cc.bool(computeLogSumexp)
+	cc.float(o.DropoutP)
+	cc.bool(o.IsCausal)
+	cc.optFloat(o.Scale)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpScaledDotProductEfficientAttentionBackward = op{name: "aten::_scaled_dot_product_efficient_attention_backward", overload: "", schema: "aten::_scaled_dot_product_efficient_attention_backward(Tensor grad_out_, Tensor query, Tensor key, Tensor value, Tensor attn_bias, Tensor out, Tensor logsumexp, Tensor philox_seed, Tensor philox_offset, float dropout_p, bool[4] grad_input_mask, bool is_causal=False, *, float? scale=None) -> (Tensor, Tensor, Tensor, Tensor)"}
@@ -323,28 +323,28 @@ type InternalScaledDotProductEfficientAttentionBackwardOptions struct {
 	Scale    Opt[float64]
 }
 
-// ScaledDotProductEfficientAttentionBackward is PyTorch's torch._scaled_dot_product_efficient_attention_backward.
+// ScaledDotProductEfficientAttentionBackward is PyTorch's torch.ops.aten._scaled_dot_product_efficient_attention_backward.
 //
 //	aten::_scaled_dot_product_efficient_attention_backward(Tensor grad_out_, Tensor query, Tensor key, Tensor value, Tensor attn_bias, Tensor out, Tensor logsumexp, Tensor philox_seed, Tensor philox_offset, float dropout_p, bool[4] grad_input_mask, bool is_causal=False, *, float? scale=None) -> (Tensor, Tensor, Tensor, Tensor)
 func (InternalOps) ScaledDotProductEfficientAttentionBackward(gradOut, query, key, value, attnBias, out, logsumexp, philoxSeed, philoxOffset *Tensor, dropoutP float64, gradInputMask []bool, opts ...InternalScaledDotProductEfficientAttentionBackwardOptions) (*Tensor, *Tensor, *Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpScaledDotProductEfficientAttentionBackward)
-	k.tensor(gradOut)
-	k.tensor(query)
-	k.tensor(key)
-	k.tensor(value)
-	k.tensor(attnBias)
-	k.tensor(out)
-	k.tensor(logsumexp)
-	k.tensor(philoxSeed)
-	k.tensor(philoxOffset)
-	k.float(dropoutP)
-	k.bools(gradInputMask)
-	k.bool(o.IsCausal)
-	k.optFloat(o.Scale)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpScaledDotProductEfficientAttentionBackward)
+	cc.tensor(gradOut)
+	cc.tensor(query)
+	cc.tensor(key)
+	cc.tensor(value)
+	cc.tensor(attnBias)
+	cc.tensor(out)
+	cc.tensor(logsumexp)
+	cc.tensor(philoxSeed)
+	cc.tensor(philoxOffset)
+	cc.float(dropoutP)
+	cc.bools(gradInputMask)
+	cc.bool(o.IsCausal)
+	cc.optFloat(o.Scale)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpScaledDotProductFlashAttention = op{name: "aten::_scaled_dot_product_flash_attention", overload: "", schema: "aten::_scaled_dot_product_flash_attention(Tensor query, Tensor key, Tensor value, float dropout_p=0., bool is_causal=False, bool return_debug_mask=False, *, float? scale=None) -> (Tensor output, Tensor logsumexp, Tensor cum_seq_q, Tensor cum_seq_k, SymInt max_q, SymInt max_k, Tensor rng_state, Tensor unused, Tensor debug_attn_mask)"}
@@ -357,22 +357,22 @@ type InternalScaledDotProductFlashAttentionOptions struct {
 	Scale           Opt[float64]
 }
 
-// ScaledDotProductFlashAttention is PyTorch's torch._scaled_dot_product_flash_attention.
+// ScaledDotProductFlashAttention is PyTorch's torch.ops.aten._scaled_dot_product_flash_attention.
 //
 //	aten::_scaled_dot_product_flash_attention(Tensor query, Tensor key, Tensor value, float dropout_p=0., bool is_causal=False, bool return_debug_mask=False, *, float? scale=None) -> (Tensor output, Tensor logsumexp, Tensor cum_seq_q, Tensor cum_seq_k, SymInt max_q, SymInt max_k, Tensor rng_state, Tensor unused, Tensor debug_attn_mask)
 func (InternalOps) ScaledDotProductFlashAttention(query, key, value *Tensor, opts ...InternalScaledDotProductFlashAttentionOptions) (output, logsumexp, cumSeqQ, cumSeqK *Tensor, maxQ, maxK int, rngState, unused, debugAttnMask *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpScaledDotProductFlashAttention)
-	k.tensor(query)
-	k.tensor(key)
-	k.tensor(value)
-	k.float(o.DropoutP)
-	k.bool(o.IsCausal)
-	k.bool(o.ReturnDebugMask)
-	k.optFloat(o.Scale)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor(), k.retInt(), k.retInt(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpScaledDotProductFlashAttention)
+	cc.tensor(query)
+	cc.tensor(key)
+	cc.tensor(value)
+	cc.float(o.DropoutP)
+	cc.bool(o.IsCausal)
+	cc.bool(o.ReturnDebugMask)
+	cc.optFloat(o.Scale)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retInt(), cc.retInt(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpScaledDotProductFlashAttentionQuantized = op{name: "aten::_scaled_dot_product_flash_attention", overload: "quantized", schema: "aten::_scaled_dot_product_flash_attention.quantized(Tensor query, Tensor key, Tensor value, Tensor? q_descale, Tensor? k_descale, Tensor? v_descale, float dropout_p=0., bool is_causal=False, bool return_debug_mask=False, *, float? scale=None) -> (Tensor output, Tensor logsumexp, Tensor cum_seq_q, Tensor cum_seq_k, SymInt max_q, SymInt max_k, Tensor rng_state, Tensor unused, Tensor debug_attn_mask)"}
@@ -385,25 +385,25 @@ type InternalScaledDotProductFlashAttentionQuantizedOptions struct {
 	Scale           Opt[float64]
 }
 
-// ScaledDotProductFlashAttentionQuantized is PyTorch's torch._scaled_dot_product_flash_attention.
+// ScaledDotProductFlashAttentionQuantized is PyTorch's torch.ops.aten._scaled_dot_product_flash_attention.
 //
 //	aten::_scaled_dot_product_flash_attention.quantized(Tensor query, Tensor key, Tensor value, Tensor? q_descale, Tensor? k_descale, Tensor? v_descale, float dropout_p=0., bool is_causal=False, bool return_debug_mask=False, *, float? scale=None) -> (Tensor output, Tensor logsumexp, Tensor cum_seq_q, Tensor cum_seq_k, SymInt max_q, SymInt max_k, Tensor rng_state, Tensor unused, Tensor debug_attn_mask)
 func (InternalOps) ScaledDotProductFlashAttentionQuantized(query, key, value, qDescale, kDescale, vDescale *Tensor, opts ...InternalScaledDotProductFlashAttentionQuantizedOptions) (output, logsumexp, cumSeqQ, cumSeqK *Tensor, maxQ, maxK int, rngState, unused, debugAttnMask *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpScaledDotProductFlashAttentionQuantized)
-	k.tensor(query)
-	k.tensor(key)
-	k.tensor(value)
-	k.optTensor(qDescale)
-	k.optTensor(kDescale)
-	k.optTensor(vDescale)
-	k.float(o.DropoutP)
-	k.bool(o.IsCausal)
-	k.bool(o.ReturnDebugMask)
-	k.optFloat(o.Scale)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor(), k.retInt(), k.retInt(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpScaledDotProductFlashAttentionQuantized)
+	cc.tensor(query)
+	cc.tensor(key)
+	cc.tensor(value)
+	cc.optTensor(qDescale)
+	cc.optTensor(kDescale)
+	cc.optTensor(vDescale)
+	cc.float(o.DropoutP)
+	cc.bool(o.IsCausal)
+	cc.bool(o.ReturnDebugMask)
+	cc.optFloat(o.Scale)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retInt(), cc.retInt(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpScaledDotProductFlashAttentionBackward = op{name: "aten::_scaled_dot_product_flash_attention_backward", overload: "", schema: "aten::_scaled_dot_product_flash_attention_backward(Tensor grad_out, Tensor query, Tensor key, Tensor value, Tensor out, Tensor logsumexp, Tensor cum_seq_q, Tensor cum_seq_k, SymInt max_q, SymInt max_k, float dropout_p, bool is_causal, Tensor philox_seed, Tensor philox_offset, *, float? scale=None) -> (Tensor grad_query, Tensor grad_key, Tensor grad_value)"}
@@ -413,30 +413,30 @@ type InternalScaledDotProductFlashAttentionBackwardOptions struct {
 	Scale Opt[float64]
 }
 
-// ScaledDotProductFlashAttentionBackward is PyTorch's torch._scaled_dot_product_flash_attention_backward.
+// ScaledDotProductFlashAttentionBackward is PyTorch's torch.ops.aten._scaled_dot_product_flash_attention_backward.
 //
 //	aten::_scaled_dot_product_flash_attention_backward(Tensor grad_out, Tensor query, Tensor key, Tensor value, Tensor out, Tensor logsumexp, Tensor cum_seq_q, Tensor cum_seq_k, SymInt max_q, SymInt max_k, float dropout_p, bool is_causal, Tensor philox_seed, Tensor philox_offset, *, float? scale=None) -> (Tensor grad_query, Tensor grad_key, Tensor grad_value)
 func (InternalOps) ScaledDotProductFlashAttentionBackward(gradOut, query, key, value, out, logsumexp, cumSeqQ, cumSeqK *Tensor, maxQ, maxK int, dropoutP float64, isCausal bool, philoxSeed, philoxOffset *Tensor, opts ...InternalScaledDotProductFlashAttentionBackwardOptions) (gradQuery, gradKey, gradValue *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpScaledDotProductFlashAttentionBackward)
-	k.tensor(gradOut)
-	k.tensor(query)
-	k.tensor(key)
-	k.tensor(value)
-	k.tensor(out)
-	k.tensor(logsumexp)
-	k.tensor(cumSeqQ)
-	k.tensor(cumSeqK)
-	k.int(maxQ)
-	k.int(maxK)
-	k.float(dropoutP)
-	k.bool(isCausal)
-	k.tensor(philoxSeed)
-	k.tensor(philoxOffset)
-	k.optFloat(o.Scale)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpScaledDotProductFlashAttentionBackward)
+	cc.tensor(gradOut)
+	cc.tensor(query)
+	cc.tensor(key)
+	cc.tensor(value)
+	cc.tensor(out)
+	cc.tensor(logsumexp)
+	cc.tensor(cumSeqQ)
+	cc.tensor(cumSeqK)
+	cc.int(maxQ)
+	cc.int(maxK)
+	cc.float(dropoutP)
+	cc.bool(isCausal)
+	cc.tensor(philoxSeed)
+	cc.tensor(philoxOffset)
+	cc.optFloat(o.Scale)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpScaledDotProductFlashAttentionForCpu = op{name: "aten::_scaled_dot_product_flash_attention_for_cpu", overload: "", schema: "aten::_scaled_dot_product_flash_attention_for_cpu(Tensor query, Tensor key, Tensor value, float dropout_p=0., bool is_causal=False, *, Tensor? attn_mask=None, float? scale=None) -> (Tensor output, Tensor logsumexp)"}
@@ -449,22 +449,22 @@ type InternalScaledDotProductFlashAttentionForCpuOptions struct {
 	Scale    Opt[float64]
 }
 
-// ScaledDotProductFlashAttentionForCpu is PyTorch's torch._scaled_dot_product_flash_attention_for_cpu.
+// ScaledDotProductFlashAttentionForCpu is PyTorch's torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.
 //
 //	aten::_scaled_dot_product_flash_attention_for_cpu(Tensor query, Tensor key, Tensor value, float dropout_p=0., bool is_causal=False, *, Tensor? attn_mask=None, float? scale=None) -> (Tensor output, Tensor logsumexp)
 func (InternalOps) ScaledDotProductFlashAttentionForCpu(query, key, value *Tensor, opts ...InternalScaledDotProductFlashAttentionForCpuOptions) (output, logsumexp *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpScaledDotProductFlashAttentionForCpu)
-	k.tensor(query)
-	k.tensor(key)
-	k.tensor(value)
-	k.float(o.DropoutP)
-	k.bool(o.IsCausal)
-	k.optTensor(o.AttnMask)
-	k.optFloat(o.Scale)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpScaledDotProductFlashAttentionForCpu)
+	cc.tensor(query)
+	cc.tensor(key)
+	cc.tensor(value)
+	cc.float(o.DropoutP)
+	cc.bool(o.IsCausal)
+	cc.optTensor(o.AttnMask)
+	cc.optFloat(o.Scale)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpScaledDotProductFlashAttentionForCpuBackward = op{name: "aten::_scaled_dot_product_flash_attention_for_cpu_backward", overload: "", schema: "aten::_scaled_dot_product_flash_attention_for_cpu_backward(Tensor grad_out, Tensor query, Tensor key, Tensor value, Tensor out, Tensor logsumexp, float dropout_p, bool is_causal, *, Tensor? attn_mask=None, float? scale=None) -> (Tensor grad_query, Tensor grad_key, Tensor grad_value)"}
@@ -475,25 +475,25 @@ type InternalScaledDotProductFlashAttentionForCpuBackwardOptions struct {
 	Scale    Opt[float64]
 }
 
-// ScaledDotProductFlashAttentionForCpuBackward is PyTorch's torch._scaled_dot_product_flash_attention_for_cpu_backward.
+// ScaledDotProductFlashAttentionForCpuBackward is PyTorch's torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.
 //
 //	aten::_scaled_dot_product_flash_attention_for_cpu_backward(Tensor grad_out, Tensor query, Tensor key, Tensor value, Tensor out, Tensor logsumexp, float dropout_p, bool is_causal, *, Tensor? attn_mask=None, float? scale=None) -> (Tensor grad_query, Tensor grad_key, Tensor grad_value)
 func (InternalOps) ScaledDotProductFlashAttentionForCpuBackward(gradOut, query, key, value, out, logsumexp *Tensor, dropoutP float64, isCausal bool, opts ...InternalScaledDotProductFlashAttentionForCpuBackwardOptions) (gradQuery, gradKey, gradValue *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpScaledDotProductFlashAttentionForCpuBackward)
-	k.tensor(gradOut)
-	k.tensor(query)
-	k.tensor(key)
-	k.tensor(value)
-	k.tensor(out)
-	k.tensor(logsumexp)
-	k.float(dropoutP)
-	k.bool(isCausal)
-	k.optTensor(o.AttnMask)
-	k.optFloat(o.Scale)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpScaledDotProductFlashAttentionForCpuBackward)
+	cc.tensor(gradOut)
+	cc.tensor(query)
+	cc.tensor(key)
+	cc.tensor(value)
+	cc.tensor(out)
+	cc.tensor(logsumexp)
+	cc.float(dropoutP)
+	cc.bool(isCausal)
+	cc.optTensor(o.AttnMask)
+	cc.optFloat(o.Scale)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpScaledDotProductFusedAttentionOverrideable = op{name: "aten::_scaled_dot_product_fused_attention_overrideable", overload: "", schema: "aten::_scaled_dot_product_fused_attention_overrideable(Tensor query, Tensor key, Tensor value, Tensor? attn_bias=None, float dropout_p=0., bool is_causal=False, bool return_debug_mask=False, *, float? scale=None) -> (Tensor output, Tensor logsumexp, Tensor cum_seq_q, Tensor cum_seq_k, SymInt max_q, SymInt max_k, Tensor philox_seed, Tensor philox_offset, Tensor debug_attn_mask)"}
@@ -507,23 +507,23 @@ type InternalScaledDotProductFusedAttentionOverrideableOptions struct {
 	Scale           Opt[float64]
 }
 
-// ScaledDotProductFusedAttentionOverrideable is PyTorch's torch._scaled_dot_product_fused_attention_overrideable.
+// ScaledDotProductFusedAttentionOverrideable is PyTorch's torch.ops.aten._scaled_dot_product_fused_attention_overrideable.
 //
 //	aten::_scaled_dot_product_fused_attention_overrideable(Tensor query, Tensor key, Tensor value, Tensor? attn_bias=None, float dropout_p=0., bool is_causal=False, bool return_debug_mask=False, *, float? scale=None) -> (Tensor output, Tensor logsumexp, Tensor cum_seq_q, Tensor cum_seq_k, SymInt max_q, SymInt max_k, Tensor philox_seed, Tensor philox_offset, Tensor debug_attn_mask)
 func (InternalOps) ScaledDotProductFusedAttentionOverrideable(query, key, value *Tensor, opts ...InternalScaledDotProductFusedAttentionOverrideableOptions) (output, logsumexp, cumSeqQ, cumSeqK *Tensor, maxQ, maxK int, philoxSeed, philoxOffset, debugAttnMask *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpScaledDotProductFusedAttentionOverrideable)
-	k.tensor(query)
-	k.tensor(key)
-	k.tensor(value)
-	k.optTensor(o.AttnBias)
-	k.float(o.DropoutP)
-	k.bool(o.IsCausal)
-	k.bool(o.ReturnDebugMask)
-	k.optFloat(o.Scale)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor(), k.retInt(), k.retInt(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpScaledDotProductFusedAttentionOverrideable)
+	cc.tensor(query)
+	cc.tensor(key)
+	cc.tensor(value)
+	cc.optTensor(o.AttnBias)
+	cc.float(o.DropoutP)
+	cc.bool(o.IsCausal)
+	cc.bool(o.ReturnDebugMask)
+	cc.optFloat(o.Scale)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retInt(), cc.retInt(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpScaledDotProductFusedAttentionOverrideableBackward = op{name: "aten::_scaled_dot_product_fused_attention_overrideable_backward", overload: "", schema: "aten::_scaled_dot_product_fused_attention_overrideable_backward(Tensor grad_out, Tensor query, Tensor key, Tensor value, Tensor attn_bias, bool[4] grad_input_mask, Tensor out, Tensor logsumexp, Tensor cum_seq_q, Tensor cum_seq_k, SymInt max_q, SymInt max_k, float dropout_p, bool is_causal, Tensor philox_seed, Tensor philox_offset, *, float? scale=None) -> (Tensor grad_query, Tensor grad_key, Tensor grad_value, Tensor grad_attn_bias)"}
@@ -533,32 +533,32 @@ type InternalScaledDotProductFusedAttentionOverrideableBackwardOptions struct {
 	Scale Opt[float64]
 }
 
-// ScaledDotProductFusedAttentionOverrideableBackward is PyTorch's torch._scaled_dot_product_fused_attention_overrideable_backward.
+// ScaledDotProductFusedAttentionOverrideableBackward is PyTorch's torch.ops.aten._scaled_dot_product_fused_attention_overrideable_backward.
 //
 //	aten::_scaled_dot_product_fused_attention_overrideable_backward(Tensor grad_out, Tensor query, Tensor key, Tensor value, Tensor attn_bias, bool[4] grad_input_mask, Tensor out, Tensor logsumexp, Tensor cum_seq_q, Tensor cum_seq_k, SymInt max_q, SymInt max_k, float dropout_p, bool is_causal, Tensor philox_seed, Tensor philox_offset, *, float? scale=None) -> (Tensor grad_query, Tensor grad_key, Tensor grad_value, Tensor grad_attn_bias)
 func (InternalOps) ScaledDotProductFusedAttentionOverrideableBackward(gradOut, query, key, value, attnBias *Tensor, gradInputMask []bool, out, logsumexp, cumSeqQ, cumSeqK *Tensor, maxQ, maxK int, dropoutP float64, isCausal bool, philoxSeed, philoxOffset *Tensor, opts ...InternalScaledDotProductFusedAttentionOverrideableBackwardOptions) (gradQuery, gradKey, gradValue, gradAttnBias *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpScaledDotProductFusedAttentionOverrideableBackward)
-	k.tensor(gradOut)
-	k.tensor(query)
-	k.tensor(key)
-	k.tensor(value)
-	k.tensor(attnBias)
-	k.bools(gradInputMask)
-	k.tensor(out)
-	k.tensor(logsumexp)
-	k.tensor(cumSeqQ)
-	k.tensor(cumSeqK)
-	k.int(maxQ)
-	k.int(maxK)
-	k.float(dropoutP)
-	k.bool(isCausal)
-	k.tensor(philoxSeed)
-	k.tensor(philoxOffset)
-	k.optFloat(o.Scale)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpScaledDotProductFusedAttentionOverrideableBackward)
+	cc.tensor(gradOut)
+	cc.tensor(query)
+	cc.tensor(key)
+	cc.tensor(value)
+	cc.tensor(attnBias)
+	cc.bools(gradInputMask)
+	cc.tensor(out)
+	cc.tensor(logsumexp)
+	cc.tensor(cumSeqQ)
+	cc.tensor(cumSeqK)
+	cc.int(maxQ)
+	cc.int(maxK)
+	cc.float(dropoutP)
+	cc.bool(isCausal)
+	cc.tensor(philoxSeed)
+	cc.tensor(philoxOffset)
+	cc.optFloat(o.Scale)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpScaledGroupedMm = op{name: "aten::_scaled_grouped_mm", overload: "", schema: "aten::_scaled_grouped_mm(Tensor self, Tensor mat2, Tensor scale_a, Tensor scale_b, Tensor? offs=None, Tensor? bias=None, Tensor? scale_result=None, ScalarType? out_dtype=None, bool use_fast_accum=False) -> Tensor"}
@@ -572,24 +572,24 @@ type InternalScaledGroupedMmOptions struct {
 	UseFastAccum bool
 }
 
-// ScaledGroupedMm is PyTorch's torch._scaled_grouped_mm.
+// ScaledGroupedMm is PyTorch's torch.ops.aten._scaled_grouped_mm.
 //
 //	aten::_scaled_grouped_mm(Tensor self, Tensor mat2, Tensor scale_a, Tensor scale_b, Tensor? offs=None, Tensor? bias=None, Tensor? scale_result=None, ScalarType? out_dtype=None, bool use_fast_accum=False) -> Tensor
 func (InternalOps) ScaledGroupedMm(input, mat2, scaleA, scaleB *Tensor, opts ...InternalScaledGroupedMmOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpScaledGroupedMm)
-	k.tensor(input)
-	k.tensor(mat2)
-	k.tensor(scaleA)
-	k.tensor(scaleB)
-	k.optTensor(o.Offs)
-	k.optTensor(o.Bias)
-	k.optTensor(o.ScaleResult)
-	k.optDType(o.OutDType)
-	k.bool(o.UseFastAccum)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpScaledGroupedMm)
+	cc.tensor(input)
+	cc.tensor(mat2)
+	cc.tensor(scaleA)
+	cc.tensor(scaleB)
+	cc.optTensor(o.Offs)
+	cc.optTensor(o.Bias)
+	cc.optTensor(o.ScaleResult)
+	cc.optDType(o.OutDType)
+	cc.bool(o.UseFastAccum)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpScaledGroupedMmV2 = op{name: "aten::_scaled_grouped_mm_v2", overload: "", schema: "aten::_scaled_grouped_mm_v2(Tensor self, Tensor mat2, Tensor[] scale_a, int[] recipe_a, int[] swizzle_a, Tensor[] scale_b, int[] recipe_b, int[] swizzle_b, Tensor? offs=None, Tensor? bias=None, ScalarType? out_dtype=None, int[] contraction_dim=[], bool use_fast_accum=False) -> Tensor"}
@@ -603,55 +603,55 @@ type InternalScaledGroupedMmV2Options struct {
 	UseFastAccum   bool
 }
 
-// ScaledGroupedMmV2 is PyTorch's torch._scaled_grouped_mm_v2.
+// ScaledGroupedMmV2 is PyTorch's torch.ops.aten._scaled_grouped_mm_v2.
 //
 //	aten::_scaled_grouped_mm_v2(Tensor self, Tensor mat2, Tensor[] scale_a, int[] recipe_a, int[] swizzle_a, Tensor[] scale_b, int[] recipe_b, int[] swizzle_b, Tensor? offs=None, Tensor? bias=None, ScalarType? out_dtype=None, int[] contraction_dim=[], bool use_fast_accum=False) -> Tensor
 func (InternalOps) ScaledGroupedMmV2(input, mat2 *Tensor, scaleA []*Tensor, recipeA, swizzleA []int, scaleB []*Tensor, recipeB, swizzleB []int, opts ...InternalScaledGroupedMmV2Options) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpScaledGroupedMmV2)
-	k.tensor(input)
-	k.tensor(mat2)
-	k.tensors(scaleA)
-	k.ints(recipeA)
-	k.ints(swizzleA)
-	k.tensors(scaleB)
-	k.ints(recipeB)
-	k.ints(swizzleB)
-	k.optTensor(o.Offs)
-	k.optTensor(o.Bias)
-	k.optDType(o.OutDType)
-	k.ints(o.ContractionDim)
-	k.bool(o.UseFastAccum)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpScaledGroupedMmV2)
+	cc.tensor(input)
+	cc.tensor(mat2)
+	cc.tensors(scaleA)
+	cc.ints(recipeA)
+	cc.ints(swizzleA)
+	cc.tensors(scaleB)
+	cc.ints(recipeB)
+	cc.ints(swizzleB)
+	cc.optTensor(o.Offs)
+	cc.optTensor(o.Bias)
+	cc.optDType(o.OutDType)
+	cc.ints(o.ContractionDim)
+	cc.bool(o.UseFastAccum)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpScaledGroupedMmV2Out = op{name: "aten::_scaled_grouped_mm_v2", overload: "out", schema: "aten::_scaled_grouped_mm_v2.out(Tensor self, Tensor mat2, Tensor[] scale_a, int[] recipe_a, int[] swizzle_a, Tensor[] scale_b, int[] recipe_b, int[] swizzle_b, Tensor? offs=None, Tensor? bias=None, ScalarType? out_dtype=None, int[] contraction_dim=[], bool use_fast_accum=False, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// ScaledGroupedMmV2Out is PyTorch's torch._scaled_grouped_mm_v2 with its result written to out.
+// ScaledGroupedMmV2Out is PyTorch's torch.ops.aten._scaled_grouped_mm_v2 with its result written to out.
 //
 //	aten::_scaled_grouped_mm_v2.out(Tensor self, Tensor mat2, Tensor[] scale_a, int[] recipe_a, int[] swizzle_a, Tensor[] scale_b, int[] recipe_b, int[] swizzle_b, Tensor? offs=None, Tensor? bias=None, ScalarType? out_dtype=None, int[] contraction_dim=[], bool use_fast_accum=False, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) ScaledGroupedMmV2Out(out, input, mat2 *Tensor, scaleA []*Tensor, recipeA, swizzleA []int, scaleB []*Tensor, recipeB, swizzleB []int, opts ...InternalScaledGroupedMmV2Options) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpScaledGroupedMmV2Out)
-	k.tensor(input)
-	k.tensor(mat2)
-	k.tensors(scaleA)
-	k.ints(recipeA)
-	k.ints(swizzleA)
-	k.tensors(scaleB)
-	k.ints(recipeB)
-	k.ints(swizzleB)
-	k.optTensor(o.Offs)
-	k.optTensor(o.Bias)
-	k.optDType(o.OutDType)
-	k.ints(o.ContractionDim)
-	k.bool(o.UseFastAccum)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpScaledGroupedMmV2Out)
+	cc.tensor(input)
+	cc.tensor(mat2)
+	cc.tensors(scaleA)
+	cc.ints(recipeA)
+	cc.ints(swizzleA)
+	cc.tensors(scaleB)
+	cc.ints(recipeB)
+	cc.ints(swizzleB)
+	cc.optTensor(o.Offs)
+	cc.optTensor(o.Bias)
+	cc.optDType(o.OutDType)
+	cc.ints(o.ContractionDim)
+	cc.bool(o.UseFastAccum)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpScaledMm = op{name: "aten::_scaled_mm", overload: "", schema: "aten::_scaled_mm(Tensor self, Tensor mat2, Tensor scale_a, Tensor scale_b, Tensor? bias=None, Tensor? scale_result=None, ScalarType? out_dtype=None, bool use_fast_accum=False) -> Tensor"}
@@ -664,45 +664,45 @@ type InternalScaledMmOptions struct {
 	UseFastAccum bool
 }
 
-// ScaledMm is PyTorch's torch._scaled_mm.
+// ScaledMm is PyTorch's torch.ops.aten._scaled_mm.
 //
 //	aten::_scaled_mm(Tensor self, Tensor mat2, Tensor scale_a, Tensor scale_b, Tensor? bias=None, Tensor? scale_result=None, ScalarType? out_dtype=None, bool use_fast_accum=False) -> Tensor
 func (InternalOps) ScaledMm(input, mat2, scaleA, scaleB *Tensor, opts ...InternalScaledMmOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpScaledMm)
-	k.tensor(input)
-	k.tensor(mat2)
-	k.tensor(scaleA)
-	k.tensor(scaleB)
-	k.optTensor(o.Bias)
-	k.optTensor(o.ScaleResult)
-	k.optDType(o.OutDType)
-	k.bool(o.UseFastAccum)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpScaledMm)
+	cc.tensor(input)
+	cc.tensor(mat2)
+	cc.tensor(scaleA)
+	cc.tensor(scaleB)
+	cc.optTensor(o.Bias)
+	cc.optTensor(o.ScaleResult)
+	cc.optDType(o.OutDType)
+	cc.bool(o.UseFastAccum)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpScaledMmOut = op{name: "aten::_scaled_mm", overload: "out", schema: "aten::_scaled_mm.out(Tensor self, Tensor mat2, Tensor scale_a, Tensor scale_b, Tensor? bias=None, Tensor? scale_result=None, ScalarType? out_dtype=None, bool use_fast_accum=False, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// ScaledMmOut is PyTorch's torch._scaled_mm with its result written to out.
+// ScaledMmOut is PyTorch's torch.ops.aten._scaled_mm with its result written to out.
 //
 //	aten::_scaled_mm.out(Tensor self, Tensor mat2, Tensor scale_a, Tensor scale_b, Tensor? bias=None, Tensor? scale_result=None, ScalarType? out_dtype=None, bool use_fast_accum=False, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) ScaledMmOut(out, input, mat2, scaleA, scaleB *Tensor, opts ...InternalScaledMmOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpScaledMmOut)
-	k.tensor(input)
-	k.tensor(mat2)
-	k.tensor(scaleA)
-	k.tensor(scaleB)
-	k.optTensor(o.Bias)
-	k.optTensor(o.ScaleResult)
-	k.optDType(o.OutDType)
-	k.bool(o.UseFastAccum)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpScaledMmOut)
+	cc.tensor(input)
+	cc.tensor(mat2)
+	cc.tensor(scaleA)
+	cc.tensor(scaleB)
+	cc.optTensor(o.Bias)
+	cc.optTensor(o.ScaleResult)
+	cc.optDType(o.OutDType)
+	cc.bool(o.UseFastAccum)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpScaledMmV2 = op{name: "aten::_scaled_mm_v2", overload: "", schema: "aten::_scaled_mm_v2(Tensor self, Tensor mat2, Tensor[] scale_a, int[] recipe_a, int[] swizzle_a, Tensor[] scale_b, int[] recipe_b, int[] swizzle_b, Tensor? bias, ScalarType? out_dtype, int[] contraction_dim=[], bool use_fast_accum=False) -> Tensor"}
@@ -713,53 +713,53 @@ type InternalScaledMmV2Options struct {
 	UseFastAccum   bool
 }
 
-// ScaledMmV2 is PyTorch's torch._scaled_mm_v2.
+// ScaledMmV2 is PyTorch's torch.ops.aten._scaled_mm_v2.
 //
 //	aten::_scaled_mm_v2(Tensor self, Tensor mat2, Tensor[] scale_a, int[] recipe_a, int[] swizzle_a, Tensor[] scale_b, int[] recipe_b, int[] swizzle_b, Tensor? bias, ScalarType? out_dtype, int[] contraction_dim=[], bool use_fast_accum=False) -> Tensor
 func (InternalOps) ScaledMmV2(input, mat2 *Tensor, scaleA []*Tensor, recipeA, swizzleA []int, scaleB []*Tensor, recipeB, swizzleB []int, bias *Tensor, outDType DType, opts ...InternalScaledMmV2Options) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpScaledMmV2)
-	k.tensor(input)
-	k.tensor(mat2)
-	k.tensors(scaleA)
-	k.ints(recipeA)
-	k.ints(swizzleA)
-	k.tensors(scaleB)
-	k.ints(recipeB)
-	k.ints(swizzleB)
-	k.optTensor(bias)
-	k.optDType(outDType)
-	k.ints(o.ContractionDim)
-	k.bool(o.UseFastAccum)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpScaledMmV2)
+	cc.tensor(input)
+	cc.tensor(mat2)
+	cc.tensors(scaleA)
+	cc.ints(recipeA)
+	cc.ints(swizzleA)
+	cc.tensors(scaleB)
+	cc.ints(recipeB)
+	cc.ints(swizzleB)
+	cc.optTensor(bias)
+	cc.optDType(outDType)
+	cc.ints(o.ContractionDim)
+	cc.bool(o.UseFastAccum)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpScaledMmV2Out = op{name: "aten::_scaled_mm_v2", overload: "out", schema: "aten::_scaled_mm_v2.out(Tensor self, Tensor mat2, Tensor[] scale_a, int[] recipe_a, int[] swizzle_a, Tensor[] scale_b, int[] recipe_b, int[] swizzle_b, Tensor? bias, ScalarType? out_dtype, int[] contraction_dim=[], bool use_fast_accum=False, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// ScaledMmV2Out is PyTorch's torch._scaled_mm_v2 with its result written to out.
+// ScaledMmV2Out is PyTorch's torch.ops.aten._scaled_mm_v2 with its result written to out.
 //
 //	aten::_scaled_mm_v2.out(Tensor self, Tensor mat2, Tensor[] scale_a, int[] recipe_a, int[] swizzle_a, Tensor[] scale_b, int[] recipe_b, int[] swizzle_b, Tensor? bias, ScalarType? out_dtype, int[] contraction_dim=[], bool use_fast_accum=False, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) ScaledMmV2Out(out, input, mat2 *Tensor, scaleA []*Tensor, recipeA, swizzleA []int, scaleB []*Tensor, recipeB, swizzleB []int, bias *Tensor, outDType DType, opts ...InternalScaledMmV2Options) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpScaledMmV2Out)
-	k.tensor(input)
-	k.tensor(mat2)
-	k.tensors(scaleA)
-	k.ints(recipeA)
-	k.ints(swizzleA)
-	k.tensors(scaleB)
-	k.ints(recipeB)
-	k.ints(swizzleB)
-	k.optTensor(bias)
-	k.optDType(outDType)
-	k.ints(o.ContractionDim)
-	k.bool(o.UseFastAccum)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpScaledMmV2Out)
+	cc.tensor(input)
+	cc.tensor(mat2)
+	cc.tensors(scaleA)
+	cc.ints(recipeA)
+	cc.ints(swizzleA)
+	cc.tensors(scaleB)
+	cc.ints(recipeB)
+	cc.ints(swizzleB)
+	cc.optTensor(bias)
+	cc.optDType(outDType)
+	cc.ints(o.ContractionDim)
+	cc.bool(o.UseFastAccum)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSegmentReduceBackward = op{name: "aten::_segment_reduce_backward", overload: "", schema: "aten::_segment_reduce_backward(Tensor grad, Tensor output, Tensor data, str reduce, *, Tensor? lengths=None, Tensor? offsets=None, int axis=0, Scalar? initial=None) -> Tensor"}
@@ -772,23 +772,23 @@ type InternalSegmentReduceBackwardOptions struct {
 	Initial Scalar
 }
 
-// SegmentReduceBackward is PyTorch's torch._segment_reduce_backward.
+// SegmentReduceBackward is PyTorch's torch.ops.aten._segment_reduce_backward.
 //
 //	aten::_segment_reduce_backward(Tensor grad, Tensor output, Tensor data, str reduce, *, Tensor? lengths=None, Tensor? offsets=None, int axis=0, Scalar? initial=None) -> Tensor
 func (InternalOps) SegmentReduceBackward(grad, output, data *Tensor, reduce string, opts ...InternalSegmentReduceBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpSegmentReduceBackward)
-	k.tensor(grad)
-	k.tensor(output)
-	k.tensor(data)
-	k.str(reduce)
-	k.optTensor(o.Lengths)
-	k.optTensor(o.Offsets)
-	k.int(o.Axis)
-	k.optScalar(o.Initial)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSegmentReduceBackward)
+	cc.tensor(grad)
+	cc.tensor(output)
+	cc.tensor(data)
+	cc.str(reduce)
+	cc.optTensor(o.Lengths)
+	cc.optTensor(o.Offsets)
+	cc.int(o.Axis)
+	cc.optScalar(o.Initial)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSegmentReduceBackwardOut = op{name: "aten::_segment_reduce_backward", overload: "out", schema: "aten::_segment_reduce_backward.out(Tensor grad, Tensor output, Tensor data, str reduce, *, Tensor? lengths=None, Tensor? offsets=None, int axis=0, Scalar? initial=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -798,72 +798,72 @@ var internalOpSegmentReduceBackwardOut = op{name: "aten::_segment_reduce_backwar
 //	aten::_segment_reduce_backward.out(Tensor grad, Tensor output, Tensor data, str reduce, *, Tensor? lengths=None, Tensor? offsets=None, int axis=0, Scalar? initial=None, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) SegmentReduceBackwardOut(out, grad, output, data *Tensor, reduce string, opts ...InternalSegmentReduceBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpSegmentReduceBackwardOut)
-	k.tensor(grad)
-	k.tensor(output)
-	k.tensor(data)
-	k.str(reduce)
-	k.optTensor(o.Lengths)
-	k.optTensor(o.Offsets)
-	k.int(o.Axis)
-	k.optScalar(o.Initial)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSegmentReduceBackwardOut)
+	cc.tensor(grad)
+	cc.tensor(output)
+	cc.tensor(data)
+	cc.str(reduce)
+	cc.optTensor(o.Lengths)
+	cc.optTensor(o.Offsets)
+	cc.int(o.Axis)
+	cc.optScalar(o.Initial)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpShapeAsTensor = op{name: "aten::_shape_as_tensor", overload: "", schema: "aten::_shape_as_tensor(Tensor self) -> Tensor"}
 
-// ShapeAsTensor is PyTorch's torch._shape_as_tensor.
+// ShapeAsTensor is PyTorch's torch.ops.aten._shape_as_tensor.
 //
 //	aten::_shape_as_tensor(Tensor self) -> Tensor
 func (InternalOps) ShapeAsTensor(input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpShapeAsTensor)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpShapeAsTensor)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSlowConv2dBackwardGradInputOut = op{name: "aten::_slow_conv2d_backward", overload: "grad_input", schema: "aten::_slow_conv2d_backward.grad_input(Tensor grad_output, Tensor self, Tensor weight, SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding, *, Tensor(a!) grad_input, Tensor(b!) grad_weight, Tensor(c!) grad_bias) -> (Tensor(a!), Tensor(b!), Tensor(c!))"}
 
-// SlowConv2dBackwardGradInputOut is PyTorch's torch._C._nn._slow_conv2d_backward with its result written to gradInput, gradWeight and gradBias.
+// SlowConv2dBackwardGradInputOut is PyTorch's torch.ops.aten._slow_conv2d_backward with its result written to gradInput, gradWeight and gradBias.
 //
 //	aten::_slow_conv2d_backward.grad_input(Tensor grad_output, Tensor self, Tensor weight, SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding, *, Tensor(a!) grad_input, Tensor(b!) grad_weight, Tensor(c!) grad_bias) -> (Tensor(a!), Tensor(b!), Tensor(c!))
 func (InternalOps) SlowConv2dBackwardGradInputOut(gradInput, gradWeight, gradBias, gradOutput, input, weight *Tensor, kernelSize, stride []int, padding ...int) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpSlowConv2dBackwardGradInputOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(weight)
-	k.ints(kernelSize)
-	k.ints(stride)
-	k.ints(padding)
-	k.tensor(gradInput)
-	k.tensor(gradWeight)
-	k.tensor(gradBias)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpSlowConv2dBackwardGradInputOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.ints(kernelSize)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.tensor(gradInput)
+	cc.tensor(gradWeight)
+	cc.tensor(gradBias)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpSlowConv2dBackward = op{name: "aten::_slow_conv2d_backward", overload: "output_mask", schema: "aten::_slow_conv2d_backward.output_mask(Tensor grad_output, Tensor self, Tensor weight, SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding, bool[3] output_mask) -> (Tensor grad_input, Tensor grad_weight, Tensor grad_bias)"}
 
-// SlowConv2dBackward is PyTorch's torch._C._nn._slow_conv2d_backward.
+// SlowConv2dBackward is PyTorch's torch.ops.aten._slow_conv2d_backward.
 //
 //	aten::_slow_conv2d_backward.output_mask(Tensor grad_output, Tensor self, Tensor weight, SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding, bool[3] output_mask) -> (Tensor grad_input, Tensor grad_weight, Tensor grad_bias)
 func (InternalOps) SlowConv2dBackward(gradOutput, input, weight *Tensor, kernelSize, stride, padding []int, outputMask []bool) (gradInput, gradWeight, gradBias *Tensor) {
-	var k call
-	k.start(&internalOpSlowConv2dBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(weight)
-	k.ints(kernelSize)
-	k.ints(stride)
-	k.ints(padding)
-	k.bools(outputMask)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpSlowConv2dBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.ints(kernelSize)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.bools(outputMask)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpSlowConv2dBackwardOut = op{name: "aten::_slow_conv2d_backward", overload: "output_mask_out", schema: "aten::_slow_conv2d_backward.output_mask_out(Tensor grad_output, Tensor self, Tensor weight, SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding, bool[3] output_mask, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))"}
@@ -872,185 +872,185 @@ var internalOpSlowConv2dBackwardOut = op{name: "aten::_slow_conv2d_backward", ov
 //
 //	aten::_slow_conv2d_backward.output_mask_out(Tensor grad_output, Tensor self, Tensor weight, SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding, bool[3] output_mask, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))
 func (InternalOps) SlowConv2dBackwardOut(out0, out1, out2, gradOutput, input, weight *Tensor, kernelSize, stride, padding []int, outputMask []bool) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpSlowConv2dBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(weight)
-	k.ints(kernelSize)
-	k.ints(stride)
-	k.ints(padding)
-	k.bools(outputMask)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.tensor(out2)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpSlowConv2dBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.ints(kernelSize)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.bools(outputMask)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.tensor(out2)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpSlowConv2dForward = op{name: "aten::_slow_conv2d_forward", overload: "", schema: "aten::_slow_conv2d_forward(Tensor self, Tensor weight, SymInt[2] kernel_size, Tensor? bias, SymInt[2] stride, SymInt[2] padding) -> Tensor"}
 
-// SlowConv2dForward is PyTorch's torch._C._nn._slow_conv2d_forward.
+// SlowConv2dForward is PyTorch's torch.ops.aten._slow_conv2d_forward.
 //
 //	aten::_slow_conv2d_forward(Tensor self, Tensor weight, SymInt[2] kernel_size, Tensor? bias, SymInt[2] stride, SymInt[2] padding) -> Tensor
 func (InternalOps) SlowConv2dForward(input, weight *Tensor, kernelSize []int, bias *Tensor, stride []int, padding ...int) *Tensor {
-	var k call
-	k.start(&internalOpSlowConv2dForward)
-	k.tensor(input)
-	k.tensor(weight)
-	k.ints(kernelSize)
-	k.optTensor(bias)
-	k.ints(stride)
-	k.ints(padding)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSlowConv2dForward)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.ints(kernelSize)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSlowConv2dForwardOut = op{name: "aten::_slow_conv2d_forward", overload: "output", schema: "aten::_slow_conv2d_forward.output(Tensor self, Tensor weight, SymInt[2] kernel_size, Tensor? bias, SymInt[2] stride, SymInt[2] padding, *, Tensor(a!) output) -> Tensor(a!)"}
 
-// SlowConv2dForwardOut is PyTorch's torch._C._nn._slow_conv2d_forward with its result written to output.
+// SlowConv2dForwardOut is PyTorch's torch.ops.aten._slow_conv2d_forward with its result written to output.
 //
 //	aten::_slow_conv2d_forward.output(Tensor self, Tensor weight, SymInt[2] kernel_size, Tensor? bias, SymInt[2] stride, SymInt[2] padding, *, Tensor(a!) output) -> Tensor(a!)
 func (InternalOps) SlowConv2dForwardOut(output, input, weight *Tensor, kernelSize []int, bias *Tensor, stride []int, padding ...int) *Tensor {
-	var k call
-	k.start(&internalOpSlowConv2dForwardOut)
-	k.tensor(input)
-	k.tensor(weight)
-	k.ints(kernelSize)
-	k.optTensor(bias)
-	k.ints(stride)
-	k.ints(padding)
-	k.tensor(output)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSlowConv2dForwardOut)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.ints(kernelSize)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.tensor(output)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSobolEngineDraw = op{name: "aten::_sobol_engine_draw", overload: "", schema: "aten::_sobol_engine_draw(Tensor quasi, int n, Tensor sobolstate, int dimension, int num_generated, ScalarType? dtype) -> (Tensor, Tensor)"}
 
-// SobolEngineDraw is PyTorch's torch._sobol_engine_draw.
+// SobolEngineDraw is PyTorch's torch.ops.aten._sobol_engine_draw.
 //
 //	aten::_sobol_engine_draw(Tensor quasi, int n, Tensor sobolstate, int dimension, int num_generated, ScalarType? dtype) -> (Tensor, Tensor)
 func (InternalOps) SobolEngineDraw(quasi *Tensor, n int, sobolstate *Tensor, dimension, numGenerated int, dtype DType) (*Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpSobolEngineDraw)
-	k.tensor(quasi)
-	k.int(n)
-	k.tensor(sobolstate)
-	k.int(dimension)
-	k.int(numGenerated)
-	k.optDType(dtype)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpSobolEngineDraw)
+	cc.tensor(quasi)
+	cc.int(n)
+	cc.tensor(sobolstate)
+	cc.int(dimension)
+	cc.int(numGenerated)
+	cc.optDType(dtype)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpSobolEngineFf_ = op{name: "aten::_sobol_engine_ff_", overload: "", schema: "aten::_sobol_engine_ff_(Tensor(a!) self, int n, Tensor sobolstate, int dimension, int num_generated) -> Tensor(a!)"}
 
-// SobolEngineFf_ is PyTorch's torch._sobol_engine_ff_: SobolEngineFf in place.
+// SobolEngineFf_ is PyTorch's torch.ops.aten._sobol_engine_ff_: SobolEngineFf in place.
 //
 //	aten::_sobol_engine_ff_(Tensor(a!) self, int n, Tensor sobolstate, int dimension, int num_generated) -> Tensor(a!)
 func (InternalOps) SobolEngineFf_(input *Tensor, n int, sobolstate *Tensor, dimension, numGenerated int) *Tensor {
-	var k call
-	k.start(&internalOpSobolEngineFf_)
-	k.tensor(input)
-	k.int(n)
-	k.tensor(sobolstate)
-	k.int(dimension)
-	k.int(numGenerated)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSobolEngineFf_)
+	cc.tensor(input)
+	cc.int(n)
+	cc.tensor(sobolstate)
+	cc.int(dimension)
+	cc.int(numGenerated)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSobolEngineInitializeState_ = op{name: "aten::_sobol_engine_initialize_state_", overload: "", schema: "aten::_sobol_engine_initialize_state_(Tensor(a!) self, int dimension) -> Tensor(a!)"}
 
-// SobolEngineInitializeState_ is PyTorch's torch._sobol_engine_initialize_state_: SobolEngineInitializeState in place.
+// SobolEngineInitializeState_ is PyTorch's torch.ops.aten._sobol_engine_initialize_state_: SobolEngineInitializeState in place.
 //
 //	aten::_sobol_engine_initialize_state_(Tensor(a!) self, int dimension) -> Tensor(a!)
 func (InternalOps) SobolEngineInitializeState_(input *Tensor, dimension int) *Tensor {
-	var k call
-	k.start(&internalOpSobolEngineInitializeState_)
-	k.tensor(input)
-	k.int(dimension)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSobolEngineInitializeState_)
+	cc.tensor(input)
+	cc.int(dimension)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSobolEngineScramble_ = op{name: "aten::_sobol_engine_scramble_", overload: "", schema: "aten::_sobol_engine_scramble_(Tensor(a!) self, Tensor ltm, int dimension) -> Tensor(a!)"}
 
-// SobolEngineScramble_ is PyTorch's torch._sobol_engine_scramble_: SobolEngineScramble in place.
+// SobolEngineScramble_ is PyTorch's torch.ops.aten._sobol_engine_scramble_: SobolEngineScramble in place.
 //
 //	aten::_sobol_engine_scramble_(Tensor(a!) self, Tensor ltm, int dimension) -> Tensor(a!)
 func (InternalOps) SobolEngineScramble_(input, ltm *Tensor, dimension int) *Tensor {
-	var k call
-	k.start(&internalOpSobolEngineScramble_)
-	k.tensor(input)
-	k.tensor(ltm)
-	k.int(dimension)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSobolEngineScramble_)
+	cc.tensor(input)
+	cc.tensor(ltm)
+	cc.int(dimension)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSoftmax = op{name: "aten::_softmax", overload: "", schema: "aten::_softmax(Tensor self, int dim, bool half_to_float) -> Tensor"}
 
-// Softmax is PyTorch's torch._softmax.
+// Softmax is PyTorch's torch.ops.aten._softmax.
 //
 //	aten::_softmax(Tensor self, int dim, bool half_to_float) -> Tensor
 func (InternalOps) Softmax(input *Tensor, dim int, halfToFloat bool) *Tensor {
-	var k call
-	k.start(&internalOpSoftmax)
-	k.tensor(input)
-	k.int(dim)
-	k.bool(halfToFloat)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSoftmax)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.bool(halfToFloat)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSoftmaxOut = op{name: "aten::_softmax", overload: "out", schema: "aten::_softmax.out(Tensor self, int dim, bool half_to_float, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// SoftmaxOut is PyTorch's torch._softmax with its result written to out.
+// SoftmaxOut is PyTorch's torch.ops.aten._softmax with its result written to out.
 //
 //	aten::_softmax.out(Tensor self, int dim, bool half_to_float, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) SoftmaxOut(out, input *Tensor, dim int, halfToFloat bool) *Tensor {
-	var k call
-	k.start(&internalOpSoftmaxOut)
-	k.tensor(input)
-	k.int(dim)
-	k.bool(halfToFloat)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSoftmaxOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.bool(halfToFloat)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSoftmaxBackwardData = op{name: "aten::_softmax_backward_data", overload: "", schema: "aten::_softmax_backward_data(Tensor grad_output, Tensor output, int dim, ScalarType input_dtype) -> Tensor"}
 
-// SoftmaxBackwardData is PyTorch's torch._softmax_backward_data.
+// SoftmaxBackwardData is PyTorch's torch.ops.aten._softmax_backward_data.
 //
 //	aten::_softmax_backward_data(Tensor grad_output, Tensor output, int dim, ScalarType input_dtype) -> Tensor
 func (InternalOps) SoftmaxBackwardData(gradOutput, output *Tensor, dim int, inputDType DType) *Tensor {
-	var k call
-	k.start(&internalOpSoftmaxBackwardData)
-	k.tensor(gradOutput)
-	k.tensor(output)
-	k.int(dim)
-	k.dtype(inputDType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSoftmaxBackwardData)
+	cc.tensor(gradOutput)
+	cc.tensor(output)
+	cc.int(dim)
+	cc.dtype(inputDType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSoftmaxBackwardDataOut = op{name: "aten::_softmax_backward_data", overload: "out", schema: "aten::_softmax_backward_data.out(Tensor grad_output, Tensor output, int dim, ScalarType input_dtype, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// SoftmaxBackwardDataOut is PyTorch's torch._softmax_backward_data with its result written to gradInput.
+// SoftmaxBackwardDataOut is PyTorch's torch.ops.aten._softmax_backward_data with its result written to gradInput.
 //
 //	aten::_softmax_backward_data.out(Tensor grad_output, Tensor output, int dim, ScalarType input_dtype, *, Tensor(a!) grad_input) -> Tensor(a!)
 func (InternalOps) SoftmaxBackwardDataOut(gradInput, gradOutput, output *Tensor, dim int, inputDType DType) *Tensor {
-	var k call
-	k.start(&internalOpSoftmaxBackwardDataOut)
-	k.tensor(gradOutput)
-	k.tensor(output)
-	k.int(dim)
-	k.dtype(inputDType)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSoftmaxBackwardDataOut)
+	cc.tensor(gradOutput)
+	cc.tensor(output)
+	cc.int(dim)
+	cc.dtype(inputDType)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseAddmm = op{name: "aten::_sparse_addmm", overload: "", schema: "aten::_sparse_addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor"}
@@ -1061,20 +1061,20 @@ type InternalSparseAddmmOptions struct {
 	Alpha Scalar // default 1
 }
 
-// SparseAddmm is PyTorch's torch._sparse_addmm.
+// SparseAddmm is PyTorch's torch.ops.aten._sparse_addmm.
 //
 //	aten::_sparse_addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor
 func (InternalOps) SparseAddmm(input, mat1, mat2 *Tensor, opts ...InternalSparseAddmmOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpSparseAddmm)
-	k.tensor(input)
-	k.tensor(mat1)
-	k.tensor(mat2)
-	k.scalar(orScalar(o.Beta, 1))
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseAddmm)
+	cc.tensor(input)
+	cc.tensor(mat1)
+	cc.tensor(mat2)
+	cc.scalar(orScalar(o.Beta, 1))
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseAddmmOut = op{name: "aten::_sparse_addmm", overload: "out", schema: "aten::_sparse_addmm.out(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1, Tensor(a!) out) -> Tensor(a!)"}
@@ -1084,44 +1084,44 @@ var internalOpSparseAddmmOut = op{name: "aten::_sparse_addmm", overload: "out", 
 //	aten::_sparse_addmm.out(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) SparseAddmmOut(out, input, mat1, mat2 *Tensor, opts ...InternalSparseAddmmOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpSparseAddmmOut)
-	k.tensor(input)
-	k.tensor(mat1)
-	k.tensor(mat2)
-	k.scalar(orScalar(o.Beta, 1))
-	k.scalar(orScalar(o.Alpha, 1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseAddmmOut)
+	cc.tensor(input)
+	cc.tensor(mat1)
+	cc.tensor(mat2)
+	cc.scalar(orScalar(o.Beta, 1))
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseBroadcastTo = op{name: "aten::_sparse_broadcast_to", overload: "", schema: "aten::_sparse_broadcast_to(Tensor(a) self, int[] size) -> Tensor(a)"}
 
-// SparseBroadcastTo is PyTorch's torch._sparse_broadcast_to.
+// SparseBroadcastTo is PyTorch's torch.ops.aten._sparse_broadcast_to.
 //
 //	aten::_sparse_broadcast_to(Tensor(a) self, int[] size) -> Tensor(a)
 func (InternalOps) SparseBroadcastTo(input *Tensor, size ...int) *Tensor {
-	var k call
-	k.start(&internalOpSparseBroadcastTo)
-	k.tensor(input)
-	k.ints(size)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseBroadcastTo)
+	cc.tensor(input)
+	cc.ints(size)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseBroadcastToCopy = op{name: "aten::_sparse_broadcast_to_copy", overload: "", schema: "aten::_sparse_broadcast_to_copy(Tensor self, int[] size) -> Tensor"}
 
-// SparseBroadcastToCopy is PyTorch's torch._sparse_broadcast_to_copy.
+// SparseBroadcastToCopy is PyTorch's torch.ops.aten._sparse_broadcast_to_copy.
 //
 //	aten::_sparse_broadcast_to_copy(Tensor self, int[] size) -> Tensor
 func (InternalOps) SparseBroadcastToCopy(input *Tensor, size ...int) *Tensor {
-	var k call
-	k.start(&internalOpSparseBroadcastToCopy)
-	k.tensor(input)
-	k.ints(size)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseBroadcastToCopy)
+	cc.tensor(input)
+	cc.ints(size)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseBroadcastToCopyOut = op{name: "aten::_sparse_broadcast_to_copy", overload: "out", schema: "aten::_sparse_broadcast_to_copy.out(Tensor self, int[] size, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1130,98 +1130,98 @@ var internalOpSparseBroadcastToCopyOut = op{name: "aten::_sparse_broadcast_to_co
 //
 //	aten::_sparse_broadcast_to_copy.out(Tensor self, int[] size, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) SparseBroadcastToCopyOut(out, input *Tensor, size ...int) *Tensor {
-	var k call
-	k.start(&internalOpSparseBroadcastToCopyOut)
-	k.tensor(input)
-	k.ints(size)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseBroadcastToCopyOut)
+	cc.tensor(input)
+	cc.ints(size)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseBscTensorUnsafe = op{name: "aten::_sparse_bsc_tensor_unsafe", overload: "", schema: "aten::_sparse_bsc_tensor_unsafe(Tensor ccol_indices, Tensor row_indices, Tensor values, int[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
 
-// SparseBscTensorUnsafe is PyTorch's torch._sparse_bsc_tensor_unsafe.
+// SparseBscTensorUnsafe is PyTorch's torch.ops.aten._sparse_bsc_tensor_unsafe.
 //
 //	aten::_sparse_bsc_tensor_unsafe(Tensor ccol_indices, Tensor row_indices, Tensor values, int[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func (InternalOps) SparseBscTensorUnsafe(ccolIndices, rowIndices, values *Tensor, size []int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpSparseBscTensorUnsafe)
-	k.tensor(ccolIndices)
-	k.tensor(rowIndices)
-	k.tensor(values)
-	k.ints(size)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseBscTensorUnsafe)
+	cc.tensor(ccolIndices)
+	cc.tensor(rowIndices)
+	cc.tensor(values)
+	cc.ints(size)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseBsrTensorUnsafe = op{name: "aten::_sparse_bsr_tensor_unsafe", overload: "", schema: "aten::_sparse_bsr_tensor_unsafe(Tensor crow_indices, Tensor col_indices, Tensor values, int[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
 
-// SparseBsrTensorUnsafe is PyTorch's torch._sparse_bsr_tensor_unsafe.
+// SparseBsrTensorUnsafe is PyTorch's torch.ops.aten._sparse_bsr_tensor_unsafe.
 //
 //	aten::_sparse_bsr_tensor_unsafe(Tensor crow_indices, Tensor col_indices, Tensor values, int[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func (InternalOps) SparseBsrTensorUnsafe(crowIndices, colIndices, values *Tensor, size []int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpSparseBsrTensorUnsafe)
-	k.tensor(crowIndices)
-	k.tensor(colIndices)
-	k.tensor(values)
-	k.ints(size)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseBsrTensorUnsafe)
+	cc.tensor(crowIndices)
+	cc.tensor(colIndices)
+	cc.tensor(values)
+	cc.ints(size)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseCompressedTensorUnsafe = op{name: "aten::_sparse_compressed_tensor_unsafe", overload: "", schema: "aten::_sparse_compressed_tensor_unsafe(Tensor compressed_indices, Tensor plain_indices, Tensor values, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
 
-// SparseCompressedTensorUnsafe is PyTorch's torch._sparse_compressed_tensor_unsafe.
+// SparseCompressedTensorUnsafe is PyTorch's torch.ops.aten._sparse_compressed_tensor_unsafe.
 //
 //	aten::_sparse_compressed_tensor_unsafe(Tensor compressed_indices, Tensor plain_indices, Tensor values, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func (InternalOps) SparseCompressedTensorUnsafe(compressedIndices, plainIndices, values *Tensor, size []int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpSparseCompressedTensorUnsafe)
-	k.tensor(compressedIndices)
-	k.tensor(plainIndices)
-	k.tensor(values)
-	k.ints(size)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseCompressedTensorUnsafe)
+	cc.tensor(compressedIndices)
+	cc.tensor(plainIndices)
+	cc.tensor(values)
+	cc.ints(size)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseCompressedTensorWithDims = op{name: "aten::_sparse_compressed_tensor_with_dims", overload: "", schema: "aten::_sparse_compressed_tensor_with_dims(int nnz, int dense_dim, int[] size, int[] blocksize, ScalarType index_dtype, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor"}
 
-// SparseCompressedTensorWithDims is PyTorch's torch._sparse_compressed_tensor_with_dims.
+// SparseCompressedTensorWithDims is PyTorch's torch.ops.aten._sparse_compressed_tensor_with_dims.
 //
 //	aten::_sparse_compressed_tensor_with_dims(int nnz, int dense_dim, int[] size, int[] blocksize, ScalarType index_dtype, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor
 func (InternalOps) SparseCompressedTensorWithDims(nnz, denseDim int, size, blocksize []int, indexDType DType, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpSparseCompressedTensorWithDims)
-	k.int(nnz)
-	k.int(denseDim)
-	k.ints(size)
-	k.ints(blocksize)
-	k.dtype(indexDType)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseCompressedTensorWithDims)
+	cc.int(nnz)
+	cc.int(denseDim)
+	cc.ints(size)
+	cc.ints(blocksize)
+	cc.dtype(indexDType)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseCooTensorUnsafe = op{name: "aten::_sparse_coo_tensor_unsafe", overload: "", schema: "aten::_sparse_coo_tensor_unsafe(Tensor indices, Tensor values, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, bool? is_coalesced=None) -> Tensor"}
@@ -1235,43 +1235,43 @@ type InternalSparseCooTensorUnsafeOptions struct {
 	IsCoalesced Opt[bool]
 }
 
-// SparseCooTensorUnsafe is PyTorch's torch._sparse_coo_tensor_unsafe.
+// SparseCooTensorUnsafe is PyTorch's torch.ops.aten._sparse_coo_tensor_unsafe.
 //
 //	aten::_sparse_coo_tensor_unsafe(Tensor indices, Tensor values, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, bool? is_coalesced=None) -> Tensor
 func (InternalOps) SparseCooTensorUnsafe(indices, values *Tensor, size []int, opts ...InternalSparseCooTensorUnsafeOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpSparseCooTensorUnsafe)
-	k.tensor(indices)
-	k.tensor(values)
-	k.ints(size)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.optBool(o.IsCoalesced)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseCooTensorUnsafe)
+	cc.tensor(indices)
+	cc.tensor(values)
+	cc.ints(size)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.optBool(o.IsCoalesced)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseCooTensorWithDims = op{name: "aten::_sparse_coo_tensor_with_dims", overload: "", schema: "aten::_sparse_coo_tensor_with_dims(int sparse_dim, int dense_dim, int[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor"}
 
-// SparseCooTensorWithDims is PyTorch's torch._sparse_coo_tensor_with_dims.
+// SparseCooTensorWithDims is PyTorch's torch.ops.aten._sparse_coo_tensor_with_dims.
 //
 //	aten::_sparse_coo_tensor_with_dims(int sparse_dim, int dense_dim, int[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor
 func (InternalOps) SparseCooTensorWithDims(sparseDim, denseDim int, size []int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpSparseCooTensorWithDims)
-	k.int(sparseDim)
-	k.int(denseDim)
-	k.ints(size)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseCooTensorWithDims)
+	cc.int(sparseDim)
+	cc.int(denseDim)
+	cc.ints(size)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseCooTensorWithDimsOut = op{name: "aten::_sparse_coo_tensor_with_dims", overload: "out", schema: "aten::_sparse_coo_tensor_with_dims.out(int sparse_dim, int dense_dim, int[] size, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1280,14 +1280,14 @@ var internalOpSparseCooTensorWithDimsOut = op{name: "aten::_sparse_coo_tensor_wi
 //
 //	aten::_sparse_coo_tensor_with_dims.out(int sparse_dim, int dense_dim, int[] size, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) SparseCooTensorWithDimsOut(out *Tensor, sparseDim, denseDim int, size ...int) *Tensor {
-	var k call
-	k.start(&internalOpSparseCooTensorWithDimsOut)
-	k.int(sparseDim)
-	k.int(denseDim)
-	k.ints(size)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseCooTensorWithDimsOut)
+	cc.int(sparseDim)
+	cc.int(denseDim)
+	cc.ints(size)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseCooTensorWithDimsAndTensors = op{name: "aten::_sparse_coo_tensor_with_dims_and_tensors", overload: "", schema: "aten::_sparse_coo_tensor_with_dims_and_tensors(int sparse_dim, int dense_dim, SymInt[] size, Tensor indices, Tensor values, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False, bool? is_coalesced=None) -> Tensor"}
@@ -1301,25 +1301,25 @@ type InternalSparseCooTensorWithDimsAndTensorsOptions struct {
 	IsCoalesced Opt[bool]
 }
 
-// SparseCooTensorWithDimsAndTensors is PyTorch's torch._sparse_coo_tensor_with_dims_and_tensors.
+// SparseCooTensorWithDimsAndTensors is PyTorch's torch.ops.aten._sparse_coo_tensor_with_dims_and_tensors.
 //
 //	aten::_sparse_coo_tensor_with_dims_and_tensors(int sparse_dim, int dense_dim, SymInt[] size, Tensor indices, Tensor values, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False, bool? is_coalesced=None) -> Tensor
 func (InternalOps) SparseCooTensorWithDimsAndTensors(sparseDim, denseDim int, size []int, indices, values *Tensor, opts ...InternalSparseCooTensorWithDimsAndTensorsOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpSparseCooTensorWithDimsAndTensors)
-	k.int(sparseDim)
-	k.int(denseDim)
-	k.ints(size)
-	k.tensor(indices)
-	k.tensor(values)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.optBool(o.IsCoalesced)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseCooTensorWithDimsAndTensors)
+	cc.int(sparseDim)
+	cc.int(denseDim)
+	cc.ints(size)
+	cc.tensor(indices)
+	cc.tensor(values)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.optBool(o.IsCoalesced)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseCooTensorWithDimsAndTensorsOut = op{name: "aten::_sparse_coo_tensor_with_dims_and_tensors", overload: "out", schema: "aten::_sparse_coo_tensor_with_dims_and_tensors.out(int sparse_dim, int dense_dim, SymInt[] size, Tensor indices, Tensor values, *, bool? is_coalesced=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -1334,38 +1334,38 @@ type InternalSparseCooTensorWithDimsAndTensorsOutOptions struct {
 //	aten::_sparse_coo_tensor_with_dims_and_tensors.out(int sparse_dim, int dense_dim, SymInt[] size, Tensor indices, Tensor values, *, bool? is_coalesced=None, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) SparseCooTensorWithDimsAndTensorsOut(out *Tensor, sparseDim, denseDim int, size []int, indices, values *Tensor, opts ...InternalSparseCooTensorWithDimsAndTensorsOutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpSparseCooTensorWithDimsAndTensorsOut)
-	k.int(sparseDim)
-	k.int(denseDim)
-	k.ints(size)
-	k.tensor(indices)
-	k.tensor(values)
-	k.optBool(o.IsCoalesced)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseCooTensorWithDimsAndTensorsOut)
+	cc.int(sparseDim)
+	cc.int(denseDim)
+	cc.ints(size)
+	cc.tensor(indices)
+	cc.tensor(values)
+	cc.optBool(o.IsCoalesced)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseCscTensorUnsafe = op{name: "aten::_sparse_csc_tensor_unsafe", overload: "", schema: "aten::_sparse_csc_tensor_unsafe(Tensor ccol_indices, Tensor row_indices, Tensor values, int[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
 
-// SparseCscTensorUnsafe is PyTorch's torch._sparse_csc_tensor_unsafe.
+// SparseCscTensorUnsafe is PyTorch's torch.ops.aten._sparse_csc_tensor_unsafe.
 //
 //	aten::_sparse_csc_tensor_unsafe(Tensor ccol_indices, Tensor row_indices, Tensor values, int[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func (InternalOps) SparseCscTensorUnsafe(ccolIndices, rowIndices, values *Tensor, size []int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpSparseCscTensorUnsafe)
-	k.tensor(ccolIndices)
-	k.tensor(rowIndices)
-	k.tensor(values)
-	k.ints(size)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseCscTensorUnsafe)
+	cc.tensor(ccolIndices)
+	cc.tensor(rowIndices)
+	cc.tensor(values)
+	cc.ints(size)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseCsrProd = op{name: "aten::_sparse_csr_prod", overload: "dim_dtype", schema: "aten::_sparse_csr_prod.dim_dtype(Tensor self, int[1] dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"}
@@ -1376,19 +1376,19 @@ type InternalSparseCsrProdOptions struct {
 	DType   DType
 }
 
-// SparseCsrProd is PyTorch's torch._sparse_csr_prod.
+// SparseCsrProd is PyTorch's torch.ops.aten._sparse_csr_prod.
 //
 //	aten::_sparse_csr_prod.dim_dtype(Tensor self, int[1] dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor
 func (InternalOps) SparseCsrProd(input *Tensor, dim []int, opts ...InternalSparseCsrProdOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpSparseCsrProd)
-	k.tensor(input)
-	k.ints(dim)
-	k.bool(o.KeepDim)
-	k.optDType(o.DType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseCsrProd)
+	cc.tensor(input)
+	cc.ints(dim)
+	cc.bool(o.KeepDim)
+	cc.optDType(o.DType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseCsrProdOut = op{name: "aten::_sparse_csr_prod", overload: "dim_dtype_out", schema: "aten::_sparse_csr_prod.dim_dtype_out(Tensor self, int[1] dim, bool keepdim=False, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -1398,15 +1398,15 @@ var internalOpSparseCsrProdOut = op{name: "aten::_sparse_csr_prod", overload: "d
 //	aten::_sparse_csr_prod.dim_dtype_out(Tensor self, int[1] dim, bool keepdim=False, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) SparseCsrProdOut(out, input *Tensor, dim []int, opts ...InternalSparseCsrProdOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpSparseCsrProdOut)
-	k.tensor(input)
-	k.ints(dim)
-	k.bool(o.KeepDim)
-	k.optDType(o.DType)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseCsrProdOut)
+	cc.tensor(input)
+	cc.ints(dim)
+	cc.bool(o.KeepDim)
+	cc.optDType(o.DType)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseCsrSum = op{name: "aten::_sparse_csr_sum", overload: "dim_dtype", schema: "aten::_sparse_csr_sum.dim_dtype(Tensor self, int[1] dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"}
@@ -1417,19 +1417,19 @@ type InternalSparseCsrSumOptions struct {
 	DType   DType
 }
 
-// SparseCsrSum is PyTorch's torch._sparse_csr_sum.
+// SparseCsrSum is PyTorch's torch.ops.aten._sparse_csr_sum.
 //
 //	aten::_sparse_csr_sum.dim_dtype(Tensor self, int[1] dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor
 func (InternalOps) SparseCsrSum(input *Tensor, dim []int, opts ...InternalSparseCsrSumOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpSparseCsrSum)
-	k.tensor(input)
-	k.ints(dim)
-	k.bool(o.KeepDim)
-	k.optDType(o.DType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseCsrSum)
+	cc.tensor(input)
+	cc.ints(dim)
+	cc.bool(o.KeepDim)
+	cc.optDType(o.DType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseCsrSumOut = op{name: "aten::_sparse_csr_sum", overload: "dim_dtype_out", schema: "aten::_sparse_csr_sum.dim_dtype_out(Tensor self, int[1] dim, bool keepdim=False, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -1439,51 +1439,51 @@ var internalOpSparseCsrSumOut = op{name: "aten::_sparse_csr_sum", overload: "dim
 //	aten::_sparse_csr_sum.dim_dtype_out(Tensor self, int[1] dim, bool keepdim=False, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) SparseCsrSumOut(out, input *Tensor, dim []int, opts ...InternalSparseCsrSumOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpSparseCsrSumOut)
-	k.tensor(input)
-	k.ints(dim)
-	k.bool(o.KeepDim)
-	k.optDType(o.DType)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseCsrSumOut)
+	cc.tensor(input)
+	cc.ints(dim)
+	cc.bool(o.KeepDim)
+	cc.optDType(o.DType)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseCsrTensorUnsafe = op{name: "aten::_sparse_csr_tensor_unsafe", overload: "", schema: "aten::_sparse_csr_tensor_unsafe(Tensor crow_indices, Tensor col_indices, Tensor values, int[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
 
-// SparseCsrTensorUnsafe is PyTorch's torch._sparse_csr_tensor_unsafe.
+// SparseCsrTensorUnsafe is PyTorch's torch.ops.aten._sparse_csr_tensor_unsafe.
 //
 //	aten::_sparse_csr_tensor_unsafe(Tensor crow_indices, Tensor col_indices, Tensor values, int[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func (InternalOps) SparseCsrTensorUnsafe(crowIndices, colIndices, values *Tensor, size []int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpSparseCsrTensorUnsafe)
-	k.tensor(crowIndices)
-	k.tensor(colIndices)
-	k.tensor(values)
-	k.ints(size)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseCsrTensorUnsafe)
+	cc.tensor(crowIndices)
+	cc.tensor(colIndices)
+	cc.tensor(values)
+	cc.ints(size)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseLogSoftmax = op{name: "aten::_sparse_log_softmax", overload: "", schema: "aten::_sparse_log_softmax(Tensor self, int dim, bool half_to_float) -> Tensor"}
 
-// SparseLogSoftmax is PyTorch's torch._sparse_log_softmax.
+// SparseLogSoftmax is PyTorch's torch.ops.aten._sparse_log_softmax.
 //
 //	aten::_sparse_log_softmax(Tensor self, int dim, bool half_to_float) -> Tensor
 func (InternalOps) SparseLogSoftmax(input *Tensor, dim int, halfToFloat bool) *Tensor {
-	var k call
-	k.start(&internalOpSparseLogSoftmax)
-	k.tensor(input)
-	k.int(dim)
-	k.bool(halfToFloat)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseLogSoftmax)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.bool(halfToFloat)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseLogSoftmaxInt = op{name: "aten::_sparse_log_softmax", overload: "int", schema: "aten::_sparse_log_softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor"}
@@ -1493,18 +1493,18 @@ type InternalSparseLogSoftmaxIntOptions struct {
 	DType DType
 }
 
-// SparseLogSoftmaxInt is PyTorch's torch._sparse_log_softmax.
+// SparseLogSoftmaxInt is PyTorch's torch.ops.aten._sparse_log_softmax.
 //
 //	aten::_sparse_log_softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor
 func (InternalOps) SparseLogSoftmaxInt(input *Tensor, dim int, opts ...InternalSparseLogSoftmaxIntOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpSparseLogSoftmaxInt)
-	k.tensor(input)
-	k.int(dim)
-	k.optDType(o.DType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseLogSoftmaxInt)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.optDType(o.DType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseLogSoftmaxOut = op{name: "aten::_sparse_log_softmax", overload: "out", schema: "aten::_sparse_log_softmax.out(Tensor self, int dim, bool half_to_float, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1513,30 +1513,30 @@ var internalOpSparseLogSoftmaxOut = op{name: "aten::_sparse_log_softmax", overlo
 //
 //	aten::_sparse_log_softmax.out(Tensor self, int dim, bool half_to_float, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) SparseLogSoftmaxOut(out, input *Tensor, dim int, halfToFloat bool) *Tensor {
-	var k call
-	k.start(&internalOpSparseLogSoftmaxOut)
-	k.tensor(input)
-	k.int(dim)
-	k.bool(halfToFloat)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseLogSoftmaxOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.bool(halfToFloat)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseLogSoftmaxBackwardData = op{name: "aten::_sparse_log_softmax_backward_data", overload: "", schema: "aten::_sparse_log_softmax_backward_data(Tensor grad_output, Tensor output, int dim, Tensor self) -> Tensor"}
 
-// SparseLogSoftmaxBackwardData is PyTorch's torch._sparse_log_softmax_backward_data.
+// SparseLogSoftmaxBackwardData is PyTorch's torch.ops.aten._sparse_log_softmax_backward_data.
 //
 //	aten::_sparse_log_softmax_backward_data(Tensor grad_output, Tensor output, int dim, Tensor self) -> Tensor
 func (InternalOps) SparseLogSoftmaxBackwardData(gradOutput, output *Tensor, dim int, input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpSparseLogSoftmaxBackwardData)
-	k.tensor(gradOutput)
-	k.tensor(output)
-	k.int(dim)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseLogSoftmaxBackwardData)
+	cc.tensor(gradOutput)
+	cc.tensor(output)
+	cc.int(dim)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseLogSoftmaxBackwardDataOut = op{name: "aten::_sparse_log_softmax_backward_data", overload: "out", schema: "aten::_sparse_log_softmax_backward_data.out(Tensor grad_output, Tensor output, int dim, Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1545,15 +1545,15 @@ var internalOpSparseLogSoftmaxBackwardDataOut = op{name: "aten::_sparse_log_soft
 //
 //	aten::_sparse_log_softmax_backward_data.out(Tensor grad_output, Tensor output, int dim, Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) SparseLogSoftmaxBackwardDataOut(out, gradOutput, output *Tensor, dim int, input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpSparseLogSoftmaxBackwardDataOut)
-	k.tensor(gradOutput)
-	k.tensor(output)
-	k.int(dim)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseLogSoftmaxBackwardDataOut)
+	cc.tensor(gradOutput)
+	cc.tensor(output)
+	cc.int(dim)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseMaskProjection = op{name: "aten::_sparse_mask_projection", overload: "", schema: "aten::_sparse_mask_projection(Tensor self, Tensor mask, bool accumulate_matches=False) -> Tensor"}
@@ -1563,18 +1563,18 @@ type InternalSparseMaskProjectionOptions struct {
 	AccumulateMatches bool
 }
 
-// SparseMaskProjection is PyTorch's Tensor._sparse_mask_projection.
+// SparseMaskProjection is PyTorch's torch.ops.aten._sparse_mask_projection.
 //
 //	aten::_sparse_mask_projection(Tensor self, Tensor mask, bool accumulate_matches=False) -> Tensor
 func (InternalOps) SparseMaskProjection(input, mask *Tensor, opts ...InternalSparseMaskProjectionOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpSparseMaskProjection)
-	k.tensor(input)
-	k.tensor(mask)
-	k.bool(o.AccumulateMatches)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseMaskProjection)
+	cc.tensor(input)
+	cc.tensor(mask)
+	cc.bool(o.AccumulateMatches)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseMaskProjectionOut = op{name: "aten::_sparse_mask_projection", overload: "out", schema: "aten::_sparse_mask_projection.out(Tensor self, Tensor mask, bool accumulate_matches=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1584,76 +1584,76 @@ var internalOpSparseMaskProjectionOut = op{name: "aten::_sparse_mask_projection"
 //	aten::_sparse_mask_projection.out(Tensor self, Tensor mask, bool accumulate_matches=False, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) SparseMaskProjectionOut(out, input, mask *Tensor, opts ...InternalSparseMaskProjectionOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpSparseMaskProjectionOut)
-	k.tensor(input)
-	k.tensor(mask)
-	k.bool(o.AccumulateMatches)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseMaskProjectionOut)
+	cc.tensor(input)
+	cc.tensor(mask)
+	cc.bool(o.AccumulateMatches)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseMm = op{name: "aten::_sparse_mm", overload: "", schema: "aten::_sparse_mm(Tensor sparse, Tensor dense) -> Tensor"}
 
-// SparseMm is PyTorch's torch._sparse_mm.
+// SparseMm is PyTorch's torch.ops.aten._sparse_mm.
 //
 //	aten::_sparse_mm(Tensor sparse, Tensor dense) -> Tensor
 func (InternalOps) SparseMm(sparse, dense *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpSparseMm)
-	k.tensor(sparse)
-	k.tensor(dense)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseMm)
+	cc.tensor(sparse)
+	cc.tensor(dense)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseMmReduce = op{name: "aten::_sparse_mm", overload: "reduce", schema: "aten::_sparse_mm.reduce(Tensor sparse, Tensor dense, str reduce) -> Tensor"}
 
-// SparseMmReduce is PyTorch's torch._sparse_mm.
+// SparseMmReduce is PyTorch's torch.ops.aten._sparse_mm.
 //
 //	aten::_sparse_mm.reduce(Tensor sparse, Tensor dense, str reduce) -> Tensor
 func (InternalOps) SparseMmReduce(sparse, dense *Tensor, reduce string) *Tensor {
-	var k call
-	k.start(&internalOpSparseMmReduce)
-	k.tensor(sparse)
-	k.tensor(dense)
-	k.str(reduce)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseMmReduce)
+	cc.tensor(sparse)
+	cc.tensor(dense)
+	cc.str(reduce)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseMmReduceImpl = op{name: "aten::_sparse_mm_reduce_impl", overload: "", schema: "aten::_sparse_mm_reduce_impl(Tensor self, Tensor other, str reduce) -> (Tensor, Tensor)"}
 
-// SparseMmReduceImpl is PyTorch's torch._sparse_mm_reduce_impl.
+// SparseMmReduceImpl is PyTorch's torch.ops.aten._sparse_mm_reduce_impl.
 //
 //	aten::_sparse_mm_reduce_impl(Tensor self, Tensor other, str reduce) -> (Tensor, Tensor)
 func (InternalOps) SparseMmReduceImpl(input, other *Tensor, reduce string) (*Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpSparseMmReduceImpl)
-	k.tensor(input)
-	k.tensor(other)
-	k.str(reduce)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseMmReduceImpl)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.str(reduce)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpSparseMmReduceImplBackward = op{name: "aten::_sparse_mm_reduce_impl_backward", overload: "", schema: "aten::_sparse_mm_reduce_impl_backward(Tensor self, Tensor grad_out, Tensor weight, str reduce, Tensor arg_out, bool[2] output_mask) -> (Tensor, Tensor)"}
 
-// SparseMmReduceImplBackward is PyTorch's torch._sparse_mm_reduce_impl_backward.
+// SparseMmReduceImplBackward is PyTorch's torch.ops.aten._sparse_mm_reduce_impl_backward.
 //
 //	aten::_sparse_mm_reduce_impl_backward(Tensor self, Tensor grad_out, Tensor weight, str reduce, Tensor arg_out, bool[2] output_mask) -> (Tensor, Tensor)
 func (InternalOps) SparseMmReduceImplBackward(input, gradOut, weight *Tensor, reduce string, argOut *Tensor, outputMask []bool) (*Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpSparseMmReduceImplBackward)
-	k.tensor(input)
-	k.tensor(gradOut)
-	k.tensor(weight)
-	k.str(reduce)
-	k.tensor(argOut)
-	k.bools(outputMask)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseMmReduceImplBackward)
+	cc.tensor(input)
+	cc.tensor(gradOut)
+	cc.tensor(weight)
+	cc.str(reduce)
+	cc.tensor(argOut)
+	cc.bools(outputMask)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpSparseSemiStructuredAddmm = op{name: "aten::_sparse_semi_structured_addmm", overload: "", schema: "aten::_sparse_semi_structured_addmm(Tensor input, Tensor mat1, Tensor mat1_meta, Tensor mat2, *, Scalar alpha=1, Scalar beta=1, ScalarType? out_dtype=None) -> Tensor"}
@@ -1665,50 +1665,50 @@ type InternalSparseSemiStructuredAddmmOptions struct {
 	OutDType DType
 }
 
-// SparseSemiStructuredAddmm is PyTorch's torch._sparse_semi_structured_addmm.
+// SparseSemiStructuredAddmm is PyTorch's torch.ops.aten._sparse_semi_structured_addmm.
 //
 //	aten::_sparse_semi_structured_addmm(Tensor input, Tensor mat1, Tensor mat1_meta, Tensor mat2, *, Scalar alpha=1, Scalar beta=1, ScalarType? out_dtype=None) -> Tensor
 func (InternalOps) SparseSemiStructuredAddmm(input, mat1, mat1Meta, mat2 *Tensor, opts ...InternalSparseSemiStructuredAddmmOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpSparseSemiStructuredAddmm)
-	k.tensor(input)
-	k.tensor(mat1)
-	k.tensor(mat1Meta)
-	k.tensor(mat2)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.scalar(orScalar(o.Beta, 1))
-	k.optDType(o.OutDType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseSemiStructuredAddmm)
+	cc.tensor(input)
+	cc.tensor(mat1)
+	cc.tensor(mat1Meta)
+	cc.tensor(mat2)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.scalar(orScalar(o.Beta, 1))
+	cc.optDType(o.OutDType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseSemiStructuredApply = op{name: "aten::_sparse_semi_structured_apply", overload: "", schema: "aten::_sparse_semi_structured_apply(Tensor input, Tensor thread_masks) -> (Tensor, Tensor)"}
 
-// SparseSemiStructuredApply is PyTorch's torch._sparse_semi_structured_apply.
+// SparseSemiStructuredApply is PyTorch's torch.ops.aten._sparse_semi_structured_apply.
 //
 //	aten::_sparse_semi_structured_apply(Tensor input, Tensor thread_masks) -> (Tensor, Tensor)
 func (InternalOps) SparseSemiStructuredApply(input, threadMasks *Tensor) (*Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpSparseSemiStructuredApply)
-	k.tensor(input)
-	k.tensor(threadMasks)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseSemiStructuredApply)
+	cc.tensor(input)
+	cc.tensor(threadMasks)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpSparseSemiStructuredApplyDense = op{name: "aten::_sparse_semi_structured_apply_dense", overload: "", schema: "aten::_sparse_semi_structured_apply_dense(Tensor input, Tensor thread_masks) -> Tensor"}
 
-// SparseSemiStructuredApplyDense is PyTorch's torch._sparse_semi_structured_apply_dense.
+// SparseSemiStructuredApplyDense is PyTorch's torch.ops.aten._sparse_semi_structured_apply_dense.
 //
 //	aten::_sparse_semi_structured_apply_dense(Tensor input, Tensor thread_masks) -> Tensor
 func (InternalOps) SparseSemiStructuredApplyDense(input, threadMasks *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpSparseSemiStructuredApplyDense)
-	k.tensor(input)
-	k.tensor(threadMasks)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseSemiStructuredApplyDense)
+	cc.tensor(input)
+	cc.tensor(threadMasks)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseSemiStructuredLinear = op{name: "aten::_sparse_semi_structured_linear", overload: "", schema: "aten::_sparse_semi_structured_linear(Tensor input, Tensor weight, Tensor meta, *, Tensor? bias=None, str? activation=None, ScalarType? out_dtype=None) -> Tensor"}
@@ -1720,21 +1720,21 @@ type InternalSparseSemiStructuredLinearOptions struct {
 	OutDType   DType
 }
 
-// SparseSemiStructuredLinear is PyTorch's torch._sparse_semi_structured_linear.
+// SparseSemiStructuredLinear is PyTorch's torch.ops.aten._sparse_semi_structured_linear.
 //
 //	aten::_sparse_semi_structured_linear(Tensor input, Tensor weight, Tensor meta, *, Tensor? bias=None, str? activation=None, ScalarType? out_dtype=None) -> Tensor
 func (InternalOps) SparseSemiStructuredLinear(input, weight, meta *Tensor, opts ...InternalSparseSemiStructuredLinearOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpSparseSemiStructuredLinear)
-	k.tensor(input)
-	k.tensor(weight)
-	k.tensor(meta)
-	k.optTensor(o.Bias)
-	k.optStr(o.Activation)
-	k.optDType(o.OutDType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseSemiStructuredLinear)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.tensor(meta)
+	cc.optTensor(o.Bias)
+	cc.optStr(o.Activation)
+	cc.optDType(o.OutDType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseSemiStructuredMm = op{name: "aten::_sparse_semi_structured_mm", overload: "", schema: "aten::_sparse_semi_structured_mm(Tensor mat1, Tensor mat1_meta, Tensor mat2, *, ScalarType? out_dtype=None) -> Tensor"}
@@ -1744,19 +1744,19 @@ type InternalSparseSemiStructuredMmOptions struct {
 	OutDType DType
 }
 
-// SparseSemiStructuredMm is PyTorch's torch._sparse_semi_structured_mm.
+// SparseSemiStructuredMm is PyTorch's torch.ops.aten._sparse_semi_structured_mm.
 //
 //	aten::_sparse_semi_structured_mm(Tensor mat1, Tensor mat1_meta, Tensor mat2, *, ScalarType? out_dtype=None) -> Tensor
 func (InternalOps) SparseSemiStructuredMm(mat1, mat1Meta, mat2 *Tensor, opts ...InternalSparseSemiStructuredMmOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpSparseSemiStructuredMm)
-	k.tensor(mat1)
-	k.tensor(mat1Meta)
-	k.tensor(mat2)
-	k.optDType(o.OutDType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseSemiStructuredMm)
+	cc.tensor(mat1)
+	cc.tensor(mat1Meta)
+	cc.tensor(mat2)
+	cc.optDType(o.OutDType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseSemiStructuredTile = op{name: "aten::_sparse_semi_structured_tile", overload: "", schema: "aten::_sparse_semi_structured_tile(Tensor input, str algorithm=\"\", bool use_cutlass=True) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"}
@@ -1767,33 +1767,33 @@ type InternalSparseSemiStructuredTileOptions struct {
 	UseCutlass Opt[bool] // default true
 }
 
-// SparseSemiStructuredTile is PyTorch's torch._sparse_semi_structured_tile.
+// SparseSemiStructuredTile is PyTorch's torch.ops.aten._sparse_semi_structured_tile.
 //
 //	aten::_sparse_semi_structured_tile(Tensor input, str algorithm="", bool use_cutlass=True) -> (Tensor, Tensor, Tensor, Tensor, Tensor)
 func (InternalOps) SparseSemiStructuredTile(input *Tensor, opts ...InternalSparseSemiStructuredTileOptions) (*Tensor, *Tensor, *Tensor, *Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpSparseSemiStructuredTile)
-	k.tensor(input)
-	k.str(o.Algorithm)
-	k.bool(o.UseCutlass.Or(true))
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseSemiStructuredTile)
+	cc.tensor(input)
+	cc.str(o.Algorithm)
+	cc.bool(o.UseCutlass.Or(true))
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpSparseSoftmax = op{name: "aten::_sparse_softmax", overload: "", schema: "aten::_sparse_softmax(Tensor self, int dim, bool half_to_float) -> Tensor"}
 
-// SparseSoftmax is PyTorch's torch._sparse_softmax.
+// SparseSoftmax is PyTorch's torch.ops.aten._sparse_softmax.
 //
 //	aten::_sparse_softmax(Tensor self, int dim, bool half_to_float) -> Tensor
 func (InternalOps) SparseSoftmax(input *Tensor, dim int, halfToFloat bool) *Tensor {
-	var k call
-	k.start(&internalOpSparseSoftmax)
-	k.tensor(input)
-	k.int(dim)
-	k.bool(halfToFloat)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseSoftmax)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.bool(halfToFloat)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseSoftmaxInt = op{name: "aten::_sparse_softmax", overload: "int", schema: "aten::_sparse_softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor"}
@@ -1803,18 +1803,18 @@ type InternalSparseSoftmaxIntOptions struct {
 	DType DType
 }
 
-// SparseSoftmaxInt is PyTorch's torch._sparse_softmax.
+// SparseSoftmaxInt is PyTorch's torch.ops.aten._sparse_softmax.
 //
 //	aten::_sparse_softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor
 func (InternalOps) SparseSoftmaxInt(input *Tensor, dim int, opts ...InternalSparseSoftmaxIntOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpSparseSoftmaxInt)
-	k.tensor(input)
-	k.int(dim)
-	k.optDType(o.DType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseSoftmaxInt)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.optDType(o.DType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseSoftmaxOut = op{name: "aten::_sparse_softmax", overload: "out", schema: "aten::_sparse_softmax.out(Tensor self, int dim, bool half_to_float, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1823,30 +1823,30 @@ var internalOpSparseSoftmaxOut = op{name: "aten::_sparse_softmax", overload: "ou
 //
 //	aten::_sparse_softmax.out(Tensor self, int dim, bool half_to_float, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) SparseSoftmaxOut(out, input *Tensor, dim int, halfToFloat bool) *Tensor {
-	var k call
-	k.start(&internalOpSparseSoftmaxOut)
-	k.tensor(input)
-	k.int(dim)
-	k.bool(halfToFloat)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseSoftmaxOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.bool(halfToFloat)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseSoftmaxBackwardData = op{name: "aten::_sparse_softmax_backward_data", overload: "", schema: "aten::_sparse_softmax_backward_data(Tensor grad_output, Tensor output, int dim, Tensor self) -> Tensor"}
 
-// SparseSoftmaxBackwardData is PyTorch's torch._sparse_softmax_backward_data.
+// SparseSoftmaxBackwardData is PyTorch's torch.ops.aten._sparse_softmax_backward_data.
 //
 //	aten::_sparse_softmax_backward_data(Tensor grad_output, Tensor output, int dim, Tensor self) -> Tensor
 func (InternalOps) SparseSoftmaxBackwardData(gradOutput, output *Tensor, dim int, input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpSparseSoftmaxBackwardData)
-	k.tensor(gradOutput)
-	k.tensor(output)
-	k.int(dim)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseSoftmaxBackwardData)
+	cc.tensor(gradOutput)
+	cc.tensor(output)
+	cc.int(dim)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseSoftmaxBackwardDataOut = op{name: "aten::_sparse_softmax_backward_data", overload: "out", schema: "aten::_sparse_softmax_backward_data.out(Tensor grad_output, Tensor output, int dim, Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1855,29 +1855,29 @@ var internalOpSparseSoftmaxBackwardDataOut = op{name: "aten::_sparse_softmax_bac
 //
 //	aten::_sparse_softmax_backward_data.out(Tensor grad_output, Tensor output, int dim, Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) SparseSoftmaxBackwardDataOut(out, gradOutput, output *Tensor, dim int, input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpSparseSoftmaxBackwardDataOut)
-	k.tensor(gradOutput)
-	k.tensor(output)
-	k.int(dim)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseSoftmaxBackwardDataOut)
+	cc.tensor(gradOutput)
+	cc.tensor(output)
+	cc.int(dim)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseSparseMatMul = op{name: "aten::_sparse_sparse_matmul", overload: "", schema: "aten::_sparse_sparse_matmul(Tensor self, Tensor other) -> Tensor"}
 
-// SparseSparseMatMul is PyTorch's torch._sparse_sparse_matmul.
+// SparseSparseMatMul is PyTorch's torch.ops.aten._sparse_sparse_matmul.
 //
 //	aten::_sparse_sparse_matmul(Tensor self, Tensor other) -> Tensor
 func (InternalOps) SparseSparseMatMul(input, other *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpSparseSparseMatMul)
-	k.tensor(input)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseSparseMatMul)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseSparseMatMulOut = op{name: "aten::_sparse_sparse_matmul", overload: "out", schema: "aten::_sparse_sparse_matmul.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1886,55 +1886,55 @@ var internalOpSparseSparseMatMulOut = op{name: "aten::_sparse_sparse_matmul", ov
 //
 //	aten::_sparse_sparse_matmul.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) SparseSparseMatMulOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpSparseSparseMatMulOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseSparseMatMulOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseSum = op{name: "aten::_sparse_sum", overload: "", schema: "aten::_sparse_sum(Tensor self) -> Tensor"}
 
-// SparseSum is PyTorch's torch._sparse_sum.
+// SparseSum is PyTorch's torch.ops.aten._sparse_sum.
 //
 //	aten::_sparse_sum(Tensor self) -> Tensor
 func (InternalOps) SparseSum(input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpSparseSum)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseSum)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseSumDim = op{name: "aten::_sparse_sum", overload: "dim", schema: "aten::_sparse_sum.dim(Tensor self, int[1] dim) -> Tensor"}
 
-// SparseSumDim is PyTorch's torch._sparse_sum.
+// SparseSumDim is PyTorch's torch.ops.aten._sparse_sum.
 //
 //	aten::_sparse_sum.dim(Tensor self, int[1] dim) -> Tensor
 func (InternalOps) SparseSumDim(input *Tensor, dim ...int) *Tensor {
-	var k call
-	k.start(&internalOpSparseSumDim)
-	k.tensor(input)
-	k.ints(dim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseSumDim)
+	cc.tensor(input)
+	cc.ints(dim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseSumDimDType = op{name: "aten::_sparse_sum", overload: "dim_dtype", schema: "aten::_sparse_sum.dim_dtype(Tensor self, int[1] dim, *, ScalarType dtype) -> Tensor"}
 
-// SparseSumDimDType is PyTorch's torch._sparse_sum.
+// SparseSumDimDType is PyTorch's torch.ops.aten._sparse_sum.
 //
 //	aten::_sparse_sum.dim_dtype(Tensor self, int[1] dim, *, ScalarType dtype) -> Tensor
 func (InternalOps) SparseSumDimDType(input *Tensor, dim []int, dtype DType) *Tensor {
-	var k call
-	k.start(&internalOpSparseSumDimDType)
-	k.tensor(input)
-	k.ints(dim)
-	k.dtype(dtype)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseSumDimDType)
+	cc.tensor(input)
+	cc.ints(dim)
+	cc.dtype(dtype)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseSumDimOut = op{name: "aten::_sparse_sum", overload: "dim_out", schema: "aten::_sparse_sum.dim_out(Tensor self, int[1] dim, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1943,42 +1943,42 @@ var internalOpSparseSumDimOut = op{name: "aten::_sparse_sum", overload: "dim_out
 //
 //	aten::_sparse_sum.dim_out(Tensor self, int[1] dim, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) SparseSumDimOut(out, input *Tensor, dim ...int) *Tensor {
-	var k call
-	k.start(&internalOpSparseSumDimOut)
-	k.tensor(input)
-	k.ints(dim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseSumDimOut)
+	cc.tensor(input)
+	cc.ints(dim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseSumDType = op{name: "aten::_sparse_sum", overload: "dtype", schema: "aten::_sparse_sum.dtype(Tensor self, *, ScalarType dtype) -> Tensor"}
 
-// SparseSumDType is PyTorch's torch._sparse_sum.
+// SparseSumDType is PyTorch's torch.ops.aten._sparse_sum.
 //
 //	aten::_sparse_sum.dtype(Tensor self, *, ScalarType dtype) -> Tensor
 func (InternalOps) SparseSumDType(input *Tensor, dtype DType) *Tensor {
-	var k call
-	k.start(&internalOpSparseSumDType)
-	k.tensor(input)
-	k.dtype(dtype)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseSumDType)
+	cc.tensor(input)
+	cc.dtype(dtype)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseSumBackward = op{name: "aten::_sparse_sum_backward", overload: "", schema: "aten::_sparse_sum_backward(Tensor grad, Tensor self, int[] dim) -> Tensor"}
 
-// SparseSumBackward is PyTorch's torch._sparse_sum_backward.
+// SparseSumBackward is PyTorch's torch.ops.aten._sparse_sum_backward.
 //
 //	aten::_sparse_sum_backward(Tensor grad, Tensor self, int[] dim) -> Tensor
 func (InternalOps) SparseSumBackward(grad, input *Tensor, dim ...int) *Tensor {
-	var k call
-	k.start(&internalOpSparseSumBackward)
-	k.tensor(grad)
-	k.tensor(input)
-	k.ints(dim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseSumBackward)
+	cc.tensor(grad)
+	cc.tensor(input)
+	cc.ints(dim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSparseSumBackwardOut = op{name: "aten::_sparse_sum_backward", overload: "out", schema: "aten::_sparse_sum_backward.out(Tensor grad, Tensor self, int[] dim, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1987,14 +1987,14 @@ var internalOpSparseSumBackwardOut = op{name: "aten::_sparse_sum_backward", over
 //
 //	aten::_sparse_sum_backward.out(Tensor grad, Tensor self, int[] dim, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) SparseSumBackwardOut(out, grad, input *Tensor, dim ...int) *Tensor {
-	var k call
-	k.start(&internalOpSparseSumBackwardOut)
-	k.tensor(grad)
-	k.tensor(input)
-	k.ints(dim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSparseSumBackwardOut)
+	cc.tensor(grad)
+	cc.tensor(input)
+	cc.ints(dim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSpdiags = op{name: "aten::_spdiags", overload: "", schema: "aten::_spdiags(Tensor diagonals, Tensor offsets, int[] shape, Layout? layout=None) -> Tensor"}
@@ -2004,19 +2004,19 @@ type InternalSpdiagsOptions struct {
 	Layout Layout
 }
 
-// Spdiags is PyTorch's torch._spdiags.
+// Spdiags is PyTorch's torch.ops.aten._spdiags.
 //
 //	aten::_spdiags(Tensor diagonals, Tensor offsets, int[] shape, Layout? layout=None) -> Tensor
 func (InternalOps) Spdiags(diagonals, offsets *Tensor, shape []int, opts ...InternalSpdiagsOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpSpdiags)
-	k.tensor(diagonals)
-	k.tensor(offsets)
-	k.ints(shape)
-	k.optLayout(o.Layout)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSpdiags)
+	cc.tensor(diagonals)
+	cc.tensor(offsets)
+	cc.ints(shape)
+	cc.optLayout(o.Layout)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSpdiagsOut = op{name: "aten::_spdiags", overload: "out", schema: "aten::_spdiags.out(Tensor diagonals, Tensor offsets, int[] shape, Layout? layout=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2026,15 +2026,15 @@ var internalOpSpdiagsOut = op{name: "aten::_spdiags", overload: "out", schema: "
 //	aten::_spdiags.out(Tensor diagonals, Tensor offsets, int[] shape, Layout? layout=None, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) SpdiagsOut(out, diagonals, offsets *Tensor, shape []int, opts ...InternalSpdiagsOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpSpdiagsOut)
-	k.tensor(diagonals)
-	k.tensor(offsets)
-	k.ints(shape)
-	k.optLayout(o.Layout)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSpdiagsOut)
+	cc.tensor(diagonals)
+	cc.tensor(offsets)
+	cc.ints(shape)
+	cc.optLayout(o.Layout)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpSpsolve = op{name: "aten::_spsolve", overload: "", schema: "aten::_spsolve(Tensor A, Tensor B, *, bool left=True) -> Tensor"}
@@ -2044,18 +2044,18 @@ type InternalSpsolveOptions struct {
 	Left Opt[bool] // default true
 }
 
-// Spsolve is PyTorch's torch._spsolve.
+// Spsolve is PyTorch's torch.ops.aten._spsolve.
 //
 //	aten::_spsolve(Tensor A, Tensor B, *, bool left=True) -> Tensor
 func (InternalOps) Spsolve(a, b *Tensor, opts ...InternalSpsolveOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpSpsolve)
-	k.tensor(a)
-	k.tensor(b)
-	k.bool(o.Left.Or(true))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpSpsolve)
+	cc.tensor(a)
+	cc.tensor(b)
+	cc.bool(o.Left.Or(true))
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpStack = op{name: "aten::_stack", overload: "", schema: "aten::_stack(Tensor[] tensors, int dim=0) -> Tensor"}
@@ -2065,33 +2065,33 @@ type InternalStackOptions struct {
 	Dim int
 }
 
-// Stack is PyTorch's torch._stack.
+// Stack is PyTorch's torch.ops.aten._stack.
 //
 //	aten::_stack(Tensor[] tensors, int dim=0) -> Tensor
 func (InternalOps) Stack(tensors []*Tensor, opts ...InternalStackOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpStack)
-	k.tensors(tensors)
-	k.int(o.Dim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpStack)
+	cc.tensors(tensors)
+	cc.int(o.Dim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpStackOut = op{name: "aten::_stack", overload: "out", schema: "aten::_stack.out(Tensor[] tensors, int dim=0, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// StackOut is PyTorch's torch._stack with its result written to out.
+// StackOut is PyTorch's torch.ops.aten._stack with its result written to out.
 //
 //	aten::_stack.out(Tensor[] tensors, int dim=0, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) StackOut(out *Tensor, tensors []*Tensor, opts ...InternalStackOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpStackOut)
-	k.tensors(tensors)
-	k.int(o.Dim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpStackOut)
+	cc.tensors(tensors)
+	cc.int(o.Dim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpStandardGamma = op{name: "aten::_standard_gamma", overload: "", schema: "aten::_standard_gamma(Tensor self, Generator? generator=None) -> Tensor"}
@@ -2101,17 +2101,17 @@ type InternalStandardGammaOptions struct {
 	Generator *Generator
 }
 
-// StandardGamma is PyTorch's torch._standard_gamma.
+// StandardGamma is PyTorch's torch.ops.aten._standard_gamma.
 //
 //	aten::_standard_gamma(Tensor self, Generator? generator=None) -> Tensor
 func (InternalOps) StandardGamma(input *Tensor, opts ...InternalStandardGammaOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpStandardGamma)
-	k.tensor(input)
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpStandardGamma)
+	cc.tensor(input)
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpStandardGammaOut = op{name: "aten::_standard_gamma", overload: "out", schema: "aten::_standard_gamma.out(Tensor self, Generator? generator=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2121,27 +2121,27 @@ var internalOpStandardGammaOut = op{name: "aten::_standard_gamma", overload: "ou
 //	aten::_standard_gamma.out(Tensor self, Generator? generator=None, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) StandardGammaOut(out, input *Tensor, opts ...InternalStandardGammaOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpStandardGammaOut)
-	k.tensor(input)
-	k.generator(o.Generator)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpStandardGammaOut)
+	cc.tensor(input)
+	cc.generator(o.Generator)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpStandardGammaGrad = op{name: "aten::_standard_gamma_grad", overload: "", schema: "aten::_standard_gamma_grad(Tensor self, Tensor output) -> Tensor"}
 
-// StandardGammaGrad is PyTorch's torch._standard_gamma_grad.
+// StandardGammaGrad is PyTorch's torch.ops.aten._standard_gamma_grad.
 //
 //	aten::_standard_gamma_grad(Tensor self, Tensor output) -> Tensor
 func (InternalOps) StandardGammaGrad(input, output *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpStandardGammaGrad)
-	k.tensor(input)
-	k.tensor(output)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpStandardGammaGrad)
+	cc.tensor(input)
+	cc.tensor(output)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpStandardGammaGradOut = op{name: "aten::_standard_gamma_grad", overload: "out", schema: "aten::_standard_gamma_grad.out(Tensor self, Tensor output, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2150,11 +2150,11 @@ var internalOpStandardGammaGradOut = op{name: "aten::_standard_gamma_grad", over
 //
 //	aten::_standard_gamma_grad.out(Tensor self, Tensor output, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) StandardGammaGradOut(out, input, output *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpStandardGammaGradOut)
-	k.tensor(input)
-	k.tensor(output)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpStandardGammaGradOut)
+	cc.tensor(input)
+	cc.tensor(output)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }

@@ -4,40 +4,40 @@ package torch
 
 var internalOpThnnDifferentiableGruCellBackward = op{name: "aten::_thnn_differentiable_gru_cell_backward", overload: "", schema: "aten::_thnn_differentiable_gru_cell_backward(Tensor grad_hy, Tensor input_gates, Tensor hidden_gates, Tensor hx, Tensor? input_bias, Tensor? hidden_bias) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"}
 
-// ThnnDifferentiableGruCellBackward is PyTorch's torch._thnn_differentiable_gru_cell_backward.
+// ThnnDifferentiableGruCellBackward is PyTorch's torch.ops.aten._thnn_differentiable_gru_cell_backward.
 //
 //	aten::_thnn_differentiable_gru_cell_backward(Tensor grad_hy, Tensor input_gates, Tensor hidden_gates, Tensor hx, Tensor? input_bias, Tensor? hidden_bias) -> (Tensor, Tensor, Tensor, Tensor, Tensor)
 func (InternalOps) ThnnDifferentiableGruCellBackward(gradHy, inputGates, hiddenGates, hx, inputBias, hiddenBias *Tensor) (*Tensor, *Tensor, *Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpThnnDifferentiableGruCellBackward)
-	k.tensor(gradHy)
-	k.tensor(inputGates)
-	k.tensor(hiddenGates)
-	k.tensor(hx)
-	k.optTensor(inputBias)
-	k.optTensor(hiddenBias)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpThnnDifferentiableGruCellBackward)
+	cc.tensor(gradHy)
+	cc.tensor(inputGates)
+	cc.tensor(hiddenGates)
+	cc.tensor(hx)
+	cc.optTensor(inputBias)
+	cc.optTensor(hiddenBias)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpThnnDifferentiableLstmCellBackward = op{name: "aten::_thnn_differentiable_lstm_cell_backward", overload: "", schema: "aten::_thnn_differentiable_lstm_cell_backward(Tensor? grad_hy, Tensor? grad_cy, Tensor input_gates, Tensor hidden_gates, Tensor? input_bias, Tensor? hidden_bias, Tensor cx, Tensor cy) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"}
 
-// ThnnDifferentiableLstmCellBackward is PyTorch's torch._thnn_differentiable_lstm_cell_backward.
+// ThnnDifferentiableLstmCellBackward is PyTorch's torch.ops.aten._thnn_differentiable_lstm_cell_backward.
 //
 //	aten::_thnn_differentiable_lstm_cell_backward(Tensor? grad_hy, Tensor? grad_cy, Tensor input_gates, Tensor hidden_gates, Tensor? input_bias, Tensor? hidden_bias, Tensor cx, Tensor cy) -> (Tensor, Tensor, Tensor, Tensor, Tensor)
 func (InternalOps) ThnnDifferentiableLstmCellBackward(gradHy, gradCy, inputGates, hiddenGates, inputBias, hiddenBias, cx, cy *Tensor) (*Tensor, *Tensor, *Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpThnnDifferentiableLstmCellBackward)
-	k.optTensor(gradHy)
-	k.optTensor(gradCy)
-	k.tensor(inputGates)
-	k.tensor(hiddenGates)
-	k.optTensor(inputBias)
-	k.optTensor(hiddenBias)
-	k.tensor(cx)
-	k.tensor(cy)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpThnnDifferentiableLstmCellBackward)
+	cc.optTensor(gradHy)
+	cc.optTensor(gradCy)
+	cc.tensor(inputGates)
+	cc.tensor(hiddenGates)
+	cc.optTensor(inputBias)
+	cc.optTensor(hiddenBias)
+	cc.tensor(cx)
+	cc.tensor(cy)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpThnnFusedGruCell = op{name: "aten::_thnn_fused_gru_cell", overload: "", schema: "aten::_thnn_fused_gru_cell(Tensor input_gates, Tensor hidden_gates, Tensor hx, Tensor? input_bias=None, Tensor? hidden_bias=None) -> (Tensor, Tensor)"}
@@ -48,20 +48,20 @@ type InternalThnnFusedGruCellOptions struct {
 	HiddenBias *Tensor
 }
 
-// ThnnFusedGruCell is PyTorch's torch._thnn_fused_gru_cell.
+// ThnnFusedGruCell is PyTorch's torch.ops.aten._thnn_fused_gru_cell.
 //
 //	aten::_thnn_fused_gru_cell(Tensor input_gates, Tensor hidden_gates, Tensor hx, Tensor? input_bias=None, Tensor? hidden_bias=None) -> (Tensor, Tensor)
 func (InternalOps) ThnnFusedGruCell(inputGates, hiddenGates, hx *Tensor, opts ...InternalThnnFusedGruCellOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpThnnFusedGruCell)
-	k.tensor(inputGates)
-	k.tensor(hiddenGates)
-	k.tensor(hx)
-	k.optTensor(o.InputBias)
-	k.optTensor(o.HiddenBias)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpThnnFusedGruCell)
+	cc.tensor(inputGates)
+	cc.tensor(hiddenGates)
+	cc.tensor(hx)
+	cc.optTensor(o.InputBias)
+	cc.optTensor(o.HiddenBias)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpThnnFusedGruCellOut = op{name: "aten::_thnn_fused_gru_cell", overload: "out", schema: "aten::_thnn_fused_gru_cell.out(Tensor input_gates, Tensor hidden_gates, Tensor hx, Tensor? input_bias=None, Tensor? hidden_bias=None, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))"}
@@ -71,32 +71,32 @@ var internalOpThnnFusedGruCellOut = op{name: "aten::_thnn_fused_gru_cell", overl
 //	aten::_thnn_fused_gru_cell.out(Tensor input_gates, Tensor hidden_gates, Tensor hx, Tensor? input_bias=None, Tensor? hidden_bias=None, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))
 func (InternalOps) ThnnFusedGruCellOut(out0, out1, inputGates, hiddenGates, hx *Tensor, opts ...InternalThnnFusedGruCellOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpThnnFusedGruCellOut)
-	k.tensor(inputGates)
-	k.tensor(hiddenGates)
-	k.tensor(hx)
-	k.optTensor(o.InputBias)
-	k.optTensor(o.HiddenBias)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpThnnFusedGruCellOut)
+	cc.tensor(inputGates)
+	cc.tensor(hiddenGates)
+	cc.tensor(hx)
+	cc.optTensor(o.InputBias)
+	cc.optTensor(o.HiddenBias)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpThnnFusedGruCellBackward = op{name: "aten::_thnn_fused_gru_cell_backward", overload: "", schema: "aten::_thnn_fused_gru_cell_backward(Tensor grad_hy, Tensor workspace, bool has_bias) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"}
 
-// ThnnFusedGruCellBackward is PyTorch's torch._thnn_fused_gru_cell_backward.
+// ThnnFusedGruCellBackward is PyTorch's torch.ops.aten._thnn_fused_gru_cell_backward.
 //
 //	aten::_thnn_fused_gru_cell_backward(Tensor grad_hy, Tensor workspace, bool has_bias) -> (Tensor, Tensor, Tensor, Tensor, Tensor)
 func (InternalOps) ThnnFusedGruCellBackward(gradHy, workspace *Tensor, hasBias bool) (*Tensor, *Tensor, *Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpThnnFusedGruCellBackward)
-	k.tensor(gradHy)
-	k.tensor(workspace)
-	k.bool(hasBias)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpThnnFusedGruCellBackward)
+	cc.tensor(gradHy)
+	cc.tensor(workspace)
+	cc.bool(hasBias)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpThnnFusedGruCellBackwardOut = op{name: "aten::_thnn_fused_gru_cell_backward", overload: "out", schema: "aten::_thnn_fused_gru_cell_backward.out(Tensor grad_hy, Tensor workspace, bool has_bias, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2, Tensor(d!) out3, Tensor(e!) out4) -> (Tensor(a!), Tensor(b!), Tensor(c!), Tensor(d!), Tensor(e!))"}
@@ -105,18 +105,18 @@ var internalOpThnnFusedGruCellBackwardOut = op{name: "aten::_thnn_fused_gru_cell
 //
 //	aten::_thnn_fused_gru_cell_backward.out(Tensor grad_hy, Tensor workspace, bool has_bias, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2, Tensor(d!) out3, Tensor(e!) out4) -> (Tensor(a!), Tensor(b!), Tensor(c!), Tensor(d!), Tensor(e!))
 func (InternalOps) ThnnFusedGruCellBackwardOut(out0, out1, out2, out3, out4, gradHy, workspace *Tensor, hasBias bool) (*Tensor, *Tensor, *Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpThnnFusedGruCellBackwardOut)
-	k.tensor(gradHy)
-	k.tensor(workspace)
-	k.bool(hasBias)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.tensor(out2)
-	k.tensor(out3)
-	k.tensor(out4)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpThnnFusedGruCellBackwardOut)
+	cc.tensor(gradHy)
+	cc.tensor(workspace)
+	cc.bool(hasBias)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.tensor(out2)
+	cc.tensor(out3)
+	cc.tensor(out4)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpThnnFusedLstmCell = op{name: "aten::_thnn_fused_lstm_cell", overload: "", schema: "aten::_thnn_fused_lstm_cell(Tensor input_gates, Tensor hidden_gates, Tensor cx, Tensor? input_bias=None, Tensor? hidden_bias=None) -> (Tensor, Tensor, Tensor)"}
@@ -127,20 +127,20 @@ type InternalThnnFusedLstmCellOptions struct {
 	HiddenBias *Tensor
 }
 
-// ThnnFusedLstmCell is PyTorch's torch._thnn_fused_lstm_cell.
+// ThnnFusedLstmCell is PyTorch's torch.ops.aten._thnn_fused_lstm_cell.
 //
 //	aten::_thnn_fused_lstm_cell(Tensor input_gates, Tensor hidden_gates, Tensor cx, Tensor? input_bias=None, Tensor? hidden_bias=None) -> (Tensor, Tensor, Tensor)
 func (InternalOps) ThnnFusedLstmCell(inputGates, hiddenGates, cx *Tensor, opts ...InternalThnnFusedLstmCellOptions) (*Tensor, *Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpThnnFusedLstmCell)
-	k.tensor(inputGates)
-	k.tensor(hiddenGates)
-	k.tensor(cx)
-	k.optTensor(o.InputBias)
-	k.optTensor(o.HiddenBias)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpThnnFusedLstmCell)
+	cc.tensor(inputGates)
+	cc.tensor(hiddenGates)
+	cc.tensor(cx)
+	cc.optTensor(o.InputBias)
+	cc.optTensor(o.HiddenBias)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpThnnFusedLstmCellOut = op{name: "aten::_thnn_fused_lstm_cell", overload: "out", schema: "aten::_thnn_fused_lstm_cell.out(Tensor input_gates, Tensor hidden_gates, Tensor cx, Tensor? input_bias=None, Tensor? hidden_bias=None, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))"}
@@ -150,54 +150,54 @@ var internalOpThnnFusedLstmCellOut = op{name: "aten::_thnn_fused_lstm_cell", ove
 //	aten::_thnn_fused_lstm_cell.out(Tensor input_gates, Tensor hidden_gates, Tensor cx, Tensor? input_bias=None, Tensor? hidden_bias=None, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))
 func (InternalOps) ThnnFusedLstmCellOut(out0, out1, out2, inputGates, hiddenGates, cx *Tensor, opts ...InternalThnnFusedLstmCellOptions) (*Tensor, *Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpThnnFusedLstmCellOut)
-	k.tensor(inputGates)
-	k.tensor(hiddenGates)
-	k.tensor(cx)
-	k.optTensor(o.InputBias)
-	k.optTensor(o.HiddenBias)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.tensor(out2)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpThnnFusedLstmCellOut)
+	cc.tensor(inputGates)
+	cc.tensor(hiddenGates)
+	cc.tensor(cx)
+	cc.optTensor(o.InputBias)
+	cc.optTensor(o.HiddenBias)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.tensor(out2)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpThnnFusedLstmCellBackward = op{name: "aten::_thnn_fused_lstm_cell_backward", overload: "", schema: "aten::_thnn_fused_lstm_cell_backward(Tensor? grad_hy, Tensor? grad_cy, Tensor cx, Tensor cy, Tensor workspace, bool has_bias) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"}
 
-// ThnnFusedLstmCellBackward is PyTorch's torch._thnn_fused_lstm_cell_backward.
+// ThnnFusedLstmCellBackward is PyTorch's torch.ops.aten._thnn_fused_lstm_cell_backward.
 //
 //	aten::_thnn_fused_lstm_cell_backward(Tensor? grad_hy, Tensor? grad_cy, Tensor cx, Tensor cy, Tensor workspace, bool has_bias) -> (Tensor, Tensor, Tensor, Tensor, Tensor)
 func (InternalOps) ThnnFusedLstmCellBackward(gradHy, gradCy, cx, cy, workspace *Tensor, hasBias bool) (*Tensor, *Tensor, *Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpThnnFusedLstmCellBackward)
-	k.optTensor(gradHy)
-	k.optTensor(gradCy)
-	k.tensor(cx)
-	k.tensor(cy)
-	k.tensor(workspace)
-	k.bool(hasBias)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpThnnFusedLstmCellBackward)
+	cc.optTensor(gradHy)
+	cc.optTensor(gradCy)
+	cc.tensor(cx)
+	cc.tensor(cy)
+	cc.tensor(workspace)
+	cc.bool(hasBias)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpThnnFusedLstmCellBackwardImpl = op{name: "aten::_thnn_fused_lstm_cell_backward_impl", overload: "", schema: "aten::_thnn_fused_lstm_cell_backward_impl(Tensor? grad_hy, Tensor? grad_cy, Tensor cx, Tensor cy, Tensor workspace, bool has_bias) -> (Tensor, Tensor, Tensor)"}
 
-// ThnnFusedLstmCellBackwardImpl is PyTorch's torch._thnn_fused_lstm_cell_backward_impl.
+// ThnnFusedLstmCellBackwardImpl is PyTorch's torch.ops.aten._thnn_fused_lstm_cell_backward_impl.
 //
 //	aten::_thnn_fused_lstm_cell_backward_impl(Tensor? grad_hy, Tensor? grad_cy, Tensor cx, Tensor cy, Tensor workspace, bool has_bias) -> (Tensor, Tensor, Tensor)
 func (InternalOps) ThnnFusedLstmCellBackwardImpl(gradHy, gradCy, cx, cy, workspace *Tensor, hasBias bool) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpThnnFusedLstmCellBackwardImpl)
-	k.optTensor(gradHy)
-	k.optTensor(gradCy)
-	k.tensor(cx)
-	k.tensor(cy)
-	k.tensor(workspace)
-	k.bool(hasBias)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpThnnFusedLstmCellBackwardImpl)
+	cc.optTensor(gradHy)
+	cc.optTensor(gradCy)
+	cc.tensor(cx)
+	cc.tensor(cy)
+	cc.tensor(workspace)
+	cc.bool(hasBias)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpThnnFusedLstmCellBackwardImplOut = op{name: "aten::_thnn_fused_lstm_cell_backward_impl", overload: "out", schema: "aten::_thnn_fused_lstm_cell_backward_impl.out(Tensor? grad_hy, Tensor? grad_cy, Tensor cx, Tensor cy, Tensor workspace, bool has_bias, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))"}
@@ -206,19 +206,19 @@ var internalOpThnnFusedLstmCellBackwardImplOut = op{name: "aten::_thnn_fused_lst
 //
 //	aten::_thnn_fused_lstm_cell_backward_impl.out(Tensor? grad_hy, Tensor? grad_cy, Tensor cx, Tensor cy, Tensor workspace, bool has_bias, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))
 func (InternalOps) ThnnFusedLstmCellBackwardImplOut(out0, out1, out2, gradHy, gradCy, cx, cy, workspace *Tensor, hasBias bool) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpThnnFusedLstmCellBackwardImplOut)
-	k.optTensor(gradHy)
-	k.optTensor(gradCy)
-	k.tensor(cx)
-	k.tensor(cy)
-	k.tensor(workspace)
-	k.bool(hasBias)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.tensor(out2)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpThnnFusedLstmCellBackwardImplOut)
+	cc.optTensor(gradHy)
+	cc.optTensor(gradCy)
+	cc.tensor(cx)
+	cc.tensor(cy)
+	cc.tensor(workspace)
+	cc.bool(hasBias)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.tensor(out2)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpToCopy = op{name: "aten::_to_copy", overload: "", schema: "aten::_to_copy(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, bool non_blocking=False, MemoryFormat? memory_format=None) -> Tensor"}
@@ -233,22 +233,22 @@ type InternalToCopyOptions struct {
 	MemoryFormat MemoryFormat
 }
 
-// ToCopy is PyTorch's torch._to_copy.
+// ToCopy is PyTorch's torch.ops.aten._to_copy.
 //
 //	aten::_to_copy(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, bool non_blocking=False, MemoryFormat? memory_format=None) -> Tensor
 func (InternalOps) ToCopy(input *Tensor, opts ...InternalToCopyOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpToCopy)
-	k.tensor(input)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.bool(o.NonBlocking)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpToCopy)
+	cc.tensor(input)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.bool(o.NonBlocking)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpToCopyOut = op{name: "aten::_to_copy", overload: "out", schema: "aten::_to_copy.out(Tensor self, *, bool non_blocking=False, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -264,27 +264,27 @@ type InternalToCopyOutOptions struct {
 //	aten::_to_copy.out(Tensor self, *, bool non_blocking=False, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) ToCopyOut(out, input *Tensor, opts ...InternalToCopyOutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpToCopyOut)
-	k.tensor(input)
-	k.bool(o.NonBlocking)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpToCopyOut)
+	cc.tensor(input)
+	cc.bool(o.NonBlocking)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpToCpu = op{name: "aten::_to_cpu", overload: "", schema: "aten::_to_cpu(Tensor[] tensors) -> Tensor[]"}
 
-// ToCpu is PyTorch's torch._to_cpu.
+// ToCpu is PyTorch's torch.ops.aten._to_cpu.
 //
 //	aten::_to_cpu(Tensor[] tensors) -> Tensor[]
 func (InternalOps) ToCpu(tensors []*Tensor) []*Tensor {
-	var k call
-	k.start(&internalOpToCpu)
-	k.tensors(tensors)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&internalOpToCpu)
+	cc.tensors(tensors)
+	cc.run()
+	return cc.retTensors()
 }
 
 var internalOpToDense = op{name: "aten::_to_dense", overload: "", schema: "aten::_to_dense(Tensor self, ScalarType? dtype=None, bool? masked_grad=None) -> Tensor"}
@@ -295,18 +295,18 @@ type InternalToDenseOptions struct {
 	MaskedGrad Opt[bool]
 }
 
-// ToDense is PyTorch's Tensor._to_dense.
+// ToDense is PyTorch's torch.ops.aten._to_dense.
 //
 //	aten::_to_dense(Tensor self, ScalarType? dtype=None, bool? masked_grad=None) -> Tensor
 func (InternalOps) ToDense(input *Tensor, opts ...InternalToDenseOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpToDense)
-	k.tensor(input)
-	k.optDType(o.DType)
-	k.optBool(o.MaskedGrad)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpToDense)
+	cc.tensor(input)
+	cc.optDType(o.DType)
+	cc.optBool(o.MaskedGrad)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpToDenseOut = op{name: "aten::_to_dense", overload: "out", schema: "aten::_to_dense.out(Tensor self, ScalarType? dtype=None, bool? masked_grad=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -316,14 +316,14 @@ var internalOpToDenseOut = op{name: "aten::_to_dense", overload: "out", schema: 
 //	aten::_to_dense.out(Tensor self, ScalarType? dtype=None, bool? masked_grad=None, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) ToDenseOut(out, input *Tensor, opts ...InternalToDenseOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpToDenseOut)
-	k.tensor(input)
-	k.optDType(o.DType)
-	k.optBool(o.MaskedGrad)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpToDenseOut)
+	cc.tensor(input)
+	cc.optDType(o.DType)
+	cc.optBool(o.MaskedGrad)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpToSparse = op{name: "aten::_to_sparse", overload: "", schema: "aten::_to_sparse(Tensor self, *, Layout? layout=None, int[2]? blocksize=None, int? dense_dim=None) -> Tensor"}
@@ -335,19 +335,19 @@ type InternalToSparseOptions struct {
 	DenseDim  Opt[int]
 }
 
-// ToSparse is PyTorch's Tensor._to_sparse.
+// ToSparse is PyTorch's torch.ops.aten._to_sparse.
 //
 //	aten::_to_sparse(Tensor self, *, Layout? layout=None, int[2]? blocksize=None, int? dense_dim=None) -> Tensor
 func (InternalOps) ToSparse(input *Tensor, opts ...InternalToSparseOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpToSparse)
-	k.tensor(input)
-	k.optLayout(o.Layout)
-	k.optInts(o.Blocksize)
-	k.optInt(o.DenseDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpToSparse)
+	cc.tensor(input)
+	cc.optLayout(o.Layout)
+	cc.optInts(o.Blocksize)
+	cc.optInt(o.DenseDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpToSparseOut = op{name: "aten::_to_sparse", overload: "out", schema: "aten::_to_sparse.out(Tensor self, *, Layout? layout=None, int[2]? blocksize=None, int? dense_dim=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -357,29 +357,29 @@ var internalOpToSparseOut = op{name: "aten::_to_sparse", overload: "out", schema
 //	aten::_to_sparse.out(Tensor self, *, Layout? layout=None, int[2]? blocksize=None, int? dense_dim=None, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) ToSparseOut(out, input *Tensor, opts ...InternalToSparseOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpToSparseOut)
-	k.tensor(input)
-	k.optLayout(o.Layout)
-	k.optInts(o.Blocksize)
-	k.optInt(o.DenseDim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpToSparseOut)
+	cc.tensor(input)
+	cc.optLayout(o.Layout)
+	cc.optInts(o.Blocksize)
+	cc.optInt(o.DenseDim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpToSparseDim = op{name: "aten::_to_sparse", overload: "sparse_dim", schema: "aten::_to_sparse.sparse_dim(Tensor self, int sparse_dim) -> Tensor"}
 
-// ToSparseDim is PyTorch's Tensor._to_sparse.
+// ToSparseDim is PyTorch's torch.ops.aten._to_sparse.
 //
 //	aten::_to_sparse.sparse_dim(Tensor self, int sparse_dim) -> Tensor
 func (InternalOps) ToSparseDim(input *Tensor, sparseDim int) *Tensor {
-	var k call
-	k.start(&internalOpToSparseDim)
-	k.tensor(input)
-	k.int(sparseDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpToSparseDim)
+	cc.tensor(input)
+	cc.int(sparseDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpToSparseDimOut = op{name: "aten::_to_sparse", overload: "sparse_dim_out", schema: "aten::_to_sparse.sparse_dim_out(Tensor self, int sparse_dim, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -388,13 +388,13 @@ var internalOpToSparseDimOut = op{name: "aten::_to_sparse", overload: "sparse_di
 //
 //	aten::_to_sparse.sparse_dim_out(Tensor self, int sparse_dim, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) ToSparseDimOut(out, input *Tensor, sparseDim int) *Tensor {
-	var k call
-	k.start(&internalOpToSparseDimOut)
-	k.tensor(input)
-	k.int(sparseDim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpToSparseDimOut)
+	cc.tensor(input)
+	cc.int(sparseDim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpToSparseBsc = op{name: "aten::_to_sparse_bsc", overload: "", schema: "aten::_to_sparse_bsc(Tensor self, int[2] blocksize, int? dense_dim=None) -> Tensor"}
@@ -404,18 +404,18 @@ type InternalToSparseBscOptions struct {
 	DenseDim Opt[int]
 }
 
-// ToSparseBsc is PyTorch's Tensor._to_sparse_bsc.
+// ToSparseBsc is PyTorch's torch.ops.aten._to_sparse_bsc.
 //
 //	aten::_to_sparse_bsc(Tensor self, int[2] blocksize, int? dense_dim=None) -> Tensor
 func (InternalOps) ToSparseBsc(input *Tensor, blocksize []int, opts ...InternalToSparseBscOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpToSparseBsc)
-	k.tensor(input)
-	k.ints(blocksize)
-	k.optInt(o.DenseDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpToSparseBsc)
+	cc.tensor(input)
+	cc.ints(blocksize)
+	cc.optInt(o.DenseDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpToSparseBscOut = op{name: "aten::_to_sparse_bsc", overload: "out", schema: "aten::_to_sparse_bsc.out(Tensor self, int[2] blocksize, int? dense_dim=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -425,14 +425,14 @@ var internalOpToSparseBscOut = op{name: "aten::_to_sparse_bsc", overload: "out",
 //	aten::_to_sparse_bsc.out(Tensor self, int[2] blocksize, int? dense_dim=None, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) ToSparseBscOut(out, input *Tensor, blocksize []int, opts ...InternalToSparseBscOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpToSparseBscOut)
-	k.tensor(input)
-	k.ints(blocksize)
-	k.optInt(o.DenseDim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpToSparseBscOut)
+	cc.tensor(input)
+	cc.ints(blocksize)
+	cc.optInt(o.DenseDim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpToSparseBsr = op{name: "aten::_to_sparse_bsr", overload: "", schema: "aten::_to_sparse_bsr(Tensor self, int[2] blocksize, int? dense_dim=None) -> Tensor"}
@@ -442,18 +442,18 @@ type InternalToSparseBsrOptions struct {
 	DenseDim Opt[int]
 }
 
-// ToSparseBsr is PyTorch's Tensor._to_sparse_bsr.
+// ToSparseBsr is PyTorch's torch.ops.aten._to_sparse_bsr.
 //
 //	aten::_to_sparse_bsr(Tensor self, int[2] blocksize, int? dense_dim=None) -> Tensor
 func (InternalOps) ToSparseBsr(input *Tensor, blocksize []int, opts ...InternalToSparseBsrOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpToSparseBsr)
-	k.tensor(input)
-	k.ints(blocksize)
-	k.optInt(o.DenseDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpToSparseBsr)
+	cc.tensor(input)
+	cc.ints(blocksize)
+	cc.optInt(o.DenseDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpToSparseBsrOut = op{name: "aten::_to_sparse_bsr", overload: "out", schema: "aten::_to_sparse_bsr.out(Tensor self, int[2] blocksize, int? dense_dim=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -463,14 +463,14 @@ var internalOpToSparseBsrOut = op{name: "aten::_to_sparse_bsr", overload: "out",
 //	aten::_to_sparse_bsr.out(Tensor self, int[2] blocksize, int? dense_dim=None, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) ToSparseBsrOut(out, input *Tensor, blocksize []int, opts ...InternalToSparseBsrOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpToSparseBsrOut)
-	k.tensor(input)
-	k.ints(blocksize)
-	k.optInt(o.DenseDim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpToSparseBsrOut)
+	cc.tensor(input)
+	cc.ints(blocksize)
+	cc.optInt(o.DenseDim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpToSparseCsc = op{name: "aten::_to_sparse_csc", overload: "", schema: "aten::_to_sparse_csc(Tensor self, int? dense_dim=None) -> Tensor"}
@@ -480,17 +480,17 @@ type InternalToSparseCscOptions struct {
 	DenseDim Opt[int]
 }
 
-// ToSparseCsc is PyTorch's Tensor._to_sparse_csc.
+// ToSparseCsc is PyTorch's torch.ops.aten._to_sparse_csc.
 //
 //	aten::_to_sparse_csc(Tensor self, int? dense_dim=None) -> Tensor
 func (InternalOps) ToSparseCsc(input *Tensor, opts ...InternalToSparseCscOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpToSparseCsc)
-	k.tensor(input)
-	k.optInt(o.DenseDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpToSparseCsc)
+	cc.tensor(input)
+	cc.optInt(o.DenseDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpToSparseCscOut = op{name: "aten::_to_sparse_csc", overload: "out", schema: "aten::_to_sparse_csc.out(Tensor self, int? dense_dim=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -500,13 +500,13 @@ var internalOpToSparseCscOut = op{name: "aten::_to_sparse_csc", overload: "out",
 //	aten::_to_sparse_csc.out(Tensor self, int? dense_dim=None, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) ToSparseCscOut(out, input *Tensor, opts ...InternalToSparseCscOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpToSparseCscOut)
-	k.tensor(input)
-	k.optInt(o.DenseDim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpToSparseCscOut)
+	cc.tensor(input)
+	cc.optInt(o.DenseDim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpToSparseCsr = op{name: "aten::_to_sparse_csr", overload: "", schema: "aten::_to_sparse_csr(Tensor self, int? dense_dim=None) -> Tensor"}
@@ -516,17 +516,17 @@ type InternalToSparseCsrOptions struct {
 	DenseDim Opt[int]
 }
 
-// ToSparseCsr is PyTorch's Tensor._to_sparse_csr.
+// ToSparseCsr is PyTorch's torch.ops.aten._to_sparse_csr.
 //
 //	aten::_to_sparse_csr(Tensor self, int? dense_dim=None) -> Tensor
 func (InternalOps) ToSparseCsr(input *Tensor, opts ...InternalToSparseCsrOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpToSparseCsr)
-	k.tensor(input)
-	k.optInt(o.DenseDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpToSparseCsr)
+	cc.tensor(input)
+	cc.optInt(o.DenseDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpToSparseCsrOut = op{name: "aten::_to_sparse_csr", overload: "out", schema: "aten::_to_sparse_csr.out(Tensor self, int? dense_dim=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -536,41 +536,41 @@ var internalOpToSparseCsrOut = op{name: "aten::_to_sparse_csr", overload: "out",
 //	aten::_to_sparse_csr.out(Tensor self, int? dense_dim=None, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) ToSparseCsrOut(out, input *Tensor, opts ...InternalToSparseCsrOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpToSparseCsrOut)
-	k.tensor(input)
-	k.optInt(o.DenseDim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpToSparseCsrOut)
+	cc.tensor(input)
+	cc.optInt(o.DenseDim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpToSparseSemiStructured = op{name: "aten::_to_sparse_semi_structured", overload: "", schema: "aten::_to_sparse_semi_structured(Tensor dense) -> (Tensor, Tensor)"}
 
-// ToSparseSemiStructured is PyTorch's torch._to_sparse_semi_structured.
+// ToSparseSemiStructured is PyTorch's torch.ops.aten._to_sparse_semi_structured.
 //
 //	aten::_to_sparse_semi_structured(Tensor dense) -> (Tensor, Tensor)
 func (InternalOps) ToSparseSemiStructured(dense *Tensor) (*Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpToSparseSemiStructured)
-	k.tensor(dense)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpToSparseSemiStructured)
+	cc.tensor(dense)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpTransformBiasRescaleQkv = op{name: "aten::_transform_bias_rescale_qkv", overload: "", schema: "aten::_transform_bias_rescale_qkv(Tensor qkv, Tensor qkv_bias, int num_heads) -> (Tensor, Tensor, Tensor)"}
 
-// TransformBiasRescaleQkv is PyTorch's torch._transform_bias_rescale_qkv.
+// TransformBiasRescaleQkv is PyTorch's torch.ops.aten._transform_bias_rescale_qkv.
 //
 //	aten::_transform_bias_rescale_qkv(Tensor qkv, Tensor qkv_bias, int num_heads) -> (Tensor, Tensor, Tensor)
 func (InternalOps) TransformBiasRescaleQkv(qkv, qkvBias *Tensor, numHeads int) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpTransformBiasRescaleQkv)
-	k.tensor(qkv)
-	k.tensor(qkvBias)
-	k.int(numHeads)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpTransformBiasRescaleQkv)
+	cc.tensor(qkv)
+	cc.tensor(qkvBias)
+	cc.int(numHeads)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpTransformBiasRescaleQkvOut = op{name: "aten::_transform_bias_rescale_qkv", overload: "out", schema: "aten::_transform_bias_rescale_qkv.out(Tensor qkv, Tensor qkv_bias, int num_heads, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))"}
@@ -579,16 +579,16 @@ var internalOpTransformBiasRescaleQkvOut = op{name: "aten::_transform_bias_resca
 //
 //	aten::_transform_bias_rescale_qkv.out(Tensor qkv, Tensor qkv_bias, int num_heads, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))
 func (InternalOps) TransformBiasRescaleQkvOut(out0, out1, out2, qkv, qkvBias *Tensor, numHeads int) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpTransformBiasRescaleQkvOut)
-	k.tensor(qkv)
-	k.tensor(qkvBias)
-	k.int(numHeads)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.tensor(out2)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpTransformBiasRescaleQkvOut)
+	cc.tensor(qkv)
+	cc.tensor(qkvBias)
+	cc.int(numHeads)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.tensor(out2)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpTransformerEncoderLayerFwd = op{name: "aten::_transformer_encoder_layer_fwd", overload: "", schema: "aten::_transformer_encoder_layer_fwd(Tensor src, int embed_dim, int num_heads, Tensor qkv_weight, Tensor qkv_bias, Tensor proj_weight, Tensor proj_bias, bool use_gelu, bool norm_first, float eps, Tensor norm_weight_1, Tensor norm_bias_1, Tensor norm_weight_2, Tensor norm_bias_2, Tensor ffn_weight_1, Tensor ffn_bias_1, Tensor ffn_weight_2, Tensor ffn_bias_2, Tensor? mask=None, int? mask_type=None) -> Tensor"}
@@ -599,35 +599,35 @@ type InternalTransformerEncoderLayerFwdOptions struct {
 	MaskType Opt[int]
 }
 
-// TransformerEncoderLayerFwd is PyTorch's torch._transformer_encoder_layer_fwd.
+// TransformerEncoderLayerFwd is PyTorch's torch.ops.aten._transformer_encoder_layer_fwd.
 //
 //	aten::_transformer_encoder_layer_fwd(Tensor src, int embed_dim, int num_heads, Tensor qkv_weight, Tensor qkv_bias, Tensor proj_weight, Tensor proj_bias, bool use_gelu, bool norm_first, float eps, Tensor norm_weight_1, Tensor norm_bias_1, Tensor norm_weight_2, Tensor norm_bias_2, Tensor ffn_weight_1, Tensor ffn_bias_1, Tensor ffn_weight_2, Tensor ffn_bias_2, Tensor? mask=None, int? mask_type=None) -> Tensor
 func (InternalOps) TransformerEncoderLayerFwd(src *Tensor, embedDim, numHeads int, qkvWeight, qkvBias, projWeight, projBias *Tensor, useGelu, normFirst bool, eps float64, normWeight1, normBias1, normWeight2, normBias2, ffnWeight1, ffnBias1, ffnWeight2, ffnBias2 *Tensor, opts ...InternalTransformerEncoderLayerFwdOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpTransformerEncoderLayerFwd)
-	k.tensor(src)
-	k.int(embedDim)
-	k.int(numHeads)
-	k.tensor(qkvWeight)
-	k.tensor(qkvBias)
-	k.tensor(projWeight)
-	k.tensor(projBias)
-	k.bool(useGelu)
-	k.bool(normFirst)
-	k.float(eps)
-	k.tensor(normWeight1)
-	k.tensor(normBias1)
-	k.tensor(normWeight2)
-	k.tensor(normBias2)
-	k.tensor(ffnWeight1)
-	k.tensor(ffnBias1)
-	k.tensor(ffnWeight2)
-	k.tensor(ffnBias2)
-	k.optTensor(o.Mask)
-	k.optInt(o.MaskType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpTransformerEncoderLayerFwd)
+	cc.tensor(src)
+	cc.int(embedDim)
+	cc.int(numHeads)
+	cc.tensor(qkvWeight)
+	cc.tensor(qkvBias)
+	cc.tensor(projWeight)
+	cc.tensor(projBias)
+	cc.bool(useGelu)
+	cc.bool(normFirst)
+	cc.float(eps)
+	cc.tensor(normWeight1)
+	cc.tensor(normBias1)
+	cc.tensor(normWeight2)
+	cc.tensor(normBias2)
+	cc.tensor(ffnWeight1)
+	cc.tensor(ffnBias1)
+	cc.tensor(ffnWeight2)
+	cc.tensor(ffnBias2)
+	cc.optTensor(o.Mask)
+	cc.optInt(o.MaskType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpTransformerEncoderLayerFwdOut = op{name: "aten::_transformer_encoder_layer_fwd", overload: "out", schema: "aten::_transformer_encoder_layer_fwd.out(Tensor src, int embed_dim, int num_heads, Tensor qkv_weight, Tensor qkv_bias, Tensor proj_weight, Tensor proj_bias, bool use_gelu, bool norm_first, float eps, Tensor norm_weight_1, Tensor norm_bias_1, Tensor norm_weight_2, Tensor norm_bias_2, Tensor ffn_weight_1, Tensor ffn_bias_1, Tensor ffn_weight_2, Tensor ffn_bias_2, Tensor? mask=None, int? mask_type=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -637,31 +637,31 @@ var internalOpTransformerEncoderLayerFwdOut = op{name: "aten::_transformer_encod
 //	aten::_transformer_encoder_layer_fwd.out(Tensor src, int embed_dim, int num_heads, Tensor qkv_weight, Tensor qkv_bias, Tensor proj_weight, Tensor proj_bias, bool use_gelu, bool norm_first, float eps, Tensor norm_weight_1, Tensor norm_bias_1, Tensor norm_weight_2, Tensor norm_bias_2, Tensor ffn_weight_1, Tensor ffn_bias_1, Tensor ffn_weight_2, Tensor ffn_bias_2, Tensor? mask=None, int? mask_type=None, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) TransformerEncoderLayerFwdOut(out, src *Tensor, embedDim, numHeads int, qkvWeight, qkvBias, projWeight, projBias *Tensor, useGelu, normFirst bool, eps float64, normWeight1, normBias1, normWeight2, normBias2, ffnWeight1, ffnBias1, ffnWeight2, ffnBias2 *Tensor, opts ...InternalTransformerEncoderLayerFwdOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpTransformerEncoderLayerFwdOut)
-	k.tensor(src)
-	k.int(embedDim)
-	k.int(numHeads)
-	k.tensor(qkvWeight)
-	k.tensor(qkvBias)
-	k.tensor(projWeight)
-	k.tensor(projBias)
-	k.bool(useGelu)
-	k.bool(normFirst)
-	k.float(eps)
-	k.tensor(normWeight1)
-	k.tensor(normBias1)
-	k.tensor(normWeight2)
-	k.tensor(normBias2)
-	k.tensor(ffnWeight1)
-	k.tensor(ffnBias1)
-	k.tensor(ffnWeight2)
-	k.tensor(ffnBias2)
-	k.optTensor(o.Mask)
-	k.optInt(o.MaskType)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpTransformerEncoderLayerFwdOut)
+	cc.tensor(src)
+	cc.int(embedDim)
+	cc.int(numHeads)
+	cc.tensor(qkvWeight)
+	cc.tensor(qkvBias)
+	cc.tensor(projWeight)
+	cc.tensor(projBias)
+	cc.bool(useGelu)
+	cc.bool(normFirst)
+	cc.float(eps)
+	cc.tensor(normWeight1)
+	cc.tensor(normBias1)
+	cc.tensor(normWeight2)
+	cc.tensor(normBias2)
+	cc.tensor(ffnWeight1)
+	cc.tensor(ffnBias1)
+	cc.tensor(ffnWeight2)
+	cc.tensor(ffnBias2)
+	cc.optTensor(o.Mask)
+	cc.optInt(o.MaskType)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpTrilinear = op{name: "aten::_trilinear", overload: "", schema: "aten::_trilinear(Tensor i1, Tensor i2, Tensor i3, int[] expand1, int[] expand2, int[] expand3, int[] sumdim, int unroll_dim=1) -> Tensor"}
@@ -671,23 +671,23 @@ type InternalTrilinearOptions struct {
 	UnrollDim Opt[int] // default 1
 }
 
-// Trilinear is PyTorch's torch._trilinear.
+// Trilinear is PyTorch's torch.ops.aten._trilinear.
 //
 //	aten::_trilinear(Tensor i1, Tensor i2, Tensor i3, int[] expand1, int[] expand2, int[] expand3, int[] sumdim, int unroll_dim=1) -> Tensor
 func (InternalOps) Trilinear(i1, i2, i3 *Tensor, expand1, expand2, expand3, sumdim []int, opts ...InternalTrilinearOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpTrilinear)
-	k.tensor(i1)
-	k.tensor(i2)
-	k.tensor(i3)
-	k.ints(expand1)
-	k.ints(expand2)
-	k.ints(expand3)
-	k.ints(sumdim)
-	k.int(o.UnrollDim.Or(1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpTrilinear)
+	cc.tensor(i1)
+	cc.tensor(i2)
+	cc.tensor(i3)
+	cc.ints(expand1)
+	cc.ints(expand2)
+	cc.ints(expand3)
+	cc.ints(sumdim)
+	cc.int(o.UnrollDim.Or(1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpTrilinearOut = op{name: "aten::_trilinear", overload: "out", schema: "aten::_trilinear.out(Tensor i1, Tensor i2, Tensor i3, int[] expand1, int[] expand2, int[] expand3, int[] sumdim, int unroll_dim=1, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -697,19 +697,19 @@ var internalOpTrilinearOut = op{name: "aten::_trilinear", overload: "out", schem
 //	aten::_trilinear.out(Tensor i1, Tensor i2, Tensor i3, int[] expand1, int[] expand2, int[] expand3, int[] sumdim, int unroll_dim=1, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) TrilinearOut(out, i1, i2, i3 *Tensor, expand1, expand2, expand3, sumdim []int, opts ...InternalTrilinearOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpTrilinearOut)
-	k.tensor(i1)
-	k.tensor(i2)
-	k.tensor(i3)
-	k.ints(expand1)
-	k.ints(expand2)
-	k.ints(expand3)
-	k.ints(sumdim)
-	k.int(o.UnrollDim.Or(1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpTrilinearOut)
+	cc.tensor(i1)
+	cc.tensor(i2)
+	cc.tensor(i3)
+	cc.ints(expand1)
+	cc.ints(expand2)
+	cc.ints(expand3)
+	cc.ints(sumdim)
+	cc.int(o.UnrollDim.Or(1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpTritonMultiHeadAttention = op{name: "aten::_triton_multi_head_attention", overload: "", schema: "aten::_triton_multi_head_attention(Tensor query, Tensor key, Tensor value, int embed_dim, int num_head, Tensor qkv_weight, Tensor qkv_bias, Tensor proj_weight, Tensor proj_bias, Tensor? mask=None) -> Tensor"}
@@ -719,25 +719,25 @@ type InternalTritonMultiHeadAttentionOptions struct {
 	Mask *Tensor
 }
 
-// TritonMultiHeadAttention is PyTorch's torch._triton_multi_head_attention.
+// TritonMultiHeadAttention is PyTorch's torch.ops.aten._triton_multi_head_attention.
 //
 //	aten::_triton_multi_head_attention(Tensor query, Tensor key, Tensor value, int embed_dim, int num_head, Tensor qkv_weight, Tensor qkv_bias, Tensor proj_weight, Tensor proj_bias, Tensor? mask=None) -> Tensor
 func (InternalOps) TritonMultiHeadAttention(query, key, value *Tensor, embedDim, numHead int, qkvWeight, qkvBias, projWeight, projBias *Tensor, opts ...InternalTritonMultiHeadAttentionOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpTritonMultiHeadAttention)
-	k.tensor(query)
-	k.tensor(key)
-	k.tensor(value)
-	k.int(embedDim)
-	k.int(numHead)
-	k.tensor(qkvWeight)
-	k.tensor(qkvBias)
-	k.tensor(projWeight)
-	k.tensor(projBias)
-	k.optTensor(o.Mask)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpTritonMultiHeadAttention)
+	cc.tensor(query)
+	cc.tensor(key)
+	cc.tensor(value)
+	cc.int(embedDim)
+	cc.int(numHead)
+	cc.tensor(qkvWeight)
+	cc.tensor(qkvBias)
+	cc.tensor(projWeight)
+	cc.tensor(projBias)
+	cc.optTensor(o.Mask)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpTritonMultiHeadAttentionOut = op{name: "aten::_triton_multi_head_attention", overload: "out", schema: "aten::_triton_multi_head_attention.out(Tensor query, Tensor key, Tensor value, int embed_dim, int num_head, Tensor qkv_weight, Tensor qkv_bias, Tensor proj_weight, Tensor proj_bias, Tensor? mask=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -747,21 +747,21 @@ var internalOpTritonMultiHeadAttentionOut = op{name: "aten::_triton_multi_head_a
 //	aten::_triton_multi_head_attention.out(Tensor query, Tensor key, Tensor value, int embed_dim, int num_head, Tensor qkv_weight, Tensor qkv_bias, Tensor proj_weight, Tensor proj_bias, Tensor? mask=None, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) TritonMultiHeadAttentionOut(out, query, key, value *Tensor, embedDim, numHead int, qkvWeight, qkvBias, projWeight, projBias *Tensor, opts ...InternalTritonMultiHeadAttentionOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpTritonMultiHeadAttentionOut)
-	k.tensor(query)
-	k.tensor(key)
-	k.tensor(value)
-	k.int(embedDim)
-	k.int(numHead)
-	k.tensor(qkvWeight)
-	k.tensor(qkvBias)
-	k.tensor(projWeight)
-	k.tensor(projBias)
-	k.optTensor(o.Mask)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpTritonMultiHeadAttentionOut)
+	cc.tensor(query)
+	cc.tensor(key)
+	cc.tensor(value)
+	cc.int(embedDim)
+	cc.int(numHead)
+	cc.tensor(qkvWeight)
+	cc.tensor(qkvBias)
+	cc.tensor(projWeight)
+	cc.tensor(projBias)
+	cc.optTensor(o.Mask)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpTritonScaledDotAttention = op{name: "aten::_triton_scaled_dot_attention", overload: "", schema: "aten::_triton_scaled_dot_attention(Tensor q, Tensor k, Tensor v, float dropout_p=0.) -> Tensor"}
@@ -771,19 +771,19 @@ type InternalTritonScaledDotAttentionOptions struct {
 	DropoutP float64
 }
 
-// TritonScaledDotAttention is PyTorch's torch._triton_scaled_dot_attention.
+// TritonScaledDotAttention is PyTorch's torch.ops.aten._triton_scaled_dot_attention.
 //
 //	aten::_triton_scaled_dot_attention(Tensor q, Tensor k, Tensor v, float dropout_p=0.) -> Tensor
-func (InternalOps) TritonScaledDotAttention(q, kArg, v *Tensor, opts ...InternalTritonScaledDotAttentionOptions) *Tensor {
+func (InternalOps) TritonScaledDotAttention(q, k, v *Tensor, opts ...InternalTritonScaledDotAttentionOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpTritonScaledDotAttention)
-	k.tensor(q)
-	k.tensor(kArg)
-	k.tensor(v)
-	k.float(o.DropoutP)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpTritonScaledDotAttention)
+	cc.tensor(q)
+	cc.tensor(k)
+	cc.tensor(v)
+	cc.float(o.DropoutP)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpTritonScaledDotAttentionOut = op{name: "aten::_triton_scaled_dot_attention", overload: "out", schema: "aten::_triton_scaled_dot_attention.out(Tensor q, Tensor k, Tensor v, float dropout_p=0., *, Tensor(a!) out) -> Tensor(a!)"}
@@ -791,15 +791,15 @@ var internalOpTritonScaledDotAttentionOut = op{name: "aten::_triton_scaled_dot_a
 // TritonScaledDotAttentionOut is PyTorch's torch.ops.aten._triton_scaled_dot_attention with its result written to out.
 //
 //	aten::_triton_scaled_dot_attention.out(Tensor q, Tensor k, Tensor v, float dropout_p=0., *, Tensor(a!) out) -> Tensor(a!)
-func (InternalOps) TritonScaledDotAttentionOut(out, q, kArg, v *Tensor, opts ...InternalTritonScaledDotAttentionOptions) *Tensor {
+func (InternalOps) TritonScaledDotAttentionOut(out, q, k, v *Tensor, opts ...InternalTritonScaledDotAttentionOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpTritonScaledDotAttentionOut)
-	k.tensor(q)
-	k.tensor(kArg)
-	k.tensor(v)
-	k.float(o.DropoutP)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpTritonScaledDotAttentionOut)
+	cc.tensor(q)
+	cc.tensor(k)
+	cc.tensor(v)
+	cc.float(o.DropoutP)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }

@@ -10,18 +10,18 @@ type InternalUniqueOptions struct {
 	ReturnInverse bool
 }
 
-// Unique is PyTorch's torch._unique.
+// Unique is PyTorch's torch.ops.aten._unique.
 //
 //	aten::_unique(Tensor self, bool sorted=True, bool return_inverse=False) -> (Tensor, Tensor)
 func (InternalOps) Unique(input *Tensor, opts ...InternalUniqueOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpUnique)
-	k.tensor(input)
-	k.bool(o.Sorted.Or(true))
-	k.bool(o.ReturnInverse)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpUnique)
+	cc.tensor(input)
+	cc.bool(o.Sorted.Or(true))
+	cc.bool(o.ReturnInverse)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpUniqueOut = op{name: "aten::_unique", overload: "out", schema: "aten::_unique.out(Tensor self, bool sorted=True, bool return_inverse=False, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))"}
@@ -31,15 +31,15 @@ var internalOpUniqueOut = op{name: "aten::_unique", overload: "out", schema: "at
 //	aten::_unique.out(Tensor self, bool sorted=True, bool return_inverse=False, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))
 func (InternalOps) UniqueOut(out0, out1, input *Tensor, opts ...InternalUniqueOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpUniqueOut)
-	k.tensor(input)
-	k.bool(o.Sorted.Or(true))
-	k.bool(o.ReturnInverse)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpUniqueOut)
+	cc.tensor(input)
+	cc.bool(o.Sorted.Or(true))
+	cc.bool(o.ReturnInverse)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpUnique2 = op{name: "aten::_unique2", overload: "", schema: "aten::_unique2(Tensor self, bool sorted=True, bool return_inverse=False, bool return_counts=False) -> (Tensor, Tensor, Tensor)"}
@@ -51,19 +51,19 @@ type InternalUnique2Options struct {
 	ReturnCounts  bool
 }
 
-// Unique2 is PyTorch's torch._unique2.
+// Unique2 is PyTorch's torch.ops.aten._unique2.
 //
 //	aten::_unique2(Tensor self, bool sorted=True, bool return_inverse=False, bool return_counts=False) -> (Tensor, Tensor, Tensor)
 func (InternalOps) Unique2(input *Tensor, opts ...InternalUnique2Options) (*Tensor, *Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpUnique2)
-	k.tensor(input)
-	k.bool(o.Sorted.Or(true))
-	k.bool(o.ReturnInverse)
-	k.bool(o.ReturnCounts)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpUnique2)
+	cc.tensor(input)
+	cc.bool(o.Sorted.Or(true))
+	cc.bool(o.ReturnInverse)
+	cc.bool(o.ReturnCounts)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpUnique2Out = op{name: "aten::_unique2", overload: "out", schema: "aten::_unique2.out(Tensor self, bool sorted=True, bool return_inverse=False, bool return_counts=False, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))"}
@@ -73,45 +73,45 @@ var internalOpUnique2Out = op{name: "aten::_unique2", overload: "out", schema: "
 //	aten::_unique2.out(Tensor self, bool sorted=True, bool return_inverse=False, bool return_counts=False, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))
 func (InternalOps) Unique2Out(out0, out1, out2, input *Tensor, opts ...InternalUnique2Options) (*Tensor, *Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpUnique2Out)
-	k.tensor(input)
-	k.bool(o.Sorted.Or(true))
-	k.bool(o.ReturnInverse)
-	k.bool(o.ReturnCounts)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.tensor(out2)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpUnique2Out)
+	cc.tensor(input)
+	cc.bool(o.Sorted.Or(true))
+	cc.bool(o.ReturnInverse)
+	cc.bool(o.ReturnCounts)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.tensor(out2)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var internalOpUnpackDual = op{name: "aten::_unpack_dual", overload: "", schema: "aten::_unpack_dual(Tensor(a) dual, int level) -> (Tensor(a) primal, Tensor tangent)"}
 
-// UnpackDual is PyTorch's torch._unpack_dual.
+// UnpackDual is PyTorch's torch.ops.aten._unpack_dual.
 //
 //	aten::_unpack_dual(Tensor(a) dual, int level) -> (Tensor(a) primal, Tensor tangent)
 func (InternalOps) UnpackDual(dual *Tensor, level int) (primal, tangent *Tensor) {
-	var k call
-	k.start(&internalOpUnpackDual)
-	k.tensor(dual)
-	k.int(level)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpUnpackDual)
+	cc.tensor(dual)
+	cc.int(level)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpUnsafeIndex = op{name: "aten::_unsafe_index", overload: "Tensor", schema: "aten::_unsafe_index.Tensor(Tensor self, Tensor?[] indices) -> Tensor"}
 
-// UnsafeIndex is PyTorch's torch._unsafe_index.
+// UnsafeIndex is PyTorch's torch.ops.aten._unsafe_index.
 //
 //	aten::_unsafe_index.Tensor(Tensor self, Tensor?[] indices) -> Tensor
 func (InternalOps) UnsafeIndex(input *Tensor, indices []*Tensor) *Tensor {
-	var k call
-	k.start(&internalOpUnsafeIndex)
-	k.tensor(input)
-	k.optTensors(indices)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpUnsafeIndex)
+	cc.tensor(input)
+	cc.optTensors(indices)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpUnsafeIndexPut = op{name: "aten::_unsafe_index_put", overload: "", schema: "aten::_unsafe_index_put(Tensor self, Tensor?[] indices, Tensor values, bool accumulate=False) -> Tensor"}
@@ -121,65 +121,65 @@ type InternalUnsafeIndexPutOptions struct {
 	Accumulate bool
 }
 
-// UnsafeIndexPut is PyTorch's torch._unsafe_index_put.
+// UnsafeIndexPut is PyTorch's torch.ops.aten._unsafe_index_put.
 //
 //	aten::_unsafe_index_put(Tensor self, Tensor?[] indices, Tensor values, bool accumulate=False) -> Tensor
 func (InternalOps) UnsafeIndexPut(input *Tensor, indices []*Tensor, values *Tensor, opts ...InternalUnsafeIndexPutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpUnsafeIndexPut)
-	k.tensor(input)
-	k.optTensors(indices)
-	k.tensor(values)
-	k.bool(o.Accumulate)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpUnsafeIndexPut)
+	cc.tensor(input)
+	cc.optTensors(indices)
+	cc.tensor(values)
+	cc.bool(o.Accumulate)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpUnsafeMaskedIndex = op{name: "aten::_unsafe_masked_index", overload: "", schema: "aten::_unsafe_masked_index(Tensor self, Tensor mask, Tensor?[] indices, Scalar fill) -> Tensor"}
 
-// UnsafeMaskedIndex is PyTorch's torch._unsafe_masked_index.
+// UnsafeMaskedIndex is PyTorch's torch.ops.aten._unsafe_masked_index.
 //
 //	aten::_unsafe_masked_index(Tensor self, Tensor mask, Tensor?[] indices, Scalar fill) -> Tensor
 func (InternalOps) UnsafeMaskedIndex(input, mask *Tensor, indices []*Tensor, fill Scalar) *Tensor {
-	var k call
-	k.start(&internalOpUnsafeMaskedIndex)
-	k.tensor(input)
-	k.tensor(mask)
-	k.optTensors(indices)
-	k.scalar(fill)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpUnsafeMaskedIndex)
+	cc.tensor(input)
+	cc.tensor(mask)
+	cc.optTensors(indices)
+	cc.scalar(fill)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpUnsafeMaskedIndexPutAccumulate = op{name: "aten::_unsafe_masked_index_put_accumulate", overload: "", schema: "aten::_unsafe_masked_index_put_accumulate(Tensor self, Tensor mask, Tensor?[] indices, Tensor values) -> Tensor"}
 
-// UnsafeMaskedIndexPutAccumulate is PyTorch's torch._unsafe_masked_index_put_accumulate.
+// UnsafeMaskedIndexPutAccumulate is PyTorch's torch.ops.aten._unsafe_masked_index_put_accumulate.
 //
 //	aten::_unsafe_masked_index_put_accumulate(Tensor self, Tensor mask, Tensor?[] indices, Tensor values) -> Tensor
 func (InternalOps) UnsafeMaskedIndexPutAccumulate(input, mask *Tensor, indices []*Tensor, values *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpUnsafeMaskedIndexPutAccumulate)
-	k.tensor(input)
-	k.tensor(mask)
-	k.optTensors(indices)
-	k.tensor(values)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpUnsafeMaskedIndexPutAccumulate)
+	cc.tensor(input)
+	cc.tensor(mask)
+	cc.optTensors(indices)
+	cc.tensor(values)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpUnsafeView = op{name: "aten::_unsafe_view", overload: "", schema: "aten::_unsafe_view(Tensor self, SymInt[] size) -> Tensor"}
 
-// UnsafeView is PyTorch's torch._unsafe_view.
+// UnsafeView is PyTorch's torch.ops.aten._unsafe_view.
 //
 //	aten::_unsafe_view(Tensor self, SymInt[] size) -> Tensor
 func (InternalOps) UnsafeView(input *Tensor, size ...int) *Tensor {
-	var k call
-	k.start(&internalOpUnsafeView)
-	k.tensor(input)
-	k.ints(size)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpUnsafeView)
+	cc.tensor(input)
+	cc.ints(size)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpUnsafeViewOut = op{name: "aten::_unsafe_view", overload: "out", schema: "aten::_unsafe_view.out(Tensor self, SymInt[] size, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -188,13 +188,13 @@ var internalOpUnsafeViewOut = op{name: "aten::_unsafe_view", overload: "out", sc
 //
 //	aten::_unsafe_view.out(Tensor self, SymInt[] size, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) UnsafeViewOut(out, input *Tensor, size ...int) *Tensor {
-	var k call
-	k.start(&internalOpUnsafeViewOut)
-	k.tensor(input)
-	k.ints(size)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpUnsafeViewOut)
+	cc.tensor(input)
+	cc.ints(size)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpUpsampleBicubic2dAa = op{name: "aten::_upsample_bicubic2d_aa", overload: "", schema: "aten::_upsample_bicubic2d_aa(Tensor self, SymInt[2] output_size, bool align_corners, float? scales_h=None, float? scales_w=None) -> Tensor"}
@@ -205,55 +205,55 @@ type InternalUpsampleBicubic2dAaOptions struct {
 	ScalesW Opt[float64]
 }
 
-// UpsampleBicubic2dAa is PyTorch's torch._C._nn._upsample_bicubic2d_aa.
+// UpsampleBicubic2dAa is PyTorch's torch.ops.aten._upsample_bicubic2d_aa.
 //
 //	aten::_upsample_bicubic2d_aa(Tensor self, SymInt[2] output_size, bool align_corners, float? scales_h=None, float? scales_w=None) -> Tensor
 func (InternalOps) UpsampleBicubic2dAa(input *Tensor, outputSize []int, alignCorners bool, opts ...InternalUpsampleBicubic2dAaOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpUpsampleBicubic2dAa)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.bool(alignCorners)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpUpsampleBicubic2dAa)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.bool(alignCorners)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpUpsampleBicubic2dAaOut = op{name: "aten::_upsample_bicubic2d_aa", overload: "out", schema: "aten::_upsample_bicubic2d_aa.out(Tensor self, SymInt[2] output_size, bool align_corners, float? scales_h=None, float? scales_w=None, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// UpsampleBicubic2dAaOut is PyTorch's torch._C._nn._upsample_bicubic2d_aa with its result written to out.
+// UpsampleBicubic2dAaOut is PyTorch's torch.ops.aten._upsample_bicubic2d_aa with its result written to out.
 //
 //	aten::_upsample_bicubic2d_aa.out(Tensor self, SymInt[2] output_size, bool align_corners, float? scales_h=None, float? scales_w=None, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) UpsampleBicubic2dAaOut(out, input *Tensor, outputSize []int, alignCorners bool, opts ...InternalUpsampleBicubic2dAaOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpUpsampleBicubic2dAaOut)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.bool(alignCorners)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpUpsampleBicubic2dAaOut)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.bool(alignCorners)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpUpsampleBicubic2dAaVec = op{name: "aten::_upsample_bicubic2d_aa", overload: "vec", schema: "aten::_upsample_bicubic2d_aa.vec(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors) -> Tensor"}
 
-// UpsampleBicubic2dAaVec is PyTorch's torch._C._nn._upsample_bicubic2d_aa.
+// UpsampleBicubic2dAaVec is PyTorch's torch.ops.aten._upsample_bicubic2d_aa.
 //
 //	aten::_upsample_bicubic2d_aa.vec(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors) -> Tensor
 func (InternalOps) UpsampleBicubic2dAaVec(input *Tensor, outputSize []int, alignCorners bool, scaleFactors []float64) *Tensor {
-	var k call
-	k.start(&internalOpUpsampleBicubic2dAaVec)
-	k.tensor(input)
-	k.optInts(outputSize)
-	k.bool(alignCorners)
-	k.optFloats(scaleFactors)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpUpsampleBicubic2dAaVec)
+	cc.tensor(input)
+	cc.optInts(outputSize)
+	cc.bool(alignCorners)
+	cc.optFloats(scaleFactors)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpUpsampleBicubic2dAaBackward = op{name: "aten::_upsample_bicubic2d_aa_backward", overload: "", schema: "aten::_upsample_bicubic2d_aa_backward(Tensor grad_output, SymInt[2] output_size, SymInt[4] input_size, bool align_corners, float? scales_h=None, float? scales_w=None) -> Tensor"}
@@ -264,41 +264,41 @@ type InternalUpsampleBicubic2dAaBackwardOptions struct {
 	ScalesW Opt[float64]
 }
 
-// UpsampleBicubic2dAaBackward is PyTorch's torch._C._nn._upsample_bicubic2d_aa_backward.
+// UpsampleBicubic2dAaBackward is PyTorch's torch.ops.aten._upsample_bicubic2d_aa_backward.
 //
 //	aten::_upsample_bicubic2d_aa_backward(Tensor grad_output, SymInt[2] output_size, SymInt[4] input_size, bool align_corners, float? scales_h=None, float? scales_w=None) -> Tensor
 func (InternalOps) UpsampleBicubic2dAaBackward(gradOutput *Tensor, outputSize, inputSize []int, alignCorners bool, opts ...InternalUpsampleBicubic2dAaBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpUpsampleBicubic2dAaBackward)
-	k.tensor(gradOutput)
-	k.ints(outputSize)
-	k.ints(inputSize)
-	k.bool(alignCorners)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpUpsampleBicubic2dAaBackward)
+	cc.tensor(gradOutput)
+	cc.ints(outputSize)
+	cc.ints(inputSize)
+	cc.bool(alignCorners)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpUpsampleBicubic2dAaBackwardOut = op{name: "aten::_upsample_bicubic2d_aa_backward", overload: "grad_input", schema: "aten::_upsample_bicubic2d_aa_backward.grad_input(Tensor grad_output, SymInt[2] output_size, SymInt[4] input_size, bool align_corners, float? scales_h=None, float? scales_w=None, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// UpsampleBicubic2dAaBackwardOut is PyTorch's torch._C._nn._upsample_bicubic2d_aa_backward with its result written to gradInput.
+// UpsampleBicubic2dAaBackwardOut is PyTorch's torch.ops.aten._upsample_bicubic2d_aa_backward with its result written to gradInput.
 //
 //	aten::_upsample_bicubic2d_aa_backward.grad_input(Tensor grad_output, SymInt[2] output_size, SymInt[4] input_size, bool align_corners, float? scales_h=None, float? scales_w=None, *, Tensor(a!) grad_input) -> Tensor(a!)
 func (InternalOps) UpsampleBicubic2dAaBackwardOut(gradInput, gradOutput *Tensor, outputSize, inputSize []int, alignCorners bool, opts ...InternalUpsampleBicubic2dAaBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpUpsampleBicubic2dAaBackwardOut)
-	k.tensor(gradOutput)
-	k.ints(outputSize)
-	k.ints(inputSize)
-	k.bool(alignCorners)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpUpsampleBicubic2dAaBackwardOut)
+	cc.tensor(gradOutput)
+	cc.ints(outputSize)
+	cc.ints(inputSize)
+	cc.bool(alignCorners)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpUpsampleBilinear2dAa = op{name: "aten::_upsample_bilinear2d_aa", overload: "", schema: "aten::_upsample_bilinear2d_aa(Tensor self, SymInt[2] output_size, bool align_corners, float? scales_h=None, float? scales_w=None) -> Tensor"}
@@ -309,55 +309,55 @@ type InternalUpsampleBilinear2dAaOptions struct {
 	ScalesW Opt[float64]
 }
 
-// UpsampleBilinear2dAa is PyTorch's torch._C._nn._upsample_bilinear2d_aa.
+// UpsampleBilinear2dAa is PyTorch's torch.ops.aten._upsample_bilinear2d_aa.
 //
 //	aten::_upsample_bilinear2d_aa(Tensor self, SymInt[2] output_size, bool align_corners, float? scales_h=None, float? scales_w=None) -> Tensor
 func (InternalOps) UpsampleBilinear2dAa(input *Tensor, outputSize []int, alignCorners bool, opts ...InternalUpsampleBilinear2dAaOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpUpsampleBilinear2dAa)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.bool(alignCorners)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpUpsampleBilinear2dAa)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.bool(alignCorners)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpUpsampleBilinear2dAaOut = op{name: "aten::_upsample_bilinear2d_aa", overload: "out", schema: "aten::_upsample_bilinear2d_aa.out(Tensor self, SymInt[2] output_size, bool align_corners, float? scales_h=None, float? scales_w=None, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// UpsampleBilinear2dAaOut is PyTorch's torch._C._nn._upsample_bilinear2d_aa with its result written to out.
+// UpsampleBilinear2dAaOut is PyTorch's torch.ops.aten._upsample_bilinear2d_aa with its result written to out.
 //
 //	aten::_upsample_bilinear2d_aa.out(Tensor self, SymInt[2] output_size, bool align_corners, float? scales_h=None, float? scales_w=None, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) UpsampleBilinear2dAaOut(out, input *Tensor, outputSize []int, alignCorners bool, opts ...InternalUpsampleBilinear2dAaOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpUpsampleBilinear2dAaOut)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.bool(alignCorners)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpUpsampleBilinear2dAaOut)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.bool(alignCorners)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpUpsampleBilinear2dAaVec = op{name: "aten::_upsample_bilinear2d_aa", overload: "vec", schema: "aten::_upsample_bilinear2d_aa.vec(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors) -> Tensor"}
 
-// UpsampleBilinear2dAaVec is PyTorch's torch._C._nn._upsample_bilinear2d_aa.
+// UpsampleBilinear2dAaVec is PyTorch's torch.ops.aten._upsample_bilinear2d_aa.
 //
 //	aten::_upsample_bilinear2d_aa.vec(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors) -> Tensor
 func (InternalOps) UpsampleBilinear2dAaVec(input *Tensor, outputSize []int, alignCorners bool, scaleFactors []float64) *Tensor {
-	var k call
-	k.start(&internalOpUpsampleBilinear2dAaVec)
-	k.tensor(input)
-	k.optInts(outputSize)
-	k.bool(alignCorners)
-	k.optFloats(scaleFactors)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpUpsampleBilinear2dAaVec)
+	cc.tensor(input)
+	cc.optInts(outputSize)
+	cc.bool(alignCorners)
+	cc.optFloats(scaleFactors)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpUpsampleBilinear2dAaBackward = op{name: "aten::_upsample_bilinear2d_aa_backward", overload: "", schema: "aten::_upsample_bilinear2d_aa_backward(Tensor grad_output, SymInt[2] output_size, SymInt[4] input_size, bool align_corners, float? scales_h=None, float? scales_w=None) -> Tensor"}
@@ -368,41 +368,41 @@ type InternalUpsampleBilinear2dAaBackwardOptions struct {
 	ScalesW Opt[float64]
 }
 
-// UpsampleBilinear2dAaBackward is PyTorch's torch._C._nn._upsample_bilinear2d_aa_backward.
+// UpsampleBilinear2dAaBackward is PyTorch's torch.ops.aten._upsample_bilinear2d_aa_backward.
 //
 //	aten::_upsample_bilinear2d_aa_backward(Tensor grad_output, SymInt[2] output_size, SymInt[4] input_size, bool align_corners, float? scales_h=None, float? scales_w=None) -> Tensor
 func (InternalOps) UpsampleBilinear2dAaBackward(gradOutput *Tensor, outputSize, inputSize []int, alignCorners bool, opts ...InternalUpsampleBilinear2dAaBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpUpsampleBilinear2dAaBackward)
-	k.tensor(gradOutput)
-	k.ints(outputSize)
-	k.ints(inputSize)
-	k.bool(alignCorners)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpUpsampleBilinear2dAaBackward)
+	cc.tensor(gradOutput)
+	cc.ints(outputSize)
+	cc.ints(inputSize)
+	cc.bool(alignCorners)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpUpsampleBilinear2dAaBackwardOut = op{name: "aten::_upsample_bilinear2d_aa_backward", overload: "grad_input", schema: "aten::_upsample_bilinear2d_aa_backward.grad_input(Tensor grad_output, SymInt[2] output_size, SymInt[4] input_size, bool align_corners, float? scales_h=None, float? scales_w=None, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// UpsampleBilinear2dAaBackwardOut is PyTorch's torch._C._nn._upsample_bilinear2d_aa_backward with its result written to gradInput.
+// UpsampleBilinear2dAaBackwardOut is PyTorch's torch.ops.aten._upsample_bilinear2d_aa_backward with its result written to gradInput.
 //
 //	aten::_upsample_bilinear2d_aa_backward.grad_input(Tensor grad_output, SymInt[2] output_size, SymInt[4] input_size, bool align_corners, float? scales_h=None, float? scales_w=None, *, Tensor(a!) grad_input) -> Tensor(a!)
 func (InternalOps) UpsampleBilinear2dAaBackwardOut(gradInput, gradOutput *Tensor, outputSize, inputSize []int, alignCorners bool, opts ...InternalUpsampleBilinear2dAaBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpUpsampleBilinear2dAaBackwardOut)
-	k.tensor(gradOutput)
-	k.ints(outputSize)
-	k.ints(inputSize)
-	k.bool(alignCorners)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpUpsampleBilinear2dAaBackwardOut)
+	cc.tensor(gradOutput)
+	cc.ints(outputSize)
+	cc.ints(inputSize)
+	cc.bool(alignCorners)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpUpsampleLanczos2dAa = op{name: "aten::_upsample_lanczos2d_aa", overload: "", schema: "aten::_upsample_lanczos2d_aa(Tensor self, SymInt[2] output_size, bool align_corners, float? scales_h=None, float? scales_w=None) -> Tensor"}
@@ -413,55 +413,55 @@ type InternalUpsampleLanczos2dAaOptions struct {
 	ScalesW Opt[float64]
 }
 
-// UpsampleLanczos2dAa is PyTorch's torch._C._nn._upsample_lanczos2d_aa.
+// UpsampleLanczos2dAa is PyTorch's torch.ops.aten._upsample_lanczos2d_aa.
 //
 //	aten::_upsample_lanczos2d_aa(Tensor self, SymInt[2] output_size, bool align_corners, float? scales_h=None, float? scales_w=None) -> Tensor
 func (InternalOps) UpsampleLanczos2dAa(input *Tensor, outputSize []int, alignCorners bool, opts ...InternalUpsampleLanczos2dAaOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpUpsampleLanczos2dAa)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.bool(alignCorners)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpUpsampleLanczos2dAa)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.bool(alignCorners)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpUpsampleLanczos2dAaOut = op{name: "aten::_upsample_lanczos2d_aa", overload: "out", schema: "aten::_upsample_lanczos2d_aa.out(Tensor self, SymInt[2] output_size, bool align_corners, float? scales_h=None, float? scales_w=None, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// UpsampleLanczos2dAaOut is PyTorch's torch._C._nn._upsample_lanczos2d_aa with its result written to out.
+// UpsampleLanczos2dAaOut is PyTorch's torch.ops.aten._upsample_lanczos2d_aa with its result written to out.
 //
 //	aten::_upsample_lanczos2d_aa.out(Tensor self, SymInt[2] output_size, bool align_corners, float? scales_h=None, float? scales_w=None, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) UpsampleLanczos2dAaOut(out, input *Tensor, outputSize []int, alignCorners bool, opts ...InternalUpsampleLanczos2dAaOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpUpsampleLanczos2dAaOut)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.bool(alignCorners)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpUpsampleLanczos2dAaOut)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.bool(alignCorners)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpUpsampleLanczos2dAaVec = op{name: "aten::_upsample_lanczos2d_aa", overload: "vec", schema: "aten::_upsample_lanczos2d_aa.vec(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors) -> Tensor"}
 
-// UpsampleLanczos2dAaVec is PyTorch's torch._C._nn._upsample_lanczos2d_aa.
+// UpsampleLanczos2dAaVec is PyTorch's torch.ops.aten._upsample_lanczos2d_aa.
 //
 //	aten::_upsample_lanczos2d_aa.vec(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors) -> Tensor
 func (InternalOps) UpsampleLanczos2dAaVec(input *Tensor, outputSize []int, alignCorners bool, scaleFactors []float64) *Tensor {
-	var k call
-	k.start(&internalOpUpsampleLanczos2dAaVec)
-	k.tensor(input)
-	k.optInts(outputSize)
-	k.bool(alignCorners)
-	k.optFloats(scaleFactors)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpUpsampleLanczos2dAaVec)
+	cc.tensor(input)
+	cc.optInts(outputSize)
+	cc.bool(alignCorners)
+	cc.optFloats(scaleFactors)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpUpsampleLanczos2dAaBackward = op{name: "aten::_upsample_lanczos2d_aa_backward", overload: "", schema: "aten::_upsample_lanczos2d_aa_backward(Tensor grad_output, SymInt[2] output_size, SymInt[4] input_size, bool align_corners, float? scales_h=None, float? scales_w=None) -> Tensor"}
@@ -472,41 +472,41 @@ type InternalUpsampleLanczos2dAaBackwardOptions struct {
 	ScalesW Opt[float64]
 }
 
-// UpsampleLanczos2dAaBackward is PyTorch's torch._C._nn._upsample_lanczos2d_aa_backward.
+// UpsampleLanczos2dAaBackward is PyTorch's torch.ops.aten._upsample_lanczos2d_aa_backward.
 //
 //	aten::_upsample_lanczos2d_aa_backward(Tensor grad_output, SymInt[2] output_size, SymInt[4] input_size, bool align_corners, float? scales_h=None, float? scales_w=None) -> Tensor
 func (InternalOps) UpsampleLanczos2dAaBackward(gradOutput *Tensor, outputSize, inputSize []int, alignCorners bool, opts ...InternalUpsampleLanczos2dAaBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpUpsampleLanczos2dAaBackward)
-	k.tensor(gradOutput)
-	k.ints(outputSize)
-	k.ints(inputSize)
-	k.bool(alignCorners)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpUpsampleLanczos2dAaBackward)
+	cc.tensor(gradOutput)
+	cc.ints(outputSize)
+	cc.ints(inputSize)
+	cc.bool(alignCorners)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpUpsampleLanczos2dAaBackwardOut = op{name: "aten::_upsample_lanczos2d_aa_backward", overload: "grad_input", schema: "aten::_upsample_lanczos2d_aa_backward.grad_input(Tensor grad_output, SymInt[2] output_size, SymInt[4] input_size, bool align_corners, float? scales_h=None, float? scales_w=None, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// UpsampleLanczos2dAaBackwardOut is PyTorch's torch._C._nn._upsample_lanczos2d_aa_backward with its result written to gradInput.
+// UpsampleLanczos2dAaBackwardOut is PyTorch's torch.ops.aten._upsample_lanczos2d_aa_backward with its result written to gradInput.
 //
 //	aten::_upsample_lanczos2d_aa_backward.grad_input(Tensor grad_output, SymInt[2] output_size, SymInt[4] input_size, bool align_corners, float? scales_h=None, float? scales_w=None, *, Tensor(a!) grad_input) -> Tensor(a!)
 func (InternalOps) UpsampleLanczos2dAaBackwardOut(gradInput, gradOutput *Tensor, outputSize, inputSize []int, alignCorners bool, opts ...InternalUpsampleLanczos2dAaBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpUpsampleLanczos2dAaBackwardOut)
-	k.tensor(gradOutput)
-	k.ints(outputSize)
-	k.ints(inputSize)
-	k.bool(alignCorners)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpUpsampleLanczos2dAaBackwardOut)
+	cc.tensor(gradOutput)
+	cc.ints(outputSize)
+	cc.ints(inputSize)
+	cc.bool(alignCorners)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpUpsampleNearestExact1d = op{name: "aten::_upsample_nearest_exact1d", overload: "", schema: "aten::_upsample_nearest_exact1d(Tensor self, SymInt[1] output_size, float? scales=None) -> Tensor"}
@@ -516,50 +516,50 @@ type InternalUpsampleNearestExact1dOptions struct {
 	Scales Opt[float64]
 }
 
-// UpsampleNearestExact1d is PyTorch's torch._C._nn._upsample_nearest_exact1d.
+// UpsampleNearestExact1d is PyTorch's torch.ops.aten._upsample_nearest_exact1d.
 //
 //	aten::_upsample_nearest_exact1d(Tensor self, SymInt[1] output_size, float? scales=None) -> Tensor
 func (InternalOps) UpsampleNearestExact1d(input *Tensor, outputSize []int, opts ...InternalUpsampleNearestExact1dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpUpsampleNearestExact1d)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.optFloat(o.Scales)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpUpsampleNearestExact1d)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.optFloat(o.Scales)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpUpsampleNearestExact1dOut = op{name: "aten::_upsample_nearest_exact1d", overload: "out", schema: "aten::_upsample_nearest_exact1d.out(Tensor self, SymInt[1] output_size, float? scales=None, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// UpsampleNearestExact1dOut is PyTorch's torch._C._nn._upsample_nearest_exact1d with its result written to out.
+// UpsampleNearestExact1dOut is PyTorch's torch.ops.aten._upsample_nearest_exact1d with its result written to out.
 //
 //	aten::_upsample_nearest_exact1d.out(Tensor self, SymInt[1] output_size, float? scales=None, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) UpsampleNearestExact1dOut(out, input *Tensor, outputSize []int, opts ...InternalUpsampleNearestExact1dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpUpsampleNearestExact1dOut)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.optFloat(o.Scales)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpUpsampleNearestExact1dOut)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.optFloat(o.Scales)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpUpsampleNearestExact1dVec = op{name: "aten::_upsample_nearest_exact1d", overload: "vec", schema: "aten::_upsample_nearest_exact1d.vec(Tensor input, SymInt[]? output_size, float[]? scale_factors) -> Tensor"}
 
-// UpsampleNearestExact1dVec is PyTorch's torch._C._nn._upsample_nearest_exact1d.
+// UpsampleNearestExact1dVec is PyTorch's torch.ops.aten._upsample_nearest_exact1d.
 //
 //	aten::_upsample_nearest_exact1d.vec(Tensor input, SymInt[]? output_size, float[]? scale_factors) -> Tensor
 func (InternalOps) UpsampleNearestExact1dVec(input *Tensor, outputSize []int, scaleFactors []float64) *Tensor {
-	var k call
-	k.start(&internalOpUpsampleNearestExact1dVec)
-	k.tensor(input)
-	k.optInts(outputSize)
-	k.optFloats(scaleFactors)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpUpsampleNearestExact1dVec)
+	cc.tensor(input)
+	cc.optInts(outputSize)
+	cc.optFloats(scaleFactors)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpUpsampleNearestExact1dBackward = op{name: "aten::_upsample_nearest_exact1d_backward", overload: "", schema: "aten::_upsample_nearest_exact1d_backward(Tensor grad_output, SymInt[1] output_size, SymInt[3] input_size, float? scales=None) -> Tensor"}
@@ -569,37 +569,37 @@ type InternalUpsampleNearestExact1dBackwardOptions struct {
 	Scales Opt[float64]
 }
 
-// UpsampleNearestExact1dBackward is PyTorch's torch._C._nn._upsample_nearest_exact1d_backward.
+// UpsampleNearestExact1dBackward is PyTorch's torch.ops.aten._upsample_nearest_exact1d_backward.
 //
 //	aten::_upsample_nearest_exact1d_backward(Tensor grad_output, SymInt[1] output_size, SymInt[3] input_size, float? scales=None) -> Tensor
 func (InternalOps) UpsampleNearestExact1dBackward(gradOutput *Tensor, outputSize, inputSize []int, opts ...InternalUpsampleNearestExact1dBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpUpsampleNearestExact1dBackward)
-	k.tensor(gradOutput)
-	k.ints(outputSize)
-	k.ints(inputSize)
-	k.optFloat(o.Scales)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpUpsampleNearestExact1dBackward)
+	cc.tensor(gradOutput)
+	cc.ints(outputSize)
+	cc.ints(inputSize)
+	cc.optFloat(o.Scales)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpUpsampleNearestExact1dBackwardOut = op{name: "aten::_upsample_nearest_exact1d_backward", overload: "grad_input", schema: "aten::_upsample_nearest_exact1d_backward.grad_input(Tensor grad_output, SymInt[1] output_size, SymInt[3] input_size, float? scales=None, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// UpsampleNearestExact1dBackwardOut is PyTorch's torch._C._nn._upsample_nearest_exact1d_backward with its result written to gradInput.
+// UpsampleNearestExact1dBackwardOut is PyTorch's torch.ops.aten._upsample_nearest_exact1d_backward with its result written to gradInput.
 //
 //	aten::_upsample_nearest_exact1d_backward.grad_input(Tensor grad_output, SymInt[1] output_size, SymInt[3] input_size, float? scales=None, *, Tensor(a!) grad_input) -> Tensor(a!)
 func (InternalOps) UpsampleNearestExact1dBackwardOut(gradInput, gradOutput *Tensor, outputSize, inputSize []int, opts ...InternalUpsampleNearestExact1dBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpUpsampleNearestExact1dBackwardOut)
-	k.tensor(gradOutput)
-	k.ints(outputSize)
-	k.ints(inputSize)
-	k.optFloat(o.Scales)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpUpsampleNearestExact1dBackwardOut)
+	cc.tensor(gradOutput)
+	cc.ints(outputSize)
+	cc.ints(inputSize)
+	cc.optFloat(o.Scales)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpUpsampleNearestExact2d = op{name: "aten::_upsample_nearest_exact2d", overload: "", schema: "aten::_upsample_nearest_exact2d(Tensor self, SymInt[2] output_size, float? scales_h=None, float? scales_w=None) -> Tensor"}
@@ -610,52 +610,52 @@ type InternalUpsampleNearestExact2dOptions struct {
 	ScalesW Opt[float64]
 }
 
-// UpsampleNearestExact2d is PyTorch's torch._C._nn._upsample_nearest_exact2d.
+// UpsampleNearestExact2d is PyTorch's torch.ops.aten._upsample_nearest_exact2d.
 //
 //	aten::_upsample_nearest_exact2d(Tensor self, SymInt[2] output_size, float? scales_h=None, float? scales_w=None) -> Tensor
 func (InternalOps) UpsampleNearestExact2d(input *Tensor, outputSize []int, opts ...InternalUpsampleNearestExact2dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpUpsampleNearestExact2d)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpUpsampleNearestExact2d)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpUpsampleNearestExact2dOut = op{name: "aten::_upsample_nearest_exact2d", overload: "out", schema: "aten::_upsample_nearest_exact2d.out(Tensor self, SymInt[2] output_size, float? scales_h=None, float? scales_w=None, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// UpsampleNearestExact2dOut is PyTorch's torch._C._nn._upsample_nearest_exact2d with its result written to out.
+// UpsampleNearestExact2dOut is PyTorch's torch.ops.aten._upsample_nearest_exact2d with its result written to out.
 //
 //	aten::_upsample_nearest_exact2d.out(Tensor self, SymInt[2] output_size, float? scales_h=None, float? scales_w=None, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) UpsampleNearestExact2dOut(out, input *Tensor, outputSize []int, opts ...InternalUpsampleNearestExact2dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpUpsampleNearestExact2dOut)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpUpsampleNearestExact2dOut)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpUpsampleNearestExact2dVec = op{name: "aten::_upsample_nearest_exact2d", overload: "vec", schema: "aten::_upsample_nearest_exact2d.vec(Tensor input, SymInt[]? output_size, float[]? scale_factors) -> Tensor"}
 
-// UpsampleNearestExact2dVec is PyTorch's torch._C._nn._upsample_nearest_exact2d.
+// UpsampleNearestExact2dVec is PyTorch's torch.ops.aten._upsample_nearest_exact2d.
 //
 //	aten::_upsample_nearest_exact2d.vec(Tensor input, SymInt[]? output_size, float[]? scale_factors) -> Tensor
 func (InternalOps) UpsampleNearestExact2dVec(input *Tensor, outputSize []int, scaleFactors []float64) *Tensor {
-	var k call
-	k.start(&internalOpUpsampleNearestExact2dVec)
-	k.tensor(input)
-	k.optInts(outputSize)
-	k.optFloats(scaleFactors)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpUpsampleNearestExact2dVec)
+	cc.tensor(input)
+	cc.optInts(outputSize)
+	cc.optFloats(scaleFactors)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpUpsampleNearestExact2dBackward = op{name: "aten::_upsample_nearest_exact2d_backward", overload: "", schema: "aten::_upsample_nearest_exact2d_backward(Tensor grad_output, SymInt[2] output_size, SymInt[4] input_size, float? scales_h=None, float? scales_w=None) -> Tensor"}
@@ -666,39 +666,39 @@ type InternalUpsampleNearestExact2dBackwardOptions struct {
 	ScalesW Opt[float64]
 }
 
-// UpsampleNearestExact2dBackward is PyTorch's torch._C._nn._upsample_nearest_exact2d_backward.
+// UpsampleNearestExact2dBackward is PyTorch's torch.ops.aten._upsample_nearest_exact2d_backward.
 //
 //	aten::_upsample_nearest_exact2d_backward(Tensor grad_output, SymInt[2] output_size, SymInt[4] input_size, float? scales_h=None, float? scales_w=None) -> Tensor
 func (InternalOps) UpsampleNearestExact2dBackward(gradOutput *Tensor, outputSize, inputSize []int, opts ...InternalUpsampleNearestExact2dBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpUpsampleNearestExact2dBackward)
-	k.tensor(gradOutput)
-	k.ints(outputSize)
-	k.ints(inputSize)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpUpsampleNearestExact2dBackward)
+	cc.tensor(gradOutput)
+	cc.ints(outputSize)
+	cc.ints(inputSize)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpUpsampleNearestExact2dBackwardOut = op{name: "aten::_upsample_nearest_exact2d_backward", overload: "grad_input", schema: "aten::_upsample_nearest_exact2d_backward.grad_input(Tensor grad_output, SymInt[2] output_size, SymInt[4] input_size, float? scales_h=None, float? scales_w=None, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// UpsampleNearestExact2dBackwardOut is PyTorch's torch._C._nn._upsample_nearest_exact2d_backward with its result written to gradInput.
+// UpsampleNearestExact2dBackwardOut is PyTorch's torch.ops.aten._upsample_nearest_exact2d_backward with its result written to gradInput.
 //
 //	aten::_upsample_nearest_exact2d_backward.grad_input(Tensor grad_output, SymInt[2] output_size, SymInt[4] input_size, float? scales_h=None, float? scales_w=None, *, Tensor(a!) grad_input) -> Tensor(a!)
 func (InternalOps) UpsampleNearestExact2dBackwardOut(gradInput, gradOutput *Tensor, outputSize, inputSize []int, opts ...InternalUpsampleNearestExact2dBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpUpsampleNearestExact2dBackwardOut)
-	k.tensor(gradOutput)
-	k.ints(outputSize)
-	k.ints(inputSize)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpUpsampleNearestExact2dBackwardOut)
+	cc.tensor(gradOutput)
+	cc.ints(outputSize)
+	cc.ints(inputSize)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpUpsampleNearestExact3d = op{name: "aten::_upsample_nearest_exact3d", overload: "", schema: "aten::_upsample_nearest_exact3d(Tensor self, SymInt[3] output_size, float? scales_d=None, float? scales_h=None, float? scales_w=None) -> Tensor"}
@@ -710,54 +710,54 @@ type InternalUpsampleNearestExact3dOptions struct {
 	ScalesW Opt[float64]
 }
 
-// UpsampleNearestExact3d is PyTorch's torch._C._nn._upsample_nearest_exact3d.
+// UpsampleNearestExact3d is PyTorch's torch.ops.aten._upsample_nearest_exact3d.
 //
 //	aten::_upsample_nearest_exact3d(Tensor self, SymInt[3] output_size, float? scales_d=None, float? scales_h=None, float? scales_w=None) -> Tensor
 func (InternalOps) UpsampleNearestExact3d(input *Tensor, outputSize []int, opts ...InternalUpsampleNearestExact3dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpUpsampleNearestExact3d)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.optFloat(o.ScalesD)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpUpsampleNearestExact3d)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.optFloat(o.ScalesD)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpUpsampleNearestExact3dOut = op{name: "aten::_upsample_nearest_exact3d", overload: "out", schema: "aten::_upsample_nearest_exact3d.out(Tensor self, SymInt[3] output_size, float? scales_d=None, float? scales_h=None, float? scales_w=None, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// UpsampleNearestExact3dOut is PyTorch's torch._C._nn._upsample_nearest_exact3d with its result written to out.
+// UpsampleNearestExact3dOut is PyTorch's torch.ops.aten._upsample_nearest_exact3d with its result written to out.
 //
 //	aten::_upsample_nearest_exact3d.out(Tensor self, SymInt[3] output_size, float? scales_d=None, float? scales_h=None, float? scales_w=None, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) UpsampleNearestExact3dOut(out, input *Tensor, outputSize []int, opts ...InternalUpsampleNearestExact3dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpUpsampleNearestExact3dOut)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.optFloat(o.ScalesD)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpUpsampleNearestExact3dOut)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.optFloat(o.ScalesD)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpUpsampleNearestExact3dVec = op{name: "aten::_upsample_nearest_exact3d", overload: "vec", schema: "aten::_upsample_nearest_exact3d.vec(Tensor input, SymInt[]? output_size, float[]? scale_factors) -> Tensor"}
 
-// UpsampleNearestExact3dVec is PyTorch's torch._C._nn._upsample_nearest_exact3d.
+// UpsampleNearestExact3dVec is PyTorch's torch.ops.aten._upsample_nearest_exact3d.
 //
 //	aten::_upsample_nearest_exact3d.vec(Tensor input, SymInt[]? output_size, float[]? scale_factors) -> Tensor
 func (InternalOps) UpsampleNearestExact3dVec(input *Tensor, outputSize []int, scaleFactors []float64) *Tensor {
-	var k call
-	k.start(&internalOpUpsampleNearestExact3dVec)
-	k.tensor(input)
-	k.optInts(outputSize)
-	k.optFloats(scaleFactors)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpUpsampleNearestExact3dVec)
+	cc.tensor(input)
+	cc.optInts(outputSize)
+	cc.optFloats(scaleFactors)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpUpsampleNearestExact3dBackward = op{name: "aten::_upsample_nearest_exact3d_backward", overload: "", schema: "aten::_upsample_nearest_exact3d_backward(Tensor grad_output, SymInt[3] output_size, SymInt[5] input_size, float? scales_d=None, float? scales_h=None, float? scales_w=None) -> Tensor"}
@@ -769,119 +769,119 @@ type InternalUpsampleNearestExact3dBackwardOptions struct {
 	ScalesW Opt[float64]
 }
 
-// UpsampleNearestExact3dBackward is PyTorch's torch._C._nn._upsample_nearest_exact3d_backward.
+// UpsampleNearestExact3dBackward is PyTorch's torch.ops.aten._upsample_nearest_exact3d_backward.
 //
 //	aten::_upsample_nearest_exact3d_backward(Tensor grad_output, SymInt[3] output_size, SymInt[5] input_size, float? scales_d=None, float? scales_h=None, float? scales_w=None) -> Tensor
 func (InternalOps) UpsampleNearestExact3dBackward(gradOutput *Tensor, outputSize, inputSize []int, opts ...InternalUpsampleNearestExact3dBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpUpsampleNearestExact3dBackward)
-	k.tensor(gradOutput)
-	k.ints(outputSize)
-	k.ints(inputSize)
-	k.optFloat(o.ScalesD)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpUpsampleNearestExact3dBackward)
+	cc.tensor(gradOutput)
+	cc.ints(outputSize)
+	cc.ints(inputSize)
+	cc.optFloat(o.ScalesD)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpUpsampleNearestExact3dBackwardOut = op{name: "aten::_upsample_nearest_exact3d_backward", overload: "grad_input", schema: "aten::_upsample_nearest_exact3d_backward.grad_input(Tensor grad_output, SymInt[3] output_size, SymInt[5] input_size, float? scales_d=None, float? scales_h=None, float? scales_w=None, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// UpsampleNearestExact3dBackwardOut is PyTorch's torch._C._nn._upsample_nearest_exact3d_backward with its result written to gradInput.
+// UpsampleNearestExact3dBackwardOut is PyTorch's torch.ops.aten._upsample_nearest_exact3d_backward with its result written to gradInput.
 //
 //	aten::_upsample_nearest_exact3d_backward.grad_input(Tensor grad_output, SymInt[3] output_size, SymInt[5] input_size, float? scales_d=None, float? scales_h=None, float? scales_w=None, *, Tensor(a!) grad_input) -> Tensor(a!)
 func (InternalOps) UpsampleNearestExact3dBackwardOut(gradInput, gradOutput *Tensor, outputSize, inputSize []int, opts ...InternalUpsampleNearestExact3dBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpUpsampleNearestExact3dBackwardOut)
-	k.tensor(gradOutput)
-	k.ints(outputSize)
-	k.ints(inputSize)
-	k.optFloat(o.ScalesD)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpUpsampleNearestExact3dBackwardOut)
+	cc.tensor(gradOutput)
+	cc.ints(outputSize)
+	cc.ints(inputSize)
+	cc.optFloat(o.ScalesD)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpUseCudnnCtcLoss = op{name: "aten::_use_cudnn_ctc_loss", overload: "", schema: "aten::_use_cudnn_ctc_loss(Tensor log_probs, Tensor targets, int[] input_lengths, int[] target_lengths, int blank) -> bool"}
 
-// UseCudnnCtcLoss is PyTorch's torch._use_cudnn_ctc_loss.
+// UseCudnnCtcLoss is PyTorch's torch.ops.aten._use_cudnn_ctc_loss.
 //
 //	aten::_use_cudnn_ctc_loss(Tensor log_probs, Tensor targets, int[] input_lengths, int[] target_lengths, int blank) -> bool
 func (InternalOps) UseCudnnCtcLoss(logProbs, targets *Tensor, inputLengths, targetLengths []int, blank int) bool {
-	var k call
-	k.start(&internalOpUseCudnnCtcLoss)
-	k.tensor(logProbs)
-	k.tensor(targets)
-	k.ints(inputLengths)
-	k.ints(targetLengths)
-	k.int(blank)
-	k.run()
-	return k.retBool()
+	var cc call
+	cc.start(&internalOpUseCudnnCtcLoss)
+	cc.tensor(logProbs)
+	cc.tensor(targets)
+	cc.ints(inputLengths)
+	cc.ints(targetLengths)
+	cc.int(blank)
+	cc.run()
+	return cc.retBool()
 }
 
 var internalOpUseCudnnCtcLossTensor = op{name: "aten::_use_cudnn_ctc_loss", overload: "Tensor", schema: "aten::_use_cudnn_ctc_loss.Tensor(Tensor log_probs, Tensor targets, Tensor input_lengths, Tensor target_lengths, int blank) -> bool"}
 
-// UseCudnnCtcLossTensor is PyTorch's torch._use_cudnn_ctc_loss.
+// UseCudnnCtcLossTensor is PyTorch's torch.ops.aten._use_cudnn_ctc_loss.
 //
 //	aten::_use_cudnn_ctc_loss.Tensor(Tensor log_probs, Tensor targets, Tensor input_lengths, Tensor target_lengths, int blank) -> bool
 func (InternalOps) UseCudnnCtcLossTensor(logProbs, targets, inputLengths, targetLengths *Tensor, blank int) bool {
-	var k call
-	k.start(&internalOpUseCudnnCtcLossTensor)
-	k.tensor(logProbs)
-	k.tensor(targets)
-	k.tensor(inputLengths)
-	k.tensor(targetLengths)
-	k.int(blank)
-	k.run()
-	return k.retBool()
+	var cc call
+	cc.start(&internalOpUseCudnnCtcLossTensor)
+	cc.tensor(logProbs)
+	cc.tensor(targets)
+	cc.tensor(inputLengths)
+	cc.tensor(targetLengths)
+	cc.int(blank)
+	cc.run()
+	return cc.retBool()
 }
 
 var internalOpUseCudnnRnnFlattenWeight = op{name: "aten::_use_cudnn_rnn_flatten_weight", overload: "", schema: "aten::_use_cudnn_rnn_flatten_weight() -> bool"}
 
-// UseCudnnRnnFlattenWeight is PyTorch's torch._use_cudnn_rnn_flatten_weight.
+// UseCudnnRnnFlattenWeight is PyTorch's torch.ops.aten._use_cudnn_rnn_flatten_weight.
 //
 //	aten::_use_cudnn_rnn_flatten_weight() -> bool
 func (InternalOps) UseCudnnRnnFlattenWeight() bool {
-	var k call
-	k.start(&internalOpUseCudnnRnnFlattenWeight)
-	k.run()
-	return k.retBool()
+	var cc call
+	cc.start(&internalOpUseCudnnRnnFlattenWeight)
+	cc.run()
+	return cc.retBool()
 }
 
 var internalOpUseMiopenCtcLoss = op{name: "aten::_use_miopen_ctc_loss", overload: "", schema: "aten::_use_miopen_ctc_loss(Tensor log_probs, Tensor targets, int[] input_lengths, int[] target_lengths, int blank) -> bool"}
 
-// UseMiopenCtcLoss is PyTorch's torch._use_miopen_ctc_loss.
+// UseMiopenCtcLoss is PyTorch's torch.ops.aten._use_miopen_ctc_loss.
 //
 //	aten::_use_miopen_ctc_loss(Tensor log_probs, Tensor targets, int[] input_lengths, int[] target_lengths, int blank) -> bool
 func (InternalOps) UseMiopenCtcLoss(logProbs, targets *Tensor, inputLengths, targetLengths []int, blank int) bool {
-	var k call
-	k.start(&internalOpUseMiopenCtcLoss)
-	k.tensor(logProbs)
-	k.tensor(targets)
-	k.ints(inputLengths)
-	k.ints(targetLengths)
-	k.int(blank)
-	k.run()
-	return k.retBool()
+	var cc call
+	cc.start(&internalOpUseMiopenCtcLoss)
+	cc.tensor(logProbs)
+	cc.tensor(targets)
+	cc.ints(inputLengths)
+	cc.ints(targetLengths)
+	cc.int(blank)
+	cc.run()
+	return cc.retBool()
 }
 
 var internalOpUseMiopenCtcLossTensor = op{name: "aten::_use_miopen_ctc_loss", overload: "Tensor", schema: "aten::_use_miopen_ctc_loss.Tensor(Tensor log_probs, Tensor targets, Tensor input_lengths, Tensor target_lengths, int blank) -> bool"}
 
-// UseMiopenCtcLossTensor is PyTorch's torch._use_miopen_ctc_loss.
+// UseMiopenCtcLossTensor is PyTorch's torch.ops.aten._use_miopen_ctc_loss.
 //
 //	aten::_use_miopen_ctc_loss.Tensor(Tensor log_probs, Tensor targets, Tensor input_lengths, Tensor target_lengths, int blank) -> bool
 func (InternalOps) UseMiopenCtcLossTensor(logProbs, targets, inputLengths, targetLengths *Tensor, blank int) bool {
-	var k call
-	k.start(&internalOpUseMiopenCtcLossTensor)
-	k.tensor(logProbs)
-	k.tensor(targets)
-	k.tensor(inputLengths)
-	k.tensor(targetLengths)
-	k.int(blank)
-	k.run()
-	return k.retBool()
+	var cc call
+	cc.start(&internalOpUseMiopenCtcLossTensor)
+	cc.tensor(logProbs)
+	cc.tensor(targets)
+	cc.tensor(inputLengths)
+	cc.tensor(targetLengths)
+	cc.int(blank)
+	cc.run()
+	return cc.retBool()
 }

@@ -4,19 +4,19 @@ package torch
 
 var internalOpValidateCompressedSparseIndices = op{name: "aten::_validate_compressed_sparse_indices", overload: "", schema: "aten::_validate_compressed_sparse_indices(bool is_crow, Tensor compressed_idx, Tensor plain_idx, int cdim, int dim, int nnz) -> ()"}
 
-// ValidateCompressedSparseIndices is PyTorch's torch._validate_compressed_sparse_indices.
+// ValidateCompressedSparseIndices is PyTorch's torch.ops.aten._validate_compressed_sparse_indices.
 //
 //	aten::_validate_compressed_sparse_indices(bool is_crow, Tensor compressed_idx, Tensor plain_idx, int cdim, int dim, int nnz) -> ()
 func (InternalOps) ValidateCompressedSparseIndices(isCrow bool, compressedIdx, plainIdx *Tensor, cdim, dim, nnz int) {
-	var k call
-	k.start(&internalOpValidateCompressedSparseIndices)
-	k.bool(isCrow)
-	k.tensor(compressedIdx)
-	k.tensor(plainIdx)
-	k.int(cdim)
-	k.int(dim)
-	k.int(nnz)
-	k.run()
+	var cc call
+	cc.start(&internalOpValidateCompressedSparseIndices)
+	cc.bool(isCrow)
+	cc.tensor(compressedIdx)
+	cc.tensor(plainIdx)
+	cc.int(cdim)
+	cc.int(dim)
+	cc.int(nnz)
+	cc.run()
 }
 
 var internalOpValidateSparseBscTensorArgs = op{name: "aten::_validate_sparse_bsc_tensor_args", overload: "", schema: "aten::_validate_sparse_bsc_tensor_args(Tensor ccol_indices, Tensor row_indices, Tensor values, int[] size, bool? check_pinning=None) -> ()"}
@@ -26,19 +26,19 @@ type InternalValidateSparseBscTensorArgsOptions struct {
 	CheckPinning Opt[bool]
 }
 
-// ValidateSparseBscTensorArgs is PyTorch's torch._validate_sparse_bsc_tensor_args.
+// ValidateSparseBscTensorArgs is PyTorch's torch.ops.aten._validate_sparse_bsc_tensor_args.
 //
 //	aten::_validate_sparse_bsc_tensor_args(Tensor ccol_indices, Tensor row_indices, Tensor values, int[] size, bool? check_pinning=None) -> ()
 func (InternalOps) ValidateSparseBscTensorArgs(ccolIndices, rowIndices, values *Tensor, size []int, opts ...InternalValidateSparseBscTensorArgsOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpValidateSparseBscTensorArgs)
-	k.tensor(ccolIndices)
-	k.tensor(rowIndices)
-	k.tensor(values)
-	k.ints(size)
-	k.optBool(o.CheckPinning)
-	k.run()
+	var cc call
+	cc.start(&internalOpValidateSparseBscTensorArgs)
+	cc.tensor(ccolIndices)
+	cc.tensor(rowIndices)
+	cc.tensor(values)
+	cc.ints(size)
+	cc.optBool(o.CheckPinning)
+	cc.run()
 }
 
 var internalOpValidateSparseBsrTensorArgs = op{name: "aten::_validate_sparse_bsr_tensor_args", overload: "", schema: "aten::_validate_sparse_bsr_tensor_args(Tensor crow_indices, Tensor col_indices, Tensor values, int[] size, bool? check_pinning=None) -> ()"}
@@ -48,19 +48,19 @@ type InternalValidateSparseBsrTensorArgsOptions struct {
 	CheckPinning Opt[bool]
 }
 
-// ValidateSparseBsrTensorArgs is PyTorch's torch._validate_sparse_bsr_tensor_args.
+// ValidateSparseBsrTensorArgs is PyTorch's torch.ops.aten._validate_sparse_bsr_tensor_args.
 //
 //	aten::_validate_sparse_bsr_tensor_args(Tensor crow_indices, Tensor col_indices, Tensor values, int[] size, bool? check_pinning=None) -> ()
 func (InternalOps) ValidateSparseBsrTensorArgs(crowIndices, colIndices, values *Tensor, size []int, opts ...InternalValidateSparseBsrTensorArgsOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpValidateSparseBsrTensorArgs)
-	k.tensor(crowIndices)
-	k.tensor(colIndices)
-	k.tensor(values)
-	k.ints(size)
-	k.optBool(o.CheckPinning)
-	k.run()
+	var cc call
+	cc.start(&internalOpValidateSparseBsrTensorArgs)
+	cc.tensor(crowIndices)
+	cc.tensor(colIndices)
+	cc.tensor(values)
+	cc.ints(size)
+	cc.optBool(o.CheckPinning)
+	cc.run()
 }
 
 var internalOpValidateSparseCompressedTensorArgs = op{name: "aten::_validate_sparse_compressed_tensor_args", overload: "", schema: "aten::_validate_sparse_compressed_tensor_args(Tensor compressed_indices, Tensor plain_indices, Tensor values, int[] size, Layout layout, bool? check_pinning=None) -> ()"}
@@ -70,20 +70,20 @@ type InternalValidateSparseCompressedTensorArgsOptions struct {
 	CheckPinning Opt[bool]
 }
 
-// ValidateSparseCompressedTensorArgs is PyTorch's torch._validate_sparse_compressed_tensor_args.
+// ValidateSparseCompressedTensorArgs is PyTorch's torch.ops.aten._validate_sparse_compressed_tensor_args.
 //
 //	aten::_validate_sparse_compressed_tensor_args(Tensor compressed_indices, Tensor plain_indices, Tensor values, int[] size, Layout layout, bool? check_pinning=None) -> ()
 func (InternalOps) ValidateSparseCompressedTensorArgs(compressedIndices, plainIndices, values *Tensor, size []int, layout Layout, opts ...InternalValidateSparseCompressedTensorArgsOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpValidateSparseCompressedTensorArgs)
-	k.tensor(compressedIndices)
-	k.tensor(plainIndices)
-	k.tensor(values)
-	k.ints(size)
-	k.layout(layout)
-	k.optBool(o.CheckPinning)
-	k.run()
+	var cc call
+	cc.start(&internalOpValidateSparseCompressedTensorArgs)
+	cc.tensor(compressedIndices)
+	cc.tensor(plainIndices)
+	cc.tensor(values)
+	cc.ints(size)
+	cc.layout(layout)
+	cc.optBool(o.CheckPinning)
+	cc.run()
 }
 
 var internalOpValidateSparseCooTensorArgs = op{name: "aten::_validate_sparse_coo_tensor_args", overload: "", schema: "aten::_validate_sparse_coo_tensor_args(Tensor indices, Tensor values, int[] size, bool? is_coalesced=None, bool? check_pinning=None) -> ()"}
@@ -94,19 +94,19 @@ type InternalValidateSparseCooTensorArgsOptions struct {
 	CheckPinning Opt[bool]
 }
 
-// ValidateSparseCooTensorArgs is PyTorch's torch._validate_sparse_coo_tensor_args.
+// ValidateSparseCooTensorArgs is PyTorch's torch.ops.aten._validate_sparse_coo_tensor_args.
 //
 //	aten::_validate_sparse_coo_tensor_args(Tensor indices, Tensor values, int[] size, bool? is_coalesced=None, bool? check_pinning=None) -> ()
 func (InternalOps) ValidateSparseCooTensorArgs(indices, values *Tensor, size []int, opts ...InternalValidateSparseCooTensorArgsOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpValidateSparseCooTensorArgs)
-	k.tensor(indices)
-	k.tensor(values)
-	k.ints(size)
-	k.optBool(o.IsCoalesced)
-	k.optBool(o.CheckPinning)
-	k.run()
+	var cc call
+	cc.start(&internalOpValidateSparseCooTensorArgs)
+	cc.tensor(indices)
+	cc.tensor(values)
+	cc.ints(size)
+	cc.optBool(o.IsCoalesced)
+	cc.optBool(o.CheckPinning)
+	cc.run()
 }
 
 var internalOpValidateSparseCscTensorArgs = op{name: "aten::_validate_sparse_csc_tensor_args", overload: "", schema: "aten::_validate_sparse_csc_tensor_args(Tensor ccol_indices, Tensor row_indices, Tensor values, int[] size, bool? check_pinning=None) -> ()"}
@@ -116,19 +116,19 @@ type InternalValidateSparseCscTensorArgsOptions struct {
 	CheckPinning Opt[bool]
 }
 
-// ValidateSparseCscTensorArgs is PyTorch's torch._validate_sparse_csc_tensor_args.
+// ValidateSparseCscTensorArgs is PyTorch's torch.ops.aten._validate_sparse_csc_tensor_args.
 //
 //	aten::_validate_sparse_csc_tensor_args(Tensor ccol_indices, Tensor row_indices, Tensor values, int[] size, bool? check_pinning=None) -> ()
 func (InternalOps) ValidateSparseCscTensorArgs(ccolIndices, rowIndices, values *Tensor, size []int, opts ...InternalValidateSparseCscTensorArgsOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpValidateSparseCscTensorArgs)
-	k.tensor(ccolIndices)
-	k.tensor(rowIndices)
-	k.tensor(values)
-	k.ints(size)
-	k.optBool(o.CheckPinning)
-	k.run()
+	var cc call
+	cc.start(&internalOpValidateSparseCscTensorArgs)
+	cc.tensor(ccolIndices)
+	cc.tensor(rowIndices)
+	cc.tensor(values)
+	cc.ints(size)
+	cc.optBool(o.CheckPinning)
+	cc.run()
 }
 
 var internalOpValidateSparseCsrTensorArgs = op{name: "aten::_validate_sparse_csr_tensor_args", overload: "", schema: "aten::_validate_sparse_csr_tensor_args(Tensor crow_indices, Tensor col_indices, Tensor values, int[] size, bool? check_pinning=None) -> ()"}
@@ -138,45 +138,45 @@ type InternalValidateSparseCsrTensorArgsOptions struct {
 	CheckPinning Opt[bool]
 }
 
-// ValidateSparseCsrTensorArgs is PyTorch's torch._validate_sparse_csr_tensor_args.
+// ValidateSparseCsrTensorArgs is PyTorch's torch.ops.aten._validate_sparse_csr_tensor_args.
 //
 //	aten::_validate_sparse_csr_tensor_args(Tensor crow_indices, Tensor col_indices, Tensor values, int[] size, bool? check_pinning=None) -> ()
 func (InternalOps) ValidateSparseCsrTensorArgs(crowIndices, colIndices, values *Tensor, size []int, opts ...InternalValidateSparseCsrTensorArgsOptions) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpValidateSparseCsrTensorArgs)
-	k.tensor(crowIndices)
-	k.tensor(colIndices)
-	k.tensor(values)
-	k.ints(size)
-	k.optBool(o.CheckPinning)
-	k.run()
+	var cc call
+	cc.start(&internalOpValidateSparseCsrTensorArgs)
+	cc.tensor(crowIndices)
+	cc.tensor(colIndices)
+	cc.tensor(values)
+	cc.ints(size)
+	cc.optBool(o.CheckPinning)
+	cc.run()
 }
 
 var internalOpValues = op{name: "aten::_values", overload: "", schema: "aten::_values(Tensor(a) self) -> Tensor(a)"}
 
-// Values is PyTorch's Tensor._values.
+// Values is PyTorch's torch.ops.aten._values.
 //
 //	aten::_values(Tensor(a) self) -> Tensor(a)
 func (InternalOps) Values(input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpValues)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpValues)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpValuesCopy = op{name: "aten::_values_copy", overload: "", schema: "aten::_values_copy(Tensor self) -> Tensor"}
 
-// ValuesCopy is PyTorch's torch._values_copy.
+// ValuesCopy is PyTorch's torch.ops.aten._values_copy.
 //
 //	aten::_values_copy(Tensor self) -> Tensor
 func (InternalOps) ValuesCopy(input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpValuesCopy)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpValuesCopy)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpValuesCopyOut = op{name: "aten::_values_copy", overload: "out", schema: "aten::_values_copy.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -185,23 +185,23 @@ var internalOpValuesCopyOut = op{name: "aten::_values_copy", overload: "out", sc
 //
 //	aten::_values_copy.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func (InternalOps) ValuesCopyOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpValuesCopyOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpValuesCopyOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpVersion = op{name: "aten::_version", overload: "", schema: "aten::_version(Tensor self) -> int"}
 
-// Version is PyTorch's Tensor._version.
+// Version is PyTorch's torch.ops.aten._version.
 //
 //	aten::_version(Tensor self) -> int
 func (InternalOps) Version(input *Tensor) int {
-	var k call
-	k.start(&internalOpVersion)
-	k.tensor(input)
-	k.run()
-	return k.retInt()
+	var cc call
+	cc.start(&internalOpVersion)
+	cc.tensor(input)
+	cc.run()
+	return cc.retInt()
 }

@@ -4,66 +4,66 @@ package torch
 
 var internalOpWeightInt4packMm = op{name: "aten::_weight_int4pack_mm", overload: "", schema: "aten::_weight_int4pack_mm(Tensor self, Tensor mat2, int qGroupSize, Tensor qScaleAndZeros) -> Tensor"}
 
-// WeightInt4packMm is PyTorch's torch._weight_int4pack_mm.
+// WeightInt4packMm is PyTorch's torch.ops.aten._weight_int4pack_mm.
 //
 //	aten::_weight_int4pack_mm(Tensor self, Tensor mat2, int qGroupSize, Tensor qScaleAndZeros) -> Tensor
 func (InternalOps) WeightInt4packMm(input, mat2 *Tensor, qGroupSize int, qScaleAndZeros *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpWeightInt4packMm)
-	k.tensor(input)
-	k.tensor(mat2)
-	k.int(qGroupSize)
-	k.tensor(qScaleAndZeros)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpWeightInt4packMm)
+	cc.tensor(input)
+	cc.tensor(mat2)
+	cc.int(qGroupSize)
+	cc.tensor(qScaleAndZeros)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpWeightInt4packMmForCpu = op{name: "aten::_weight_int4pack_mm_for_cpu", overload: "", schema: "aten::_weight_int4pack_mm_for_cpu(Tensor self, Tensor mat2, int qGroupSize, Tensor qScaleAndZeros) -> Tensor"}
 
-// WeightInt4packMmForCpu is PyTorch's torch._weight_int4pack_mm_for_cpu.
+// WeightInt4packMmForCpu is PyTorch's torch.ops.aten._weight_int4pack_mm_for_cpu.
 //
 //	aten::_weight_int4pack_mm_for_cpu(Tensor self, Tensor mat2, int qGroupSize, Tensor qScaleAndZeros) -> Tensor
 func (InternalOps) WeightInt4packMmForCpu(input, mat2 *Tensor, qGroupSize int, qScaleAndZeros *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpWeightInt4packMmForCpu)
-	k.tensor(input)
-	k.tensor(mat2)
-	k.int(qGroupSize)
-	k.tensor(qScaleAndZeros)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpWeightInt4packMmForCpu)
+	cc.tensor(input)
+	cc.tensor(mat2)
+	cc.int(qGroupSize)
+	cc.tensor(qScaleAndZeros)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpWeightInt4packMmWithScalesAndZeros = op{name: "aten::_weight_int4pack_mm_with_scales_and_zeros", overload: "", schema: "aten::_weight_int4pack_mm_with_scales_and_zeros(Tensor self, Tensor mat2, int qGroupSize, Tensor qScale, Tensor qZeros) -> Tensor"}
 
-// WeightInt4packMmWithScalesAndZeros is PyTorch's torch._weight_int4pack_mm_with_scales_and_zeros.
+// WeightInt4packMmWithScalesAndZeros is PyTorch's torch.ops.aten._weight_int4pack_mm_with_scales_and_zeros.
 //
 //	aten::_weight_int4pack_mm_with_scales_and_zeros(Tensor self, Tensor mat2, int qGroupSize, Tensor qScale, Tensor qZeros) -> Tensor
 func (InternalOps) WeightInt4packMmWithScalesAndZeros(input, mat2 *Tensor, qGroupSize int, qScale, qZeros *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpWeightInt4packMmWithScalesAndZeros)
-	k.tensor(input)
-	k.tensor(mat2)
-	k.int(qGroupSize)
-	k.tensor(qScale)
-	k.tensor(qZeros)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpWeightInt4packMmWithScalesAndZeros)
+	cc.tensor(input)
+	cc.tensor(mat2)
+	cc.int(qGroupSize)
+	cc.tensor(qScale)
+	cc.tensor(qZeros)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpWeightInt8packMm = op{name: "aten::_weight_int8pack_mm", overload: "", schema: "aten::_weight_int8pack_mm(Tensor self, Tensor mat2, Tensor scales) -> Tensor"}
 
-// WeightInt8packMm is PyTorch's torch._weight_int8pack_mm.
+// WeightInt8packMm is PyTorch's torch.ops.aten._weight_int8pack_mm.
 //
 //	aten::_weight_int8pack_mm(Tensor self, Tensor mat2, Tensor scales) -> Tensor
 func (InternalOps) WeightInt8packMm(input, mat2, scales *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpWeightInt8packMm)
-	k.tensor(input)
-	k.tensor(mat2)
-	k.tensor(scales)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpWeightInt8packMm)
+	cc.tensor(input)
+	cc.tensor(mat2)
+	cc.tensor(scales)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpWeightNorm = op{name: "aten::_weight_norm", overload: "", schema: "aten::_weight_norm(Tensor v, Tensor g, int dim=0) -> Tensor"}
@@ -73,35 +73,35 @@ type InternalWeightNormOptions struct {
 	Dim int
 }
 
-// WeightNorm is PyTorch's torch._weight_norm.
+// WeightNorm is PyTorch's torch.ops.aten._weight_norm.
 //
 //	aten::_weight_norm(Tensor v, Tensor g, int dim=0) -> Tensor
 func (InternalOps) WeightNorm(v, g *Tensor, opts ...InternalWeightNormOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&internalOpWeightNorm)
-	k.tensor(v)
-	k.tensor(g)
-	k.int(o.Dim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpWeightNorm)
+	cc.tensor(v)
+	cc.tensor(g)
+	cc.int(o.Dim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpWeightNormDifferentiableBackward = op{name: "aten::_weight_norm_differentiable_backward", overload: "", schema: "aten::_weight_norm_differentiable_backward(Tensor grad_w, Tensor saved_v, Tensor saved_g, Tensor saved_norms, int dim) -> (Tensor, Tensor)"}
 
-// WeightNormDifferentiableBackward is PyTorch's torch._weight_norm_differentiable_backward.
+// WeightNormDifferentiableBackward is PyTorch's torch.ops.aten._weight_norm_differentiable_backward.
 //
 //	aten::_weight_norm_differentiable_backward(Tensor grad_w, Tensor saved_v, Tensor saved_g, Tensor saved_norms, int dim) -> (Tensor, Tensor)
 func (InternalOps) WeightNormDifferentiableBackward(gradW, savedV, savedG, savedNorms *Tensor, dim int) (*Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpWeightNormDifferentiableBackward)
-	k.tensor(gradW)
-	k.tensor(savedV)
-	k.tensor(savedG)
-	k.tensor(savedNorms)
-	k.int(dim)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpWeightNormDifferentiableBackward)
+	cc.tensor(gradW)
+	cc.tensor(savedV)
+	cc.tensor(savedG)
+	cc.tensor(savedNorms)
+	cc.int(dim)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpWeightNormInterface = op{name: "aten::_weight_norm_interface", overload: "", schema: "aten::_weight_norm_interface(Tensor v, Tensor g, int dim=0) -> (Tensor, Tensor)"}
@@ -111,18 +111,18 @@ type InternalWeightNormInterfaceOptions struct {
 	Dim int
 }
 
-// WeightNormInterface is PyTorch's torch._weight_norm_interface.
+// WeightNormInterface is PyTorch's torch.ops.aten._weight_norm_interface.
 //
 //	aten::_weight_norm_interface(Tensor v, Tensor g, int dim=0) -> (Tensor, Tensor)
 func (InternalOps) WeightNormInterface(v, g *Tensor, opts ...InternalWeightNormInterfaceOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpWeightNormInterface)
-	k.tensor(v)
-	k.tensor(g)
-	k.int(o.Dim)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpWeightNormInterface)
+	cc.tensor(v)
+	cc.tensor(g)
+	cc.int(o.Dim)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpWeightNormInterfaceOut = op{name: "aten::_weight_norm_interface", overload: "out", schema: "aten::_weight_norm_interface.out(Tensor v, Tensor g, int dim=0, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))"}
@@ -132,32 +132,32 @@ var internalOpWeightNormInterfaceOut = op{name: "aten::_weight_norm_interface", 
 //	aten::_weight_norm_interface.out(Tensor v, Tensor g, int dim=0, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))
 func (InternalOps) WeightNormInterfaceOut(out0, out1, v, g *Tensor, opts ...InternalWeightNormInterfaceOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&internalOpWeightNormInterfaceOut)
-	k.tensor(v)
-	k.tensor(g)
-	k.int(o.Dim)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpWeightNormInterfaceOut)
+	cc.tensor(v)
+	cc.tensor(g)
+	cc.int(o.Dim)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpWeightNormInterfaceBackward = op{name: "aten::_weight_norm_interface_backward", overload: "", schema: "aten::_weight_norm_interface_backward(Tensor grad_w, Tensor saved_v, Tensor saved_g, Tensor saved_norms, int dim) -> (Tensor, Tensor)"}
 
-// WeightNormInterfaceBackward is PyTorch's torch._weight_norm_interface_backward.
+// WeightNormInterfaceBackward is PyTorch's torch.ops.aten._weight_norm_interface_backward.
 //
 //	aten::_weight_norm_interface_backward(Tensor grad_w, Tensor saved_v, Tensor saved_g, Tensor saved_norms, int dim) -> (Tensor, Tensor)
 func (InternalOps) WeightNormInterfaceBackward(gradW, savedV, savedG, savedNorms *Tensor, dim int) (*Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpWeightNormInterfaceBackward)
-	k.tensor(gradW)
-	k.tensor(savedV)
-	k.tensor(savedG)
-	k.tensor(savedNorms)
-	k.int(dim)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpWeightNormInterfaceBackward)
+	cc.tensor(gradW)
+	cc.tensor(savedV)
+	cc.tensor(savedG)
+	cc.tensor(savedNorms)
+	cc.int(dim)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpWeightNormInterfaceBackwardOut = op{name: "aten::_weight_norm_interface_backward", overload: "out", schema: "aten::_weight_norm_interface_backward.out(Tensor grad_w, Tensor saved_v, Tensor saved_g, Tensor saved_norms, int dim, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))"}
@@ -166,50 +166,50 @@ var internalOpWeightNormInterfaceBackwardOut = op{name: "aten::_weight_norm_inte
 //
 //	aten::_weight_norm_interface_backward.out(Tensor grad_w, Tensor saved_v, Tensor saved_g, Tensor saved_norms, int dim, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))
 func (InternalOps) WeightNormInterfaceBackwardOut(out0, out1, gradW, savedV, savedG, savedNorms *Tensor, dim int) (*Tensor, *Tensor) {
-	var k call
-	k.start(&internalOpWeightNormInterfaceBackwardOut)
-	k.tensor(gradW)
-	k.tensor(savedV)
-	k.tensor(savedG)
-	k.tensor(savedNorms)
-	k.int(dim)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&internalOpWeightNormInterfaceBackwardOut)
+	cc.tensor(gradW)
+	cc.tensor(savedV)
+	cc.tensor(savedG)
+	cc.tensor(savedNorms)
+	cc.int(dim)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var internalOpWrappedLinearPrepack = op{name: "aten::_wrapped_linear_prepack", overload: "", schema: "aten::_wrapped_linear_prepack(Tensor weight, Tensor weight_scale, Tensor weight_zero_point, Tensor bias) -> Tensor"}
 
-// WrappedLinearPrepack is PyTorch's torch._wrapped_linear_prepack.
+// WrappedLinearPrepack is PyTorch's torch.ops.aten._wrapped_linear_prepack.
 //
 //	aten::_wrapped_linear_prepack(Tensor weight, Tensor weight_scale, Tensor weight_zero_point, Tensor bias) -> Tensor
 func (InternalOps) WrappedLinearPrepack(weight, weightScale, weightZeroPoint, bias *Tensor) *Tensor {
-	var k call
-	k.start(&internalOpWrappedLinearPrepack)
-	k.tensor(weight)
-	k.tensor(weightScale)
-	k.tensor(weightZeroPoint)
-	k.tensor(bias)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpWrappedLinearPrepack)
+	cc.tensor(weight)
+	cc.tensor(weightScale)
+	cc.tensor(weightZeroPoint)
+	cc.tensor(bias)
+	cc.run()
+	return cc.retTensor()
 }
 
 var internalOpWrappedQuantizedLinearPrepacked = op{name: "aten::_wrapped_quantized_linear_prepacked", overload: "", schema: "aten::_wrapped_quantized_linear_prepacked(Tensor input, Tensor input_scale, Tensor input_zero_point, Tensor packed_weight, Tensor output_scale, Tensor output_zero_point, int out_channel) -> Tensor"}
 
-// WrappedQuantizedLinearPrepacked is PyTorch's torch._wrapped_quantized_linear_prepacked.
+// WrappedQuantizedLinearPrepacked is PyTorch's torch.ops.aten._wrapped_quantized_linear_prepacked.
 //
 //	aten::_wrapped_quantized_linear_prepacked(Tensor input, Tensor input_scale, Tensor input_zero_point, Tensor packed_weight, Tensor output_scale, Tensor output_zero_point, int out_channel) -> Tensor
 func (InternalOps) WrappedQuantizedLinearPrepacked(input, inputScale, inputZeroPoint, packedWeight, outputScale, outputZeroPoint *Tensor, outChannel int) *Tensor {
-	var k call
-	k.start(&internalOpWrappedQuantizedLinearPrepacked)
-	k.tensor(input)
-	k.tensor(inputScale)
-	k.tensor(inputZeroPoint)
-	k.tensor(packedWeight)
-	k.tensor(outputScale)
-	k.tensor(outputZeroPoint)
-	k.int(outChannel)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&internalOpWrappedQuantizedLinearPrepacked)
+	cc.tensor(input)
+	cc.tensor(inputScale)
+	cc.tensor(inputZeroPoint)
+	cc.tensor(packedWeight)
+	cc.tensor(outputScale)
+	cc.tensor(outputZeroPoint)
+	cc.int(outChannel)
+	cc.run()
+	return cc.retTensor()
 }

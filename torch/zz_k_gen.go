@@ -9,15 +9,15 @@ var torchOpKaiserWindow = op{name: "aten::kaiser_window", overload: "", schema: 
 //	aten::kaiser_window(int window_length, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func KaiserWindow(windowLength int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpKaiserWindow)
-	k.int(windowLength)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpKaiserWindow)
+	cc.int(windowLength)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpKaiserWindowBeta = op{name: "aten::kaiser_window", overload: "beta", schema: "aten::kaiser_window.beta(int window_length, bool periodic, float beta, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -27,17 +27,17 @@ var torchOpKaiserWindowBeta = op{name: "aten::kaiser_window", overload: "beta", 
 //	aten::kaiser_window.beta(int window_length, bool periodic, float beta, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func KaiserWindowBeta(windowLength int, periodic bool, beta float64, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpKaiserWindowBeta)
-	k.int(windowLength)
-	k.bool(periodic)
-	k.float(beta)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpKaiserWindowBeta)
+	cc.int(windowLength)
+	cc.bool(periodic)
+	cc.float(beta)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpKaiserWindowBetaOut = op{name: "aten::kaiser_window", overload: "beta_out", schema: "aten::kaiser_window.beta_out(int window_length, bool periodic, float beta, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -46,14 +46,14 @@ var torchOpKaiserWindowBetaOut = op{name: "aten::kaiser_window", overload: "beta
 //
 //	aten::kaiser_window.beta_out(int window_length, bool periodic, float beta, *, Tensor(a!) out) -> Tensor(a!)
 func KaiserWindowBetaOut(out *Tensor, windowLength int, periodic bool, beta float64) *Tensor {
-	var k call
-	k.start(&torchOpKaiserWindowBetaOut)
-	k.int(windowLength)
-	k.bool(periodic)
-	k.float(beta)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpKaiserWindowBetaOut)
+	cc.int(windowLength)
+	cc.bool(periodic)
+	cc.float(beta)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpKaiserWindowOut = op{name: "aten::kaiser_window", overload: "out", schema: "aten::kaiser_window.out(int window_length, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -62,12 +62,12 @@ var torchOpKaiserWindowOut = op{name: "aten::kaiser_window", overload: "out", sc
 //
 //	aten::kaiser_window.out(int window_length, *, Tensor(a!) out) -> Tensor(a!)
 func KaiserWindowOut(out *Tensor, windowLength int) *Tensor {
-	var k call
-	k.start(&torchOpKaiserWindowOut)
-	k.int(windowLength)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpKaiserWindowOut)
+	cc.int(windowLength)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpKaiserWindowPeriodic = op{name: "aten::kaiser_window", overload: "periodic", schema: "aten::kaiser_window.periodic(int window_length, bool periodic, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -77,16 +77,16 @@ var torchOpKaiserWindowPeriodic = op{name: "aten::kaiser_window", overload: "per
 //	aten::kaiser_window.periodic(int window_length, bool periodic, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func KaiserWindowPeriodic(windowLength int, periodic bool, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpKaiserWindowPeriodic)
-	k.int(windowLength)
-	k.bool(periodic)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpKaiserWindowPeriodic)
+	cc.int(windowLength)
+	cc.bool(periodic)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpKaiserWindowPeriodicOut = op{name: "aten::kaiser_window", overload: "periodic_out", schema: "aten::kaiser_window.periodic_out(int window_length, bool periodic, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -95,13 +95,13 @@ var torchOpKaiserWindowPeriodicOut = op{name: "aten::kaiser_window", overload: "
 //
 //	aten::kaiser_window.periodic_out(int window_length, bool periodic, *, Tensor(a!) out) -> Tensor(a!)
 func KaiserWindowPeriodicOut(out *Tensor, windowLength int, periodic bool) *Tensor {
-	var k call
-	k.start(&torchOpKaiserWindowPeriodicOut)
-	k.int(windowLength)
-	k.bool(periodic)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpKaiserWindowPeriodicOut)
+	cc.int(windowLength)
+	cc.bool(periodic)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpKlDiv = op{name: "aten::kl_div", overload: "", schema: "aten::kl_div(Tensor self, Tensor target, int reduction=1, *, bool log_target=False) -> Tensor"}
@@ -112,19 +112,21 @@ type KlDivOptions struct {
 	LogTarget bool
 }
 
-// KlDiv is PyTorch's torch.kl_div.
+// KlDiv is the Kullback-Leibler divergence; Reduction 0 none, 1 mean, 2 sum; input has logarithms. It is PyTorch's torch.kl_div.
+//
+//	y = mean(target · (ln target - input))
 //
 //	aten::kl_div(Tensor self, Tensor target, int reduction=1, *, bool log_target=False) -> Tensor
 func KlDiv(input, target *Tensor, opts ...KlDivOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpKlDiv)
-	k.tensor(input)
-	k.tensor(target)
-	k.int(o.Reduction.Or(1))
-	k.bool(o.LogTarget)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpKlDiv)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.int(o.Reduction.Or(1))
+	cc.bool(o.LogTarget)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpKron = op{name: "aten::kron", overload: "", schema: "aten::kron(Tensor self, Tensor other) -> Tensor"}
@@ -133,12 +135,12 @@ var tensorOpKron = op{name: "aten::kron", overload: "", schema: "aten::kron(Tens
 //
 //	aten::kron(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Kron(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpKron)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpKron)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpKronOut = op{name: "aten::kron", overload: "out", schema: "aten::kron.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -147,13 +149,13 @@ var torchOpKronOut = op{name: "aten::kron", overload: "out", schema: "aten::kron
 //
 //	aten::kron.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func KronOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpKronOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpKronOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpKthvalue = op{name: "aten::kthvalue", overload: "", schema: "aten::kthvalue(Tensor self, SymInt k, int dim=-1, bool keepdim=False) -> (Tensor values, Tensor indices)"}
@@ -167,16 +169,16 @@ type KthvalueOptions struct {
 // Kthvalue is PyTorch's Tensor.kthvalue.
 //
 //	aten::kthvalue(Tensor self, SymInt k, int dim=-1, bool keepdim=False) -> (Tensor values, Tensor indices)
-func (t *Tensor) Kthvalue(kArg int, opts ...KthvalueOptions) (values, indices *Tensor) {
+func (t *Tensor) Kthvalue(k int, opts ...KthvalueOptions) (values, indices *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpKthvalue)
-	k.tensor(t)
-	k.int(kArg)
-	k.int(o.Dim.Or(-1))
-	k.bool(o.KeepDim)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&tensorOpKthvalue)
+	cc.tensor(t)
+	cc.int(k)
+	cc.int(o.Dim.Or(-1))
+	cc.bool(o.KeepDim)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpKthvalueOut = op{name: "aten::kthvalue", overload: "values", schema: "aten::kthvalue.values(Tensor self, SymInt k, int dim=-1, bool keepdim=False, *, Tensor(a!) values, Tensor(b!) indices) -> (Tensor(a!) values, Tensor(b!) indices)"}
@@ -184,16 +186,16 @@ var torchOpKthvalueOut = op{name: "aten::kthvalue", overload: "values", schema: 
 // KthvalueOut is PyTorch's torch.kthvalue with its result written to values and indices.
 //
 //	aten::kthvalue.values(Tensor self, SymInt k, int dim=-1, bool keepdim=False, *, Tensor(a!) values, Tensor(b!) indices) -> (Tensor(a!) values, Tensor(b!) indices)
-func KthvalueOut(values, indices, input *Tensor, kArg int, opts ...KthvalueOptions) (*Tensor, *Tensor) {
+func KthvalueOut(values, indices, input *Tensor, k int, opts ...KthvalueOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpKthvalueOut)
-	k.tensor(input)
-	k.int(kArg)
-	k.int(o.Dim.Or(-1))
-	k.bool(o.KeepDim)
-	k.tensor(values)
-	k.tensor(indices)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpKthvalueOut)
+	cc.tensor(input)
+	cc.int(k)
+	cc.int(o.Dim.Or(-1))
+	cc.bool(o.KeepDim)
+	cc.tensor(values)
+	cc.tensor(indices)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }

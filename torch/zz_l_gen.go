@@ -9,18 +9,20 @@ type L1LossOptions struct {
 	Reduction Opt[int] // default 1
 }
 
-// L1Loss is PyTorch's torch.nn.functional.l1_loss.
+// L1Loss is the mean absolute error; Reduction 0 none, 1 mean, 2 sum. It is PyTorch's torch.nn.functional.l1_loss.
+//
+//	y = mean(|input - target|)
 //
 //	aten::l1_loss(Tensor self, Tensor target, int reduction=1) -> Tensor
 func L1Loss(input, target *Tensor, opts ...L1LossOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpL1Loss)
-	k.tensor(input)
-	k.tensor(target)
-	k.int(o.Reduction.Or(1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpL1Loss)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.int(o.Reduction.Or(1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLayerNorm = op{name: "aten::layer_norm", overload: "", schema: "aten::layer_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, Tensor? bias=None, float eps=1.0000000000000001e-05, bool cudnn_enable=True) -> Tensor"}
@@ -33,21 +35,24 @@ type LayerNormOptions struct {
 	CudnnEnable Opt[bool]    // default true
 }
 
-// LayerNorm is PyTorch's torch.layer_norm.
+// LayerNorm normalises over the last dimensions. It is PyTorch's torch.layer_norm.
+//
+//	y = (input - mean) / √(var + Eps) · Weight + Bias
+//	input (..., C), normalizedShape C, Weight (C), Bias (C) -> (..., C)
 //
 //	aten::layer_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, Tensor? bias=None, float eps=1.0000000000000001e-05, bool cudnn_enable=True) -> Tensor
 func LayerNorm(input *Tensor, normalizedShape []int, opts ...LayerNormOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLayerNorm)
-	k.tensor(input)
-	k.ints(normalizedShape)
-	k.optTensor(o.Weight)
-	k.optTensor(o.Bias)
-	k.float(o.Eps.Or(1e-05))
-	k.bool(o.CudnnEnable.Or(true))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLayerNorm)
+	cc.tensor(input)
+	cc.ints(normalizedShape)
+	cc.optTensor(o.Weight)
+	cc.optTensor(o.Bias)
+	cc.float(o.Eps.Or(1e-05))
+	cc.bool(o.CudnnEnable.Or(true))
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLcm = op{name: "aten::lcm", overload: "", schema: "aten::lcm(Tensor self, Tensor other) -> Tensor"}
@@ -56,12 +61,12 @@ var tensorOpLcm = op{name: "aten::lcm", overload: "", schema: "aten::lcm(Tensor 
 //
 //	aten::lcm(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Lcm(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpLcm)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLcm)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLcmOut = op{name: "aten::lcm", overload: "out", schema: "aten::lcm.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -70,13 +75,13 @@ var torchOpLcmOut = op{name: "aten::lcm", overload: "out", schema: "aten::lcm.ou
 //
 //	aten::lcm.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func LcmOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLcmOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLcmOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLcm_ = op{name: "aten::lcm_", overload: "", schema: "aten::lcm_(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -85,12 +90,12 @@ var tensorOpLcm_ = op{name: "aten::lcm_", overload: "", schema: "aten::lcm_(Tens
 //
 //	aten::lcm_(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) Lcm_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpLcm_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLcm_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLdexp = op{name: "aten::ldexp", overload: "Tensor", schema: "aten::ldexp.Tensor(Tensor self, Tensor other) -> Tensor"}
@@ -99,12 +104,12 @@ var tensorOpLdexp = op{name: "aten::ldexp", overload: "Tensor", schema: "aten::l
 //
 //	aten::ldexp.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Ldexp(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpLdexp)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLdexp)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLdexpOut = op{name: "aten::ldexp", overload: "out", schema: "aten::ldexp.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -113,13 +118,13 @@ var torchOpLdexpOut = op{name: "aten::ldexp", overload: "out", schema: "aten::ld
 //
 //	aten::ldexp.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func LdexpOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLdexpOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLdexpOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLdexp_ = op{name: "aten::ldexp_", overload: "", schema: "aten::ldexp_(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -128,12 +133,12 @@ var tensorOpLdexp_ = op{name: "aten::ldexp_", overload: "", schema: "aten::ldexp
 //
 //	aten::ldexp_(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) Ldexp_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpLdexp_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLdexp_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLeScalar = op{name: "aten::le", overload: "Scalar", schema: "aten::le.Scalar(Tensor self, Scalar other) -> Tensor"}
@@ -142,12 +147,12 @@ var tensorOpLeScalar = op{name: "aten::le", overload: "Scalar", schema: "aten::l
 //
 //	aten::le.Scalar(Tensor self, Scalar other) -> Tensor
 func (t *Tensor) LeScalar(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpLeScalar)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLeScalar)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLeScalarOut = op{name: "aten::le", overload: "Scalar_out", schema: "aten::le.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -156,27 +161,29 @@ var torchOpLeScalarOut = op{name: "aten::le", overload: "Scalar_out", schema: "a
 //
 //	aten::le.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)
 func LeScalarOut(out, input *Tensor, other Scalar) *Tensor {
-	var k call
-	k.start(&torchOpLeScalarOut)
-	k.tensor(input)
-	k.scalar(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLeScalarOut)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLe = op{name: "aten::le", overload: "Tensor", schema: "aten::le.Tensor(Tensor self, Tensor other) -> Tensor"}
 
-// Le is PyTorch's Tensor.le.
+// Le compares element by element, with broadcasting. It is PyTorch's Tensor.le.
+//
+//	y = (t <= other), bool
 //
 //	aten::le.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Le(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpLe)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLe)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLeOut = op{name: "aten::le", overload: "Tensor_out", schema: "aten::le.Tensor_out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -185,13 +192,13 @@ var torchOpLeOut = op{name: "aten::le", overload: "Tensor_out", schema: "aten::l
 //
 //	aten::le.Tensor_out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func LeOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLeOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLeOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLeScalar_ = op{name: "aten::le_", overload: "Scalar", schema: "aten::le_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)"}
@@ -200,12 +207,12 @@ var tensorOpLeScalar_ = op{name: "aten::le_", overload: "Scalar", schema: "aten:
 //
 //	aten::le_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
 func (t *Tensor) LeScalar_(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpLeScalar_)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLeScalar_)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLe_ = op{name: "aten::le_", overload: "Tensor", schema: "aten::le_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -214,12 +221,12 @@ var tensorOpLe_ = op{name: "aten::le_", overload: "Tensor", schema: "aten::le_.T
 //
 //	aten::le_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) Le_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpLe_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLe_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLeakyRelu = op{name: "aten::leaky_relu", overload: "", schema: "aten::leaky_relu(Tensor self, Scalar negative_slope=0.01) -> Tensor"}
@@ -229,96 +236,100 @@ type LeakyReluOptions struct {
 	NegativeSlope Scalar // default 0.01
 }
 
-// LeakyRelu is PyTorch's torch.nn.functional.leaky_relu.
+// LeakyRelu is the leaky rectified linear unit. It is PyTorch's torch.nn.functional.leaky_relu.
+//
+//	y = input > 0 ? input : NegativeSlope · input
 //
 //	aten::leaky_relu(Tensor self, Scalar negative_slope=0.01) -> Tensor
 func LeakyRelu(input *Tensor, opts ...LeakyReluOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLeakyRelu)
-	k.tensor(input)
-	k.scalar(orScalar(o.NegativeSlope, 0.01))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLeakyRelu)
+	cc.tensor(input)
+	cc.scalar(orScalar(o.NegativeSlope, 0.01))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLeakyReluOut = op{name: "aten::leaky_relu", overload: "out", schema: "aten::leaky_relu.out(Tensor self, Scalar negative_slope=0.01, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// LeakyReluOut is PyTorch's torch._C._nn.leaky_relu with its result written to out.
+// LeakyReluOut is PyTorch's torch.nn.functional.leaky_relu with its result written to out.
 //
 //	aten::leaky_relu.out(Tensor self, Scalar negative_slope=0.01, *, Tensor(a!) out) -> Tensor(a!)
 func LeakyReluOut(out, input *Tensor, opts ...LeakyReluOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLeakyReluOut)
-	k.tensor(input)
-	k.scalar(orScalar(o.NegativeSlope, 0.01))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLeakyReluOut)
+	cc.tensor(input)
+	cc.scalar(orScalar(o.NegativeSlope, 0.01))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLeakyRelu_ = op{name: "aten::leaky_relu_", overload: "", schema: "aten::leaky_relu_(Tensor(a!) self, Scalar negative_slope=0.01) -> Tensor(a!)"}
 
-// LeakyRelu_ is PyTorch's torch._C._nn.leaky_relu_: LeakyRelu in place.
+// LeakyRelu_ is PyTorch's torch.nn.functional.leaky_relu_: LeakyRelu in place.
 //
 //	aten::leaky_relu_(Tensor(a!) self, Scalar negative_slope=0.01) -> Tensor(a!)
 func LeakyRelu_(input *Tensor, opts ...LeakyReluOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLeakyRelu_)
-	k.tensor(input)
-	k.scalar(orScalar(o.NegativeSlope, 0.01))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLeakyRelu_)
+	cc.tensor(input)
+	cc.scalar(orScalar(o.NegativeSlope, 0.01))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLeakyReluBackward = op{name: "aten::leaky_relu_backward", overload: "", schema: "aten::leaky_relu_backward(Tensor grad_output, Tensor self, Scalar negative_slope, bool self_is_result) -> Tensor"}
 
-// LeakyReluBackward is PyTorch's torch.nn.functional.leaky_relu_backward.
+// LeakyReluBackward is PyTorch's torch.ops.aten.leaky_relu_backward.
 //
 //	aten::leaky_relu_backward(Tensor grad_output, Tensor self, Scalar negative_slope, bool self_is_result) -> Tensor
 func LeakyReluBackward(gradOutput, input *Tensor, negativeSlope Scalar, selfIsResult bool) *Tensor {
-	var k call
-	k.start(&torchOpLeakyReluBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.scalar(negativeSlope)
-	k.bool(selfIsResult)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLeakyReluBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.scalar(negativeSlope)
+	cc.bool(selfIsResult)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLeakyReluBackwardOut = op{name: "aten::leaky_relu_backward", overload: "grad_input", schema: "aten::leaky_relu_backward.grad_input(Tensor grad_output, Tensor self, Scalar negative_slope, bool self_is_result, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// LeakyReluBackwardOut is PyTorch's torch._C._nn.leaky_relu_backward with its result written to gradInput.
+// LeakyReluBackwardOut is PyTorch's torch.ops.aten.leaky_relu_backward with its result written to gradInput.
 //
 //	aten::leaky_relu_backward.grad_input(Tensor grad_output, Tensor self, Scalar negative_slope, bool self_is_result, *, Tensor(a!) grad_input) -> Tensor(a!)
 func LeakyReluBackwardOut(gradInput, gradOutput, input *Tensor, negativeSlope Scalar, selfIsResult bool) *Tensor {
-	var k call
-	k.start(&torchOpLeakyReluBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.scalar(negativeSlope)
-	k.bool(selfIsResult)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLeakyReluBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.scalar(negativeSlope)
+	cc.bool(selfIsResult)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLerpScalar = op{name: "aten::lerp", overload: "Scalar", schema: "aten::lerp.Scalar(Tensor self, Tensor end, Scalar weight) -> Tensor"}
 
-// LerpScalar is PyTorch's Tensor.lerp.
+// LerpScalar interpolates. It is PyTorch's Tensor.lerp.
+//
+//	y = t + weight · (end - t)
 //
 //	aten::lerp.Scalar(Tensor self, Tensor end, Scalar weight) -> Tensor
 func (t *Tensor) LerpScalar(end *Tensor, weight Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpLerpScalar)
-	k.tensor(t)
-	k.tensor(end)
-	k.scalar(weight)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLerpScalar)
+	cc.tensor(t)
+	cc.tensor(end)
+	cc.scalar(weight)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLerpScalarOut = op{name: "aten::lerp", overload: "Scalar_out", schema: "aten::lerp.Scalar_out(Tensor self, Tensor end, Scalar weight, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -327,29 +338,31 @@ var torchOpLerpScalarOut = op{name: "aten::lerp", overload: "Scalar_out", schema
 //
 //	aten::lerp.Scalar_out(Tensor self, Tensor end, Scalar weight, *, Tensor(a!) out) -> Tensor(a!)
 func LerpScalarOut(out, input, end *Tensor, weight Scalar) *Tensor {
-	var k call
-	k.start(&torchOpLerpScalarOut)
-	k.tensor(input)
-	k.tensor(end)
-	k.scalar(weight)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLerpScalarOut)
+	cc.tensor(input)
+	cc.tensor(end)
+	cc.scalar(weight)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLerp = op{name: "aten::lerp", overload: "Tensor", schema: "aten::lerp.Tensor(Tensor self, Tensor end, Tensor weight) -> Tensor"}
 
-// Lerp is PyTorch's Tensor.lerp.
+// Lerp interpolates, with broadcasting. It is PyTorch's Tensor.lerp.
+//
+//	y = t + weight · (end - t)
 //
 //	aten::lerp.Tensor(Tensor self, Tensor end, Tensor weight) -> Tensor
 func (t *Tensor) Lerp(end, weight *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpLerp)
-	k.tensor(t)
-	k.tensor(end)
-	k.tensor(weight)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLerp)
+	cc.tensor(t)
+	cc.tensor(end)
+	cc.tensor(weight)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLerpOut = op{name: "aten::lerp", overload: "Tensor_out", schema: "aten::lerp.Tensor_out(Tensor self, Tensor end, Tensor weight, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -358,14 +371,14 @@ var torchOpLerpOut = op{name: "aten::lerp", overload: "Tensor_out", schema: "ate
 //
 //	aten::lerp.Tensor_out(Tensor self, Tensor end, Tensor weight, *, Tensor(a!) out) -> Tensor(a!)
 func LerpOut(out, input, end, weight *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLerpOut)
-	k.tensor(input)
-	k.tensor(end)
-	k.tensor(weight)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLerpOut)
+	cc.tensor(input)
+	cc.tensor(end)
+	cc.tensor(weight)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLerpScalar_ = op{name: "aten::lerp_", overload: "Scalar", schema: "aten::lerp_.Scalar(Tensor(a!) self, Tensor end, Scalar weight) -> Tensor(a!)"}
@@ -374,13 +387,13 @@ var tensorOpLerpScalar_ = op{name: "aten::lerp_", overload: "Scalar", schema: "a
 //
 //	aten::lerp_.Scalar(Tensor(a!) self, Tensor end, Scalar weight) -> Tensor(a!)
 func (t *Tensor) LerpScalar_(end *Tensor, weight Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpLerpScalar_)
-	k.tensor(t)
-	k.tensor(end)
-	k.scalar(weight)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLerpScalar_)
+	cc.tensor(t)
+	cc.tensor(end)
+	cc.scalar(weight)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLerp_ = op{name: "aten::lerp_", overload: "Tensor", schema: "aten::lerp_.Tensor(Tensor(a!) self, Tensor end, Tensor weight) -> Tensor(a!)"}
@@ -389,13 +402,13 @@ var tensorOpLerp_ = op{name: "aten::lerp_", overload: "Tensor", schema: "aten::l
 //
 //	aten::lerp_.Tensor(Tensor(a!) self, Tensor end, Tensor weight) -> Tensor(a!)
 func (t *Tensor) Lerp_(end, weight *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpLerp_)
-	k.tensor(t)
-	k.tensor(end)
-	k.tensor(weight)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLerp_)
+	cc.tensor(t)
+	cc.tensor(end)
+	cc.tensor(weight)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLessScalar = op{name: "aten::less", overload: "Scalar", schema: "aten::less.Scalar(Tensor self, Scalar other) -> Tensor"}
@@ -404,12 +417,12 @@ var tensorOpLessScalar = op{name: "aten::less", overload: "Scalar", schema: "ate
 //
 //	aten::less.Scalar(Tensor self, Scalar other) -> Tensor
 func (t *Tensor) LessScalar(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpLessScalar)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLessScalar)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLessScalarOut = op{name: "aten::less", overload: "Scalar_out", schema: "aten::less.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -418,13 +431,13 @@ var torchOpLessScalarOut = op{name: "aten::less", overload: "Scalar_out", schema
 //
 //	aten::less.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)
 func LessScalarOut(out, input *Tensor, other Scalar) *Tensor {
-	var k call
-	k.start(&torchOpLessScalarOut)
-	k.tensor(input)
-	k.scalar(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLessScalarOut)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLess = op{name: "aten::less", overload: "Tensor", schema: "aten::less.Tensor(Tensor self, Tensor other) -> Tensor"}
@@ -433,12 +446,12 @@ var tensorOpLess = op{name: "aten::less", overload: "Tensor", schema: "aten::les
 //
 //	aten::less.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Less(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpLess)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLess)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLessOut = op{name: "aten::less", overload: "Tensor_out", schema: "aten::less.Tensor_out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -447,13 +460,13 @@ var torchOpLessOut = op{name: "aten::less", overload: "Tensor_out", schema: "ate
 //
 //	aten::less.Tensor_out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func LessOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLessOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLessOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLessScalar_ = op{name: "aten::less_", overload: "Scalar", schema: "aten::less_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)"}
@@ -462,12 +475,12 @@ var tensorOpLessScalar_ = op{name: "aten::less_", overload: "Scalar", schema: "a
 //
 //	aten::less_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
 func (t *Tensor) LessScalar_(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpLessScalar_)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLessScalar_)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLess_ = op{name: "aten::less_", overload: "Tensor", schema: "aten::less_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -476,12 +489,12 @@ var tensorOpLess_ = op{name: "aten::less_", overload: "Tensor", schema: "aten::l
 //
 //	aten::less_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) Less_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpLess_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLess_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLessEqualScalar = op{name: "aten::less_equal", overload: "Scalar", schema: "aten::less_equal.Scalar(Tensor self, Scalar other) -> Tensor"}
@@ -490,12 +503,12 @@ var tensorOpLessEqualScalar = op{name: "aten::less_equal", overload: "Scalar", s
 //
 //	aten::less_equal.Scalar(Tensor self, Scalar other) -> Tensor
 func (t *Tensor) LessEqualScalar(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpLessEqualScalar)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLessEqualScalar)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLessEqualScalarOut = op{name: "aten::less_equal", overload: "Scalar_out", schema: "aten::less_equal.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -504,13 +517,13 @@ var torchOpLessEqualScalarOut = op{name: "aten::less_equal", overload: "Scalar_o
 //
 //	aten::less_equal.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)
 func LessEqualScalarOut(out, input *Tensor, other Scalar) *Tensor {
-	var k call
-	k.start(&torchOpLessEqualScalarOut)
-	k.tensor(input)
-	k.scalar(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLessEqualScalarOut)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLessEqual = op{name: "aten::less_equal", overload: "Tensor", schema: "aten::less_equal.Tensor(Tensor self, Tensor other) -> Tensor"}
@@ -519,12 +532,12 @@ var tensorOpLessEqual = op{name: "aten::less_equal", overload: "Tensor", schema:
 //
 //	aten::less_equal.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) LessEqual(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpLessEqual)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLessEqual)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLessEqualOut = op{name: "aten::less_equal", overload: "Tensor_out", schema: "aten::less_equal.Tensor_out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -533,13 +546,13 @@ var torchOpLessEqualOut = op{name: "aten::less_equal", overload: "Tensor_out", s
 //
 //	aten::less_equal.Tensor_out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func LessEqualOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLessEqualOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLessEqualOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLessEqualScalar_ = op{name: "aten::less_equal_", overload: "Scalar", schema: "aten::less_equal_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)"}
@@ -548,12 +561,12 @@ var tensorOpLessEqualScalar_ = op{name: "aten::less_equal_", overload: "Scalar",
 //
 //	aten::less_equal_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
 func (t *Tensor) LessEqualScalar_(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpLessEqualScalar_)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLessEqualScalar_)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLessEqual_ = op{name: "aten::less_equal_", overload: "Tensor", schema: "aten::less_equal_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -562,12 +575,12 @@ var tensorOpLessEqual_ = op{name: "aten::less_equal_", overload: "Tensor", schem
 //
 //	aten::less_equal_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) LessEqual_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpLessEqual_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLessEqual_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLgamma = op{name: "aten::lgamma", overload: "", schema: "aten::lgamma(Tensor self) -> Tensor"}
@@ -576,11 +589,11 @@ var tensorOpLgamma = op{name: "aten::lgamma", overload: "", schema: "aten::lgamm
 //
 //	aten::lgamma(Tensor self) -> Tensor
 func (t *Tensor) Lgamma() *Tensor {
-	var k call
-	k.start(&tensorOpLgamma)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLgamma)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLgammaOut = op{name: "aten::lgamma", overload: "out", schema: "aten::lgamma.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -589,12 +602,12 @@ var torchOpLgammaOut = op{name: "aten::lgamma", overload: "out", schema: "aten::
 //
 //	aten::lgamma.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func LgammaOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLgammaOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLgammaOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLgamma_ = op{name: "aten::lgamma_", overload: "", schema: "aten::lgamma_(Tensor(a!) self) -> Tensor(a!)"}
@@ -603,24 +616,24 @@ var tensorOpLgamma_ = op{name: "aten::lgamma_", overload: "", schema: "aten::lga
 //
 //	aten::lgamma_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Lgamma_() *Tensor {
-	var k call
-	k.start(&tensorOpLgamma_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLgamma_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLift = op{name: "aten::lift", overload: "", schema: "aten::lift(Tensor self) -> Tensor"}
 
-// Lift is PyTorch's torch.lift.
+// Lift is PyTorch's torch.ops.aten.lift.
 //
 //	aten::lift(Tensor self) -> Tensor
 func Lift(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLift)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLift)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLiftOut = op{name: "aten::lift", overload: "out", schema: "aten::lift.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -629,38 +642,38 @@ var torchOpLiftOut = op{name: "aten::lift", overload: "out", schema: "aten::lift
 //
 //	aten::lift.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func LiftOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLiftOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLiftOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLiftFresh = op{name: "aten::lift_fresh", overload: "", schema: "aten::lift_fresh(Tensor(a) self) -> Tensor(a)"}
 
-// LiftFresh is PyTorch's torch.lift_fresh.
+// LiftFresh is PyTorch's torch.ops.aten.lift_fresh.
 //
 //	aten::lift_fresh(Tensor(a) self) -> Tensor(a)
 func LiftFresh(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLiftFresh)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLiftFresh)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLiftFreshCopy = op{name: "aten::lift_fresh_copy", overload: "", schema: "aten::lift_fresh_copy(Tensor self) -> Tensor"}
 
-// LiftFreshCopy is PyTorch's torch.lift_fresh_copy.
+// LiftFreshCopy is PyTorch's torch.ops.aten.lift_fresh_copy.
 //
 //	aten::lift_fresh_copy(Tensor self) -> Tensor
 func LiftFreshCopy(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLiftFreshCopy)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLiftFreshCopy)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLiftFreshCopyOut = op{name: "aten::lift_fresh_copy", overload: "out", schema: "aten::lift_fresh_copy.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -669,12 +682,12 @@ var torchOpLiftFreshCopyOut = op{name: "aten::lift_fresh_copy", overload: "out",
 //
 //	aten::lift_fresh_copy.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func LiftFreshCopyOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLiftFreshCopyOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLiftFreshCopyOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgPowsum = op{name: "aten::linalg__powsum", overload: "", schema: "aten::linalg__powsum(Tensor self, Scalar ord=2, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"}
@@ -692,15 +705,15 @@ type LinalgPowsumOptions struct {
 //	aten::linalg__powsum(Tensor self, Scalar ord=2, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor
 func LinalgPowsum(input *Tensor, opts ...LinalgPowsumOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgPowsum)
-	k.tensor(input)
-	k.scalar(orScalar(o.Ord, 2))
-	k.optInts(o.Dim)
-	k.bool(o.KeepDim)
-	k.optDType(o.DType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgPowsum)
+	cc.tensor(input)
+	cc.scalar(orScalar(o.Ord, 2))
+	cc.optInts(o.Dim)
+	cc.bool(o.KeepDim)
+	cc.optDType(o.DType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgCholesky = op{name: "aten::linalg_cholesky", overload: "", schema: "aten::linalg_cholesky(Tensor self, *, bool upper=False) -> Tensor"}
@@ -715,12 +728,12 @@ type LinalgCholeskyOptions struct {
 //	aten::linalg_cholesky(Tensor self, *, bool upper=False) -> Tensor
 func LinalgCholesky(input *Tensor, opts ...LinalgCholeskyOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgCholesky)
-	k.tensor(input)
-	k.bool(o.Upper)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgCholesky)
+	cc.tensor(input)
+	cc.bool(o.Upper)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgCholeskyOut = op{name: "aten::linalg_cholesky", overload: "out", schema: "aten::linalg_cholesky.out(Tensor self, *, bool upper=False, Tensor(a!) out) -> Tensor(a!)"}
@@ -730,13 +743,13 @@ var torchOpLinalgCholeskyOut = op{name: "aten::linalg_cholesky", overload: "out"
 //	aten::linalg_cholesky.out(Tensor self, *, bool upper=False, Tensor(a!) out) -> Tensor(a!)
 func LinalgCholeskyOut(out, input *Tensor, opts ...LinalgCholeskyOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgCholeskyOut)
-	k.tensor(input)
-	k.bool(o.Upper)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgCholeskyOut)
+	cc.tensor(input)
+	cc.bool(o.Upper)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgCholeskyEx = op{name: "aten::linalg_cholesky_ex", overload: "", schema: "aten::linalg_cholesky_ex(Tensor self, *, bool upper=False, bool check_errors=False) -> (Tensor L, Tensor info)"}
@@ -752,13 +765,13 @@ type LinalgCholeskyExOptions struct {
 //	aten::linalg_cholesky_ex(Tensor self, *, bool upper=False, bool check_errors=False) -> (Tensor L, Tensor info)
 func LinalgCholeskyEx(input *Tensor, opts ...LinalgCholeskyExOptions) (l, info *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgCholeskyEx)
-	k.tensor(input)
-	k.bool(o.Upper)
-	k.bool(o.CheckErrors)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgCholeskyEx)
+	cc.tensor(input)
+	cc.bool(o.Upper)
+	cc.bool(o.CheckErrors)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLinalgCholeskyExOut = op{name: "aten::linalg_cholesky_ex", overload: "L", schema: "aten::linalg_cholesky_ex.L(Tensor self, *, bool upper=False, bool check_errors=False, Tensor(a!) L, Tensor(b!) info) -> (Tensor(a!) L, Tensor(b!) info)"}
@@ -768,15 +781,15 @@ var torchOpLinalgCholeskyExOut = op{name: "aten::linalg_cholesky_ex", overload: 
 //	aten::linalg_cholesky_ex.L(Tensor self, *, bool upper=False, bool check_errors=False, Tensor(a!) L, Tensor(b!) info) -> (Tensor(a!) L, Tensor(b!) info)
 func LinalgCholeskyExOut(l, info, input *Tensor, opts ...LinalgCholeskyExOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgCholeskyExOut)
-	k.tensor(input)
-	k.bool(o.Upper)
-	k.bool(o.CheckErrors)
-	k.tensor(l)
-	k.tensor(info)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgCholeskyExOut)
+	cc.tensor(input)
+	cc.bool(o.Upper)
+	cc.bool(o.CheckErrors)
+	cc.tensor(l)
+	cc.tensor(info)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLinalgCond = op{name: "aten::linalg_cond", overload: "", schema: "aten::linalg_cond(Tensor self, Scalar? p=None) -> Tensor"}
@@ -791,12 +804,12 @@ type LinalgCondOptions struct {
 //	aten::linalg_cond(Tensor self, Scalar? p=None) -> Tensor
 func LinalgCond(input *Tensor, opts ...LinalgCondOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgCond)
-	k.tensor(input)
-	k.optScalar(o.P)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgCond)
+	cc.tensor(input)
+	cc.optScalar(o.P)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgCondOut = op{name: "aten::linalg_cond", overload: "out", schema: "aten::linalg_cond.out(Tensor self, Scalar? p=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -806,13 +819,13 @@ var torchOpLinalgCondOut = op{name: "aten::linalg_cond", overload: "out", schema
 //	aten::linalg_cond.out(Tensor self, Scalar? p=None, *, Tensor(a!) out) -> Tensor(a!)
 func LinalgCondOut(out, input *Tensor, opts ...LinalgCondOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgCondOut)
-	k.tensor(input)
-	k.optScalar(o.P)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgCondOut)
+	cc.tensor(input)
+	cc.optScalar(o.P)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgCondPStr = op{name: "aten::linalg_cond", overload: "p_str", schema: "aten::linalg_cond.p_str(Tensor self, str p) -> Tensor"}
@@ -821,12 +834,12 @@ var torchOpLinalgCondPStr = op{name: "aten::linalg_cond", overload: "p_str", sch
 //
 //	aten::linalg_cond.p_str(Tensor self, str p) -> Tensor
 func LinalgCondPStr(input *Tensor, p string) *Tensor {
-	var k call
-	k.start(&torchOpLinalgCondPStr)
-	k.tensor(input)
-	k.str(p)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgCondPStr)
+	cc.tensor(input)
+	cc.str(p)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgCondPStrOut = op{name: "aten::linalg_cond", overload: "p_str_out", schema: "aten::linalg_cond.p_str_out(Tensor self, str p, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -835,13 +848,13 @@ var torchOpLinalgCondPStrOut = op{name: "aten::linalg_cond", overload: "p_str_ou
 //
 //	aten::linalg_cond.p_str_out(Tensor self, str p, *, Tensor(a!) out) -> Tensor(a!)
 func LinalgCondPStrOut(out, input *Tensor, p string) *Tensor {
-	var k call
-	k.start(&torchOpLinalgCondPStrOut)
-	k.tensor(input)
-	k.str(p)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgCondPStrOut)
+	cc.tensor(input)
+	cc.str(p)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgCross = op{name: "aten::linalg_cross", overload: "", schema: "aten::linalg_cross(Tensor self, Tensor other, *, int dim=-1) -> Tensor"}
@@ -856,13 +869,13 @@ type LinalgCrossOptions struct {
 //	aten::linalg_cross(Tensor self, Tensor other, *, int dim=-1) -> Tensor
 func LinalgCross(input, other *Tensor, opts ...LinalgCrossOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgCross)
-	k.tensor(input)
-	k.tensor(other)
-	k.int(o.Dim.Or(-1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgCross)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.int(o.Dim.Or(-1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgCrossOut = op{name: "aten::linalg_cross", overload: "out", schema: "aten::linalg_cross.out(Tensor self, Tensor other, *, int dim=-1, Tensor(a!) out) -> Tensor(a!)"}
@@ -872,14 +885,14 @@ var torchOpLinalgCrossOut = op{name: "aten::linalg_cross", overload: "out", sche
 //	aten::linalg_cross.out(Tensor self, Tensor other, *, int dim=-1, Tensor(a!) out) -> Tensor(a!)
 func LinalgCrossOut(out, input, other *Tensor, opts ...LinalgCrossOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgCrossOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.int(o.Dim.Or(-1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgCrossOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.int(o.Dim.Or(-1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgDet = op{name: "aten::linalg_det", overload: "", schema: "aten::linalg_det(Tensor A) -> Tensor"}
@@ -888,11 +901,11 @@ var torchOpLinalgDet = op{name: "aten::linalg_det", overload: "", schema: "aten:
 //
 //	aten::linalg_det(Tensor A) -> Tensor
 func LinalgDet(a *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLinalgDet)
-	k.tensor(a)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgDet)
+	cc.tensor(a)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgDetOut = op{name: "aten::linalg_det", overload: "out", schema: "aten::linalg_det.out(Tensor A, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -901,12 +914,12 @@ var torchOpLinalgDetOut = op{name: "aten::linalg_det", overload: "out", schema: 
 //
 //	aten::linalg_det.out(Tensor A, *, Tensor(a!) out) -> Tensor(a!)
 func LinalgDetOut(out, a *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLinalgDetOut)
-	k.tensor(a)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgDetOut)
+	cc.tensor(a)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgDiagonal = op{name: "aten::linalg_diagonal", overload: "", schema: "aten::linalg_diagonal(Tensor(a) A, *, int offset=0, int dim1=-2, int dim2=-1) -> Tensor(a)"}
@@ -923,14 +936,14 @@ type LinalgDiagonalOptions struct {
 //	aten::linalg_diagonal(Tensor(a) A, *, int offset=0, int dim1=-2, int dim2=-1) -> Tensor(a)
 func LinalgDiagonal(a *Tensor, opts ...LinalgDiagonalOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgDiagonal)
-	k.tensor(a)
-	k.int(o.Offset)
-	k.int(o.Dim1.Or(-2))
-	k.int(o.Dim2.Or(-1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgDiagonal)
+	cc.tensor(a)
+	cc.int(o.Offset)
+	cc.int(o.Dim1.Or(-2))
+	cc.int(o.Dim2.Or(-1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgEig = op{name: "aten::linalg_eig", overload: "", schema: "aten::linalg_eig(Tensor self) -> (Tensor eigenvalues, Tensor eigenvectors)"}
@@ -939,11 +952,11 @@ var torchOpLinalgEig = op{name: "aten::linalg_eig", overload: "", schema: "aten:
 //
 //	aten::linalg_eig(Tensor self) -> (Tensor eigenvalues, Tensor eigenvectors)
 func LinalgEig(input *Tensor) (eigenvalues, eigenvectors *Tensor) {
-	var k call
-	k.start(&torchOpLinalgEig)
-	k.tensor(input)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgEig)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLinalgEigOut = op{name: "aten::linalg_eig", overload: "out", schema: "aten::linalg_eig.out(Tensor self, *, Tensor(a!) eigenvalues, Tensor(b!) eigenvectors) -> (Tensor(a!) eigenvalues, Tensor(b!) eigenvectors)"}
@@ -952,13 +965,13 @@ var torchOpLinalgEigOut = op{name: "aten::linalg_eig", overload: "out", schema: 
 //
 //	aten::linalg_eig.out(Tensor self, *, Tensor(a!) eigenvalues, Tensor(b!) eigenvectors) -> (Tensor(a!) eigenvalues, Tensor(b!) eigenvectors)
 func LinalgEigOut(eigenvalues, eigenvectors, input *Tensor) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpLinalgEigOut)
-	k.tensor(input)
-	k.tensor(eigenvalues)
-	k.tensor(eigenvectors)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgEigOut)
+	cc.tensor(input)
+	cc.tensor(eigenvalues)
+	cc.tensor(eigenvectors)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLinalgEigh = op{name: "aten::linalg_eigh", overload: "", schema: "aten::linalg_eigh(Tensor self, str UPLO=\"L\") -> (Tensor eigenvalues, Tensor eigenvectors)"}
@@ -973,12 +986,12 @@ type LinalgEighOptions struct {
 //	aten::linalg_eigh(Tensor self, str UPLO="L") -> (Tensor eigenvalues, Tensor eigenvectors)
 func LinalgEigh(input *Tensor, opts ...LinalgEighOptions) (eigenvalues, eigenvectors *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgEigh)
-	k.tensor(input)
-	k.str(o.UPLO.Or("L"))
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgEigh)
+	cc.tensor(input)
+	cc.str(o.UPLO.Or("L"))
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLinalgEighOut = op{name: "aten::linalg_eigh", overload: "eigvals", schema: "aten::linalg_eigh.eigvals(Tensor self, str UPLO=\"L\", *, Tensor(a!) eigvals, Tensor(b!) eigvecs) -> (Tensor(a!) eigenvalues, Tensor(b!) eigenvectors)"}
@@ -988,14 +1001,14 @@ var torchOpLinalgEighOut = op{name: "aten::linalg_eigh", overload: "eigvals", sc
 //	aten::linalg_eigh.eigvals(Tensor self, str UPLO="L", *, Tensor(a!) eigvals, Tensor(b!) eigvecs) -> (Tensor(a!) eigenvalues, Tensor(b!) eigenvectors)
 func LinalgEighOut(eigvals, eigvecs, input *Tensor, opts ...LinalgEighOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgEighOut)
-	k.tensor(input)
-	k.str(o.UPLO.Or("L"))
-	k.tensor(eigvals)
-	k.tensor(eigvecs)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgEighOut)
+	cc.tensor(input)
+	cc.str(o.UPLO.Or("L"))
+	cc.tensor(eigvals)
+	cc.tensor(eigvecs)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLinalgEigvals = op{name: "aten::linalg_eigvals", overload: "", schema: "aten::linalg_eigvals(Tensor self) -> Tensor"}
@@ -1004,11 +1017,11 @@ var torchOpLinalgEigvals = op{name: "aten::linalg_eigvals", overload: "", schema
 //
 //	aten::linalg_eigvals(Tensor self) -> Tensor
 func LinalgEigvals(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLinalgEigvals)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgEigvals)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgEigvalsOut = op{name: "aten::linalg_eigvals", overload: "out", schema: "aten::linalg_eigvals.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1017,12 +1030,12 @@ var torchOpLinalgEigvalsOut = op{name: "aten::linalg_eigvals", overload: "out", 
 //
 //	aten::linalg_eigvals.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func LinalgEigvalsOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLinalgEigvalsOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgEigvalsOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgEigvalsh = op{name: "aten::linalg_eigvalsh", overload: "", schema: "aten::linalg_eigvalsh(Tensor self, str UPLO=\"L\") -> Tensor"}
@@ -1037,12 +1050,12 @@ type LinalgEigvalshOptions struct {
 //	aten::linalg_eigvalsh(Tensor self, str UPLO="L") -> Tensor
 func LinalgEigvalsh(input *Tensor, opts ...LinalgEigvalshOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgEigvalsh)
-	k.tensor(input)
-	k.str(o.UPLO.Or("L"))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgEigvalsh)
+	cc.tensor(input)
+	cc.str(o.UPLO.Or("L"))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgEigvalshOut = op{name: "aten::linalg_eigvalsh", overload: "out", schema: "aten::linalg_eigvalsh.out(Tensor self, str UPLO=\"L\", *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1052,13 +1065,13 @@ var torchOpLinalgEigvalshOut = op{name: "aten::linalg_eigvalsh", overload: "out"
 //	aten::linalg_eigvalsh.out(Tensor self, str UPLO="L", *, Tensor(a!) out) -> Tensor(a!)
 func LinalgEigvalshOut(out, input *Tensor, opts ...LinalgEigvalshOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgEigvalshOut)
-	k.tensor(input)
-	k.str(o.UPLO.Or("L"))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgEigvalshOut)
+	cc.tensor(input)
+	cc.str(o.UPLO.Or("L"))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgHouseholderProduct = op{name: "aten::linalg_householder_product", overload: "", schema: "aten::linalg_householder_product(Tensor input, Tensor tau) -> Tensor"}
@@ -1067,12 +1080,12 @@ var torchOpLinalgHouseholderProduct = op{name: "aten::linalg_householder_product
 //
 //	aten::linalg_householder_product(Tensor input, Tensor tau) -> Tensor
 func LinalgHouseholderProduct(input, tau *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLinalgHouseholderProduct)
-	k.tensor(input)
-	k.tensor(tau)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgHouseholderProduct)
+	cc.tensor(input)
+	cc.tensor(tau)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgHouseholderProductOut = op{name: "aten::linalg_householder_product", overload: "out", schema: "aten::linalg_householder_product.out(Tensor input, Tensor tau, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1081,13 +1094,13 @@ var torchOpLinalgHouseholderProductOut = op{name: "aten::linalg_householder_prod
 //
 //	aten::linalg_householder_product.out(Tensor input, Tensor tau, *, Tensor(a!) out) -> Tensor(a!)
 func LinalgHouseholderProductOut(out, input, tau *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLinalgHouseholderProductOut)
-	k.tensor(input)
-	k.tensor(tau)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgHouseholderProductOut)
+	cc.tensor(input)
+	cc.tensor(tau)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgInv = op{name: "aten::linalg_inv", overload: "", schema: "aten::linalg_inv(Tensor A) -> Tensor"}
@@ -1096,11 +1109,11 @@ var torchOpLinalgInv = op{name: "aten::linalg_inv", overload: "", schema: "aten:
 //
 //	aten::linalg_inv(Tensor A) -> Tensor
 func LinalgInv(a *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLinalgInv)
-	k.tensor(a)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgInv)
+	cc.tensor(a)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgInvOut = op{name: "aten::linalg_inv", overload: "out", schema: "aten::linalg_inv.out(Tensor A, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1109,12 +1122,12 @@ var torchOpLinalgInvOut = op{name: "aten::linalg_inv", overload: "out", schema: 
 //
 //	aten::linalg_inv.out(Tensor A, *, Tensor(a!) out) -> Tensor(a!)
 func LinalgInvOut(out, a *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLinalgInvOut)
-	k.tensor(a)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgInvOut)
+	cc.tensor(a)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgInvEx = op{name: "aten::linalg_inv_ex", overload: "", schema: "aten::linalg_inv_ex(Tensor A, *, bool check_errors=False) -> (Tensor inverse, Tensor info)"}
@@ -1129,12 +1142,12 @@ type LinalgInvExOptions struct {
 //	aten::linalg_inv_ex(Tensor A, *, bool check_errors=False) -> (Tensor inverse, Tensor info)
 func LinalgInvEx(a *Tensor, opts ...LinalgInvExOptions) (inverse, info *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgInvEx)
-	k.tensor(a)
-	k.bool(o.CheckErrors)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgInvEx)
+	cc.tensor(a)
+	cc.bool(o.CheckErrors)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLinalgInvExOut = op{name: "aten::linalg_inv_ex", overload: "inverse", schema: "aten::linalg_inv_ex.inverse(Tensor A, *, bool check_errors=False, Tensor(a!) inverse, Tensor(b!) info) -> (Tensor(a!) inverse, Tensor(b!) info)"}
@@ -1144,14 +1157,14 @@ var torchOpLinalgInvExOut = op{name: "aten::linalg_inv_ex", overload: "inverse",
 //	aten::linalg_inv_ex.inverse(Tensor A, *, bool check_errors=False, Tensor(a!) inverse, Tensor(b!) info) -> (Tensor(a!) inverse, Tensor(b!) info)
 func LinalgInvExOut(inverse, info, a *Tensor, opts ...LinalgInvExOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgInvExOut)
-	k.tensor(a)
-	k.bool(o.CheckErrors)
-	k.tensor(inverse)
-	k.tensor(info)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgInvExOut)
+	cc.tensor(a)
+	cc.bool(o.CheckErrors)
+	cc.tensor(inverse)
+	cc.tensor(info)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLinalgLdlFactor = op{name: "aten::linalg_ldl_factor", overload: "", schema: "aten::linalg_ldl_factor(Tensor self, *, bool hermitian=False) -> (Tensor LD, Tensor pivots)"}
@@ -1166,12 +1179,12 @@ type LinalgLdlFactorOptions struct {
 //	aten::linalg_ldl_factor(Tensor self, *, bool hermitian=False) -> (Tensor LD, Tensor pivots)
 func LinalgLdlFactor(input *Tensor, opts ...LinalgLdlFactorOptions) (ld, pivots *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgLdlFactor)
-	k.tensor(input)
-	k.bool(o.Hermitian)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgLdlFactor)
+	cc.tensor(input)
+	cc.bool(o.Hermitian)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLinalgLdlFactorOut = op{name: "aten::linalg_ldl_factor", overload: "out", schema: "aten::linalg_ldl_factor.out(Tensor self, *, bool hermitian=False, Tensor(a!) LD, Tensor(b!) pivots) -> (Tensor(a!) LD, Tensor(b!) pivots)"}
@@ -1181,14 +1194,14 @@ var torchOpLinalgLdlFactorOut = op{name: "aten::linalg_ldl_factor", overload: "o
 //	aten::linalg_ldl_factor.out(Tensor self, *, bool hermitian=False, Tensor(a!) LD, Tensor(b!) pivots) -> (Tensor(a!) LD, Tensor(b!) pivots)
 func LinalgLdlFactorOut(ld, pivots, input *Tensor, opts ...LinalgLdlFactorOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgLdlFactorOut)
-	k.tensor(input)
-	k.bool(o.Hermitian)
-	k.tensor(ld)
-	k.tensor(pivots)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgLdlFactorOut)
+	cc.tensor(input)
+	cc.bool(o.Hermitian)
+	cc.tensor(ld)
+	cc.tensor(pivots)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLinalgLdlFactorEx = op{name: "aten::linalg_ldl_factor_ex", overload: "", schema: "aten::linalg_ldl_factor_ex(Tensor self, *, bool hermitian=False, bool check_errors=False) -> (Tensor LD, Tensor pivots, Tensor info)"}
@@ -1204,13 +1217,13 @@ type LinalgLdlFactorExOptions struct {
 //	aten::linalg_ldl_factor_ex(Tensor self, *, bool hermitian=False, bool check_errors=False) -> (Tensor LD, Tensor pivots, Tensor info)
 func LinalgLdlFactorEx(input *Tensor, opts ...LinalgLdlFactorExOptions) (ld, pivots, info *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgLdlFactorEx)
-	k.tensor(input)
-	k.bool(o.Hermitian)
-	k.bool(o.CheckErrors)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgLdlFactorEx)
+	cc.tensor(input)
+	cc.bool(o.Hermitian)
+	cc.bool(o.CheckErrors)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLinalgLdlFactorExOut = op{name: "aten::linalg_ldl_factor_ex", overload: "out", schema: "aten::linalg_ldl_factor_ex.out(Tensor self, *, bool hermitian=False, bool check_errors=False, Tensor(a!) LD, Tensor(b!) pivots, Tensor(c!) info) -> (Tensor(a!) LD, Tensor(b!) pivots, Tensor(c!) info)"}
@@ -1220,16 +1233,16 @@ var torchOpLinalgLdlFactorExOut = op{name: "aten::linalg_ldl_factor_ex", overloa
 //	aten::linalg_ldl_factor_ex.out(Tensor self, *, bool hermitian=False, bool check_errors=False, Tensor(a!) LD, Tensor(b!) pivots, Tensor(c!) info) -> (Tensor(a!) LD, Tensor(b!) pivots, Tensor(c!) info)
 func LinalgLdlFactorExOut(ld, pivots, info, input *Tensor, opts ...LinalgLdlFactorExOptions) (*Tensor, *Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgLdlFactorExOut)
-	k.tensor(input)
-	k.bool(o.Hermitian)
-	k.bool(o.CheckErrors)
-	k.tensor(ld)
-	k.tensor(pivots)
-	k.tensor(info)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgLdlFactorExOut)
+	cc.tensor(input)
+	cc.bool(o.Hermitian)
+	cc.bool(o.CheckErrors)
+	cc.tensor(ld)
+	cc.tensor(pivots)
+	cc.tensor(info)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLinalgLdlSolve = op{name: "aten::linalg_ldl_solve", overload: "", schema: "aten::linalg_ldl_solve(Tensor LD, Tensor pivots, Tensor B, *, bool hermitian=False) -> Tensor"}
@@ -1244,14 +1257,14 @@ type LinalgLdlSolveOptions struct {
 //	aten::linalg_ldl_solve(Tensor LD, Tensor pivots, Tensor B, *, bool hermitian=False) -> Tensor
 func LinalgLdlSolve(ld, pivots, b *Tensor, opts ...LinalgLdlSolveOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgLdlSolve)
-	k.tensor(ld)
-	k.tensor(pivots)
-	k.tensor(b)
-	k.bool(o.Hermitian)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgLdlSolve)
+	cc.tensor(ld)
+	cc.tensor(pivots)
+	cc.tensor(b)
+	cc.bool(o.Hermitian)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgLdlSolveOut = op{name: "aten::linalg_ldl_solve", overload: "out", schema: "aten::linalg_ldl_solve.out(Tensor LD, Tensor pivots, Tensor B, *, bool hermitian=False, Tensor(a!) out) -> Tensor(a!)"}
@@ -1261,15 +1274,15 @@ var torchOpLinalgLdlSolveOut = op{name: "aten::linalg_ldl_solve", overload: "out
 //	aten::linalg_ldl_solve.out(Tensor LD, Tensor pivots, Tensor B, *, bool hermitian=False, Tensor(a!) out) -> Tensor(a!)
 func LinalgLdlSolveOut(out, ld, pivots, b *Tensor, opts ...LinalgLdlSolveOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgLdlSolveOut)
-	k.tensor(ld)
-	k.tensor(pivots)
-	k.tensor(b)
-	k.bool(o.Hermitian)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgLdlSolveOut)
+	cc.tensor(ld)
+	cc.tensor(pivots)
+	cc.tensor(b)
+	cc.bool(o.Hermitian)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgLstsq = op{name: "aten::linalg_lstsq", overload: "", schema: "aten::linalg_lstsq(Tensor self, Tensor b, float? rcond=None, *, str? driver=None) -> (Tensor solution, Tensor residuals, Tensor rank, Tensor singular_values)"}
@@ -1285,14 +1298,14 @@ type LinalgLstsqOptions struct {
 //	aten::linalg_lstsq(Tensor self, Tensor b, float? rcond=None, *, str? driver=None) -> (Tensor solution, Tensor residuals, Tensor rank, Tensor singular_values)
 func LinalgLstsq(input, b *Tensor, opts ...LinalgLstsqOptions) (solution, residuals, rank, singularValues *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgLstsq)
-	k.tensor(input)
-	k.tensor(b)
-	k.optFloat(o.Rcond)
-	k.optStr(o.Driver)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgLstsq)
+	cc.tensor(input)
+	cc.tensor(b)
+	cc.optFloat(o.Rcond)
+	cc.optStr(o.Driver)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLinalgLstsqOut = op{name: "aten::linalg_lstsq", overload: "out", schema: "aten::linalg_lstsq.out(Tensor self, Tensor b, float? rcond=None, *, str? driver=None, Tensor(a!) solution, Tensor(b!) residuals, Tensor(c!) rank, Tensor(d!) singular_values) -> (Tensor(a!) solution, Tensor(b!) residuals, Tensor(c!) rank, Tensor(d!) singular_values)"}
@@ -1302,18 +1315,18 @@ var torchOpLinalgLstsqOut = op{name: "aten::linalg_lstsq", overload: "out", sche
 //	aten::linalg_lstsq.out(Tensor self, Tensor b, float? rcond=None, *, str? driver=None, Tensor(a!) solution, Tensor(b!) residuals, Tensor(c!) rank, Tensor(d!) singular_values) -> (Tensor(a!) solution, Tensor(b!) residuals, Tensor(c!) rank, Tensor(d!) singular_values)
 func LinalgLstsqOut(solution, residuals, rank, singularValues, input, b *Tensor, opts ...LinalgLstsqOptions) (*Tensor, *Tensor, *Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgLstsqOut)
-	k.tensor(input)
-	k.tensor(b)
-	k.optFloat(o.Rcond)
-	k.optStr(o.Driver)
-	k.tensor(solution)
-	k.tensor(residuals)
-	k.tensor(rank)
-	k.tensor(singularValues)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgLstsqOut)
+	cc.tensor(input)
+	cc.tensor(b)
+	cc.optFloat(o.Rcond)
+	cc.optStr(o.Driver)
+	cc.tensor(solution)
+	cc.tensor(residuals)
+	cc.tensor(rank)
+	cc.tensor(singularValues)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLinalgLu = op{name: "aten::linalg_lu", overload: "", schema: "aten::linalg_lu(Tensor A, *, bool pivot=True) -> (Tensor P, Tensor L, Tensor U)"}
@@ -1328,12 +1341,12 @@ type LinalgLuOptions struct {
 //	aten::linalg_lu(Tensor A, *, bool pivot=True) -> (Tensor P, Tensor L, Tensor U)
 func LinalgLu(a *Tensor, opts ...LinalgLuOptions) (p, l, u *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgLu)
-	k.tensor(a)
-	k.bool(o.Pivot.Or(true))
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgLu)
+	cc.tensor(a)
+	cc.bool(o.Pivot.Or(true))
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLinalgLuOut = op{name: "aten::linalg_lu", overload: "out", schema: "aten::linalg_lu.out(Tensor A, *, bool pivot=True, Tensor(a!) P, Tensor(b!) L, Tensor(c!) U) -> (Tensor(a!) P, Tensor(b!) L, Tensor(c!) U)"}
@@ -1343,15 +1356,15 @@ var torchOpLinalgLuOut = op{name: "aten::linalg_lu", overload: "out", schema: "a
 //	aten::linalg_lu.out(Tensor A, *, bool pivot=True, Tensor(a!) P, Tensor(b!) L, Tensor(c!) U) -> (Tensor(a!) P, Tensor(b!) L, Tensor(c!) U)
 func LinalgLuOut(p, l, u, a *Tensor, opts ...LinalgLuOptions) (*Tensor, *Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgLuOut)
-	k.tensor(a)
-	k.bool(o.Pivot.Or(true))
-	k.tensor(p)
-	k.tensor(l)
-	k.tensor(u)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgLuOut)
+	cc.tensor(a)
+	cc.bool(o.Pivot.Or(true))
+	cc.tensor(p)
+	cc.tensor(l)
+	cc.tensor(u)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLinalgLuFactor = op{name: "aten::linalg_lu_factor", overload: "", schema: "aten::linalg_lu_factor(Tensor A, *, bool pivot=True) -> (Tensor LU, Tensor pivots)"}
@@ -1366,12 +1379,12 @@ type LinalgLuFactorOptions struct {
 //	aten::linalg_lu_factor(Tensor A, *, bool pivot=True) -> (Tensor LU, Tensor pivots)
 func LinalgLuFactor(a *Tensor, opts ...LinalgLuFactorOptions) (lu, pivots *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgLuFactor)
-	k.tensor(a)
-	k.bool(o.Pivot.Or(true))
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgLuFactor)
+	cc.tensor(a)
+	cc.bool(o.Pivot.Or(true))
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLinalgLuFactorOut = op{name: "aten::linalg_lu_factor", overload: "out", schema: "aten::linalg_lu_factor.out(Tensor A, *, bool pivot=True, Tensor(a!) LU, Tensor(b!) pivots) -> (Tensor(a!) LU, Tensor(b!) pivots)"}
@@ -1381,14 +1394,14 @@ var torchOpLinalgLuFactorOut = op{name: "aten::linalg_lu_factor", overload: "out
 //	aten::linalg_lu_factor.out(Tensor A, *, bool pivot=True, Tensor(a!) LU, Tensor(b!) pivots) -> (Tensor(a!) LU, Tensor(b!) pivots)
 func LinalgLuFactorOut(lu, pivots, a *Tensor, opts ...LinalgLuFactorOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgLuFactorOut)
-	k.tensor(a)
-	k.bool(o.Pivot.Or(true))
-	k.tensor(lu)
-	k.tensor(pivots)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgLuFactorOut)
+	cc.tensor(a)
+	cc.bool(o.Pivot.Or(true))
+	cc.tensor(lu)
+	cc.tensor(pivots)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLinalgLuFactorEx = op{name: "aten::linalg_lu_factor_ex", overload: "", schema: "aten::linalg_lu_factor_ex(Tensor A, *, bool pivot=True, bool check_errors=False) -> (Tensor LU, Tensor pivots, Tensor info)"}
@@ -1404,13 +1417,13 @@ type LinalgLuFactorExOptions struct {
 //	aten::linalg_lu_factor_ex(Tensor A, *, bool pivot=True, bool check_errors=False) -> (Tensor LU, Tensor pivots, Tensor info)
 func LinalgLuFactorEx(a *Tensor, opts ...LinalgLuFactorExOptions) (lu, pivots, info *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgLuFactorEx)
-	k.tensor(a)
-	k.bool(o.Pivot.Or(true))
-	k.bool(o.CheckErrors)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgLuFactorEx)
+	cc.tensor(a)
+	cc.bool(o.Pivot.Or(true))
+	cc.bool(o.CheckErrors)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLinalgLuFactorExOut = op{name: "aten::linalg_lu_factor_ex", overload: "out", schema: "aten::linalg_lu_factor_ex.out(Tensor A, *, bool pivot=True, bool check_errors=False, Tensor(a!) LU, Tensor(b!) pivots, Tensor(c!) info) -> (Tensor(a!) LU, Tensor(b!) pivots, Tensor(c!) info)"}
@@ -1420,16 +1433,16 @@ var torchOpLinalgLuFactorExOut = op{name: "aten::linalg_lu_factor_ex", overload:
 //	aten::linalg_lu_factor_ex.out(Tensor A, *, bool pivot=True, bool check_errors=False, Tensor(a!) LU, Tensor(b!) pivots, Tensor(c!) info) -> (Tensor(a!) LU, Tensor(b!) pivots, Tensor(c!) info)
 func LinalgLuFactorExOut(lu, pivots, info, a *Tensor, opts ...LinalgLuFactorExOptions) (*Tensor, *Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgLuFactorExOut)
-	k.tensor(a)
-	k.bool(o.Pivot.Or(true))
-	k.bool(o.CheckErrors)
-	k.tensor(lu)
-	k.tensor(pivots)
-	k.tensor(info)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgLuFactorExOut)
+	cc.tensor(a)
+	cc.bool(o.Pivot.Or(true))
+	cc.bool(o.CheckErrors)
+	cc.tensor(lu)
+	cc.tensor(pivots)
+	cc.tensor(info)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLinalgLuSolve = op{name: "aten::linalg_lu_solve", overload: "", schema: "aten::linalg_lu_solve(Tensor LU, Tensor pivots, Tensor B, *, bool left=True, bool adjoint=False) -> Tensor"}
@@ -1445,15 +1458,15 @@ type LinalgLuSolveOptions struct {
 //	aten::linalg_lu_solve(Tensor LU, Tensor pivots, Tensor B, *, bool left=True, bool adjoint=False) -> Tensor
 func LinalgLuSolve(lu, pivots, b *Tensor, opts ...LinalgLuSolveOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgLuSolve)
-	k.tensor(lu)
-	k.tensor(pivots)
-	k.tensor(b)
-	k.bool(o.Left.Or(true))
-	k.bool(o.Adjoint)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgLuSolve)
+	cc.tensor(lu)
+	cc.tensor(pivots)
+	cc.tensor(b)
+	cc.bool(o.Left.Or(true))
+	cc.bool(o.Adjoint)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgLuSolveOut = op{name: "aten::linalg_lu_solve", overload: "out", schema: "aten::linalg_lu_solve.out(Tensor LU, Tensor pivots, Tensor B, *, bool left=True, bool adjoint=False, Tensor(a!) out) -> Tensor(a!)"}
@@ -1463,16 +1476,16 @@ var torchOpLinalgLuSolveOut = op{name: "aten::linalg_lu_solve", overload: "out",
 //	aten::linalg_lu_solve.out(Tensor LU, Tensor pivots, Tensor B, *, bool left=True, bool adjoint=False, Tensor(a!) out) -> Tensor(a!)
 func LinalgLuSolveOut(out, lu, pivots, b *Tensor, opts ...LinalgLuSolveOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgLuSolveOut)
-	k.tensor(lu)
-	k.tensor(pivots)
-	k.tensor(b)
-	k.bool(o.Left.Or(true))
-	k.bool(o.Adjoint)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgLuSolveOut)
+	cc.tensor(lu)
+	cc.tensor(pivots)
+	cc.tensor(b)
+	cc.bool(o.Left.Or(true))
+	cc.bool(o.Adjoint)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgMatMul = op{name: "aten::linalg_matmul", overload: "", schema: "aten::linalg_matmul(Tensor self, Tensor other) -> Tensor"}
@@ -1481,12 +1494,12 @@ var torchOpLinalgMatMul = op{name: "aten::linalg_matmul", overload: "", schema: 
 //
 //	aten::linalg_matmul(Tensor self, Tensor other) -> Tensor
 func LinalgMatMul(input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLinalgMatMul)
-	k.tensor(input)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgMatMul)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgMatMulOut = op{name: "aten::linalg_matmul", overload: "out", schema: "aten::linalg_matmul.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1495,13 +1508,13 @@ var torchOpLinalgMatMulOut = op{name: "aten::linalg_matmul", overload: "out", sc
 //
 //	aten::linalg_matmul.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func LinalgMatMulOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLinalgMatMulOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgMatMulOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgMatrixExp = op{name: "aten::linalg_matrix_exp", overload: "", schema: "aten::linalg_matrix_exp(Tensor self) -> Tensor"}
@@ -1510,11 +1523,11 @@ var torchOpLinalgMatrixExp = op{name: "aten::linalg_matrix_exp", overload: "", s
 //
 //	aten::linalg_matrix_exp(Tensor self) -> Tensor
 func LinalgMatrixExp(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLinalgMatrixExp)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgMatrixExp)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgMatrixExpOut = op{name: "aten::linalg_matrix_exp", overload: "out", schema: "aten::linalg_matrix_exp.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1523,12 +1536,12 @@ var torchOpLinalgMatrixExpOut = op{name: "aten::linalg_matrix_exp", overload: "o
 //
 //	aten::linalg_matrix_exp.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func LinalgMatrixExpOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLinalgMatrixExpOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgMatrixExpOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgMatrixNorm = op{name: "aten::linalg_matrix_norm", overload: "", schema: "aten::linalg_matrix_norm(Tensor self, Scalar ord, int[] dim=[-2, -1], bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"}
@@ -1545,15 +1558,15 @@ type LinalgMatrixNormOptions struct {
 //	aten::linalg_matrix_norm(Tensor self, Scalar ord, int[] dim=[-2, -1], bool keepdim=False, *, ScalarType? dtype=None) -> Tensor
 func LinalgMatrixNorm(input *Tensor, ord Scalar, opts ...LinalgMatrixNormOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgMatrixNorm)
-	k.tensor(input)
-	k.scalar(ord)
-	k.ints(orInts(o.Dim, -2, -1))
-	k.bool(o.KeepDim)
-	k.optDType(o.DType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgMatrixNorm)
+	cc.tensor(input)
+	cc.scalar(ord)
+	cc.ints(orInts(o.Dim, -2, -1))
+	cc.bool(o.KeepDim)
+	cc.optDType(o.DType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgMatrixNormOut = op{name: "aten::linalg_matrix_norm", overload: "out", schema: "aten::linalg_matrix_norm.out(Tensor self, Scalar ord, int[] dim=[-2, -1], bool keepdim=False, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -1563,16 +1576,16 @@ var torchOpLinalgMatrixNormOut = op{name: "aten::linalg_matrix_norm", overload: 
 //	aten::linalg_matrix_norm.out(Tensor self, Scalar ord, int[] dim=[-2, -1], bool keepdim=False, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)
 func LinalgMatrixNormOut(out, input *Tensor, ord Scalar, opts ...LinalgMatrixNormOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgMatrixNormOut)
-	k.tensor(input)
-	k.scalar(ord)
-	k.ints(orInts(o.Dim, -2, -1))
-	k.bool(o.KeepDim)
-	k.optDType(o.DType)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgMatrixNormOut)
+	cc.tensor(input)
+	cc.scalar(ord)
+	cc.ints(orInts(o.Dim, -2, -1))
+	cc.bool(o.KeepDim)
+	cc.optDType(o.DType)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgMatrixNormStrOrd = op{name: "aten::linalg_matrix_norm", overload: "str_ord", schema: "aten::linalg_matrix_norm.str_ord(Tensor self, str ord=\"fro\", int[] dim=[-2, -1], bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"}
@@ -1590,15 +1603,15 @@ type LinalgMatrixNormStrOrdOptions struct {
 //	aten::linalg_matrix_norm.str_ord(Tensor self, str ord="fro", int[] dim=[-2, -1], bool keepdim=False, *, ScalarType? dtype=None) -> Tensor
 func LinalgMatrixNormStrOrd(input *Tensor, opts ...LinalgMatrixNormStrOrdOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgMatrixNormStrOrd)
-	k.tensor(input)
-	k.str(o.Ord.Or("fro"))
-	k.ints(orInts(o.Dim, -2, -1))
-	k.bool(o.KeepDim)
-	k.optDType(o.DType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgMatrixNormStrOrd)
+	cc.tensor(input)
+	cc.str(o.Ord.Or("fro"))
+	cc.ints(orInts(o.Dim, -2, -1))
+	cc.bool(o.KeepDim)
+	cc.optDType(o.DType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgMatrixNormStrOrdOut = op{name: "aten::linalg_matrix_norm", overload: "str_ord_out", schema: "aten::linalg_matrix_norm.str_ord_out(Tensor self, str ord=\"fro\", int[] dim=[-2, -1], bool keepdim=False, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -1608,16 +1621,16 @@ var torchOpLinalgMatrixNormStrOrdOut = op{name: "aten::linalg_matrix_norm", over
 //	aten::linalg_matrix_norm.str_ord_out(Tensor self, str ord="fro", int[] dim=[-2, -1], bool keepdim=False, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)
 func LinalgMatrixNormStrOrdOut(out, input *Tensor, opts ...LinalgMatrixNormStrOrdOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgMatrixNormStrOrdOut)
-	k.tensor(input)
-	k.str(o.Ord.Or("fro"))
-	k.ints(orInts(o.Dim, -2, -1))
-	k.bool(o.KeepDim)
-	k.optDType(o.DType)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgMatrixNormStrOrdOut)
+	cc.tensor(input)
+	cc.str(o.Ord.Or("fro"))
+	cc.ints(orInts(o.Dim, -2, -1))
+	cc.bool(o.KeepDim)
+	cc.optDType(o.DType)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgMatrixPower = op{name: "aten::linalg_matrix_power", overload: "", schema: "aten::linalg_matrix_power(Tensor self, int n) -> Tensor"}
@@ -1626,12 +1639,12 @@ var torchOpLinalgMatrixPower = op{name: "aten::linalg_matrix_power", overload: "
 //
 //	aten::linalg_matrix_power(Tensor self, int n) -> Tensor
 func LinalgMatrixPower(input *Tensor, n int) *Tensor {
-	var k call
-	k.start(&torchOpLinalgMatrixPower)
-	k.tensor(input)
-	k.int(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgMatrixPower)
+	cc.tensor(input)
+	cc.int(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgMatrixPowerOut = op{name: "aten::linalg_matrix_power", overload: "out", schema: "aten::linalg_matrix_power.out(Tensor self, int n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1640,13 +1653,13 @@ var torchOpLinalgMatrixPowerOut = op{name: "aten::linalg_matrix_power", overload
 //
 //	aten::linalg_matrix_power.out(Tensor self, int n, *, Tensor(a!) out) -> Tensor(a!)
 func LinalgMatrixPowerOut(out, input *Tensor, n int) *Tensor {
-	var k call
-	k.start(&torchOpLinalgMatrixPowerOut)
-	k.tensor(input)
-	k.int(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgMatrixPowerOut)
+	cc.tensor(input)
+	cc.int(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgMatrixRank = op{name: "aten::linalg_matrix_rank", overload: "", schema: "aten::linalg_matrix_rank(Tensor self, float tol, bool hermitian=False) -> Tensor"}
@@ -1661,13 +1674,13 @@ type LinalgMatrixRankOptions struct {
 //	aten::linalg_matrix_rank(Tensor self, float tol, bool hermitian=False) -> Tensor
 func LinalgMatrixRank(input *Tensor, tol float64, opts ...LinalgMatrixRankOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgMatrixRank)
-	k.tensor(input)
-	k.float(tol)
-	k.bool(o.Hermitian)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgMatrixRank)
+	cc.tensor(input)
+	cc.float(tol)
+	cc.bool(o.Hermitian)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgMatrixRankAtolRtolFloat = op{name: "aten::linalg_matrix_rank", overload: "atol_rtol_float", schema: "aten::linalg_matrix_rank.atol_rtol_float(Tensor self, *, float? atol=None, float? rtol=None, bool hermitian=False) -> Tensor"}
@@ -1684,14 +1697,14 @@ type LinalgMatrixRankAtolRtolFloatOptions struct {
 //	aten::linalg_matrix_rank.atol_rtol_float(Tensor self, *, float? atol=None, float? rtol=None, bool hermitian=False) -> Tensor
 func LinalgMatrixRankAtolRtolFloat(input *Tensor, opts ...LinalgMatrixRankAtolRtolFloatOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgMatrixRankAtolRtolFloat)
-	k.tensor(input)
-	k.optFloat(o.Atol)
-	k.optFloat(o.Rtol)
-	k.bool(o.Hermitian)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgMatrixRankAtolRtolFloat)
+	cc.tensor(input)
+	cc.optFloat(o.Atol)
+	cc.optFloat(o.Rtol)
+	cc.bool(o.Hermitian)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgMatrixRankAtolRtolFloatOut = op{name: "aten::linalg_matrix_rank", overload: "atol_rtol_float_out", schema: "aten::linalg_matrix_rank.atol_rtol_float_out(Tensor self, *, float? atol=None, float? rtol=None, bool hermitian=False, Tensor(a!) out) -> Tensor(a!)"}
@@ -1701,15 +1714,15 @@ var torchOpLinalgMatrixRankAtolRtolFloatOut = op{name: "aten::linalg_matrix_rank
 //	aten::linalg_matrix_rank.atol_rtol_float_out(Tensor self, *, float? atol=None, float? rtol=None, bool hermitian=False, Tensor(a!) out) -> Tensor(a!)
 func LinalgMatrixRankAtolRtolFloatOut(out, input *Tensor, opts ...LinalgMatrixRankAtolRtolFloatOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgMatrixRankAtolRtolFloatOut)
-	k.tensor(input)
-	k.optFloat(o.Atol)
-	k.optFloat(o.Rtol)
-	k.bool(o.Hermitian)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgMatrixRankAtolRtolFloatOut)
+	cc.tensor(input)
+	cc.optFloat(o.Atol)
+	cc.optFloat(o.Rtol)
+	cc.bool(o.Hermitian)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgMatrixRankAtolRtolTensor = op{name: "aten::linalg_matrix_rank", overload: "atol_rtol_tensor", schema: "aten::linalg_matrix_rank.atol_rtol_tensor(Tensor input, *, Tensor? atol=None, Tensor? rtol=None, bool hermitian=False) -> Tensor"}
@@ -1726,14 +1739,14 @@ type LinalgMatrixRankAtolRtolTensorOptions struct {
 //	aten::linalg_matrix_rank.atol_rtol_tensor(Tensor input, *, Tensor? atol=None, Tensor? rtol=None, bool hermitian=False) -> Tensor
 func LinalgMatrixRankAtolRtolTensor(input *Tensor, opts ...LinalgMatrixRankAtolRtolTensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgMatrixRankAtolRtolTensor)
-	k.tensor(input)
-	k.optTensor(o.Atol)
-	k.optTensor(o.Rtol)
-	k.bool(o.Hermitian)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgMatrixRankAtolRtolTensor)
+	cc.tensor(input)
+	cc.optTensor(o.Atol)
+	cc.optTensor(o.Rtol)
+	cc.bool(o.Hermitian)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgMatrixRankAtolRtolTensorOut = op{name: "aten::linalg_matrix_rank", overload: "atol_rtol_tensor_out", schema: "aten::linalg_matrix_rank.atol_rtol_tensor_out(Tensor input, *, Tensor? atol=None, Tensor? rtol=None, bool hermitian=False, Tensor(a!) out) -> Tensor(a!)"}
@@ -1743,15 +1756,15 @@ var torchOpLinalgMatrixRankAtolRtolTensorOut = op{name: "aten::linalg_matrix_ran
 //	aten::linalg_matrix_rank.atol_rtol_tensor_out(Tensor input, *, Tensor? atol=None, Tensor? rtol=None, bool hermitian=False, Tensor(a!) out) -> Tensor(a!)
 func LinalgMatrixRankAtolRtolTensorOut(out, input *Tensor, opts ...LinalgMatrixRankAtolRtolTensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgMatrixRankAtolRtolTensorOut)
-	k.tensor(input)
-	k.optTensor(o.Atol)
-	k.optTensor(o.Rtol)
-	k.bool(o.Hermitian)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgMatrixRankAtolRtolTensorOut)
+	cc.tensor(input)
+	cc.optTensor(o.Atol)
+	cc.optTensor(o.Rtol)
+	cc.bool(o.Hermitian)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgMatrixRankOut = op{name: "aten::linalg_matrix_rank", overload: "out", schema: "aten::linalg_matrix_rank.out(Tensor self, float tol, bool hermitian=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1761,14 +1774,14 @@ var torchOpLinalgMatrixRankOut = op{name: "aten::linalg_matrix_rank", overload: 
 //	aten::linalg_matrix_rank.out(Tensor self, float tol, bool hermitian=False, *, Tensor(a!) out) -> Tensor(a!)
 func LinalgMatrixRankOut(out, input *Tensor, tol float64, opts ...LinalgMatrixRankOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgMatrixRankOut)
-	k.tensor(input)
-	k.float(tol)
-	k.bool(o.Hermitian)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgMatrixRankOut)
+	cc.tensor(input)
+	cc.float(tol)
+	cc.bool(o.Hermitian)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgMatrixRankTolTensorOut = op{name: "aten::linalg_matrix_rank", overload: "out_tol_tensor", schema: "aten::linalg_matrix_rank.out_tol_tensor(Tensor input, Tensor tol, bool hermitian=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1778,14 +1791,14 @@ var torchOpLinalgMatrixRankTolTensorOut = op{name: "aten::linalg_matrix_rank", o
 //	aten::linalg_matrix_rank.out_tol_tensor(Tensor input, Tensor tol, bool hermitian=False, *, Tensor(a!) out) -> Tensor(a!)
 func LinalgMatrixRankTolTensorOut(out, input, tol *Tensor, opts ...LinalgMatrixRankTolTensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgMatrixRankTolTensorOut)
-	k.tensor(input)
-	k.tensor(tol)
-	k.bool(o.Hermitian)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgMatrixRankTolTensorOut)
+	cc.tensor(input)
+	cc.tensor(tol)
+	cc.bool(o.Hermitian)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgMatrixRankTolTensor = op{name: "aten::linalg_matrix_rank", overload: "tol_tensor", schema: "aten::linalg_matrix_rank.tol_tensor(Tensor input, Tensor tol, bool hermitian=False) -> Tensor"}
@@ -1800,13 +1813,13 @@ type LinalgMatrixRankTolTensorOptions struct {
 //	aten::linalg_matrix_rank.tol_tensor(Tensor input, Tensor tol, bool hermitian=False) -> Tensor
 func LinalgMatrixRankTolTensor(input, tol *Tensor, opts ...LinalgMatrixRankTolTensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgMatrixRankTolTensor)
-	k.tensor(input)
-	k.tensor(tol)
-	k.bool(o.Hermitian)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgMatrixRankTolTensor)
+	cc.tensor(input)
+	cc.tensor(tol)
+	cc.bool(o.Hermitian)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgMatrixSqrth = op{name: "aten::linalg_matrix_sqrth", overload: "", schema: "aten::linalg_matrix_sqrth(Tensor self) -> Tensor"}
@@ -1815,11 +1828,11 @@ var torchOpLinalgMatrixSqrth = op{name: "aten::linalg_matrix_sqrth", overload: "
 //
 //	aten::linalg_matrix_sqrth(Tensor self) -> Tensor
 func LinalgMatrixSqrth(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLinalgMatrixSqrth)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgMatrixSqrth)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgMatrixSqrthOut = op{name: "aten::linalg_matrix_sqrth", overload: "out", schema: "aten::linalg_matrix_sqrth.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1828,12 +1841,12 @@ var torchOpLinalgMatrixSqrthOut = op{name: "aten::linalg_matrix_sqrth", overload
 //
 //	aten::linalg_matrix_sqrth.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func LinalgMatrixSqrthOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLinalgMatrixSqrthOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgMatrixSqrthOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgMultiDot = op{name: "aten::linalg_multi_dot", overload: "", schema: "aten::linalg_multi_dot(Tensor[] tensors) -> Tensor"}
@@ -1842,11 +1855,11 @@ var torchOpLinalgMultiDot = op{name: "aten::linalg_multi_dot", overload: "", sch
 //
 //	aten::linalg_multi_dot(Tensor[] tensors) -> Tensor
 func LinalgMultiDot(tensors []*Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLinalgMultiDot)
-	k.tensors(tensors)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgMultiDot)
+	cc.tensors(tensors)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgMultiDotOut = op{name: "aten::linalg_multi_dot", overload: "out", schema: "aten::linalg_multi_dot.out(Tensor[] tensors, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1855,12 +1868,12 @@ var torchOpLinalgMultiDotOut = op{name: "aten::linalg_multi_dot", overload: "out
 //
 //	aten::linalg_multi_dot.out(Tensor[] tensors, *, Tensor(a!) out) -> Tensor(a!)
 func LinalgMultiDotOut(out *Tensor, tensors []*Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLinalgMultiDotOut)
-	k.tensors(tensors)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgMultiDotOut)
+	cc.tensors(tensors)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgNorm = op{name: "aten::linalg_norm", overload: "", schema: "aten::linalg_norm(Tensor self, Scalar? ord=None, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"}
@@ -1878,15 +1891,15 @@ type LinalgNormOptions struct {
 //	aten::linalg_norm(Tensor self, Scalar? ord=None, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor
 func LinalgNorm(input *Tensor, opts ...LinalgNormOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgNorm)
-	k.tensor(input)
-	k.optScalar(o.Ord)
-	k.optInts(o.Dim)
-	k.bool(o.KeepDim)
-	k.optDType(o.DType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgNorm)
+	cc.tensor(input)
+	cc.optScalar(o.Ord)
+	cc.optInts(o.Dim)
+	cc.bool(o.KeepDim)
+	cc.optDType(o.DType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgNormOrdStr = op{name: "aten::linalg_norm", overload: "ord_str", schema: "aten::linalg_norm.ord_str(Tensor self, str ord, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"}
@@ -1903,15 +1916,15 @@ type LinalgNormOrdStrOptions struct {
 //	aten::linalg_norm.ord_str(Tensor self, str ord, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor
 func LinalgNormOrdStr(input *Tensor, ord string, opts ...LinalgNormOrdStrOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgNormOrdStr)
-	k.tensor(input)
-	k.str(ord)
-	k.optInts(o.Dim)
-	k.bool(o.KeepDim)
-	k.optDType(o.DType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgNormOrdStr)
+	cc.tensor(input)
+	cc.str(ord)
+	cc.optInts(o.Dim)
+	cc.bool(o.KeepDim)
+	cc.optDType(o.DType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgNormOrdStrOut = op{name: "aten::linalg_norm", overload: "ord_str_out", schema: "aten::linalg_norm.ord_str_out(Tensor self, str ord, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -1921,16 +1934,16 @@ var torchOpLinalgNormOrdStrOut = op{name: "aten::linalg_norm", overload: "ord_st
 //	aten::linalg_norm.ord_str_out(Tensor self, str ord, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)
 func LinalgNormOrdStrOut(out, input *Tensor, ord string, opts ...LinalgNormOrdStrOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgNormOrdStrOut)
-	k.tensor(input)
-	k.str(ord)
-	k.optInts(o.Dim)
-	k.bool(o.KeepDim)
-	k.optDType(o.DType)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgNormOrdStrOut)
+	cc.tensor(input)
+	cc.str(ord)
+	cc.optInts(o.Dim)
+	cc.bool(o.KeepDim)
+	cc.optDType(o.DType)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgNormOut = op{name: "aten::linalg_norm", overload: "out", schema: "aten::linalg_norm.out(Tensor self, Scalar? ord=None, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -1940,16 +1953,16 @@ var torchOpLinalgNormOut = op{name: "aten::linalg_norm", overload: "out", schema
 //	aten::linalg_norm.out(Tensor self, Scalar? ord=None, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)
 func LinalgNormOut(out, input *Tensor, opts ...LinalgNormOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgNormOut)
-	k.tensor(input)
-	k.optScalar(o.Ord)
-	k.optInts(o.Dim)
-	k.bool(o.KeepDim)
-	k.optDType(o.DType)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgNormOut)
+	cc.tensor(input)
+	cc.optScalar(o.Ord)
+	cc.optInts(o.Dim)
+	cc.bool(o.KeepDim)
+	cc.optDType(o.DType)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgPinv = op{name: "aten::linalg_pinv", overload: "", schema: "aten::linalg_pinv(Tensor self, float rcond, bool hermitian=False) -> Tensor"}
@@ -1964,13 +1977,13 @@ type LinalgPinvOptions struct {
 //	aten::linalg_pinv(Tensor self, float rcond, bool hermitian=False) -> Tensor
 func LinalgPinv(input *Tensor, rcond float64, opts ...LinalgPinvOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgPinv)
-	k.tensor(input)
-	k.float(rcond)
-	k.bool(o.Hermitian)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgPinv)
+	cc.tensor(input)
+	cc.float(rcond)
+	cc.bool(o.Hermitian)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgPinvAtolRtolFloat = op{name: "aten::linalg_pinv", overload: "atol_rtol_float", schema: "aten::linalg_pinv.atol_rtol_float(Tensor self, *, float? atol=None, float? rtol=None, bool hermitian=False) -> Tensor"}
@@ -1987,14 +2000,14 @@ type LinalgPinvAtolRtolFloatOptions struct {
 //	aten::linalg_pinv.atol_rtol_float(Tensor self, *, float? atol=None, float? rtol=None, bool hermitian=False) -> Tensor
 func LinalgPinvAtolRtolFloat(input *Tensor, opts ...LinalgPinvAtolRtolFloatOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgPinvAtolRtolFloat)
-	k.tensor(input)
-	k.optFloat(o.Atol)
-	k.optFloat(o.Rtol)
-	k.bool(o.Hermitian)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgPinvAtolRtolFloat)
+	cc.tensor(input)
+	cc.optFloat(o.Atol)
+	cc.optFloat(o.Rtol)
+	cc.bool(o.Hermitian)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgPinvAtolRtolFloatOut = op{name: "aten::linalg_pinv", overload: "atol_rtol_float_out", schema: "aten::linalg_pinv.atol_rtol_float_out(Tensor self, *, float? atol=None, float? rtol=None, bool hermitian=False, Tensor(a!) out) -> Tensor(a!)"}
@@ -2004,15 +2017,15 @@ var torchOpLinalgPinvAtolRtolFloatOut = op{name: "aten::linalg_pinv", overload: 
 //	aten::linalg_pinv.atol_rtol_float_out(Tensor self, *, float? atol=None, float? rtol=None, bool hermitian=False, Tensor(a!) out) -> Tensor(a!)
 func LinalgPinvAtolRtolFloatOut(out, input *Tensor, opts ...LinalgPinvAtolRtolFloatOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgPinvAtolRtolFloatOut)
-	k.tensor(input)
-	k.optFloat(o.Atol)
-	k.optFloat(o.Rtol)
-	k.bool(o.Hermitian)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgPinvAtolRtolFloatOut)
+	cc.tensor(input)
+	cc.optFloat(o.Atol)
+	cc.optFloat(o.Rtol)
+	cc.bool(o.Hermitian)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgPinvAtolRtolTensor = op{name: "aten::linalg_pinv", overload: "atol_rtol_tensor", schema: "aten::linalg_pinv.atol_rtol_tensor(Tensor self, *, Tensor? atol=None, Tensor? rtol=None, bool hermitian=False) -> Tensor"}
@@ -2029,14 +2042,14 @@ type LinalgPinvAtolRtolTensorOptions struct {
 //	aten::linalg_pinv.atol_rtol_tensor(Tensor self, *, Tensor? atol=None, Tensor? rtol=None, bool hermitian=False) -> Tensor
 func LinalgPinvAtolRtolTensor(input *Tensor, opts ...LinalgPinvAtolRtolTensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgPinvAtolRtolTensor)
-	k.tensor(input)
-	k.optTensor(o.Atol)
-	k.optTensor(o.Rtol)
-	k.bool(o.Hermitian)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgPinvAtolRtolTensor)
+	cc.tensor(input)
+	cc.optTensor(o.Atol)
+	cc.optTensor(o.Rtol)
+	cc.bool(o.Hermitian)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgPinvAtolRtolTensorOut = op{name: "aten::linalg_pinv", overload: "atol_rtol_tensor_out", schema: "aten::linalg_pinv.atol_rtol_tensor_out(Tensor self, *, Tensor? atol=None, Tensor? rtol=None, bool hermitian=False, Tensor(a!) out) -> Tensor(a!)"}
@@ -2046,15 +2059,15 @@ var torchOpLinalgPinvAtolRtolTensorOut = op{name: "aten::linalg_pinv", overload:
 //	aten::linalg_pinv.atol_rtol_tensor_out(Tensor self, *, Tensor? atol=None, Tensor? rtol=None, bool hermitian=False, Tensor(a!) out) -> Tensor(a!)
 func LinalgPinvAtolRtolTensorOut(out, input *Tensor, opts ...LinalgPinvAtolRtolTensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgPinvAtolRtolTensorOut)
-	k.tensor(input)
-	k.optTensor(o.Atol)
-	k.optTensor(o.Rtol)
-	k.bool(o.Hermitian)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgPinvAtolRtolTensorOut)
+	cc.tensor(input)
+	cc.optTensor(o.Atol)
+	cc.optTensor(o.Rtol)
+	cc.bool(o.Hermitian)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgPinvOut = op{name: "aten::linalg_pinv", overload: "out", schema: "aten::linalg_pinv.out(Tensor self, float rcond, bool hermitian=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2064,14 +2077,14 @@ var torchOpLinalgPinvOut = op{name: "aten::linalg_pinv", overload: "out", schema
 //	aten::linalg_pinv.out(Tensor self, float rcond, bool hermitian=False, *, Tensor(a!) out) -> Tensor(a!)
 func LinalgPinvOut(out, input *Tensor, rcond float64, opts ...LinalgPinvOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgPinvOut)
-	k.tensor(input)
-	k.float(rcond)
-	k.bool(o.Hermitian)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgPinvOut)
+	cc.tensor(input)
+	cc.float(rcond)
+	cc.bool(o.Hermitian)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgPinvRcondTensorOut = op{name: "aten::linalg_pinv", overload: "out_rcond_tensor", schema: "aten::linalg_pinv.out_rcond_tensor(Tensor self, Tensor rcond, bool hermitian=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2081,14 +2094,14 @@ var torchOpLinalgPinvRcondTensorOut = op{name: "aten::linalg_pinv", overload: "o
 //	aten::linalg_pinv.out_rcond_tensor(Tensor self, Tensor rcond, bool hermitian=False, *, Tensor(a!) out) -> Tensor(a!)
 func LinalgPinvRcondTensorOut(out, input, rcond *Tensor, opts ...LinalgPinvRcondTensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgPinvRcondTensorOut)
-	k.tensor(input)
-	k.tensor(rcond)
-	k.bool(o.Hermitian)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgPinvRcondTensorOut)
+	cc.tensor(input)
+	cc.tensor(rcond)
+	cc.bool(o.Hermitian)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgPinvRcondTensor = op{name: "aten::linalg_pinv", overload: "rcond_tensor", schema: "aten::linalg_pinv.rcond_tensor(Tensor self, Tensor rcond, bool hermitian=False) -> Tensor"}
@@ -2103,13 +2116,13 @@ type LinalgPinvRcondTensorOptions struct {
 //	aten::linalg_pinv.rcond_tensor(Tensor self, Tensor rcond, bool hermitian=False) -> Tensor
 func LinalgPinvRcondTensor(input, rcond *Tensor, opts ...LinalgPinvRcondTensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgPinvRcondTensor)
-	k.tensor(input)
-	k.tensor(rcond)
-	k.bool(o.Hermitian)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgPinvRcondTensor)
+	cc.tensor(input)
+	cc.tensor(rcond)
+	cc.bool(o.Hermitian)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgPolar = op{name: "aten::linalg_polar", overload: "", schema: "aten::linalg_polar(Tensor A) -> (Tensor U, Tensor H)"}
@@ -2118,11 +2131,11 @@ var torchOpLinalgPolar = op{name: "aten::linalg_polar", overload: "", schema: "a
 //
 //	aten::linalg_polar(Tensor A) -> (Tensor U, Tensor H)
 func LinalgPolar(a *Tensor) (u, h *Tensor) {
-	var k call
-	k.start(&torchOpLinalgPolar)
-	k.tensor(a)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgPolar)
+	cc.tensor(a)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLinalgPolarOut = op{name: "aten::linalg_polar", overload: "out", schema: "aten::linalg_polar.out(Tensor A, *, Tensor(a!) U, Tensor(b!) H) -> (Tensor(a!) U, Tensor(b!) H)"}
@@ -2131,13 +2144,13 @@ var torchOpLinalgPolarOut = op{name: "aten::linalg_polar", overload: "out", sche
 //
 //	aten::linalg_polar.out(Tensor A, *, Tensor(a!) U, Tensor(b!) H) -> (Tensor(a!) U, Tensor(b!) H)
 func LinalgPolarOut(u, h, a *Tensor) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpLinalgPolarOut)
-	k.tensor(a)
-	k.tensor(u)
-	k.tensor(h)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgPolarOut)
+	cc.tensor(a)
+	cc.tensor(u)
+	cc.tensor(h)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLinalgQr = op{name: "aten::linalg_qr", overload: "", schema: "aten::linalg_qr(Tensor A, str mode=\"reduced\") -> (Tensor Q, Tensor R)"}
@@ -2152,12 +2165,12 @@ type LinalgQrOptions struct {
 //	aten::linalg_qr(Tensor A, str mode="reduced") -> (Tensor Q, Tensor R)
 func LinalgQr(a *Tensor, opts ...LinalgQrOptions) (q, r *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgQr)
-	k.tensor(a)
-	k.str(o.Mode.Or("reduced"))
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgQr)
+	cc.tensor(a)
+	cc.str(o.Mode.Or("reduced"))
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLinalgQrOut = op{name: "aten::linalg_qr", overload: "out", schema: "aten::linalg_qr.out(Tensor A, str mode=\"reduced\", *, Tensor(a!) Q, Tensor(b!) R) -> (Tensor(a!) Q, Tensor(b!) R)"}
@@ -2167,14 +2180,14 @@ var torchOpLinalgQrOut = op{name: "aten::linalg_qr", overload: "out", schema: "a
 //	aten::linalg_qr.out(Tensor A, str mode="reduced", *, Tensor(a!) Q, Tensor(b!) R) -> (Tensor(a!) Q, Tensor(b!) R)
 func LinalgQrOut(q, r, a *Tensor, opts ...LinalgQrOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgQrOut)
-	k.tensor(a)
-	k.str(o.Mode.Or("reduced"))
-	k.tensor(q)
-	k.tensor(r)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgQrOut)
+	cc.tensor(a)
+	cc.str(o.Mode.Or("reduced"))
+	cc.tensor(q)
+	cc.tensor(r)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLinalgSlogdet = op{name: "aten::linalg_slogdet", overload: "", schema: "aten::linalg_slogdet(Tensor A) -> (Tensor sign, Tensor logabsdet)"}
@@ -2183,11 +2196,11 @@ var torchOpLinalgSlogdet = op{name: "aten::linalg_slogdet", overload: "", schema
 //
 //	aten::linalg_slogdet(Tensor A) -> (Tensor sign, Tensor logabsdet)
 func LinalgSlogdet(a *Tensor) (sign, logabsdet *Tensor) {
-	var k call
-	k.start(&torchOpLinalgSlogdet)
-	k.tensor(a)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgSlogdet)
+	cc.tensor(a)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLinalgSlogdetOut = op{name: "aten::linalg_slogdet", overload: "out", schema: "aten::linalg_slogdet.out(Tensor A, *, Tensor(a!) sign, Tensor(b!) logabsdet) -> (Tensor(a!) sign, Tensor(b!) logabsdet)"}
@@ -2196,13 +2209,13 @@ var torchOpLinalgSlogdetOut = op{name: "aten::linalg_slogdet", overload: "out", 
 //
 //	aten::linalg_slogdet.out(Tensor A, *, Tensor(a!) sign, Tensor(b!) logabsdet) -> (Tensor(a!) sign, Tensor(b!) logabsdet)
 func LinalgSlogdetOut(sign, logabsdet, a *Tensor) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpLinalgSlogdetOut)
-	k.tensor(a)
-	k.tensor(sign)
-	k.tensor(logabsdet)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgSlogdetOut)
+	cc.tensor(a)
+	cc.tensor(sign)
+	cc.tensor(logabsdet)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLinalgSolve = op{name: "aten::linalg_solve", overload: "", schema: "aten::linalg_solve(Tensor A, Tensor B, *, bool left=True) -> Tensor"}
@@ -2217,13 +2230,13 @@ type LinalgSolveOptions struct {
 //	aten::linalg_solve(Tensor A, Tensor B, *, bool left=True) -> Tensor
 func LinalgSolve(a, b *Tensor, opts ...LinalgSolveOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgSolve)
-	k.tensor(a)
-	k.tensor(b)
-	k.bool(o.Left.Or(true))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgSolve)
+	cc.tensor(a)
+	cc.tensor(b)
+	cc.bool(o.Left.Or(true))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgSolveOut = op{name: "aten::linalg_solve", overload: "out", schema: "aten::linalg_solve.out(Tensor A, Tensor B, *, bool left=True, Tensor(a!) out) -> Tensor(a!)"}
@@ -2233,14 +2246,14 @@ var torchOpLinalgSolveOut = op{name: "aten::linalg_solve", overload: "out", sche
 //	aten::linalg_solve.out(Tensor A, Tensor B, *, bool left=True, Tensor(a!) out) -> Tensor(a!)
 func LinalgSolveOut(out, a, b *Tensor, opts ...LinalgSolveOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgSolveOut)
-	k.tensor(a)
-	k.tensor(b)
-	k.bool(o.Left.Or(true))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgSolveOut)
+	cc.tensor(a)
+	cc.tensor(b)
+	cc.bool(o.Left.Or(true))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgSolveEx = op{name: "aten::linalg_solve_ex", overload: "", schema: "aten::linalg_solve_ex(Tensor A, Tensor B, *, bool left=True, bool check_errors=False) -> (Tensor result, Tensor info)"}
@@ -2256,14 +2269,14 @@ type LinalgSolveExOptions struct {
 //	aten::linalg_solve_ex(Tensor A, Tensor B, *, bool left=True, bool check_errors=False) -> (Tensor result, Tensor info)
 func LinalgSolveEx(a, b *Tensor, opts ...LinalgSolveExOptions) (result, info *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgSolveEx)
-	k.tensor(a)
-	k.tensor(b)
-	k.bool(o.Left.Or(true))
-	k.bool(o.CheckErrors)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgSolveEx)
+	cc.tensor(a)
+	cc.tensor(b)
+	cc.bool(o.Left.Or(true))
+	cc.bool(o.CheckErrors)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLinalgSolveExOut = op{name: "aten::linalg_solve_ex", overload: "out", schema: "aten::linalg_solve_ex.out(Tensor A, Tensor B, *, bool left=True, bool check_errors=False, Tensor(a!) result, Tensor(b!) info) -> (Tensor(a!) result, Tensor(b!) info)"}
@@ -2273,16 +2286,16 @@ var torchOpLinalgSolveExOut = op{name: "aten::linalg_solve_ex", overload: "out",
 //	aten::linalg_solve_ex.out(Tensor A, Tensor B, *, bool left=True, bool check_errors=False, Tensor(a!) result, Tensor(b!) info) -> (Tensor(a!) result, Tensor(b!) info)
 func LinalgSolveExOut(result, info, a, b *Tensor, opts ...LinalgSolveExOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgSolveExOut)
-	k.tensor(a)
-	k.tensor(b)
-	k.bool(o.Left.Or(true))
-	k.bool(o.CheckErrors)
-	k.tensor(result)
-	k.tensor(info)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgSolveExOut)
+	cc.tensor(a)
+	cc.tensor(b)
+	cc.bool(o.Left.Or(true))
+	cc.bool(o.CheckErrors)
+	cc.tensor(result)
+	cc.tensor(info)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLinalgSolveTriangular = op{name: "aten::linalg_solve_triangular", overload: "", schema: "aten::linalg_solve_triangular(Tensor self, Tensor B, *, bool upper, bool left=True, bool unitriangular=False) -> Tensor"}
@@ -2298,15 +2311,15 @@ type LinalgSolveTriangularOptions struct {
 //	aten::linalg_solve_triangular(Tensor self, Tensor B, *, bool upper, bool left=True, bool unitriangular=False) -> Tensor
 func LinalgSolveTriangular(input, b *Tensor, upper bool, opts ...LinalgSolveTriangularOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgSolveTriangular)
-	k.tensor(input)
-	k.tensor(b)
-	k.bool(upper)
-	k.bool(o.Left.Or(true))
-	k.bool(o.Unitriangular)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgSolveTriangular)
+	cc.tensor(input)
+	cc.tensor(b)
+	cc.bool(upper)
+	cc.bool(o.Left.Or(true))
+	cc.bool(o.Unitriangular)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgSolveTriangularOut = op{name: "aten::linalg_solve_triangular", overload: "out", schema: "aten::linalg_solve_triangular.out(Tensor self, Tensor B, *, bool upper, bool left=True, bool unitriangular=False, Tensor(a!) out) -> Tensor(a!)"}
@@ -2316,16 +2329,16 @@ var torchOpLinalgSolveTriangularOut = op{name: "aten::linalg_solve_triangular", 
 //	aten::linalg_solve_triangular.out(Tensor self, Tensor B, *, bool upper, bool left=True, bool unitriangular=False, Tensor(a!) out) -> Tensor(a!)
 func LinalgSolveTriangularOut(out, input, b *Tensor, upper bool, opts ...LinalgSolveTriangularOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgSolveTriangularOut)
-	k.tensor(input)
-	k.tensor(b)
-	k.bool(upper)
-	k.bool(o.Left.Or(true))
-	k.bool(o.Unitriangular)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgSolveTriangularOut)
+	cc.tensor(input)
+	cc.tensor(b)
+	cc.bool(upper)
+	cc.bool(o.Left.Or(true))
+	cc.bool(o.Unitriangular)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgSvd = op{name: "aten::linalg_svd", overload: "", schema: "aten::linalg_svd(Tensor A, bool full_matrices=True, *, str? driver=None) -> (Tensor U, Tensor S, Tensor Vh)"}
@@ -2341,13 +2354,13 @@ type LinalgSvdOptions struct {
 //	aten::linalg_svd(Tensor A, bool full_matrices=True, *, str? driver=None) -> (Tensor U, Tensor S, Tensor Vh)
 func LinalgSvd(a *Tensor, opts ...LinalgSvdOptions) (u, s, vh *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgSvd)
-	k.tensor(a)
-	k.bool(o.FullMatrices.Or(true))
-	k.optStr(o.Driver)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgSvd)
+	cc.tensor(a)
+	cc.bool(o.FullMatrices.Or(true))
+	cc.optStr(o.Driver)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLinalgSvdOut = op{name: "aten::linalg_svd", overload: "U", schema: "aten::linalg_svd.U(Tensor A, bool full_matrices=True, *, str? driver=None, Tensor(a!) U, Tensor(b!) S, Tensor(c!) Vh) -> (Tensor(a!) U, Tensor(b!) S, Tensor(c!) Vh)"}
@@ -2357,16 +2370,16 @@ var torchOpLinalgSvdOut = op{name: "aten::linalg_svd", overload: "U", schema: "a
 //	aten::linalg_svd.U(Tensor A, bool full_matrices=True, *, str? driver=None, Tensor(a!) U, Tensor(b!) S, Tensor(c!) Vh) -> (Tensor(a!) U, Tensor(b!) S, Tensor(c!) Vh)
 func LinalgSvdOut(u, s, vh, a *Tensor, opts ...LinalgSvdOptions) (*Tensor, *Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgSvdOut)
-	k.tensor(a)
-	k.bool(o.FullMatrices.Or(true))
-	k.optStr(o.Driver)
-	k.tensor(u)
-	k.tensor(s)
-	k.tensor(vh)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgSvdOut)
+	cc.tensor(a)
+	cc.bool(o.FullMatrices.Or(true))
+	cc.optStr(o.Driver)
+	cc.tensor(u)
+	cc.tensor(s)
+	cc.tensor(vh)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLinalgSvdvals = op{name: "aten::linalg_svdvals", overload: "", schema: "aten::linalg_svdvals(Tensor A, *, str? driver=None) -> Tensor"}
@@ -2381,12 +2394,12 @@ type LinalgSvdvalsOptions struct {
 //	aten::linalg_svdvals(Tensor A, *, str? driver=None) -> Tensor
 func LinalgSvdvals(a *Tensor, opts ...LinalgSvdvalsOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgSvdvals)
-	k.tensor(a)
-	k.optStr(o.Driver)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgSvdvals)
+	cc.tensor(a)
+	cc.optStr(o.Driver)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgSvdvalsOut = op{name: "aten::linalg_svdvals", overload: "out", schema: "aten::linalg_svdvals.out(Tensor A, *, str? driver=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -2396,13 +2409,13 @@ var torchOpLinalgSvdvalsOut = op{name: "aten::linalg_svdvals", overload: "out", 
 //	aten::linalg_svdvals.out(Tensor A, *, str? driver=None, Tensor(a!) out) -> Tensor(a!)
 func LinalgSvdvalsOut(out, a *Tensor, opts ...LinalgSvdvalsOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgSvdvalsOut)
-	k.tensor(a)
-	k.optStr(o.Driver)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgSvdvalsOut)
+	cc.tensor(a)
+	cc.optStr(o.Driver)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgTensorinv = op{name: "aten::linalg_tensorinv", overload: "", schema: "aten::linalg_tensorinv(Tensor self, int ind=2) -> Tensor"}
@@ -2417,12 +2430,12 @@ type LinalgTensorinvOptions struct {
 //	aten::linalg_tensorinv(Tensor self, int ind=2) -> Tensor
 func LinalgTensorinv(input *Tensor, opts ...LinalgTensorinvOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgTensorinv)
-	k.tensor(input)
-	k.int(o.Ind.Or(2))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgTensorinv)
+	cc.tensor(input)
+	cc.int(o.Ind.Or(2))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgTensorinvOut = op{name: "aten::linalg_tensorinv", overload: "out", schema: "aten::linalg_tensorinv.out(Tensor self, int ind=2, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2432,13 +2445,13 @@ var torchOpLinalgTensorinvOut = op{name: "aten::linalg_tensorinv", overload: "ou
 //	aten::linalg_tensorinv.out(Tensor self, int ind=2, *, Tensor(a!) out) -> Tensor(a!)
 func LinalgTensorinvOut(out, input *Tensor, opts ...LinalgTensorinvOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgTensorinvOut)
-	k.tensor(input)
-	k.int(o.Ind.Or(2))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgTensorinvOut)
+	cc.tensor(input)
+	cc.int(o.Ind.Or(2))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgTensorsolve = op{name: "aten::linalg_tensorsolve", overload: "", schema: "aten::linalg_tensorsolve(Tensor self, Tensor other, int[]? dims=None) -> Tensor"}
@@ -2453,13 +2466,13 @@ type LinalgTensorsolveOptions struct {
 //	aten::linalg_tensorsolve(Tensor self, Tensor other, int[]? dims=None) -> Tensor
 func LinalgTensorsolve(input, other *Tensor, opts ...LinalgTensorsolveOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgTensorsolve)
-	k.tensor(input)
-	k.tensor(other)
-	k.optInts(o.Dims)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgTensorsolve)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.optInts(o.Dims)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgTensorsolveOut = op{name: "aten::linalg_tensorsolve", overload: "out", schema: "aten::linalg_tensorsolve.out(Tensor self, Tensor other, int[]? dims=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2469,14 +2482,14 @@ var torchOpLinalgTensorsolveOut = op{name: "aten::linalg_tensorsolve", overload:
 //	aten::linalg_tensorsolve.out(Tensor self, Tensor other, int[]? dims=None, *, Tensor(a!) out) -> Tensor(a!)
 func LinalgTensorsolveOut(out, input, other *Tensor, opts ...LinalgTensorsolveOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgTensorsolveOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.optInts(o.Dims)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgTensorsolveOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.optInts(o.Dims)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgVander = op{name: "aten::linalg_vander", overload: "", schema: "aten::linalg_vander(Tensor x, *, SymInt? N=None) -> Tensor"}
@@ -2491,12 +2504,12 @@ type LinalgVanderOptions struct {
 //	aten::linalg_vander(Tensor x, *, SymInt? N=None) -> Tensor
 func LinalgVander(x *Tensor, opts ...LinalgVanderOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgVander)
-	k.tensor(x)
-	k.optInt(o.N)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgVander)
+	cc.tensor(x)
+	cc.optInt(o.N)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgVecdot = op{name: "aten::linalg_vecdot", overload: "", schema: "aten::linalg_vecdot(Tensor x, Tensor y, *, int dim=-1) -> Tensor"}
@@ -2511,13 +2524,13 @@ type LinalgVecdotOptions struct {
 //	aten::linalg_vecdot(Tensor x, Tensor y, *, int dim=-1) -> Tensor
 func LinalgVecdot(x, y *Tensor, opts ...LinalgVecdotOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgVecdot)
-	k.tensor(x)
-	k.tensor(y)
-	k.int(o.Dim.Or(-1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgVecdot)
+	cc.tensor(x)
+	cc.tensor(y)
+	cc.int(o.Dim.Or(-1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgVecdotOut = op{name: "aten::linalg_vecdot", overload: "out", schema: "aten::linalg_vecdot.out(Tensor x, Tensor y, *, int dim=-1, Tensor(a!) out) -> Tensor(a!)"}
@@ -2527,14 +2540,14 @@ var torchOpLinalgVecdotOut = op{name: "aten::linalg_vecdot", overload: "out", sc
 //	aten::linalg_vecdot.out(Tensor x, Tensor y, *, int dim=-1, Tensor(a!) out) -> Tensor(a!)
 func LinalgVecdotOut(out, x, y *Tensor, opts ...LinalgVecdotOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgVecdotOut)
-	k.tensor(x)
-	k.tensor(y)
-	k.int(o.Dim.Or(-1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgVecdotOut)
+	cc.tensor(x)
+	cc.tensor(y)
+	cc.int(o.Dim.Or(-1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgVectorNorm = op{name: "aten::linalg_vector_norm", overload: "", schema: "aten::linalg_vector_norm(Tensor self, Scalar ord=2, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"}
@@ -2552,15 +2565,15 @@ type LinalgVectorNormOptions struct {
 //	aten::linalg_vector_norm(Tensor self, Scalar ord=2, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor
 func LinalgVectorNorm(input *Tensor, opts ...LinalgVectorNormOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgVectorNorm)
-	k.tensor(input)
-	k.scalar(orScalar(o.Ord, 2))
-	k.optInts(o.Dim)
-	k.bool(o.KeepDim)
-	k.optDType(o.DType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgVectorNorm)
+	cc.tensor(input)
+	cc.scalar(orScalar(o.Ord, 2))
+	cc.optInts(o.Dim)
+	cc.bool(o.KeepDim)
+	cc.optDType(o.DType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinalgVectorNormOut = op{name: "aten::linalg_vector_norm", overload: "out", schema: "aten::linalg_vector_norm.out(Tensor self, Scalar ord=2, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -2570,16 +2583,16 @@ var torchOpLinalgVectorNormOut = op{name: "aten::linalg_vector_norm", overload: 
 //	aten::linalg_vector_norm.out(Tensor self, Scalar ord=2, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)
 func LinalgVectorNormOut(out, input *Tensor, opts ...LinalgVectorNormOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinalgVectorNormOut)
-	k.tensor(input)
-	k.scalar(orScalar(o.Ord, 2))
-	k.optInts(o.Dim)
-	k.bool(o.KeepDim)
-	k.optDType(o.DType)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinalgVectorNormOut)
+	cc.tensor(input)
+	cc.scalar(orScalar(o.Ord, 2))
+	cc.optInts(o.Dim)
+	cc.bool(o.KeepDim)
+	cc.optDType(o.DType)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinear = op{name: "aten::linear", overload: "", schema: "aten::linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor"}
@@ -2589,51 +2602,54 @@ type LinearOptions struct {
 	Bias *Tensor
 }
 
-// Linear is PyTorch's torch.nn.functional.linear.
+// Linear is the linear layer. It is PyTorch's torch.nn.functional.linear.
+//
+//	y = input @ weightᵀ + Bias
+//	input (..., C), weight (D, C), Bias (D) -> (..., D)
 //
 //	aten::linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor
 func Linear(input, weight *Tensor, opts ...LinearOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinear)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(o.Bias)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinear)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(o.Bias)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinearOut = op{name: "aten::linear", overload: "out", schema: "aten::linear.out(Tensor input, Tensor weight, Tensor? bias=None, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// LinearOut is PyTorch's torch._C._nn.linear with its result written to out.
+// LinearOut is PyTorch's torch.nn.functional.linear with its result written to out.
 //
 //	aten::linear.out(Tensor input, Tensor weight, Tensor? bias=None, *, Tensor(a!) out) -> Tensor(a!)
 func LinearOut(out, input, weight *Tensor, opts ...LinearOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinearOut)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(o.Bias)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinearOut)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(o.Bias)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinearBackward = op{name: "aten::linear_backward", overload: "", schema: "aten::linear_backward(Tensor self, Tensor grad_output, Tensor weight, bool[3] output_mask) -> (Tensor, Tensor, Tensor)"}
 
-// LinearBackward is PyTorch's torch.linear_backward.
+// LinearBackward is PyTorch's torch.ops.aten.linear_backward.
 //
 //	aten::linear_backward(Tensor self, Tensor grad_output, Tensor weight, bool[3] output_mask) -> (Tensor, Tensor, Tensor)
 func LinearBackward(input, gradOutput, weight *Tensor, outputMask []bool) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpLinearBackward)
-	k.tensor(input)
-	k.tensor(gradOutput)
-	k.tensor(weight)
-	k.bools(outputMask)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLinearBackward)
+	cc.tensor(input)
+	cc.tensor(gradOutput)
+	cc.tensor(weight)
+	cc.bools(outputMask)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLinearBackwardOut = op{name: "aten::linear_backward", overload: "out", schema: "aten::linear_backward.out(Tensor self, Tensor grad_output, Tensor weight, bool[3] output_mask, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))"}
@@ -2642,37 +2658,40 @@ var torchOpLinearBackwardOut = op{name: "aten::linear_backward", overload: "out"
 //
 //	aten::linear_backward.out(Tensor self, Tensor grad_output, Tensor weight, bool[3] output_mask, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))
 func LinearBackwardOut(out0, out1, out2, input, gradOutput, weight *Tensor, outputMask []bool) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpLinearBackwardOut)
-	k.tensor(input)
-	k.tensor(gradOutput)
-	k.tensor(weight)
-	k.bools(outputMask)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.tensor(out2)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLinearBackwardOut)
+	cc.tensor(input)
+	cc.tensor(gradOutput)
+	cc.tensor(weight)
+	cc.bools(outputMask)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.tensor(out2)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLinspace = op{name: "aten::linspace", overload: "", schema: "aten::linspace(Scalar start, Scalar end, int steps, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
 
-// Linspace is PyTorch's torch.linspace.
+// Linspace has evenly spaced numbers from start to end, with it. It is PyTorch's torch.linspace.
+//
+//	y[i] = start + i · (end - start) / (steps - 1)
+//	-> (steps)
 //
 //	aten::linspace(Scalar start, Scalar end, int steps, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func Linspace(start, end Scalar, steps int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinspace)
-	k.scalar(start)
-	k.scalar(end)
-	k.int(steps)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinspace)
+	cc.scalar(start)
+	cc.scalar(end)
+	cc.int(steps)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinspaceScalarTensor = op{name: "aten::linspace", overload: "Scalar_Tensor", schema: "aten::linspace.Scalar_Tensor(Scalar start, Tensor end, int steps, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -2682,17 +2701,17 @@ var torchOpLinspaceScalarTensor = op{name: "aten::linspace", overload: "Scalar_T
 //	aten::linspace.Scalar_Tensor(Scalar start, Tensor end, int steps, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func LinspaceScalarTensor(start Scalar, end *Tensor, steps int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinspaceScalarTensor)
-	k.scalar(start)
-	k.tensor(end)
-	k.int(steps)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinspaceScalarTensor)
+	cc.scalar(start)
+	cc.tensor(end)
+	cc.int(steps)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinspaceScalarTensorOut = op{name: "aten::linspace", overload: "Scalar_Tensor_out", schema: "aten::linspace.Scalar_Tensor_out(Scalar start, Tensor end, int steps, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2701,14 +2720,14 @@ var torchOpLinspaceScalarTensorOut = op{name: "aten::linspace", overload: "Scala
 //
 //	aten::linspace.Scalar_Tensor_out(Scalar start, Tensor end, int steps, *, Tensor(a!) out) -> Tensor(a!)
 func LinspaceScalarTensorOut(out *Tensor, start Scalar, end *Tensor, steps int) *Tensor {
-	var k call
-	k.start(&torchOpLinspaceScalarTensorOut)
-	k.scalar(start)
-	k.tensor(end)
-	k.int(steps)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinspaceScalarTensorOut)
+	cc.scalar(start)
+	cc.tensor(end)
+	cc.int(steps)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinspaceTensorScalar = op{name: "aten::linspace", overload: "Tensor_Scalar", schema: "aten::linspace.Tensor_Scalar(Tensor start, Scalar end, int steps, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -2718,17 +2737,17 @@ var torchOpLinspaceTensorScalar = op{name: "aten::linspace", overload: "Tensor_S
 //	aten::linspace.Tensor_Scalar(Tensor start, Scalar end, int steps, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func LinspaceTensorScalar(start *Tensor, end Scalar, steps int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinspaceTensorScalar)
-	k.tensor(start)
-	k.scalar(end)
-	k.int(steps)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinspaceTensorScalar)
+	cc.tensor(start)
+	cc.scalar(end)
+	cc.int(steps)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinspaceTensorScalarOut = op{name: "aten::linspace", overload: "Tensor_Scalar_out", schema: "aten::linspace.Tensor_Scalar_out(Tensor start, Scalar end, int steps, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2737,14 +2756,14 @@ var torchOpLinspaceTensorScalarOut = op{name: "aten::linspace", overload: "Tenso
 //
 //	aten::linspace.Tensor_Scalar_out(Tensor start, Scalar end, int steps, *, Tensor(a!) out) -> Tensor(a!)
 func LinspaceTensorScalarOut(out, start *Tensor, end Scalar, steps int) *Tensor {
-	var k call
-	k.start(&torchOpLinspaceTensorScalarOut)
-	k.tensor(start)
-	k.scalar(end)
-	k.int(steps)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinspaceTensorScalarOut)
+	cc.tensor(start)
+	cc.scalar(end)
+	cc.int(steps)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinspaceTensorTensor = op{name: "aten::linspace", overload: "Tensor_Tensor", schema: "aten::linspace.Tensor_Tensor(Tensor start, Tensor end, int steps, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -2754,17 +2773,17 @@ var torchOpLinspaceTensorTensor = op{name: "aten::linspace", overload: "Tensor_T
 //	aten::linspace.Tensor_Tensor(Tensor start, Tensor end, int steps, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func LinspaceTensorTensor(start, end *Tensor, steps int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLinspaceTensorTensor)
-	k.tensor(start)
-	k.tensor(end)
-	k.int(steps)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinspaceTensorTensor)
+	cc.tensor(start)
+	cc.tensor(end)
+	cc.int(steps)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinspaceTensorTensorOut = op{name: "aten::linspace", overload: "Tensor_Tensor_out", schema: "aten::linspace.Tensor_Tensor_out(Tensor start, Tensor end, int steps, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2773,14 +2792,14 @@ var torchOpLinspaceTensorTensorOut = op{name: "aten::linspace", overload: "Tenso
 //
 //	aten::linspace.Tensor_Tensor_out(Tensor start, Tensor end, int steps, *, Tensor(a!) out) -> Tensor(a!)
 func LinspaceTensorTensorOut(out, start, end *Tensor, steps int) *Tensor {
-	var k call
-	k.start(&torchOpLinspaceTensorTensorOut)
-	k.tensor(start)
-	k.tensor(end)
-	k.int(steps)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinspaceTensorTensorOut)
+	cc.tensor(start)
+	cc.tensor(end)
+	cc.int(steps)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLinspaceOut = op{name: "aten::linspace", overload: "out", schema: "aten::linspace.out(Scalar start, Scalar end, int steps, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2789,27 +2808,29 @@ var torchOpLinspaceOut = op{name: "aten::linspace", overload: "out", schema: "at
 //
 //	aten::linspace.out(Scalar start, Scalar end, int steps, *, Tensor(a!) out) -> Tensor(a!)
 func LinspaceOut(out *Tensor, start, end Scalar, steps int) *Tensor {
-	var k call
-	k.start(&torchOpLinspaceOut)
-	k.scalar(start)
-	k.scalar(end)
-	k.int(steps)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLinspaceOut)
+	cc.scalar(start)
+	cc.scalar(end)
+	cc.int(steps)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLog = op{name: "aten::log", overload: "", schema: "aten::log(Tensor self) -> Tensor"}
 
-// Log is PyTorch's Tensor.log.
+// Log is the natural logarithm. It is PyTorch's Tensor.log.
+//
+//	y = ln t
 //
 //	aten::log(Tensor self) -> Tensor
 func (t *Tensor) Log() *Tensor {
-	var k call
-	k.start(&tensorOpLog)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLog)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLogOut = op{name: "aten::log", overload: "out", schema: "aten::log.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2818,12 +2839,12 @@ var torchOpLogOut = op{name: "aten::log", overload: "out", schema: "aten::log.ou
 //
 //	aten::log.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func LogOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLogOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLogOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLog10 = op{name: "aten::log10", overload: "", schema: "aten::log10(Tensor self) -> Tensor"}
@@ -2832,11 +2853,11 @@ var tensorOpLog10 = op{name: "aten::log10", overload: "", schema: "aten::log10(T
 //
 //	aten::log10(Tensor self) -> Tensor
 func (t *Tensor) Log10() *Tensor {
-	var k call
-	k.start(&tensorOpLog10)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLog10)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLog10Out = op{name: "aten::log10", overload: "out", schema: "aten::log10.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2845,12 +2866,12 @@ var torchOpLog10Out = op{name: "aten::log10", overload: "out", schema: "aten::lo
 //
 //	aten::log10.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func Log10Out(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLog10Out)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLog10Out)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLog10_ = op{name: "aten::log10_", overload: "", schema: "aten::log10_(Tensor(a!) self) -> Tensor(a!)"}
@@ -2859,11 +2880,11 @@ var tensorOpLog10_ = op{name: "aten::log10_", overload: "", schema: "aten::log10
 //
 //	aten::log10_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Log10_() *Tensor {
-	var k call
-	k.start(&tensorOpLog10_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLog10_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLog1p = op{name: "aten::log1p", overload: "", schema: "aten::log1p(Tensor self) -> Tensor"}
@@ -2872,11 +2893,11 @@ var tensorOpLog1p = op{name: "aten::log1p", overload: "", schema: "aten::log1p(T
 //
 //	aten::log1p(Tensor self) -> Tensor
 func (t *Tensor) Log1p() *Tensor {
-	var k call
-	k.start(&tensorOpLog1p)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLog1p)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLog1pOut = op{name: "aten::log1p", overload: "out", schema: "aten::log1p.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2885,12 +2906,12 @@ var torchOpLog1pOut = op{name: "aten::log1p", overload: "out", schema: "aten::lo
 //
 //	aten::log1p.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func Log1pOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLog1pOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLog1pOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLog1p_ = op{name: "aten::log1p_", overload: "", schema: "aten::log1p_(Tensor(a!) self) -> Tensor(a!)"}
@@ -2899,11 +2920,11 @@ var tensorOpLog1p_ = op{name: "aten::log1p_", overload: "", schema: "aten::log1p
 //
 //	aten::log1p_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Log1p_() *Tensor {
-	var k call
-	k.start(&tensorOpLog1p_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLog1p_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLog2 = op{name: "aten::log2", overload: "", schema: "aten::log2(Tensor self) -> Tensor"}
@@ -2912,11 +2933,11 @@ var tensorOpLog2 = op{name: "aten::log2", overload: "", schema: "aten::log2(Tens
 //
 //	aten::log2(Tensor self) -> Tensor
 func (t *Tensor) Log2() *Tensor {
-	var k call
-	k.start(&tensorOpLog2)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLog2)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLog2Out = op{name: "aten::log2", overload: "out", schema: "aten::log2.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2925,12 +2946,12 @@ var torchOpLog2Out = op{name: "aten::log2", overload: "out", schema: "aten::log2
 //
 //	aten::log2.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func Log2Out(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLog2Out)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLog2Out)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLog2_ = op{name: "aten::log2_", overload: "", schema: "aten::log2_(Tensor(a!) self) -> Tensor(a!)"}
@@ -2939,11 +2960,11 @@ var tensorOpLog2_ = op{name: "aten::log2_", overload: "", schema: "aten::log2_(T
 //
 //	aten::log2_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Log2_() *Tensor {
-	var k call
-	k.start(&tensorOpLog2_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLog2_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLog_ = op{name: "aten::log_", overload: "", schema: "aten::log_(Tensor(a!) self) -> Tensor(a!)"}
@@ -2952,11 +2973,11 @@ var tensorOpLog_ = op{name: "aten::log_", overload: "", schema: "aten::log_(Tens
 //
 //	aten::log_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Log_() *Tensor {
-	var k call
-	k.start(&tensorOpLog_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLog_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLogNormal = op{name: "aten::log_normal", overload: "", schema: "aten::log_normal(Tensor self, float mean=1., float std=2., *, Generator? generator=None) -> Tensor"}
@@ -2973,14 +2994,14 @@ type LogNormalOptions struct {
 //	aten::log_normal(Tensor self, float mean=1., float std=2., *, Generator? generator=None) -> Tensor
 func LogNormal(input *Tensor, opts ...LogNormalOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLogNormal)
-	k.tensor(input)
-	k.float(o.Mean.Or(1))
-	k.float(o.Std.Or(2))
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLogNormal)
+	cc.tensor(input)
+	cc.float(o.Mean.Or(1))
+	cc.float(o.Std.Or(2))
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLogNormalOut = op{name: "aten::log_normal", overload: "out", schema: "aten::log_normal.out(Tensor self, float mean=1., float std=2., *, Generator? generator=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -2990,15 +3011,15 @@ var torchOpLogNormalOut = op{name: "aten::log_normal", overload: "out", schema: 
 //	aten::log_normal.out(Tensor self, float mean=1., float std=2., *, Generator? generator=None, Tensor(a!) out) -> Tensor(a!)
 func LogNormalOut(out, input *Tensor, opts ...LogNormalOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLogNormalOut)
-	k.tensor(input)
-	k.float(o.Mean.Or(1))
-	k.float(o.Std.Or(2))
-	k.generator(o.Generator)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLogNormalOut)
+	cc.tensor(input)
+	cc.float(o.Mean.Or(1))
+	cc.float(o.Std.Or(2))
+	cc.generator(o.Generator)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLogNormal_ = op{name: "aten::log_normal_", overload: "", schema: "aten::log_normal_(Tensor(a!) self, float mean=1., float std=2., *, Generator? generator=None) -> Tensor(a!)"}
@@ -3008,100 +3029,100 @@ var tensorOpLogNormal_ = op{name: "aten::log_normal_", overload: "", schema: "at
 //	aten::log_normal_(Tensor(a!) self, float mean=1., float std=2., *, Generator? generator=None) -> Tensor(a!)
 func (t *Tensor) LogNormal_(opts ...LogNormalOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpLogNormal_)
-	k.tensor(t)
-	k.float(o.Mean.Or(1))
-	k.float(o.Std.Or(2))
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLogNormal_)
+	cc.tensor(t)
+	cc.float(o.Mean.Or(1))
+	cc.float(o.Std.Or(2))
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLogSigmoid = op{name: "aten::log_sigmoid", overload: "", schema: "aten::log_sigmoid(Tensor self) -> Tensor"}
 
-// LogSigmoid is PyTorch's torch.nn.functional.log_sigmoid.
+// LogSigmoid is PyTorch's torch.nn.functional.logsigmoid.
 //
 //	aten::log_sigmoid(Tensor self) -> Tensor
 func LogSigmoid(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLogSigmoid)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLogSigmoid)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLogSigmoidOut = op{name: "aten::log_sigmoid", overload: "out", schema: "aten::log_sigmoid.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// LogSigmoidOut is PyTorch's torch._C._nn.log_sigmoid with its result written to out.
+// LogSigmoidOut is PyTorch's torch.nn.functional.logsigmoid with its result written to out.
 //
 //	aten::log_sigmoid.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func LogSigmoidOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLogSigmoidOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLogSigmoidOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLogSigmoidBackward = op{name: "aten::log_sigmoid_backward", overload: "", schema: "aten::log_sigmoid_backward(Tensor grad_output, Tensor self, Tensor buffer) -> Tensor"}
 
-// LogSigmoidBackward is PyTorch's torch.nn.functional.log_sigmoid_backward.
+// LogSigmoidBackward is PyTorch's torch.ops.aten.log_sigmoid_backward.
 //
 //	aten::log_sigmoid_backward(Tensor grad_output, Tensor self, Tensor buffer) -> Tensor
 func LogSigmoidBackward(gradOutput, input, buffer *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLogSigmoidBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(buffer)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLogSigmoidBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(buffer)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLogSigmoidBackwardOut = op{name: "aten::log_sigmoid_backward", overload: "grad_input", schema: "aten::log_sigmoid_backward.grad_input(Tensor grad_output, Tensor self, Tensor buffer, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// LogSigmoidBackwardOut is PyTorch's torch._C._nn.log_sigmoid_backward with its result written to gradInput.
+// LogSigmoidBackwardOut is PyTorch's torch.ops.aten.log_sigmoid_backward with its result written to gradInput.
 //
 //	aten::log_sigmoid_backward.grad_input(Tensor grad_output, Tensor self, Tensor buffer, *, Tensor(a!) grad_input) -> Tensor(a!)
 func LogSigmoidBackwardOut(gradInput, gradOutput, input, buffer *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLogSigmoidBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(buffer)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLogSigmoidBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(buffer)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLogSigmoidForward = op{name: "aten::log_sigmoid_forward", overload: "", schema: "aten::log_sigmoid_forward(Tensor self) -> (Tensor output, Tensor buffer)"}
 
-// LogSigmoidForward is PyTorch's torch.nn.functional.log_sigmoid_forward.
+// LogSigmoidForward is PyTorch's torch.ops.aten.log_sigmoid_forward.
 //
 //	aten::log_sigmoid_forward(Tensor self) -> (Tensor output, Tensor buffer)
 func LogSigmoidForward(input *Tensor) (output, buffer *Tensor) {
-	var k call
-	k.start(&torchOpLogSigmoidForward)
-	k.tensor(input)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLogSigmoidForward)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLogSigmoidForwardOut = op{name: "aten::log_sigmoid_forward", overload: "output", schema: "aten::log_sigmoid_forward.output(Tensor self, *, Tensor(a!) output, Tensor(b!) buffer) -> (Tensor(a!), Tensor(b!))"}
 
-// LogSigmoidForwardOut is PyTorch's torch._C._nn.log_sigmoid_forward with its result written to output and buffer.
+// LogSigmoidForwardOut is PyTorch's torch.ops.aten.log_sigmoid_forward with its result written to output and buffer.
 //
 //	aten::log_sigmoid_forward.output(Tensor self, *, Tensor(a!) output, Tensor(b!) buffer) -> (Tensor(a!), Tensor(b!))
 func LogSigmoidForwardOut(output, buffer, input *Tensor) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpLogSigmoidForwardOut)
-	k.tensor(input)
-	k.tensor(output)
-	k.tensor(buffer)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLogSigmoidForwardOut)
+	cc.tensor(input)
+	cc.tensor(output)
+	cc.tensor(buffer)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var tensorOpLogSoftmax = op{name: "aten::log_softmax", overload: "int", schema: "aten::log_softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor"}
@@ -3111,18 +3132,21 @@ type LogSoftmaxOptions struct {
 	DType DType
 }
 
-// LogSoftmax is PyTorch's Tensor.log_softmax.
+// LogSoftmax is the logarithm of the softmax over a dimension. It is PyTorch's Tensor.log_softmax.
+//
+//	y[i] = t[i] - ln Σⱼ exp(t[j])
+//	t (..., D, ...) -> (..., D, ...)
 //
 //	aten::log_softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor
 func (t *Tensor) LogSoftmax(dim int, opts ...LogSoftmaxOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpLogSoftmax)
-	k.tensor(t)
-	k.int(dim)
-	k.optDType(o.DType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLogSoftmax)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.optDType(o.DType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLogSoftmaxOut = op{name: "aten::log_softmax", overload: "int_out", schema: "aten::log_softmax.int_out(Tensor self, int dim, ScalarType? dtype=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3132,14 +3156,14 @@ var torchOpLogSoftmaxOut = op{name: "aten::log_softmax", overload: "int_out", sc
 //	aten::log_softmax.int_out(Tensor self, int dim, ScalarType? dtype=None, *, Tensor(a!) out) -> Tensor(a!)
 func LogSoftmaxOut(out, input *Tensor, dim int, opts ...LogSoftmaxOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLogSoftmaxOut)
-	k.tensor(input)
-	k.int(dim)
-	k.optDType(o.DType)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLogSoftmaxOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.optDType(o.DType)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLogaddexp = op{name: "aten::logaddexp", overload: "", schema: "aten::logaddexp(Tensor self, Tensor other) -> Tensor"}
@@ -3148,12 +3172,12 @@ var tensorOpLogaddexp = op{name: "aten::logaddexp", overload: "", schema: "aten:
 //
 //	aten::logaddexp(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Logaddexp(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpLogaddexp)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLogaddexp)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLogaddexpOut = op{name: "aten::logaddexp", overload: "out", schema: "aten::logaddexp.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3162,13 +3186,13 @@ var torchOpLogaddexpOut = op{name: "aten::logaddexp", overload: "out", schema: "
 //
 //	aten::logaddexp.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func LogaddexpOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLogaddexpOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLogaddexpOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLogaddexp2 = op{name: "aten::logaddexp2", overload: "", schema: "aten::logaddexp2(Tensor self, Tensor other) -> Tensor"}
@@ -3177,12 +3201,12 @@ var tensorOpLogaddexp2 = op{name: "aten::logaddexp2", overload: "", schema: "ate
 //
 //	aten::logaddexp2(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Logaddexp2(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpLogaddexp2)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLogaddexp2)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLogaddexp2Out = op{name: "aten::logaddexp2", overload: "out", schema: "aten::logaddexp2.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3191,13 +3215,13 @@ var torchOpLogaddexp2Out = op{name: "aten::logaddexp2", overload: "out", schema:
 //
 //	aten::logaddexp2.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func Logaddexp2Out(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLogaddexp2Out)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLogaddexp2Out)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLogcumsumexp = op{name: "aten::logcumsumexp", overload: "", schema: "aten::logcumsumexp(Tensor self, int dim) -> Tensor"}
@@ -3206,12 +3230,12 @@ var tensorOpLogcumsumexp = op{name: "aten::logcumsumexp", overload: "", schema: 
 //
 //	aten::logcumsumexp(Tensor self, int dim) -> Tensor
 func (t *Tensor) Logcumsumexp(dim int) *Tensor {
-	var k call
-	k.start(&tensorOpLogcumsumexp)
-	k.tensor(t)
-	k.int(dim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLogcumsumexp)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLogcumsumexpOut = op{name: "aten::logcumsumexp", overload: "out", schema: "aten::logcumsumexp.out(Tensor self, int dim, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3220,13 +3244,13 @@ var torchOpLogcumsumexpOut = op{name: "aten::logcumsumexp", overload: "out", sch
 //
 //	aten::logcumsumexp.out(Tensor self, int dim, *, Tensor(a!) out) -> Tensor(a!)
 func LogcumsumexpOut(out, input *Tensor, dim int) *Tensor {
-	var k call
-	k.start(&torchOpLogcumsumexpOut)
-	k.tensor(input)
-	k.int(dim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLogcumsumexpOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLogdet = op{name: "aten::logdet", overload: "", schema: "aten::logdet(Tensor self) -> Tensor"}
@@ -3235,11 +3259,11 @@ var tensorOpLogdet = op{name: "aten::logdet", overload: "", schema: "aten::logde
 //
 //	aten::logdet(Tensor self) -> Tensor
 func (t *Tensor) Logdet() *Tensor {
-	var k call
-	k.start(&tensorOpLogdet)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLogdet)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLogicalAnd = op{name: "aten::logical_and", overload: "", schema: "aten::logical_and(Tensor self, Tensor other) -> Tensor"}
@@ -3248,12 +3272,12 @@ var tensorOpLogicalAnd = op{name: "aten::logical_and", overload: "", schema: "at
 //
 //	aten::logical_and(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) LogicalAnd(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpLogicalAnd)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLogicalAnd)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLogicalAndOut = op{name: "aten::logical_and", overload: "out", schema: "aten::logical_and.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3262,13 +3286,13 @@ var torchOpLogicalAndOut = op{name: "aten::logical_and", overload: "out", schema
 //
 //	aten::logical_and.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func LogicalAndOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLogicalAndOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLogicalAndOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLogicalAnd_ = op{name: "aten::logical_and_", overload: "", schema: "aten::logical_and_(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -3277,12 +3301,12 @@ var tensorOpLogicalAnd_ = op{name: "aten::logical_and_", overload: "", schema: "
 //
 //	aten::logical_and_(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) LogicalAnd_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpLogicalAnd_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLogicalAnd_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLogicalNot = op{name: "aten::logical_not", overload: "", schema: "aten::logical_not(Tensor self) -> Tensor"}
@@ -3291,11 +3315,11 @@ var tensorOpLogicalNot = op{name: "aten::logical_not", overload: "", schema: "at
 //
 //	aten::logical_not(Tensor self) -> Tensor
 func (t *Tensor) LogicalNot() *Tensor {
-	var k call
-	k.start(&tensorOpLogicalNot)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLogicalNot)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLogicalNotOut = op{name: "aten::logical_not", overload: "out", schema: "aten::logical_not.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3304,12 +3328,12 @@ var torchOpLogicalNotOut = op{name: "aten::logical_not", overload: "out", schema
 //
 //	aten::logical_not.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func LogicalNotOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLogicalNotOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLogicalNotOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLogicalNot_ = op{name: "aten::logical_not_", overload: "", schema: "aten::logical_not_(Tensor(a!) self) -> Tensor(a!)"}
@@ -3318,11 +3342,11 @@ var tensorOpLogicalNot_ = op{name: "aten::logical_not_", overload: "", schema: "
 //
 //	aten::logical_not_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) LogicalNot_() *Tensor {
-	var k call
-	k.start(&tensorOpLogicalNot_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLogicalNot_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLogicalOr = op{name: "aten::logical_or", overload: "", schema: "aten::logical_or(Tensor self, Tensor other) -> Tensor"}
@@ -3331,12 +3355,12 @@ var tensorOpLogicalOr = op{name: "aten::logical_or", overload: "", schema: "aten
 //
 //	aten::logical_or(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) LogicalOr(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpLogicalOr)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLogicalOr)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLogicalOrOut = op{name: "aten::logical_or", overload: "out", schema: "aten::logical_or.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3345,13 +3369,13 @@ var torchOpLogicalOrOut = op{name: "aten::logical_or", overload: "out", schema: 
 //
 //	aten::logical_or.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func LogicalOrOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLogicalOrOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLogicalOrOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLogicalOr_ = op{name: "aten::logical_or_", overload: "", schema: "aten::logical_or_(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -3360,12 +3384,12 @@ var tensorOpLogicalOr_ = op{name: "aten::logical_or_", overload: "", schema: "at
 //
 //	aten::logical_or_(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) LogicalOr_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpLogicalOr_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLogicalOr_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLogicalXor = op{name: "aten::logical_xor", overload: "", schema: "aten::logical_xor(Tensor self, Tensor other) -> Tensor"}
@@ -3374,12 +3398,12 @@ var tensorOpLogicalXor = op{name: "aten::logical_xor", overload: "", schema: "at
 //
 //	aten::logical_xor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) LogicalXor(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpLogicalXor)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLogicalXor)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLogicalXorOut = op{name: "aten::logical_xor", overload: "out", schema: "aten::logical_xor.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3388,13 +3412,13 @@ var torchOpLogicalXorOut = op{name: "aten::logical_xor", overload: "out", schema
 //
 //	aten::logical_xor.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func LogicalXorOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLogicalXorOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLogicalXorOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLogicalXor_ = op{name: "aten::logical_xor_", overload: "", schema: "aten::logical_xor_(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -3403,12 +3427,12 @@ var tensorOpLogicalXor_ = op{name: "aten::logical_xor_", overload: "", schema: "
 //
 //	aten::logical_xor_(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) LogicalXor_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpLogicalXor_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLogicalXor_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLogit = op{name: "aten::logit", overload: "", schema: "aten::logit(Tensor self, float? eps=None) -> Tensor"}
@@ -3423,12 +3447,12 @@ type LogitOptions struct {
 //	aten::logit(Tensor self, float? eps=None) -> Tensor
 func (t *Tensor) Logit(opts ...LogitOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpLogit)
-	k.tensor(t)
-	k.optFloat(o.Eps)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLogit)
+	cc.tensor(t)
+	cc.optFloat(o.Eps)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLogitOut = op{name: "aten::logit", overload: "out", schema: "aten::logit.out(Tensor self, float? eps=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3438,13 +3462,13 @@ var torchOpLogitOut = op{name: "aten::logit", overload: "out", schema: "aten::lo
 //	aten::logit.out(Tensor self, float? eps=None, *, Tensor(a!) out) -> Tensor(a!)
 func LogitOut(out, input *Tensor, opts ...LogitOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLogitOut)
-	k.tensor(input)
-	k.optFloat(o.Eps)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLogitOut)
+	cc.tensor(input)
+	cc.optFloat(o.Eps)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLogit_ = op{name: "aten::logit_", overload: "", schema: "aten::logit_(Tensor(a!) self, float? eps=None) -> Tensor(a!)"}
@@ -3454,12 +3478,12 @@ var tensorOpLogit_ = op{name: "aten::logit_", overload: "", schema: "aten::logit
 //	aten::logit_(Tensor(a!) self, float? eps=None) -> Tensor(a!)
 func (t *Tensor) Logit_(opts ...LogitOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpLogit_)
-	k.tensor(t)
-	k.optFloat(o.Eps)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLogit_)
+	cc.tensor(t)
+	cc.optFloat(o.Eps)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLogitBackward = op{name: "aten::logit_backward", overload: "", schema: "aten::logit_backward(Tensor grad_output, Tensor self, float? eps=None) -> Tensor"}
@@ -3469,35 +3493,35 @@ type LogitBackwardOptions struct {
 	Eps Opt[float64]
 }
 
-// LogitBackward is PyTorch's torch.nn.functional.logit_backward.
+// LogitBackward is PyTorch's torch.ops.aten.logit_backward.
 //
 //	aten::logit_backward(Tensor grad_output, Tensor self, float? eps=None) -> Tensor
 func LogitBackward(gradOutput, input *Tensor, opts ...LogitBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLogitBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.optFloat(o.Eps)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLogitBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.optFloat(o.Eps)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLogitBackwardOut = op{name: "aten::logit_backward", overload: "grad_input", schema: "aten::logit_backward.grad_input(Tensor grad_output, Tensor self, float? eps=None, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// LogitBackwardOut is PyTorch's torch._C._nn.logit_backward with its result written to gradInput.
+// LogitBackwardOut is PyTorch's torch.ops.aten.logit_backward with its result written to gradInput.
 //
 //	aten::logit_backward.grad_input(Tensor grad_output, Tensor self, float? eps=None, *, Tensor(a!) grad_input) -> Tensor(a!)
 func LogitBackwardOut(gradInput, gradOutput, input *Tensor, opts ...LogitBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLogitBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.optFloat(o.Eps)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLogitBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.optFloat(o.Eps)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLogspace = op{name: "aten::logspace", overload: "", schema: "aten::logspace(Scalar start, Scalar end, int steps, float base=10., *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -3516,18 +3540,18 @@ type LogspaceOptions struct {
 //	aten::logspace(Scalar start, Scalar end, int steps, float base=10., *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func Logspace(start, end Scalar, steps int, opts ...LogspaceOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLogspace)
-	k.scalar(start)
-	k.scalar(end)
-	k.int(steps)
-	k.float(o.Base.Or(10))
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLogspace)
+	cc.scalar(start)
+	cc.scalar(end)
+	cc.int(steps)
+	cc.float(o.Base.Or(10))
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLogspaceScalarTensor = op{name: "aten::logspace", overload: "Scalar_Tensor", schema: "aten::logspace.Scalar_Tensor(Scalar start, Tensor end, int steps, float base=10., *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -3546,18 +3570,18 @@ type LogspaceScalarTensorOptions struct {
 //	aten::logspace.Scalar_Tensor(Scalar start, Tensor end, int steps, float base=10., *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func LogspaceScalarTensor(start Scalar, end *Tensor, steps int, opts ...LogspaceScalarTensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLogspaceScalarTensor)
-	k.scalar(start)
-	k.tensor(end)
-	k.int(steps)
-	k.float(o.Base.Or(10))
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLogspaceScalarTensor)
+	cc.scalar(start)
+	cc.tensor(end)
+	cc.int(steps)
+	cc.float(o.Base.Or(10))
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLogspaceScalarTensorOut = op{name: "aten::logspace", overload: "Scalar_Tensor_out", schema: "aten::logspace.Scalar_Tensor_out(Scalar start, Tensor end, int steps, float base=10., *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3572,15 +3596,15 @@ type LogspaceScalarTensorOutOptions struct {
 //	aten::logspace.Scalar_Tensor_out(Scalar start, Tensor end, int steps, float base=10., *, Tensor(a!) out) -> Tensor(a!)
 func LogspaceScalarTensorOut(out *Tensor, start Scalar, end *Tensor, steps int, opts ...LogspaceScalarTensorOutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLogspaceScalarTensorOut)
-	k.scalar(start)
-	k.tensor(end)
-	k.int(steps)
-	k.float(o.Base.Or(10))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLogspaceScalarTensorOut)
+	cc.scalar(start)
+	cc.tensor(end)
+	cc.int(steps)
+	cc.float(o.Base.Or(10))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLogspaceTensorScalar = op{name: "aten::logspace", overload: "Tensor_Scalar", schema: "aten::logspace.Tensor_Scalar(Tensor start, Scalar end, int steps, float base=10., *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -3599,18 +3623,18 @@ type LogspaceTensorScalarOptions struct {
 //	aten::logspace.Tensor_Scalar(Tensor start, Scalar end, int steps, float base=10., *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func LogspaceTensorScalar(start *Tensor, end Scalar, steps int, opts ...LogspaceTensorScalarOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLogspaceTensorScalar)
-	k.tensor(start)
-	k.scalar(end)
-	k.int(steps)
-	k.float(o.Base.Or(10))
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLogspaceTensorScalar)
+	cc.tensor(start)
+	cc.scalar(end)
+	cc.int(steps)
+	cc.float(o.Base.Or(10))
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLogspaceTensorScalarOut = op{name: "aten::logspace", overload: "Tensor_Scalar_out", schema: "aten::logspace.Tensor_Scalar_out(Tensor start, Scalar end, int steps, float base=10., *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3625,15 +3649,15 @@ type LogspaceTensorScalarOutOptions struct {
 //	aten::logspace.Tensor_Scalar_out(Tensor start, Scalar end, int steps, float base=10., *, Tensor(a!) out) -> Tensor(a!)
 func LogspaceTensorScalarOut(out, start *Tensor, end Scalar, steps int, opts ...LogspaceTensorScalarOutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLogspaceTensorScalarOut)
-	k.tensor(start)
-	k.scalar(end)
-	k.int(steps)
-	k.float(o.Base.Or(10))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLogspaceTensorScalarOut)
+	cc.tensor(start)
+	cc.scalar(end)
+	cc.int(steps)
+	cc.float(o.Base.Or(10))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLogspaceTensorTensor = op{name: "aten::logspace", overload: "Tensor_Tensor", schema: "aten::logspace.Tensor_Tensor(Tensor start, Tensor end, int steps, float base=10., *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -3652,18 +3676,18 @@ type LogspaceTensorTensorOptions struct {
 //	aten::logspace.Tensor_Tensor(Tensor start, Tensor end, int steps, float base=10., *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func LogspaceTensorTensor(start, end *Tensor, steps int, opts ...LogspaceTensorTensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLogspaceTensorTensor)
-	k.tensor(start)
-	k.tensor(end)
-	k.int(steps)
-	k.float(o.Base.Or(10))
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLogspaceTensorTensor)
+	cc.tensor(start)
+	cc.tensor(end)
+	cc.int(steps)
+	cc.float(o.Base.Or(10))
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLogspaceTensorTensorOut = op{name: "aten::logspace", overload: "Tensor_Tensor_out", schema: "aten::logspace.Tensor_Tensor_out(Tensor start, Tensor end, int steps, float base=10., *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3678,15 +3702,15 @@ type LogspaceTensorTensorOutOptions struct {
 //	aten::logspace.Tensor_Tensor_out(Tensor start, Tensor end, int steps, float base=10., *, Tensor(a!) out) -> Tensor(a!)
 func LogspaceTensorTensorOut(out, start, end *Tensor, steps int, opts ...LogspaceTensorTensorOutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLogspaceTensorTensorOut)
-	k.tensor(start)
-	k.tensor(end)
-	k.int(steps)
-	k.float(o.Base.Or(10))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLogspaceTensorTensorOut)
+	cc.tensor(start)
+	cc.tensor(end)
+	cc.int(steps)
+	cc.float(o.Base.Or(10))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLogspaceOut = op{name: "aten::logspace", overload: "out", schema: "aten::logspace.out(Scalar start, Scalar end, int steps, float base=10., *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3701,15 +3725,15 @@ type LogspaceOutOptions struct {
 //	aten::logspace.out(Scalar start, Scalar end, int steps, float base=10., *, Tensor(a!) out) -> Tensor(a!)
 func LogspaceOut(out *Tensor, start, end Scalar, steps int, opts ...LogspaceOutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLogspaceOut)
-	k.scalar(start)
-	k.scalar(end)
-	k.int(steps)
-	k.float(o.Base.Or(10))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLogspaceOut)
+	cc.scalar(start)
+	cc.scalar(end)
+	cc.int(steps)
+	cc.float(o.Base.Or(10))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLogsumexp = op{name: "aten::logsumexp", overload: "", schema: "aten::logsumexp(Tensor self, int[1] dim, bool keepdim=False) -> Tensor"}
@@ -3719,18 +3743,20 @@ type LogsumexpOptions struct {
 	KeepDim bool
 }
 
-// Logsumexp is PyTorch's Tensor.logsumexp.
+// Logsumexp is the logarithm of the sum of exponentials over dimensions. It is PyTorch's Tensor.logsumexp.
+//
+//	y = ln Σⱼ exp(t[j])
 //
 //	aten::logsumexp(Tensor self, int[1] dim, bool keepdim=False) -> Tensor
 func (t *Tensor) Logsumexp(dim []int, opts ...LogsumexpOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpLogsumexp)
-	k.tensor(t)
-	k.ints(dim)
-	k.bool(o.KeepDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLogsumexp)
+	cc.tensor(t)
+	cc.ints(dim)
+	cc.bool(o.KeepDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLogsumexpOut = op{name: "aten::logsumexp", overload: "out", schema: "aten::logsumexp.out(Tensor self, int[1] dim, bool keepdim=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3740,14 +3766,14 @@ var torchOpLogsumexpOut = op{name: "aten::logsumexp", overload: "out", schema: "
 //	aten::logsumexp.out(Tensor self, int[1] dim, bool keepdim=False, *, Tensor(a!) out) -> Tensor(a!)
 func LogsumexpOut(out, input *Tensor, dim []int, opts ...LogsumexpOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLogsumexpOut)
-	k.tensor(input)
-	k.ints(dim)
-	k.bool(o.KeepDim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLogsumexpOut)
+	cc.tensor(input)
+	cc.ints(dim)
+	cc.bool(o.KeepDim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLstmData = op{name: "aten::lstm", overload: "data", schema: "aten::lstm.data(Tensor data, Tensor batch_sizes, Tensor[] hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional) -> (Tensor, Tensor, Tensor)"}
@@ -3756,19 +3782,19 @@ var torchOpLstmData = op{name: "aten::lstm", overload: "data", schema: "aten::ls
 //
 //	aten::lstm.data(Tensor data, Tensor batch_sizes, Tensor[] hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional) -> (Tensor, Tensor, Tensor)
 func LstmData(data, batchSizes *Tensor, hx, params []*Tensor, hasBiases bool, numLayers int, dropout float64, train, bidirectional bool) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpLstmData)
-	k.tensor(data)
-	k.tensor(batchSizes)
-	k.tensors(hx)
-	k.tensors(params)
-	k.bool(hasBiases)
-	k.int(numLayers)
-	k.float(dropout)
-	k.bool(train)
-	k.bool(bidirectional)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLstmData)
+	cc.tensor(data)
+	cc.tensor(batchSizes)
+	cc.tensors(hx)
+	cc.tensors(params)
+	cc.bool(hasBiases)
+	cc.int(numLayers)
+	cc.float(dropout)
+	cc.bool(train)
+	cc.bool(bidirectional)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLstm = op{name: "aten::lstm", overload: "input", schema: "aten::lstm.input(Tensor input, Tensor[] hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor, Tensor)"}
@@ -3777,19 +3803,19 @@ var torchOpLstm = op{name: "aten::lstm", overload: "input", schema: "aten::lstm.
 //
 //	aten::lstm.input(Tensor input, Tensor[] hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor, Tensor)
 func Lstm(input *Tensor, hx, params []*Tensor, hasBiases bool, numLayers int, dropout float64, train, bidirectional, batchFirst bool) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpLstm)
-	k.tensor(input)
-	k.tensors(hx)
-	k.tensors(params)
-	k.bool(hasBiases)
-	k.int(numLayers)
-	k.float(dropout)
-	k.bool(train)
-	k.bool(bidirectional)
-	k.bool(batchFirst)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLstm)
+	cc.tensor(input)
+	cc.tensors(hx)
+	cc.tensors(params)
+	cc.bool(hasBiases)
+	cc.int(numLayers)
+	cc.float(dropout)
+	cc.bool(train)
+	cc.bool(bidirectional)
+	cc.bool(batchFirst)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLstmCell = op{name: "aten::lstm_cell", overload: "", schema: "aten::lstm_cell(Tensor input, Tensor[] hx, Tensor w_ih, Tensor w_hh, Tensor? b_ih=None, Tensor? b_hh=None) -> (Tensor, Tensor)"}
@@ -3805,43 +3831,43 @@ type LstmCellOptions struct {
 //	aten::lstm_cell(Tensor input, Tensor[] hx, Tensor w_ih, Tensor w_hh, Tensor? b_ih=None, Tensor? b_hh=None) -> (Tensor, Tensor)
 func LstmCell(input *Tensor, hx []*Tensor, wIh, wHh *Tensor, opts ...LstmCellOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLstmCell)
-	k.tensor(input)
-	k.tensors(hx)
-	k.tensor(wIh)
-	k.tensor(wHh)
-	k.optTensor(o.BIh)
-	k.optTensor(o.BHh)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLstmCell)
+	cc.tensor(input)
+	cc.tensors(hx)
+	cc.tensor(wIh)
+	cc.tensor(wHh)
+	cc.optTensor(o.BIh)
+	cc.optTensor(o.BHh)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLstmMpsBackward = op{name: "aten::lstm_mps_backward", overload: "", schema: "aten::lstm_mps_backward(Tensor? grad_y, Tensor? grad_hy, Tensor? grad_cy, Tensor z_state, Tensor cell_state_fwd, Tensor input, Tensor layersOutputs, Tensor[] hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor[], Tensor[])"}
 
-// LstmMpsBackward is PyTorch's torch.lstm_mps_backward.
+// LstmMpsBackward is PyTorch's torch.ops.aten.lstm_mps_backward.
 //
 //	aten::lstm_mps_backward(Tensor? grad_y, Tensor? grad_hy, Tensor? grad_cy, Tensor z_state, Tensor cell_state_fwd, Tensor input, Tensor layersOutputs, Tensor[] hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor[], Tensor[])
 func LstmMpsBackward(gradY, gradHy, gradCy, zState, cellStateFwd, input, layersOutputs *Tensor, hx, params []*Tensor, hasBiases bool, numLayers int, dropout float64, train, bidirectional, batchFirst bool) (*Tensor, []*Tensor, []*Tensor) {
-	var k call
-	k.start(&torchOpLstmMpsBackward)
-	k.optTensor(gradY)
-	k.optTensor(gradHy)
-	k.optTensor(gradCy)
-	k.tensor(zState)
-	k.tensor(cellStateFwd)
-	k.tensor(input)
-	k.tensor(layersOutputs)
-	k.tensors(hx)
-	k.tensors(params)
-	k.bool(hasBiases)
-	k.int(numLayers)
-	k.float(dropout)
-	k.bool(train)
-	k.bool(bidirectional)
-	k.bool(batchFirst)
-	k.run()
-	return k.retTensor(), k.retTensors(), k.retTensors()
+	var cc call
+	cc.start(&torchOpLstmMpsBackward)
+	cc.optTensor(gradY)
+	cc.optTensor(gradHy)
+	cc.optTensor(gradCy)
+	cc.tensor(zState)
+	cc.tensor(cellStateFwd)
+	cc.tensor(input)
+	cc.tensor(layersOutputs)
+	cc.tensors(hx)
+	cc.tensors(params)
+	cc.bool(hasBiases)
+	cc.int(numLayers)
+	cc.float(dropout)
+	cc.bool(train)
+	cc.bool(bidirectional)
+	cc.bool(batchFirst)
+	cc.run()
+	return cc.retTensor(), cc.retTensors(), cc.retTensors()
 }
 
 var torchOpLstmMpsBackwardOut = op{name: "aten::lstm_mps_backward", overload: "out", schema: "aten::lstm_mps_backward.out(Tensor? grad_y, Tensor? grad_hy, Tensor? grad_cy, Tensor z_state, Tensor cell_state_fwd, Tensor input, Tensor layersOutputs, Tensor[] hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first, *, Tensor(a!) out0, Tensor(b!)[] out1, Tensor(c!)[] out2) -> ()"}
@@ -3850,27 +3876,27 @@ var torchOpLstmMpsBackwardOut = op{name: "aten::lstm_mps_backward", overload: "o
 //
 //	aten::lstm_mps_backward.out(Tensor? grad_y, Tensor? grad_hy, Tensor? grad_cy, Tensor z_state, Tensor cell_state_fwd, Tensor input, Tensor layersOutputs, Tensor[] hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first, *, Tensor(a!) out0, Tensor(b!)[] out1, Tensor(c!)[] out2) -> ()
 func LstmMpsBackwardOut(out0 *Tensor, out1, out2 []*Tensor, gradY, gradHy, gradCy, zState, cellStateFwd, input, layersOutputs *Tensor, hx, params []*Tensor, hasBiases bool, numLayers int, dropout float64, train, bidirectional, batchFirst bool) {
-	var k call
-	k.start(&torchOpLstmMpsBackwardOut)
-	k.optTensor(gradY)
-	k.optTensor(gradHy)
-	k.optTensor(gradCy)
-	k.tensor(zState)
-	k.tensor(cellStateFwd)
-	k.tensor(input)
-	k.tensor(layersOutputs)
-	k.tensors(hx)
-	k.tensors(params)
-	k.bool(hasBiases)
-	k.int(numLayers)
-	k.float(dropout)
-	k.bool(train)
-	k.bool(bidirectional)
-	k.bool(batchFirst)
-	k.tensor(out0)
-	k.tensors(out1)
-	k.tensors(out2)
-	k.run()
+	var cc call
+	cc.start(&torchOpLstmMpsBackwardOut)
+	cc.optTensor(gradY)
+	cc.optTensor(gradHy)
+	cc.optTensor(gradCy)
+	cc.tensor(zState)
+	cc.tensor(cellStateFwd)
+	cc.tensor(input)
+	cc.tensor(layersOutputs)
+	cc.tensors(hx)
+	cc.tensors(params)
+	cc.bool(hasBiases)
+	cc.int(numLayers)
+	cc.float(dropout)
+	cc.bool(train)
+	cc.bool(bidirectional)
+	cc.bool(batchFirst)
+	cc.tensor(out0)
+	cc.tensors(out1)
+	cc.tensors(out2)
+	cc.run()
 }
 
 var tensorOpLtScalar = op{name: "aten::lt", overload: "Scalar", schema: "aten::lt.Scalar(Tensor self, Scalar other) -> Tensor"}
@@ -3879,12 +3905,12 @@ var tensorOpLtScalar = op{name: "aten::lt", overload: "Scalar", schema: "aten::l
 //
 //	aten::lt.Scalar(Tensor self, Scalar other) -> Tensor
 func (t *Tensor) LtScalar(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpLtScalar)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLtScalar)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLtScalarOut = op{name: "aten::lt", overload: "Scalar_out", schema: "aten::lt.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3893,27 +3919,29 @@ var torchOpLtScalarOut = op{name: "aten::lt", overload: "Scalar_out", schema: "a
 //
 //	aten::lt.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)
 func LtScalarOut(out, input *Tensor, other Scalar) *Tensor {
-	var k call
-	k.start(&torchOpLtScalarOut)
-	k.tensor(input)
-	k.scalar(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLtScalarOut)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLt = op{name: "aten::lt", overload: "Tensor", schema: "aten::lt.Tensor(Tensor self, Tensor other) -> Tensor"}
 
-// Lt is PyTorch's Tensor.lt.
+// Lt compares element by element, with broadcasting. It is PyTorch's Tensor.lt.
+//
+//	y = (t < other), bool
 //
 //	aten::lt.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Lt(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpLt)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLt)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLtOut = op{name: "aten::lt", overload: "Tensor_out", schema: "aten::lt.Tensor_out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3922,13 +3950,13 @@ var torchOpLtOut = op{name: "aten::lt", overload: "Tensor_out", schema: "aten::l
 //
 //	aten::lt.Tensor_out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func LtOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLtOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLtOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLtScalar_ = op{name: "aten::lt_", overload: "Scalar", schema: "aten::lt_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)"}
@@ -3937,12 +3965,12 @@ var tensorOpLtScalar_ = op{name: "aten::lt_", overload: "Scalar", schema: "aten:
 //
 //	aten::lt_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
 func (t *Tensor) LtScalar_(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpLtScalar_)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLtScalar_)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLt_ = op{name: "aten::lt_", overload: "Tensor", schema: "aten::lt_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -3951,12 +3979,12 @@ var tensorOpLt_ = op{name: "aten::lt_", overload: "Tensor", schema: "aten::lt_.T
 //
 //	aten::lt_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) Lt_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpLt_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLt_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpLuSolve = op{name: "aten::lu_solve", overload: "", schema: "aten::lu_solve(Tensor self, Tensor LU_data, Tensor LU_pivots) -> Tensor"}
@@ -3965,13 +3993,13 @@ var tensorOpLuSolve = op{name: "aten::lu_solve", overload: "", schema: "aten::lu
 //
 //	aten::lu_solve(Tensor self, Tensor LU_data, Tensor LU_pivots) -> Tensor
 func (t *Tensor) LuSolve(lUData, lUPivots *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpLuSolve)
-	k.tensor(t)
-	k.tensor(lUData)
-	k.tensor(lUPivots)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpLuSolve)
+	cc.tensor(t)
+	cc.tensor(lUData)
+	cc.tensor(lUPivots)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLuSolveOut = op{name: "aten::lu_solve", overload: "out", schema: "aten::lu_solve.out(Tensor self, Tensor LU_data, Tensor LU_pivots, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3980,14 +4008,14 @@ var torchOpLuSolveOut = op{name: "aten::lu_solve", overload: "out", schema: "ate
 //
 //	aten::lu_solve.out(Tensor self, Tensor LU_data, Tensor LU_pivots, *, Tensor(a!) out) -> Tensor(a!)
 func LuSolveOut(out, input, lUData, lUPivots *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpLuSolveOut)
-	k.tensor(input)
-	k.tensor(lUData)
-	k.tensor(lUPivots)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpLuSolveOut)
+	cc.tensor(input)
+	cc.tensor(lUData)
+	cc.tensor(lUPivots)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpLuUnpack = op{name: "aten::lu_unpack", overload: "", schema: "aten::lu_unpack(Tensor LU_data, Tensor LU_pivots, bool unpack_data=True, bool unpack_pivots=True) -> (Tensor P, Tensor L, Tensor U)"}
@@ -4003,14 +4031,14 @@ type LuUnpackOptions struct {
 //	aten::lu_unpack(Tensor LU_data, Tensor LU_pivots, bool unpack_data=True, bool unpack_pivots=True) -> (Tensor P, Tensor L, Tensor U)
 func LuUnpack(lUData, lUPivots *Tensor, opts ...LuUnpackOptions) (p, l, u *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLuUnpack)
-	k.tensor(lUData)
-	k.tensor(lUPivots)
-	k.bool(o.UnpackData.Or(true))
-	k.bool(o.UnpackPivots.Or(true))
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLuUnpack)
+	cc.tensor(lUData)
+	cc.tensor(lUPivots)
+	cc.bool(o.UnpackData.Or(true))
+	cc.bool(o.UnpackPivots.Or(true))
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpLuUnpackOut = op{name: "aten::lu_unpack", overload: "out", schema: "aten::lu_unpack.out(Tensor LU_data, Tensor LU_pivots, bool unpack_data=True, bool unpack_pivots=True, *, Tensor(a!) P, Tensor(b!) L, Tensor(c!) U) -> (Tensor(a!) P, Tensor(b!) L, Tensor(c!) U)"}
@@ -4020,15 +4048,15 @@ var torchOpLuUnpackOut = op{name: "aten::lu_unpack", overload: "out", schema: "a
 //	aten::lu_unpack.out(Tensor LU_data, Tensor LU_pivots, bool unpack_data=True, bool unpack_pivots=True, *, Tensor(a!) P, Tensor(b!) L, Tensor(c!) U) -> (Tensor(a!) P, Tensor(b!) L, Tensor(c!) U)
 func LuUnpackOut(p, l, u, lUData, lUPivots *Tensor, opts ...LuUnpackOptions) (*Tensor, *Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpLuUnpackOut)
-	k.tensor(lUData)
-	k.tensor(lUPivots)
-	k.bool(o.UnpackData.Or(true))
-	k.bool(o.UnpackPivots.Or(true))
-	k.tensor(p)
-	k.tensor(l)
-	k.tensor(u)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpLuUnpackOut)
+	cc.tensor(lUData)
+	cc.tensor(lUPivots)
+	cc.bool(o.UnpackData.Or(true))
+	cc.bool(o.UnpackPivots.Or(true))
+	cc.tensor(p)
+	cc.tensor(l)
+	cc.tensor(u)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }

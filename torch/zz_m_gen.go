@@ -8,11 +8,11 @@ var tensorOpMH = op{name: "aten::mH", overload: "", schema: "aten::mH(Tensor(a) 
 //
 //	aten::mH(Tensor(a) self) -> Tensor(a)
 func (t *Tensor) MH() *Tensor {
-	var k call
-	k.start(&tensorOpMH)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMH)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpMT = op{name: "aten::mT", overload: "", schema: "aten::mT(Tensor(a) self) -> Tensor(a)"}
@@ -21,11 +21,11 @@ var tensorOpMT = op{name: "aten::mT", overload: "", schema: "aten::mT(Tensor(a) 
 //
 //	aten::mT(Tensor(a) self) -> Tensor(a)
 func (t *Tensor) MT() *Tensor {
-	var k call
-	k.start(&tensorOpMT)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMT)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMarginRankingLoss = op{name: "aten::margin_ranking_loss", overload: "", schema: "aten::margin_ranking_loss(Tensor input1, Tensor input2, Tensor target, float margin=0., int reduction=1) -> Tensor"}
@@ -41,30 +41,32 @@ type MarginRankingLossOptions struct {
 //	aten::margin_ranking_loss(Tensor input1, Tensor input2, Tensor target, float margin=0., int reduction=1) -> Tensor
 func MarginRankingLoss(input1, input2, target *Tensor, opts ...MarginRankingLossOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMarginRankingLoss)
-	k.tensor(input1)
-	k.tensor(input2)
-	k.tensor(target)
-	k.float(o.Margin)
-	k.int(o.Reduction.Or(1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMarginRankingLoss)
+	cc.tensor(input1)
+	cc.tensor(input2)
+	cc.tensor(target)
+	cc.float(o.Margin)
+	cc.int(o.Reduction.Or(1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpMaskedFill = op{name: "aten::masked_fill", overload: "Scalar", schema: "aten::masked_fill.Scalar(Tensor self, Tensor mask, Scalar value) -> Tensor"}
 
-// MaskedFill is PyTorch's Tensor.masked_fill.
+// MaskedFill sets the elements where mask holds, with broadcasting. It is PyTorch's Tensor.masked_fill.
+//
+//	y = mask ? value : t
 //
 //	aten::masked_fill.Scalar(Tensor self, Tensor mask, Scalar value) -> Tensor
 func (t *Tensor) MaskedFill(mask *Tensor, value Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpMaskedFill)
-	k.tensor(t)
-	k.tensor(mask)
-	k.scalar(value)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMaskedFill)
+	cc.tensor(t)
+	cc.tensor(mask)
+	cc.scalar(value)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMaskedFillOut = op{name: "aten::masked_fill", overload: "Scalar_out", schema: "aten::masked_fill.Scalar_out(Tensor self, Tensor mask, Scalar value, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -73,14 +75,14 @@ var torchOpMaskedFillOut = op{name: "aten::masked_fill", overload: "Scalar_out",
 //
 //	aten::masked_fill.Scalar_out(Tensor self, Tensor mask, Scalar value, *, Tensor(a!) out) -> Tensor(a!)
 func MaskedFillOut(out, input, mask *Tensor, value Scalar) *Tensor {
-	var k call
-	k.start(&torchOpMaskedFillOut)
-	k.tensor(input)
-	k.tensor(mask)
-	k.scalar(value)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMaskedFillOut)
+	cc.tensor(input)
+	cc.tensor(mask)
+	cc.scalar(value)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpMaskedFillTensor = op{name: "aten::masked_fill", overload: "Tensor", schema: "aten::masked_fill.Tensor(Tensor self, Tensor mask, Tensor value) -> Tensor"}
@@ -89,13 +91,13 @@ var tensorOpMaskedFillTensor = op{name: "aten::masked_fill", overload: "Tensor",
 //
 //	aten::masked_fill.Tensor(Tensor self, Tensor mask, Tensor value) -> Tensor
 func (t *Tensor) MaskedFillTensor(mask, value *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpMaskedFillTensor)
-	k.tensor(t)
-	k.tensor(mask)
-	k.tensor(value)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMaskedFillTensor)
+	cc.tensor(t)
+	cc.tensor(mask)
+	cc.tensor(value)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMaskedFillTensorOut = op{name: "aten::masked_fill", overload: "Tensor_out", schema: "aten::masked_fill.Tensor_out(Tensor self, Tensor mask, Tensor value, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -104,14 +106,14 @@ var torchOpMaskedFillTensorOut = op{name: "aten::masked_fill", overload: "Tensor
 //
 //	aten::masked_fill.Tensor_out(Tensor self, Tensor mask, Tensor value, *, Tensor(a!) out) -> Tensor(a!)
 func MaskedFillTensorOut(out, input, mask, value *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpMaskedFillTensorOut)
-	k.tensor(input)
-	k.tensor(mask)
-	k.tensor(value)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMaskedFillTensorOut)
+	cc.tensor(input)
+	cc.tensor(mask)
+	cc.tensor(value)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpMaskedFill_ = op{name: "aten::masked_fill_", overload: "Scalar", schema: "aten::masked_fill_.Scalar(Tensor(a!) self, Tensor mask, Scalar value) -> Tensor(a!)"}
@@ -120,13 +122,13 @@ var tensorOpMaskedFill_ = op{name: "aten::masked_fill_", overload: "Scalar", sch
 //
 //	aten::masked_fill_.Scalar(Tensor(a!) self, Tensor mask, Scalar value) -> Tensor(a!)
 func (t *Tensor) MaskedFill_(mask *Tensor, value Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpMaskedFill_)
-	k.tensor(t)
-	k.tensor(mask)
-	k.scalar(value)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMaskedFill_)
+	cc.tensor(t)
+	cc.tensor(mask)
+	cc.scalar(value)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpMaskedFillTensor_ = op{name: "aten::masked_fill_", overload: "Tensor", schema: "aten::masked_fill_.Tensor(Tensor(a!) self, Tensor mask, Tensor value) -> Tensor(a!)"}
@@ -135,13 +137,13 @@ var tensorOpMaskedFillTensor_ = op{name: "aten::masked_fill_", overload: "Tensor
 //
 //	aten::masked_fill_.Tensor(Tensor(a!) self, Tensor mask, Tensor value) -> Tensor(a!)
 func (t *Tensor) MaskedFillTensor_(mask, value *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpMaskedFillTensor_)
-	k.tensor(t)
-	k.tensor(mask)
-	k.tensor(value)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMaskedFillTensor_)
+	cc.tensor(t)
+	cc.tensor(mask)
+	cc.tensor(value)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpMaskedScatter = op{name: "aten::masked_scatter", overload: "", schema: "aten::masked_scatter(Tensor self, Tensor mask, Tensor source) -> Tensor"}
@@ -150,13 +152,13 @@ var tensorOpMaskedScatter = op{name: "aten::masked_scatter", overload: "", schem
 //
 //	aten::masked_scatter(Tensor self, Tensor mask, Tensor source) -> Tensor
 func (t *Tensor) MaskedScatter(mask, source *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpMaskedScatter)
-	k.tensor(t)
-	k.tensor(mask)
-	k.tensor(source)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMaskedScatter)
+	cc.tensor(t)
+	cc.tensor(mask)
+	cc.tensor(source)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMaskedScatterOut = op{name: "aten::masked_scatter", overload: "out", schema: "aten::masked_scatter.out(Tensor self, Tensor mask, Tensor source, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -165,14 +167,14 @@ var torchOpMaskedScatterOut = op{name: "aten::masked_scatter", overload: "out", 
 //
 //	aten::masked_scatter.out(Tensor self, Tensor mask, Tensor source, *, Tensor(a!) out) -> Tensor(a!)
 func MaskedScatterOut(out, input, mask, source *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpMaskedScatterOut)
-	k.tensor(input)
-	k.tensor(mask)
-	k.tensor(source)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMaskedScatterOut)
+	cc.tensor(input)
+	cc.tensor(mask)
+	cc.tensor(source)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpMaskedScatter_ = op{name: "aten::masked_scatter_", overload: "", schema: "aten::masked_scatter_(Tensor(a!) self, Tensor mask, Tensor source) -> Tensor(a!)"}
@@ -181,28 +183,28 @@ var tensorOpMaskedScatter_ = op{name: "aten::masked_scatter_", overload: "", sch
 //
 //	aten::masked_scatter_(Tensor(a!) self, Tensor mask, Tensor source) -> Tensor(a!)
 func (t *Tensor) MaskedScatter_(mask, source *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpMaskedScatter_)
-	k.tensor(t)
-	k.tensor(mask)
-	k.tensor(source)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMaskedScatter_)
+	cc.tensor(t)
+	cc.tensor(mask)
+	cc.tensor(source)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMaskedScatterBackward = op{name: "aten::masked_scatter_backward", overload: "", schema: "aten::masked_scatter_backward(Tensor grad_output, Tensor mask, SymInt[] sizes) -> Tensor"}
 
-// MaskedScatterBackward is PyTorch's torch.masked_scatter_backward.
+// MaskedScatterBackward is PyTorch's torch.ops.aten.masked_scatter_backward.
 //
 //	aten::masked_scatter_backward(Tensor grad_output, Tensor mask, SymInt[] sizes) -> Tensor
 func MaskedScatterBackward(gradOutput, mask *Tensor, sizes ...int) *Tensor {
-	var k call
-	k.start(&torchOpMaskedScatterBackward)
-	k.tensor(gradOutput)
-	k.tensor(mask)
-	k.ints(sizes)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMaskedScatterBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(mask)
+	cc.ints(sizes)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpMaskedSelect = op{name: "aten::masked_select", overload: "", schema: "aten::masked_select(Tensor self, Tensor mask) -> Tensor"}
@@ -211,12 +213,12 @@ var tensorOpMaskedSelect = op{name: "aten::masked_select", overload: "", schema:
 //
 //	aten::masked_select(Tensor self, Tensor mask) -> Tensor
 func (t *Tensor) MaskedSelect(mask *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpMaskedSelect)
-	k.tensor(t)
-	k.tensor(mask)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMaskedSelect)
+	cc.tensor(t)
+	cc.tensor(mask)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMaskedSelectOut = op{name: "aten::masked_select", overload: "out", schema: "aten::masked_select.out(Tensor self, Tensor mask, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -225,42 +227,45 @@ var torchOpMaskedSelectOut = op{name: "aten::masked_select", overload: "out", sc
 //
 //	aten::masked_select.out(Tensor self, Tensor mask, *, Tensor(a!) out) -> Tensor(a!)
 func MaskedSelectOut(out, input, mask *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpMaskedSelectOut)
-	k.tensor(input)
-	k.tensor(mask)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMaskedSelectOut)
+	cc.tensor(input)
+	cc.tensor(mask)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMaskedSelectBackward = op{name: "aten::masked_select_backward", overload: "", schema: "aten::masked_select_backward(Tensor grad, Tensor input, Tensor mask) -> Tensor"}
 
-// MaskedSelectBackward is PyTorch's torch.masked_select_backward.
+// MaskedSelectBackward is PyTorch's torch.ops.aten.masked_select_backward.
 //
 //	aten::masked_select_backward(Tensor grad, Tensor input, Tensor mask) -> Tensor
 func MaskedSelectBackward(grad, input, mask *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpMaskedSelectBackward)
-	k.tensor(grad)
-	k.tensor(input)
-	k.tensor(mask)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMaskedSelectBackward)
+	cc.tensor(grad)
+	cc.tensor(input)
+	cc.tensor(mask)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpMatMul = op{name: "aten::matmul", overload: "", schema: "aten::matmul(Tensor self, Tensor other) -> Tensor"}
 
-// MatMul is PyTorch's Tensor.matmul.
+// MatMul is the matrix product of the last two dimensions, the others broadcast; a vector is a row on the left, a column on the right. It is PyTorch's Tensor.matmul.
+//
+//	y[..., i, j] = Σₖ t[..., i, k] · other[..., k, j]
+//	t (..., N, K), other (..., K, M) -> (..., N, M)
 //
 //	aten::matmul(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) MatMul(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpMatMul)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMatMul)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMatMulOut = op{name: "aten::matmul", overload: "out", schema: "aten::matmul.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -269,29 +274,29 @@ var torchOpMatMulOut = op{name: "aten::matmul", overload: "out", schema: "aten::
 //
 //	aten::matmul.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func MatMulOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpMatMulOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMatMulOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMatMulBackward = op{name: "aten::matmul_backward", overload: "", schema: "aten::matmul_backward(Tensor grad, Tensor self, Tensor other, bool[2] mask) -> (Tensor, Tensor)"}
 
-// MatMulBackward is PyTorch's torch.matmul_backward.
+// MatMulBackward is PyTorch's torch.ops.aten.matmul_backward.
 //
 //	aten::matmul_backward(Tensor grad, Tensor self, Tensor other, bool[2] mask) -> (Tensor, Tensor)
 func MatMulBackward(grad, input, other *Tensor, mask []bool) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpMatMulBackward)
-	k.tensor(grad)
-	k.tensor(input)
-	k.tensor(other)
-	k.bools(mask)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpMatMulBackward)
+	cc.tensor(grad)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.bools(mask)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpMatMulBackwardOut = op{name: "aten::matmul_backward", overload: "out", schema: "aten::matmul_backward.out(Tensor grad, Tensor self, Tensor other, bool[2] mask, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))"}
@@ -300,29 +305,29 @@ var torchOpMatMulBackwardOut = op{name: "aten::matmul_backward", overload: "out"
 //
 //	aten::matmul_backward.out(Tensor grad, Tensor self, Tensor other, bool[2] mask, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))
 func MatMulBackwardOut(out0, out1, grad, input, other *Tensor, mask []bool) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpMatMulBackwardOut)
-	k.tensor(grad)
-	k.tensor(input)
-	k.tensor(other)
-	k.bools(mask)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpMatMulBackwardOut)
+	cc.tensor(grad)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.bools(mask)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var tensorOpMatrixH = op{name: "aten::matrix_H", overload: "", schema: "aten::matrix_H(Tensor(a) self) -> Tensor(a)"}
 
-// MatrixH is PyTorch's Tensor.matrix_H.
+// MatrixH is PyTorch's Tensor.H.
 //
 //	aten::matrix_H(Tensor(a) self) -> Tensor(a)
 func (t *Tensor) MatrixH() *Tensor {
-	var k call
-	k.start(&tensorOpMatrixH)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMatrixH)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpMatrixExp = op{name: "aten::matrix_exp", overload: "", schema: "aten::matrix_exp(Tensor self) -> Tensor"}
@@ -331,25 +336,25 @@ var tensorOpMatrixExp = op{name: "aten::matrix_exp", overload: "", schema: "aten
 //
 //	aten::matrix_exp(Tensor self) -> Tensor
 func (t *Tensor) MatrixExp() *Tensor {
-	var k call
-	k.start(&tensorOpMatrixExp)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMatrixExp)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMatrixExpBackward = op{name: "aten::matrix_exp_backward", overload: "", schema: "aten::matrix_exp_backward(Tensor self, Tensor grad) -> Tensor"}
 
-// MatrixExpBackward is PyTorch's torch.matrix_exp_backward.
+// MatrixExpBackward is PyTorch's torch.ops.aten.matrix_exp_backward.
 //
 //	aten::matrix_exp_backward(Tensor self, Tensor grad) -> Tensor
 func MatrixExpBackward(input, grad *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpMatrixExpBackward)
-	k.tensor(input)
-	k.tensor(grad)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMatrixExpBackward)
+	cc.tensor(input)
+	cc.tensor(grad)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpMatrixPower = op{name: "aten::matrix_power", overload: "", schema: "aten::matrix_power(Tensor self, int n) -> Tensor"}
@@ -358,12 +363,12 @@ var tensorOpMatrixPower = op{name: "aten::matrix_power", overload: "", schema: "
 //
 //	aten::matrix_power(Tensor self, int n) -> Tensor
 func (t *Tensor) MatrixPower(n int) *Tensor {
-	var k call
-	k.start(&tensorOpMatrixPower)
-	k.tensor(t)
-	k.int(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMatrixPower)
+	cc.tensor(t)
+	cc.int(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMatrixPowerOut = op{name: "aten::matrix_power", overload: "out", schema: "aten::matrix_power.out(Tensor self, int n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -372,26 +377,28 @@ var torchOpMatrixPowerOut = op{name: "aten::matrix_power", overload: "out", sche
 //
 //	aten::matrix_power.out(Tensor self, int n, *, Tensor(a!) out) -> Tensor(a!)
 func MatrixPowerOut(out, input *Tensor, n int) *Tensor {
-	var k call
-	k.start(&torchOpMatrixPowerOut)
-	k.tensor(input)
-	k.int(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMatrixPowerOut)
+	cc.tensor(input)
+	cc.int(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpMax = op{name: "aten::max", overload: "", schema: "aten::max(Tensor self) -> Tensor"}
 
-// Max is PyTorch's Tensor.max.
+// Max is the largest element. It is PyTorch's Tensor.max.
+//
+//	t (...) -> ()
 //
 //	aten::max(Tensor self) -> Tensor
 func (t *Tensor) Max() *Tensor {
-	var k call
-	k.start(&tensorOpMax)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMax)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpMaxDim = op{name: "aten::max", overload: "dim", schema: "aten::max.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)"}
@@ -401,36 +408,38 @@ type MaxDimOptions struct {
 	KeepDim bool
 }
 
-// MaxDim is PyTorch's Tensor.max.
+// MaxDim has the largest elements along a dimension, and where they are. It is PyTorch's Tensor.max.
+//
+//	t (..., D, ...) -> (..., ...) both, or (..., 1, ...) with KeepDim
 //
 //	aten::max.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)
 func (t *Tensor) MaxDim(dim int, opts ...MaxDimOptions) (values, indices *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpMaxDim)
-	k.tensor(t)
-	k.int(dim)
-	k.bool(o.KeepDim)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&tensorOpMaxDim)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.bool(o.KeepDim)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpMaxDimOut = op{name: "aten::max", overload: "dim_max", schema: "aten::max.dim_max(Tensor self, int dim, bool keepdim=False, *, Tensor(a!) max, Tensor(b!) max_values) -> (Tensor(a!) values, Tensor(b!) indices)"}
 
-// MaxDimOut is PyTorch's torch.max with its result written to maxArg and maxValues.
+// MaxDimOut is PyTorch's torch.max with its result written to max and maxValues.
 //
 //	aten::max.dim_max(Tensor self, int dim, bool keepdim=False, *, Tensor(a!) max, Tensor(b!) max_values) -> (Tensor(a!) values, Tensor(b!) indices)
-func MaxDimOut(maxArg, maxValues, input *Tensor, dim int, opts ...MaxDimOptions) (*Tensor, *Tensor) {
+func MaxDimOut(max, maxValues, input *Tensor, dim int, opts ...MaxDimOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMaxDimOut)
-	k.tensor(input)
-	k.int(dim)
-	k.bool(o.KeepDim)
-	k.tensor(maxArg)
-	k.tensor(maxValues)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpMaxDimOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.bool(o.KeepDim)
+	cc.tensor(max)
+	cc.tensor(maxValues)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var tensorOpMaxOther = op{name: "aten::max", overload: "other", schema: "aten::max.other(Tensor self, Tensor other) -> Tensor"}
@@ -439,12 +448,12 @@ var tensorOpMaxOther = op{name: "aten::max", overload: "other", schema: "aten::m
 //
 //	aten::max.other(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) MaxOther(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpMaxOther)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMaxOther)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMaxOtherOut = op{name: "aten::max", overload: "out", schema: "aten::max.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -453,13 +462,13 @@ var torchOpMaxOtherOut = op{name: "aten::max", overload: "out", schema: "aten::m
 //
 //	aten::max.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func MaxOtherOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpMaxOtherOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMaxOtherOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMaxOut = op{name: "aten::max", overload: "unary_out", schema: "aten::max.unary_out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -468,12 +477,12 @@ var torchOpMaxOut = op{name: "aten::max", overload: "unary_out", schema: "aten::
 //
 //	aten::max.unary_out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func MaxOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpMaxOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMaxOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMaxPool1d = op{name: "aten::max_pool1d", overload: "", schema: "aten::max_pool1d(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=[0], int[1] dilation=[1], bool ceil_mode=False) -> Tensor"}
@@ -491,16 +500,16 @@ type MaxPool1dOptions struct {
 //	aten::max_pool1d(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=[0], int[1] dilation=[1], bool ceil_mode=False) -> Tensor
 func MaxPool1d(input *Tensor, kernelSize []int, opts ...MaxPool1dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMaxPool1d)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(o.Stride)
-	k.ints(orInts(o.Padding, 0))
-	k.ints(orInts(o.Dilation, 1))
-	k.bool(o.CeilMode)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMaxPool1d)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(o.Stride)
+	cc.ints(orInts(o.Padding, 0))
+	cc.ints(orInts(o.Dilation, 1))
+	cc.bool(o.CeilMode)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMaxPool1dWithIndices = op{name: "aten::max_pool1d_with_indices", overload: "", schema: "aten::max_pool1d_with_indices(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=[0], int[1] dilation=[1], bool ceil_mode=False) -> (Tensor, Tensor)"}
@@ -518,16 +527,16 @@ type MaxPool1dWithIndicesOptions struct {
 //	aten::max_pool1d_with_indices(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=[0], int[1] dilation=[1], bool ceil_mode=False) -> (Tensor, Tensor)
 func MaxPool1dWithIndices(input *Tensor, kernelSize []int, opts ...MaxPool1dWithIndicesOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMaxPool1dWithIndices)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(o.Stride)
-	k.ints(orInts(o.Padding, 0))
-	k.ints(orInts(o.Dilation, 1))
-	k.bool(o.CeilMode)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpMaxPool1dWithIndices)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(o.Stride)
+	cc.ints(orInts(o.Padding, 0))
+	cc.ints(orInts(o.Dilation, 1))
+	cc.bool(o.CeilMode)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpMaxPool2d = op{name: "aten::max_pool2d", overload: "", schema: "aten::max_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool ceil_mode=False) -> Tensor"}
@@ -540,21 +549,24 @@ type MaxPool2dOptions struct {
 	CeilMode bool
 }
 
-// MaxPool2d is PyTorch's torch.max_pool2d.
+// MaxPool2d is the largest element of each window. It is PyTorch's torch.max_pool2d.
+//
+//	input (B, C, H, W) -> (B, C, H', W')
+//	H' = ⌊(H + 2 · Padding - Dilation · (K - 1) - 1) / Stride⌋ + 1, Stride K unless given
 //
 //	aten::max_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool ceil_mode=False) -> Tensor
 func MaxPool2d(input *Tensor, kernelSize []int, opts ...MaxPool2dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMaxPool2d)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(o.Stride)
-	k.ints(orInts(o.Padding, 0, 0))
-	k.ints(orInts(o.Dilation, 1, 1))
-	k.bool(o.CeilMode)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMaxPool2d)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(o.Stride)
+	cc.ints(orInts(o.Padding, 0, 0))
+	cc.ints(orInts(o.Dilation, 1, 1))
+	cc.bool(o.CeilMode)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMaxPool2dBackward = op{name: "aten::max_pool2d_backward", overload: "", schema: "aten::max_pool2d_backward(Tensor grad_output, Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool ceil_mode=False) -> Tensor"}
@@ -567,22 +579,22 @@ type MaxPool2dBackwardOptions struct {
 	CeilMode bool
 }
 
-// MaxPool2dBackward is PyTorch's torch.max_pool2d_backward.
+// MaxPool2dBackward is PyTorch's torch.ops.aten.max_pool2d_backward.
 //
 //	aten::max_pool2d_backward(Tensor grad_output, Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool ceil_mode=False) -> Tensor
 func MaxPool2dBackward(gradOutput, input *Tensor, kernelSize []int, opts ...MaxPool2dBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMaxPool2dBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(o.Stride)
-	k.ints(orInts(o.Padding, 0, 0))
-	k.ints(orInts(o.Dilation, 1, 1))
-	k.bool(o.CeilMode)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMaxPool2dBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(o.Stride)
+	cc.ints(orInts(o.Padding, 0, 0))
+	cc.ints(orInts(o.Dilation, 1, 1))
+	cc.bool(o.CeilMode)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMaxPool2dBackwardOut = op{name: "aten::max_pool2d_backward", overload: "out", schema: "aten::max_pool2d_backward.out(Tensor grad_output, Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool ceil_mode=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -592,18 +604,18 @@ var torchOpMaxPool2dBackwardOut = op{name: "aten::max_pool2d_backward", overload
 //	aten::max_pool2d_backward.out(Tensor grad_output, Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool ceil_mode=False, *, Tensor(a!) out) -> Tensor(a!)
 func MaxPool2dBackwardOut(out, gradOutput, input *Tensor, kernelSize []int, opts ...MaxPool2dBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMaxPool2dBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(o.Stride)
-	k.ints(orInts(o.Padding, 0, 0))
-	k.ints(orInts(o.Dilation, 1, 1))
-	k.bool(o.CeilMode)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMaxPool2dBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(o.Stride)
+	cc.ints(orInts(o.Padding, 0, 0))
+	cc.ints(orInts(o.Dilation, 1, 1))
+	cc.bool(o.CeilMode)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMaxPool2dWithIndices = op{name: "aten::max_pool2d_with_indices", overload: "", schema: "aten::max_pool2d_with_indices(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool ceil_mode=False) -> (Tensor, Tensor)"}
@@ -621,78 +633,78 @@ type MaxPool2dWithIndicesOptions struct {
 //	aten::max_pool2d_with_indices(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool ceil_mode=False) -> (Tensor, Tensor)
 func MaxPool2dWithIndices(input *Tensor, kernelSize []int, opts ...MaxPool2dWithIndicesOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMaxPool2dWithIndices)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(o.Stride)
-	k.ints(orInts(o.Padding, 0, 0))
-	k.ints(orInts(o.Dilation, 1, 1))
-	k.bool(o.CeilMode)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpMaxPool2dWithIndices)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(o.Stride)
+	cc.ints(orInts(o.Padding, 0, 0))
+	cc.ints(orInts(o.Dilation, 1, 1))
+	cc.bool(o.CeilMode)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpMaxPool2dWithIndicesOut = op{name: "aten::max_pool2d_with_indices", overload: "out", schema: "aten::max_pool2d_with_indices.out(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool ceil_mode=False, *, Tensor(a!) out, Tensor(b!) indices) -> (Tensor(a!), Tensor(b!))"}
 
-// MaxPool2dWithIndicesOut is PyTorch's torch._C._nn.max_pool2d_with_indices with its result written to out and indices.
+// MaxPool2dWithIndicesOut is PyTorch's torch.nn.functional.max_pool2d_with_indices with its result written to out and indices.
 //
 //	aten::max_pool2d_with_indices.out(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool ceil_mode=False, *, Tensor(a!) out, Tensor(b!) indices) -> (Tensor(a!), Tensor(b!))
 func MaxPool2dWithIndicesOut(out, indices, input *Tensor, kernelSize []int, opts ...MaxPool2dWithIndicesOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMaxPool2dWithIndicesOut)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(o.Stride)
-	k.ints(orInts(o.Padding, 0, 0))
-	k.ints(orInts(o.Dilation, 1, 1))
-	k.bool(o.CeilMode)
-	k.tensor(out)
-	k.tensor(indices)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpMaxPool2dWithIndicesOut)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(o.Stride)
+	cc.ints(orInts(o.Padding, 0, 0))
+	cc.ints(orInts(o.Dilation, 1, 1))
+	cc.bool(o.CeilMode)
+	cc.tensor(out)
+	cc.tensor(indices)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpMaxPool2dWithIndicesBackward = op{name: "aten::max_pool2d_with_indices_backward", overload: "", schema: "aten::max_pool2d_with_indices_backward(Tensor grad_output, Tensor self, int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation, bool ceil_mode, Tensor indices) -> Tensor"}
 
-// MaxPool2dWithIndicesBackward is PyTorch's torch.nn.functional.max_pool2d_with_indices_backward.
+// MaxPool2dWithIndicesBackward is PyTorch's torch.ops.aten.max_pool2d_with_indices_backward.
 //
 //	aten::max_pool2d_with_indices_backward(Tensor grad_output, Tensor self, int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation, bool ceil_mode, Tensor indices) -> Tensor
 func MaxPool2dWithIndicesBackward(gradOutput, input *Tensor, kernelSize, stride, padding, dilation []int, ceilMode bool, indices *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpMaxPool2dWithIndicesBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.bool(ceilMode)
-	k.tensor(indices)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMaxPool2dWithIndicesBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.bool(ceilMode)
+	cc.tensor(indices)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMaxPool2dWithIndicesBackwardOut = op{name: "aten::max_pool2d_with_indices_backward", overload: "grad_input", schema: "aten::max_pool2d_with_indices_backward.grad_input(Tensor grad_output, Tensor self, int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation, bool ceil_mode, Tensor indices, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// MaxPool2dWithIndicesBackwardOut is PyTorch's torch._C._nn.max_pool2d_with_indices_backward with its result written to gradInput.
+// MaxPool2dWithIndicesBackwardOut is PyTorch's torch.ops.aten.max_pool2d_with_indices_backward with its result written to gradInput.
 //
 //	aten::max_pool2d_with_indices_backward.grad_input(Tensor grad_output, Tensor self, int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation, bool ceil_mode, Tensor indices, *, Tensor(a!) grad_input) -> Tensor(a!)
 func MaxPool2dWithIndicesBackwardOut(gradInput, gradOutput, input *Tensor, kernelSize, stride, padding, dilation []int, ceilMode bool, indices *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpMaxPool2dWithIndicesBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.bool(ceilMode)
-	k.tensor(indices)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMaxPool2dWithIndicesBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.bool(ceilMode)
+	cc.tensor(indices)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMaxPool3d = op{name: "aten::max_pool3d", overload: "", schema: "aten::max_pool3d(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0, int[3] dilation=1, bool ceil_mode=False) -> Tensor"}
@@ -710,16 +722,16 @@ type MaxPool3dOptions struct {
 //	aten::max_pool3d(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0, int[3] dilation=1, bool ceil_mode=False) -> Tensor
 func MaxPool3d(input *Tensor, kernelSize []int, opts ...MaxPool3dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMaxPool3d)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(o.Stride)
-	k.ints(orInts(o.Padding, 0, 0, 0))
-	k.ints(orInts(o.Dilation, 1, 1, 1))
-	k.bool(o.CeilMode)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMaxPool3d)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(o.Stride)
+	cc.ints(orInts(o.Padding, 0, 0, 0))
+	cc.ints(orInts(o.Dilation, 1, 1, 1))
+	cc.bool(o.CeilMode)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMaxPool3dWithIndices = op{name: "aten::max_pool3d_with_indices", overload: "", schema: "aten::max_pool3d_with_indices(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0, int[3] dilation=1, bool ceil_mode=False) -> (Tensor, Tensor)"}
@@ -737,78 +749,78 @@ type MaxPool3dWithIndicesOptions struct {
 //	aten::max_pool3d_with_indices(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0, int[3] dilation=1, bool ceil_mode=False) -> (Tensor, Tensor)
 func MaxPool3dWithIndices(input *Tensor, kernelSize []int, opts ...MaxPool3dWithIndicesOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMaxPool3dWithIndices)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(o.Stride)
-	k.ints(orInts(o.Padding, 0, 0, 0))
-	k.ints(orInts(o.Dilation, 1, 1, 1))
-	k.bool(o.CeilMode)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpMaxPool3dWithIndices)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(o.Stride)
+	cc.ints(orInts(o.Padding, 0, 0, 0))
+	cc.ints(orInts(o.Dilation, 1, 1, 1))
+	cc.bool(o.CeilMode)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpMaxPool3dWithIndicesOut = op{name: "aten::max_pool3d_with_indices", overload: "out", schema: "aten::max_pool3d_with_indices.out(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0, int[3] dilation=1, bool ceil_mode=False, *, Tensor(a!) out, Tensor(b!) indices) -> (Tensor(a!), Tensor(b!))"}
 
-// MaxPool3dWithIndicesOut is PyTorch's torch._C._nn.max_pool3d_with_indices with its result written to out and indices.
+// MaxPool3dWithIndicesOut is PyTorch's torch.nn.functional.max_pool3d_with_indices with its result written to out and indices.
 //
 //	aten::max_pool3d_with_indices.out(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0, int[3] dilation=1, bool ceil_mode=False, *, Tensor(a!) out, Tensor(b!) indices) -> (Tensor(a!), Tensor(b!))
 func MaxPool3dWithIndicesOut(out, indices, input *Tensor, kernelSize []int, opts ...MaxPool3dWithIndicesOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMaxPool3dWithIndicesOut)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(o.Stride)
-	k.ints(orInts(o.Padding, 0, 0, 0))
-	k.ints(orInts(o.Dilation, 1, 1, 1))
-	k.bool(o.CeilMode)
-	k.tensor(out)
-	k.tensor(indices)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpMaxPool3dWithIndicesOut)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(o.Stride)
+	cc.ints(orInts(o.Padding, 0, 0, 0))
+	cc.ints(orInts(o.Dilation, 1, 1, 1))
+	cc.bool(o.CeilMode)
+	cc.tensor(out)
+	cc.tensor(indices)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpMaxPool3dWithIndicesBackward = op{name: "aten::max_pool3d_with_indices_backward", overload: "", schema: "aten::max_pool3d_with_indices_backward(Tensor grad_output, Tensor self, int[3] kernel_size, int[3] stride, int[3] padding, int[3] dilation, bool ceil_mode, Tensor indices) -> Tensor"}
 
-// MaxPool3dWithIndicesBackward is PyTorch's torch.nn.functional.max_pool3d_with_indices_backward.
+// MaxPool3dWithIndicesBackward is PyTorch's torch.ops.aten.max_pool3d_with_indices_backward.
 //
 //	aten::max_pool3d_with_indices_backward(Tensor grad_output, Tensor self, int[3] kernel_size, int[3] stride, int[3] padding, int[3] dilation, bool ceil_mode, Tensor indices) -> Tensor
 func MaxPool3dWithIndicesBackward(gradOutput, input *Tensor, kernelSize, stride, padding, dilation []int, ceilMode bool, indices *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpMaxPool3dWithIndicesBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.bool(ceilMode)
-	k.tensor(indices)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMaxPool3dWithIndicesBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.bool(ceilMode)
+	cc.tensor(indices)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMaxPool3dWithIndicesBackwardOut = op{name: "aten::max_pool3d_with_indices_backward", overload: "grad_input", schema: "aten::max_pool3d_with_indices_backward.grad_input(Tensor grad_output, Tensor self, int[3] kernel_size, int[3] stride, int[3] padding, int[3] dilation, bool ceil_mode, Tensor indices, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// MaxPool3dWithIndicesBackwardOut is PyTorch's torch._C._nn.max_pool3d_with_indices_backward with its result written to gradInput.
+// MaxPool3dWithIndicesBackwardOut is PyTorch's torch.ops.aten.max_pool3d_with_indices_backward with its result written to gradInput.
 //
 //	aten::max_pool3d_with_indices_backward.grad_input(Tensor grad_output, Tensor self, int[3] kernel_size, int[3] stride, int[3] padding, int[3] dilation, bool ceil_mode, Tensor indices, *, Tensor(a!) grad_input) -> Tensor(a!)
 func MaxPool3dWithIndicesBackwardOut(gradInput, gradOutput, input *Tensor, kernelSize, stride, padding, dilation []int, ceilMode bool, indices *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpMaxPool3dWithIndicesBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.bool(ceilMode)
-	k.tensor(indices)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMaxPool3dWithIndicesBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.bool(ceilMode)
+	cc.tensor(indices)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMaxUnpool2d = op{name: "aten::max_unpool2d", overload: "", schema: "aten::max_unpool2d(Tensor self, Tensor indices, SymInt[2] output_size) -> Tensor"}
@@ -817,29 +829,29 @@ var torchOpMaxUnpool2d = op{name: "aten::max_unpool2d", overload: "", schema: "a
 //
 //	aten::max_unpool2d(Tensor self, Tensor indices, SymInt[2] output_size) -> Tensor
 func MaxUnpool2d(input, indices *Tensor, outputSize ...int) *Tensor {
-	var k call
-	k.start(&torchOpMaxUnpool2d)
-	k.tensor(input)
-	k.tensor(indices)
-	k.ints(outputSize)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMaxUnpool2d)
+	cc.tensor(input)
+	cc.tensor(indices)
+	cc.ints(outputSize)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMaxUnpool2dOut = op{name: "aten::max_unpool2d", overload: "out", schema: "aten::max_unpool2d.out(Tensor self, Tensor indices, SymInt[2] output_size, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// MaxUnpool2dOut is PyTorch's torch._C._nn.max_unpool2d with its result written to out.
+// MaxUnpool2dOut is PyTorch's torch.nn.functional.max_unpool2d with its result written to out.
 //
 //	aten::max_unpool2d.out(Tensor self, Tensor indices, SymInt[2] output_size, *, Tensor(a!) out) -> Tensor(a!)
 func MaxUnpool2dOut(out, input, indices *Tensor, outputSize ...int) *Tensor {
-	var k call
-	k.start(&torchOpMaxUnpool2dOut)
-	k.tensor(input)
-	k.tensor(indices)
-	k.ints(outputSize)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMaxUnpool2dOut)
+	cc.tensor(input)
+	cc.tensor(indices)
+	cc.ints(outputSize)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMaxUnpool3d = op{name: "aten::max_unpool3d", overload: "", schema: "aten::max_unpool3d(Tensor self, Tensor indices, SymInt[3] output_size, int[3] stride, int[3] padding) -> Tensor"}
@@ -848,47 +860,49 @@ var torchOpMaxUnpool3d = op{name: "aten::max_unpool3d", overload: "", schema: "a
 //
 //	aten::max_unpool3d(Tensor self, Tensor indices, SymInt[3] output_size, int[3] stride, int[3] padding) -> Tensor
 func MaxUnpool3d(input, indices *Tensor, outputSize, stride []int, padding ...int) *Tensor {
-	var k call
-	k.start(&torchOpMaxUnpool3d)
-	k.tensor(input)
-	k.tensor(indices)
-	k.ints(outputSize)
-	k.ints(stride)
-	k.ints(padding)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMaxUnpool3d)
+	cc.tensor(input)
+	cc.tensor(indices)
+	cc.ints(outputSize)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMaxUnpool3dOut = op{name: "aten::max_unpool3d", overload: "out", schema: "aten::max_unpool3d.out(Tensor self, Tensor indices, SymInt[3] output_size, int[3] stride, int[3] padding, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// MaxUnpool3dOut is PyTorch's torch._C._nn.max_unpool3d with its result written to out.
+// MaxUnpool3dOut is PyTorch's torch.nn.functional.max_unpool3d with its result written to out.
 //
 //	aten::max_unpool3d.out(Tensor self, Tensor indices, SymInt[3] output_size, int[3] stride, int[3] padding, *, Tensor(a!) out) -> Tensor(a!)
 func MaxUnpool3dOut(out, input, indices *Tensor, outputSize, stride []int, padding ...int) *Tensor {
-	var k call
-	k.start(&torchOpMaxUnpool3dOut)
-	k.tensor(input)
-	k.tensor(indices)
-	k.ints(outputSize)
-	k.ints(stride)
-	k.ints(padding)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMaxUnpool3dOut)
+	cc.tensor(input)
+	cc.tensor(indices)
+	cc.ints(outputSize)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpMaximum = op{name: "aten::maximum", overload: "", schema: "aten::maximum(Tensor self, Tensor other) -> Tensor"}
 
-// Maximum is PyTorch's Tensor.maximum.
+// Maximum takes the larger of two elements, with broadcasting. It is PyTorch's Tensor.maximum.
+//
+//	y = max(t, other)
 //
 //	aten::maximum(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Maximum(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpMaximum)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMaximum)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMaximumOut = op{name: "aten::maximum", overload: "out", schema: "aten::maximum.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -897,13 +911,13 @@ var torchOpMaximumOut = op{name: "aten::maximum", overload: "out", schema: "aten
 //
 //	aten::maximum.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func MaximumOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpMaximumOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMaximumOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpMean = op{name: "aten::mean", overload: "", schema: "aten::mean(Tensor self, *, ScalarType? dtype=None) -> Tensor"}
@@ -913,17 +927,20 @@ type MeanOptions struct {
 	DType DType
 }
 
-// Mean is PyTorch's Tensor.mean.
+// Mean is the mean of all elements. It is PyTorch's Tensor.mean.
+//
+//	y = Σ t / n
+//	t (...) -> ()
 //
 //	aten::mean(Tensor self, *, ScalarType? dtype=None) -> Tensor
 func (t *Tensor) Mean(opts ...MeanOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpMean)
-	k.tensor(t)
-	k.optDType(o.DType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMean)
+	cc.tensor(t)
+	cc.optDType(o.DType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpMeanDim = op{name: "aten::mean", overload: "dim", schema: "aten::mean.dim(Tensor self, int[1]? dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"}
@@ -934,19 +951,21 @@ type MeanDimOptions struct {
 	DType   DType
 }
 
-// MeanDim is PyTorch's Tensor.mean.
+// MeanDim is the mean over dimensions; nil means all. It is PyTorch's Tensor.mean.
+//
+//	t (..., D, ...) -> (..., ...), or (..., 1, ...) with KeepDim
 //
 //	aten::mean.dim(Tensor self, int[1]? dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor
 func (t *Tensor) MeanDim(dim []int, opts ...MeanDimOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpMeanDim)
-	k.tensor(t)
-	k.optInts(dim)
-	k.bool(o.KeepDim)
-	k.optDType(o.DType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMeanDim)
+	cc.tensor(t)
+	cc.optInts(dim)
+	cc.bool(o.KeepDim)
+	cc.optDType(o.DType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMeanOut = op{name: "aten::mean", overload: "dtype_out", schema: "aten::mean.dtype_out(Tensor self, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -956,13 +975,13 @@ var torchOpMeanOut = op{name: "aten::mean", overload: "dtype_out", schema: "aten
 //	aten::mean.dtype_out(Tensor self, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)
 func MeanOut(out, input *Tensor, opts ...MeanOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMeanOut)
-	k.tensor(input)
-	k.optDType(o.DType)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMeanOut)
+	cc.tensor(input)
+	cc.optDType(o.DType)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMeanDimOut = op{name: "aten::mean", overload: "out", schema: "aten::mean.out(Tensor self, int[1]? dim, bool keepdim=False, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -972,15 +991,15 @@ var torchOpMeanDimOut = op{name: "aten::mean", overload: "out", schema: "aten::m
 //	aten::mean.out(Tensor self, int[1]? dim, bool keepdim=False, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)
 func MeanDimOut(out, input *Tensor, dim []int, opts ...MeanDimOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMeanDimOut)
-	k.tensor(input)
-	k.optInts(dim)
-	k.bool(o.KeepDim)
-	k.optDType(o.DType)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMeanDimOut)
+	cc.tensor(input)
+	cc.optInts(dim)
+	cc.bool(o.KeepDim)
+	cc.optDType(o.DType)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpMedian = op{name: "aten::median", overload: "", schema: "aten::median(Tensor self) -> Tensor"}
@@ -989,11 +1008,11 @@ var tensorOpMedian = op{name: "aten::median", overload: "", schema: "aten::media
 //
 //	aten::median(Tensor self) -> Tensor
 func (t *Tensor) Median() *Tensor {
-	var k call
-	k.start(&tensorOpMedian)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMedian)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpMedianDim = op{name: "aten::median", overload: "dim", schema: "aten::median.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)"}
@@ -1008,13 +1027,13 @@ type MedianDimOptions struct {
 //	aten::median.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)
 func (t *Tensor) MedianDim(dim int, opts ...MedianDimOptions) (values, indices *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpMedianDim)
-	k.tensor(t)
-	k.int(dim)
-	k.bool(o.KeepDim)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&tensorOpMedianDim)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.bool(o.KeepDim)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpMedianDimOut = op{name: "aten::median", overload: "dim_values", schema: "aten::median.dim_values(Tensor self, int dim, bool keepdim=False, *, Tensor(a!) values, Tensor(b!) indices) -> (Tensor(a!) values, Tensor(b!) indices)"}
@@ -1024,15 +1043,15 @@ var torchOpMedianDimOut = op{name: "aten::median", overload: "dim_values", schem
 //	aten::median.dim_values(Tensor self, int dim, bool keepdim=False, *, Tensor(a!) values, Tensor(b!) indices) -> (Tensor(a!) values, Tensor(b!) indices)
 func MedianDimOut(values, indices, input *Tensor, dim int, opts ...MedianDimOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMedianDimOut)
-	k.tensor(input)
-	k.int(dim)
-	k.bool(o.KeepDim)
-	k.tensor(values)
-	k.tensor(indices)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpMedianDimOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.bool(o.KeepDim)
+	cc.tensor(values)
+	cc.tensor(indices)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpMedianOut = op{name: "aten::median", overload: "out", schema: "aten::median.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1041,12 +1060,12 @@ var torchOpMedianOut = op{name: "aten::median", overload: "out", schema: "aten::
 //
 //	aten::median.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func MedianOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpMedianOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMedianOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMeshgrid = op{name: "aten::meshgrid", overload: "", schema: "aten::meshgrid(Tensor[] tensors) -> Tensor[]"}
@@ -1055,11 +1074,11 @@ var torchOpMeshgrid = op{name: "aten::meshgrid", overload: "", schema: "aten::me
 //
 //	aten::meshgrid(Tensor[] tensors) -> Tensor[]
 func Meshgrid(tensors []*Tensor) []*Tensor {
-	var k call
-	k.start(&torchOpMeshgrid)
-	k.tensors(tensors)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&torchOpMeshgrid)
+	cc.tensors(tensors)
+	cc.run()
+	return cc.retTensors()
 }
 
 var torchOpMeshgridIndexing = op{name: "aten::meshgrid", overload: "indexing", schema: "aten::meshgrid.indexing(Tensor[] tensors, *, str indexing) -> Tensor[]"}
@@ -1068,25 +1087,27 @@ var torchOpMeshgridIndexing = op{name: "aten::meshgrid", overload: "indexing", s
 //
 //	aten::meshgrid.indexing(Tensor[] tensors, *, str indexing) -> Tensor[]
 func MeshgridIndexing(tensors []*Tensor, indexing string) []*Tensor {
-	var k call
-	k.start(&torchOpMeshgridIndexing)
-	k.tensors(tensors)
-	k.str(indexing)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&torchOpMeshgridIndexing)
+	cc.tensors(tensors)
+	cc.str(indexing)
+	cc.run()
+	return cc.retTensors()
 }
 
 var tensorOpMin = op{name: "aten::min", overload: "", schema: "aten::min(Tensor self) -> Tensor"}
 
-// Min is PyTorch's Tensor.min.
+// Min is the smallest element. It is PyTorch's Tensor.min.
+//
+//	t (...) -> ()
 //
 //	aten::min(Tensor self) -> Tensor
 func (t *Tensor) Min() *Tensor {
-	var k call
-	k.start(&tensorOpMin)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMin)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpMinDim = op{name: "aten::min", overload: "dim", schema: "aten::min.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)"}
@@ -1096,36 +1117,38 @@ type MinDimOptions struct {
 	KeepDim bool
 }
 
-// MinDim is PyTorch's Tensor.min.
+// MinDim has the smallest elements along a dimension, and where they are. It is PyTorch's Tensor.min.
+//
+//	t (..., D, ...) -> (..., ...) both, or (..., 1, ...) with KeepDim
 //
 //	aten::min.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)
 func (t *Tensor) MinDim(dim int, opts ...MinDimOptions) (values, indices *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpMinDim)
-	k.tensor(t)
-	k.int(dim)
-	k.bool(o.KeepDim)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&tensorOpMinDim)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.bool(o.KeepDim)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpMinDimOut = op{name: "aten::min", overload: "dim_min", schema: "aten::min.dim_min(Tensor self, int dim, bool keepdim=False, *, Tensor(a!) min, Tensor(b!) min_indices) -> (Tensor(a!) values, Tensor(b!) indices)"}
 
-// MinDimOut is PyTorch's torch.min with its result written to minArg and minIndices.
+// MinDimOut is PyTorch's torch.min with its result written to min and minIndices.
 //
 //	aten::min.dim_min(Tensor self, int dim, bool keepdim=False, *, Tensor(a!) min, Tensor(b!) min_indices) -> (Tensor(a!) values, Tensor(b!) indices)
-func MinDimOut(minArg, minIndices, input *Tensor, dim int, opts ...MinDimOptions) (*Tensor, *Tensor) {
+func MinDimOut(min, minIndices, input *Tensor, dim int, opts ...MinDimOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMinDimOut)
-	k.tensor(input)
-	k.int(dim)
-	k.bool(o.KeepDim)
-	k.tensor(minArg)
-	k.tensor(minIndices)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpMinDimOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.bool(o.KeepDim)
+	cc.tensor(min)
+	cc.tensor(minIndices)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var tensorOpMinOther = op{name: "aten::min", overload: "other", schema: "aten::min.other(Tensor self, Tensor other) -> Tensor"}
@@ -1134,12 +1157,12 @@ var tensorOpMinOther = op{name: "aten::min", overload: "other", schema: "aten::m
 //
 //	aten::min.other(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) MinOther(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpMinOther)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMinOther)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMinOtherOut = op{name: "aten::min", overload: "out", schema: "aten::min.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1148,13 +1171,13 @@ var torchOpMinOtherOut = op{name: "aten::min", overload: "out", schema: "aten::m
 //
 //	aten::min.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func MinOtherOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpMinOtherOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMinOtherOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMinOut = op{name: "aten::min", overload: "unary_out", schema: "aten::min.unary_out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1163,26 +1186,28 @@ var torchOpMinOut = op{name: "aten::min", overload: "unary_out", schema: "aten::
 //
 //	aten::min.unary_out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func MinOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpMinOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMinOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpMinimum = op{name: "aten::minimum", overload: "", schema: "aten::minimum(Tensor self, Tensor other) -> Tensor"}
 
-// Minimum is PyTorch's Tensor.minimum.
+// Minimum takes the smaller of two elements, with broadcasting. It is PyTorch's Tensor.minimum.
+//
+//	y = min(t, other)
 //
 //	aten::minimum(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Minimum(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpMinimum)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMinimum)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMinimumOut = op{name: "aten::minimum", overload: "out", schema: "aten::minimum.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1191,13 +1216,13 @@ var torchOpMinimumOut = op{name: "aten::minimum", overload: "out", schema: "aten
 //
 //	aten::minimum.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func MinimumOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpMinimumOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMinimumOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMiopenBatchNorm = op{name: "aten::miopen_batch_norm", overload: "", schema: "aten::miopen_batch_norm(Tensor input, Tensor weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float exponential_average_factor, float epsilon) -> (Tensor, Tensor, Tensor)"}
@@ -1206,18 +1231,18 @@ var torchOpMiopenBatchNorm = op{name: "aten::miopen_batch_norm", overload: "", s
 //
 //	aten::miopen_batch_norm(Tensor input, Tensor weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float exponential_average_factor, float epsilon) -> (Tensor, Tensor, Tensor)
 func MiopenBatchNorm(input, weight, bias, runningMean, runningVar *Tensor, training bool, exponentialAverageFactor, epsilon float64) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpMiopenBatchNorm)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(bias)
-	k.optTensor(runningMean)
-	k.optTensor(runningVar)
-	k.bool(training)
-	k.float(exponentialAverageFactor)
-	k.float(epsilon)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpMiopenBatchNorm)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.optTensor(runningMean)
+	cc.optTensor(runningVar)
+	cc.bool(training)
+	cc.float(exponentialAverageFactor)
+	cc.float(epsilon)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpMiopenBatchNormOut = op{name: "aten::miopen_batch_norm", overload: "out", schema: "aten::miopen_batch_norm.out(Tensor input, Tensor weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float exponential_average_factor, float epsilon, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))"}
@@ -1226,41 +1251,41 @@ var torchOpMiopenBatchNormOut = op{name: "aten::miopen_batch_norm", overload: "o
 //
 //	aten::miopen_batch_norm.out(Tensor input, Tensor weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float exponential_average_factor, float epsilon, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))
 func MiopenBatchNormOut(out0, out1, out2, input, weight, bias, runningMean, runningVar *Tensor, training bool, exponentialAverageFactor, epsilon float64) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpMiopenBatchNormOut)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(bias)
-	k.optTensor(runningMean)
-	k.optTensor(runningVar)
-	k.bool(training)
-	k.float(exponentialAverageFactor)
-	k.float(epsilon)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.tensor(out2)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpMiopenBatchNormOut)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.optTensor(runningMean)
+	cc.optTensor(runningVar)
+	cc.bool(training)
+	cc.float(exponentialAverageFactor)
+	cc.float(epsilon)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.tensor(out2)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpMiopenBatchNormBackward = op{name: "aten::miopen_batch_norm_backward", overload: "", schema: "aten::miopen_batch_norm_backward(Tensor input, Tensor grad_output, Tensor weight, Tensor? running_mean, Tensor? running_var, Tensor? save_mean, Tensor? save_var, float epsilon) -> (Tensor, Tensor, Tensor)"}
 
-// MiopenBatchNormBackward is PyTorch's torch.miopen_batch_norm_backward.
+// MiopenBatchNormBackward is PyTorch's torch.ops.aten.miopen_batch_norm_backward.
 //
 //	aten::miopen_batch_norm_backward(Tensor input, Tensor grad_output, Tensor weight, Tensor? running_mean, Tensor? running_var, Tensor? save_mean, Tensor? save_var, float epsilon) -> (Tensor, Tensor, Tensor)
 func MiopenBatchNormBackward(input, gradOutput, weight, runningMean, runningVar, saveMean, saveVar *Tensor, epsilon float64) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpMiopenBatchNormBackward)
-	k.tensor(input)
-	k.tensor(gradOutput)
-	k.tensor(weight)
-	k.optTensor(runningMean)
-	k.optTensor(runningVar)
-	k.optTensor(saveMean)
-	k.optTensor(saveVar)
-	k.float(epsilon)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpMiopenBatchNormBackward)
+	cc.tensor(input)
+	cc.tensor(gradOutput)
+	cc.tensor(weight)
+	cc.optTensor(runningMean)
+	cc.optTensor(runningVar)
+	cc.optTensor(saveMean)
+	cc.optTensor(saveVar)
+	cc.float(epsilon)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpMiopenBatchNormBackwardOut = op{name: "aten::miopen_batch_norm_backward", overload: "out", schema: "aten::miopen_batch_norm_backward.out(Tensor input, Tensor grad_output, Tensor weight, Tensor? running_mean, Tensor? running_var, Tensor? save_mean, Tensor? save_var, float epsilon, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))"}
@@ -1269,21 +1294,21 @@ var torchOpMiopenBatchNormBackwardOut = op{name: "aten::miopen_batch_norm_backwa
 //
 //	aten::miopen_batch_norm_backward.out(Tensor input, Tensor grad_output, Tensor weight, Tensor? running_mean, Tensor? running_var, Tensor? save_mean, Tensor? save_var, float epsilon, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))
 func MiopenBatchNormBackwardOut(out0, out1, out2, input, gradOutput, weight, runningMean, runningVar, saveMean, saveVar *Tensor, epsilon float64) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpMiopenBatchNormBackwardOut)
-	k.tensor(input)
-	k.tensor(gradOutput)
-	k.tensor(weight)
-	k.optTensor(runningMean)
-	k.optTensor(runningVar)
-	k.optTensor(saveMean)
-	k.optTensor(saveVar)
-	k.float(epsilon)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.tensor(out2)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpMiopenBatchNormBackwardOut)
+	cc.tensor(input)
+	cc.tensor(gradOutput)
+	cc.tensor(weight)
+	cc.optTensor(runningMean)
+	cc.optTensor(runningVar)
+	cc.optTensor(saveMean)
+	cc.optTensor(saveVar)
+	cc.float(epsilon)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.tensor(out2)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpMiopenConvolution = op{name: "aten::miopen_convolution", overload: "", schema: "aten::miopen_convolution(Tensor self, Tensor weight, Tensor? bias, SymInt[] padding, SymInt[] stride, SymInt[] dilation, SymInt groups, bool benchmark, bool deterministic) -> Tensor"}
@@ -1292,19 +1317,19 @@ var torchOpMiopenConvolution = op{name: "aten::miopen_convolution", overload: ""
 //
 //	aten::miopen_convolution(Tensor self, Tensor weight, Tensor? bias, SymInt[] padding, SymInt[] stride, SymInt[] dilation, SymInt groups, bool benchmark, bool deterministic) -> Tensor
 func MiopenConvolution(input, weight, bias *Tensor, padding, stride, dilation []int, groups int, benchmark, deterministic bool) *Tensor {
-	var k call
-	k.start(&torchOpMiopenConvolution)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(bias)
-	k.ints(padding)
-	k.ints(stride)
-	k.ints(dilation)
-	k.int(groups)
-	k.bool(benchmark)
-	k.bool(deterministic)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMiopenConvolution)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.ints(padding)
+	cc.ints(stride)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.bool(benchmark)
+	cc.bool(deterministic)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMiopenConvolutionOut = op{name: "aten::miopen_convolution", overload: "out", schema: "aten::miopen_convolution.out(Tensor self, Tensor weight, Tensor? bias, SymInt[] padding, SymInt[] stride, SymInt[] dilation, SymInt groups, bool benchmark, bool deterministic, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1313,20 +1338,20 @@ var torchOpMiopenConvolutionOut = op{name: "aten::miopen_convolution", overload:
 //
 //	aten::miopen_convolution.out(Tensor self, Tensor weight, Tensor? bias, SymInt[] padding, SymInt[] stride, SymInt[] dilation, SymInt groups, bool benchmark, bool deterministic, *, Tensor(a!) out) -> Tensor(a!)
 func MiopenConvolutionOut(out, input, weight, bias *Tensor, padding, stride, dilation []int, groups int, benchmark, deterministic bool) *Tensor {
-	var k call
-	k.start(&torchOpMiopenConvolutionOut)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(bias)
-	k.ints(padding)
-	k.ints(stride)
-	k.ints(dilation)
-	k.int(groups)
-	k.bool(benchmark)
-	k.bool(deterministic)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMiopenConvolutionOut)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.ints(padding)
+	cc.ints(stride)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.bool(benchmark)
+	cc.bool(deterministic)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMiopenConvolutionAddRelu = op{name: "aten::miopen_convolution_add_relu", overload: "", schema: "aten::miopen_convolution_add_relu(Tensor self, Tensor weight, Tensor z, Scalar? alpha, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups) -> Tensor"}
@@ -1335,19 +1360,19 @@ var torchOpMiopenConvolutionAddRelu = op{name: "aten::miopen_convolution_add_rel
 //
 //	aten::miopen_convolution_add_relu(Tensor self, Tensor weight, Tensor z, Scalar? alpha, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups) -> Tensor
 func MiopenConvolutionAddRelu(input, weight, z *Tensor, alpha Scalar, bias *Tensor, stride, padding, dilation []int, groups int) *Tensor {
-	var k call
-	k.start(&torchOpMiopenConvolutionAddRelu)
-	k.tensor(input)
-	k.tensor(weight)
-	k.tensor(z)
-	k.optScalar(alpha)
-	k.optTensor(bias)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.int(groups)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMiopenConvolutionAddRelu)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.tensor(z)
+	cc.optScalar(alpha)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMiopenConvolutionRelu = op{name: "aten::miopen_convolution_relu", overload: "", schema: "aten::miopen_convolution_relu(Tensor self, Tensor weight, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups) -> Tensor"}
@@ -1356,17 +1381,17 @@ var torchOpMiopenConvolutionRelu = op{name: "aten::miopen_convolution_relu", ove
 //
 //	aten::miopen_convolution_relu(Tensor self, Tensor weight, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups) -> Tensor
 func MiopenConvolutionRelu(input, weight, bias *Tensor, stride, padding, dilation []int, groups int) *Tensor {
-	var k call
-	k.start(&torchOpMiopenConvolutionRelu)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(bias)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.int(groups)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMiopenConvolutionRelu)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMiopenConvolutionTranspose = op{name: "aten::miopen_convolution_transpose", overload: "", schema: "aten::miopen_convolution_transpose(Tensor self, Tensor weight, Tensor? bias, SymInt[] padding, SymInt[] output_padding, SymInt[] stride, SymInt[] dilation, SymInt groups, bool benchmark, bool deterministic) -> Tensor"}
@@ -1375,20 +1400,20 @@ var torchOpMiopenConvolutionTranspose = op{name: "aten::miopen_convolution_trans
 //
 //	aten::miopen_convolution_transpose(Tensor self, Tensor weight, Tensor? bias, SymInt[] padding, SymInt[] output_padding, SymInt[] stride, SymInt[] dilation, SymInt groups, bool benchmark, bool deterministic) -> Tensor
 func MiopenConvolutionTranspose(input, weight, bias *Tensor, padding, outputPadding, stride, dilation []int, groups int, benchmark, deterministic bool) *Tensor {
-	var k call
-	k.start(&torchOpMiopenConvolutionTranspose)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(bias)
-	k.ints(padding)
-	k.ints(outputPadding)
-	k.ints(stride)
-	k.ints(dilation)
-	k.int(groups)
-	k.bool(benchmark)
-	k.bool(deterministic)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMiopenConvolutionTranspose)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.ints(padding)
+	cc.ints(outputPadding)
+	cc.ints(stride)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.bool(benchmark)
+	cc.bool(deterministic)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMiopenConvolutionTransposeOut = op{name: "aten::miopen_convolution_transpose", overload: "out", schema: "aten::miopen_convolution_transpose.out(Tensor self, Tensor weight, Tensor? bias, SymInt[] padding, SymInt[] output_padding, SymInt[] stride, SymInt[] dilation, SymInt groups, bool benchmark, bool deterministic, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1397,21 +1422,21 @@ var torchOpMiopenConvolutionTransposeOut = op{name: "aten::miopen_convolution_tr
 //
 //	aten::miopen_convolution_transpose.out(Tensor self, Tensor weight, Tensor? bias, SymInt[] padding, SymInt[] output_padding, SymInt[] stride, SymInt[] dilation, SymInt groups, bool benchmark, bool deterministic, *, Tensor(a!) out) -> Tensor(a!)
 func MiopenConvolutionTransposeOut(out, input, weight, bias *Tensor, padding, outputPadding, stride, dilation []int, groups int, benchmark, deterministic bool) *Tensor {
-	var k call
-	k.start(&torchOpMiopenConvolutionTransposeOut)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(bias)
-	k.ints(padding)
-	k.ints(outputPadding)
-	k.ints(stride)
-	k.ints(dilation)
-	k.int(groups)
-	k.bool(benchmark)
-	k.bool(deterministic)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMiopenConvolutionTransposeOut)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.ints(padding)
+	cc.ints(outputPadding)
+	cc.ints(stride)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.bool(benchmark)
+	cc.bool(deterministic)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMiopenCtcLoss = op{name: "aten::miopen_ctc_loss", overload: "", schema: "aten::miopen_ctc_loss(Tensor log_probs, Tensor targets, int[] input_lengths, int[] target_lengths, int blank, bool deterministic, bool zero_infinity) -> (Tensor, Tensor)"}
@@ -1420,17 +1445,17 @@ var torchOpMiopenCtcLoss = op{name: "aten::miopen_ctc_loss", overload: "", schem
 //
 //	aten::miopen_ctc_loss(Tensor log_probs, Tensor targets, int[] input_lengths, int[] target_lengths, int blank, bool deterministic, bool zero_infinity) -> (Tensor, Tensor)
 func MiopenCtcLoss(logProbs, targets *Tensor, inputLengths, targetLengths []int, blank int, deterministic, zeroInfinity bool) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpMiopenCtcLoss)
-	k.tensor(logProbs)
-	k.tensor(targets)
-	k.ints(inputLengths)
-	k.ints(targetLengths)
-	k.int(blank)
-	k.bool(deterministic)
-	k.bool(zeroInfinity)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpMiopenCtcLoss)
+	cc.tensor(logProbs)
+	cc.tensor(targets)
+	cc.ints(inputLengths)
+	cc.ints(targetLengths)
+	cc.int(blank)
+	cc.bool(deterministic)
+	cc.bool(zeroInfinity)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpMiopenCtcLossTensor = op{name: "aten::miopen_ctc_loss", overload: "Tensor", schema: "aten::miopen_ctc_loss.Tensor(Tensor log_probs, Tensor targets, Tensor input_lengths, Tensor target_lengths, int blank, bool deterministic, bool zero_infinity) -> (Tensor, Tensor)"}
@@ -1439,17 +1464,17 @@ var torchOpMiopenCtcLossTensor = op{name: "aten::miopen_ctc_loss", overload: "Te
 //
 //	aten::miopen_ctc_loss.Tensor(Tensor log_probs, Tensor targets, Tensor input_lengths, Tensor target_lengths, int blank, bool deterministic, bool zero_infinity) -> (Tensor, Tensor)
 func MiopenCtcLossTensor(logProbs, targets, inputLengths, targetLengths *Tensor, blank int, deterministic, zeroInfinity bool) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpMiopenCtcLossTensor)
-	k.tensor(logProbs)
-	k.tensor(targets)
-	k.tensor(inputLengths)
-	k.tensor(targetLengths)
-	k.int(blank)
-	k.bool(deterministic)
-	k.bool(zeroInfinity)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpMiopenCtcLossTensor)
+	cc.tensor(logProbs)
+	cc.tensor(targets)
+	cc.tensor(inputLengths)
+	cc.tensor(targetLengths)
+	cc.int(blank)
+	cc.bool(deterministic)
+	cc.bool(zeroInfinity)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpMiopenCtcLossOut = op{name: "aten::miopen_ctc_loss", overload: "out", schema: "aten::miopen_ctc_loss.out(Tensor log_probs, Tensor targets, int[] input_lengths, int[] target_lengths, int blank, bool deterministic, bool zero_infinity, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))"}
@@ -1458,19 +1483,19 @@ var torchOpMiopenCtcLossOut = op{name: "aten::miopen_ctc_loss", overload: "out",
 //
 //	aten::miopen_ctc_loss.out(Tensor log_probs, Tensor targets, int[] input_lengths, int[] target_lengths, int blank, bool deterministic, bool zero_infinity, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))
 func MiopenCtcLossOut(out0, out1, logProbs, targets *Tensor, inputLengths, targetLengths []int, blank int, deterministic, zeroInfinity bool) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpMiopenCtcLossOut)
-	k.tensor(logProbs)
-	k.tensor(targets)
-	k.ints(inputLengths)
-	k.ints(targetLengths)
-	k.int(blank)
-	k.bool(deterministic)
-	k.bool(zeroInfinity)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpMiopenCtcLossOut)
+	cc.tensor(logProbs)
+	cc.tensor(targets)
+	cc.ints(inputLengths)
+	cc.ints(targetLengths)
+	cc.int(blank)
+	cc.bool(deterministic)
+	cc.bool(zeroInfinity)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpMiopenDepthwiseConvolution = op{name: "aten::miopen_depthwise_convolution", overload: "", schema: "aten::miopen_depthwise_convolution(Tensor self, Tensor weight, Tensor? bias, SymInt[] padding, SymInt[] stride, SymInt[] dilation, SymInt groups, bool benchmark, bool deterministic) -> Tensor"}
@@ -1479,19 +1504,19 @@ var torchOpMiopenDepthwiseConvolution = op{name: "aten::miopen_depthwise_convolu
 //
 //	aten::miopen_depthwise_convolution(Tensor self, Tensor weight, Tensor? bias, SymInt[] padding, SymInt[] stride, SymInt[] dilation, SymInt groups, bool benchmark, bool deterministic) -> Tensor
 func MiopenDepthwiseConvolution(input, weight, bias *Tensor, padding, stride, dilation []int, groups int, benchmark, deterministic bool) *Tensor {
-	var k call
-	k.start(&torchOpMiopenDepthwiseConvolution)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(bias)
-	k.ints(padding)
-	k.ints(stride)
-	k.ints(dilation)
-	k.int(groups)
-	k.bool(benchmark)
-	k.bool(deterministic)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMiopenDepthwiseConvolution)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.ints(padding)
+	cc.ints(stride)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.bool(benchmark)
+	cc.bool(deterministic)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMiopenDepthwiseConvolutionOut = op{name: "aten::miopen_depthwise_convolution", overload: "out", schema: "aten::miopen_depthwise_convolution.out(Tensor self, Tensor weight, Tensor? bias, SymInt[] padding, SymInt[] stride, SymInt[] dilation, SymInt groups, bool benchmark, bool deterministic, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1500,20 +1525,20 @@ var torchOpMiopenDepthwiseConvolutionOut = op{name: "aten::miopen_depthwise_conv
 //
 //	aten::miopen_depthwise_convolution.out(Tensor self, Tensor weight, Tensor? bias, SymInt[] padding, SymInt[] stride, SymInt[] dilation, SymInt groups, bool benchmark, bool deterministic, *, Tensor(a!) out) -> Tensor(a!)
 func MiopenDepthwiseConvolutionOut(out, input, weight, bias *Tensor, padding, stride, dilation []int, groups int, benchmark, deterministic bool) *Tensor {
-	var k call
-	k.start(&torchOpMiopenDepthwiseConvolutionOut)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(bias)
-	k.ints(padding)
-	k.ints(stride)
-	k.ints(dilation)
-	k.int(groups)
-	k.bool(benchmark)
-	k.bool(deterministic)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMiopenDepthwiseConvolutionOut)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.ints(padding)
+	cc.ints(stride)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.bool(benchmark)
+	cc.bool(deterministic)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMiopenRnn = op{name: "aten::miopen_rnn", overload: "", schema: "aten::miopen_rnn(Tensor input, Tensor[] weight, int weight_stride0, Tensor hx, Tensor? cx, int mode, int hidden_size, int num_layers, bool batch_first, float dropout, bool train, bool bidirectional, int[] batch_sizes, Tensor? dropout_state) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"}
@@ -1522,24 +1547,24 @@ var torchOpMiopenRnn = op{name: "aten::miopen_rnn", overload: "", schema: "aten:
 //
 //	aten::miopen_rnn(Tensor input, Tensor[] weight, int weight_stride0, Tensor hx, Tensor? cx, int mode, int hidden_size, int num_layers, bool batch_first, float dropout, bool train, bool bidirectional, int[] batch_sizes, Tensor? dropout_state) -> (Tensor, Tensor, Tensor, Tensor, Tensor)
 func MiopenRnn(input *Tensor, weight []*Tensor, weightStride0 int, hx, cx *Tensor, mode, hiddenSize, numLayers int, batchFirst bool, dropout float64, train, bidirectional bool, batchSizes []int, dropoutState *Tensor) (*Tensor, *Tensor, *Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpMiopenRnn)
-	k.tensor(input)
-	k.tensors(weight)
-	k.int(weightStride0)
-	k.tensor(hx)
-	k.optTensor(cx)
-	k.int(mode)
-	k.int(hiddenSize)
-	k.int(numLayers)
-	k.bool(batchFirst)
-	k.float(dropout)
-	k.bool(train)
-	k.bool(bidirectional)
-	k.ints(batchSizes)
-	k.optTensor(dropoutState)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpMiopenRnn)
+	cc.tensor(input)
+	cc.tensors(weight)
+	cc.int(weightStride0)
+	cc.tensor(hx)
+	cc.optTensor(cx)
+	cc.int(mode)
+	cc.int(hiddenSize)
+	cc.int(numLayers)
+	cc.bool(batchFirst)
+	cc.float(dropout)
+	cc.bool(train)
+	cc.bool(bidirectional)
+	cc.ints(batchSizes)
+	cc.optTensor(dropoutState)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpMiopenRnnOut = op{name: "aten::miopen_rnn", overload: "out", schema: "aten::miopen_rnn.out(Tensor input, Tensor[] weight, int weight_stride0, Tensor hx, Tensor? cx, int mode, int hidden_size, int num_layers, bool batch_first, float dropout, bool train, bool bidirectional, int[] batch_sizes, Tensor? dropout_state, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2, Tensor(d!) out3, Tensor(e!) out4) -> (Tensor(a!), Tensor(b!), Tensor(c!), Tensor(d!), Tensor(e!))"}
@@ -1548,62 +1573,62 @@ var torchOpMiopenRnnOut = op{name: "aten::miopen_rnn", overload: "out", schema: 
 //
 //	aten::miopen_rnn.out(Tensor input, Tensor[] weight, int weight_stride0, Tensor hx, Tensor? cx, int mode, int hidden_size, int num_layers, bool batch_first, float dropout, bool train, bool bidirectional, int[] batch_sizes, Tensor? dropout_state, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2, Tensor(d!) out3, Tensor(e!) out4) -> (Tensor(a!), Tensor(b!), Tensor(c!), Tensor(d!), Tensor(e!))
 func MiopenRnnOut(out0, out1, out2, out3, out4, input *Tensor, weight []*Tensor, weightStride0 int, hx, cx *Tensor, mode, hiddenSize, numLayers int, batchFirst bool, dropout float64, train, bidirectional bool, batchSizes []int, dropoutState *Tensor) (*Tensor, *Tensor, *Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpMiopenRnnOut)
-	k.tensor(input)
-	k.tensors(weight)
-	k.int(weightStride0)
-	k.tensor(hx)
-	k.optTensor(cx)
-	k.int(mode)
-	k.int(hiddenSize)
-	k.int(numLayers)
-	k.bool(batchFirst)
-	k.float(dropout)
-	k.bool(train)
-	k.bool(bidirectional)
-	k.ints(batchSizes)
-	k.optTensor(dropoutState)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.tensor(out2)
-	k.tensor(out3)
-	k.tensor(out4)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpMiopenRnnOut)
+	cc.tensor(input)
+	cc.tensors(weight)
+	cc.int(weightStride0)
+	cc.tensor(hx)
+	cc.optTensor(cx)
+	cc.int(mode)
+	cc.int(hiddenSize)
+	cc.int(numLayers)
+	cc.bool(batchFirst)
+	cc.float(dropout)
+	cc.bool(train)
+	cc.bool(bidirectional)
+	cc.ints(batchSizes)
+	cc.optTensor(dropoutState)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.tensor(out2)
+	cc.tensor(out3)
+	cc.tensor(out4)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpMiopenRnnBackward = op{name: "aten::miopen_rnn_backward", overload: "", schema: "aten::miopen_rnn_backward(Tensor input, Tensor[] weight, int weight_stride0, Tensor weight_buf, Tensor hx, Tensor? cx, Tensor output, Tensor? grad_output, Tensor? grad_hy, Tensor? grad_cy, int mode, int hidden_size, int num_layers, bool batch_first, float dropout, bool train, bool bidirectional, int[] batch_sizes, Tensor? dropout_state, Tensor reserve, bool[4] output_mask) -> (Tensor, Tensor, Tensor, Tensor[])"}
 
-// MiopenRnnBackward is PyTorch's torch.miopen_rnn_backward.
+// MiopenRnnBackward is PyTorch's torch.ops.aten.miopen_rnn_backward.
 //
 //	aten::miopen_rnn_backward(Tensor input, Tensor[] weight, int weight_stride0, Tensor weight_buf, Tensor hx, Tensor? cx, Tensor output, Tensor? grad_output, Tensor? grad_hy, Tensor? grad_cy, int mode, int hidden_size, int num_layers, bool batch_first, float dropout, bool train, bool bidirectional, int[] batch_sizes, Tensor? dropout_state, Tensor reserve, bool[4] output_mask) -> (Tensor, Tensor, Tensor, Tensor[])
 func MiopenRnnBackward(input *Tensor, weight []*Tensor, weightStride0 int, weightBuf, hx, cx, output, gradOutput, gradHy, gradCy *Tensor, mode, hiddenSize, numLayers int, batchFirst bool, dropout float64, train, bidirectional bool, batchSizes []int, dropoutState, reserve *Tensor, outputMask []bool) (*Tensor, *Tensor, *Tensor, []*Tensor) {
-	var k call
-	k.start(&torchOpMiopenRnnBackward)
-	k.tensor(input)
-	k.tensors(weight)
-	k.int(weightStride0)
-	k.tensor(weightBuf)
-	k.tensor(hx)
-	k.optTensor(cx)
-	k.tensor(output)
-	k.optTensor(gradOutput)
-	k.optTensor(gradHy)
-	k.optTensor(gradCy)
-	k.int(mode)
-	k.int(hiddenSize)
-	k.int(numLayers)
-	k.bool(batchFirst)
-	k.float(dropout)
-	k.bool(train)
-	k.bool(bidirectional)
-	k.ints(batchSizes)
-	k.optTensor(dropoutState)
-	k.tensor(reserve)
-	k.bools(outputMask)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensors()
+	var cc call
+	cc.start(&torchOpMiopenRnnBackward)
+	cc.tensor(input)
+	cc.tensors(weight)
+	cc.int(weightStride0)
+	cc.tensor(weightBuf)
+	cc.tensor(hx)
+	cc.optTensor(cx)
+	cc.tensor(output)
+	cc.optTensor(gradOutput)
+	cc.optTensor(gradHy)
+	cc.optTensor(gradCy)
+	cc.int(mode)
+	cc.int(hiddenSize)
+	cc.int(numLayers)
+	cc.bool(batchFirst)
+	cc.float(dropout)
+	cc.bool(train)
+	cc.bool(bidirectional)
+	cc.ints(batchSizes)
+	cc.optTensor(dropoutState)
+	cc.tensor(reserve)
+	cc.bools(outputMask)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensors()
 }
 
 var torchOpMiopenRnnBackwardOut = op{name: "aten::miopen_rnn_backward", overload: "out", schema: "aten::miopen_rnn_backward.out(Tensor input, Tensor[] weight, int weight_stride0, Tensor weight_buf, Tensor hx, Tensor? cx, Tensor output, Tensor? grad_output, Tensor? grad_hy, Tensor? grad_cy, int mode, int hidden_size, int num_layers, bool batch_first, float dropout, bool train, bool bidirectional, int[] batch_sizes, Tensor? dropout_state, Tensor reserve, bool[4] output_mask, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2, Tensor(d!)[] out3) -> ()"}
@@ -1612,34 +1637,34 @@ var torchOpMiopenRnnBackwardOut = op{name: "aten::miopen_rnn_backward", overload
 //
 //	aten::miopen_rnn_backward.out(Tensor input, Tensor[] weight, int weight_stride0, Tensor weight_buf, Tensor hx, Tensor? cx, Tensor output, Tensor? grad_output, Tensor? grad_hy, Tensor? grad_cy, int mode, int hidden_size, int num_layers, bool batch_first, float dropout, bool train, bool bidirectional, int[] batch_sizes, Tensor? dropout_state, Tensor reserve, bool[4] output_mask, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2, Tensor(d!)[] out3) -> ()
 func MiopenRnnBackwardOut(out0, out1, out2 *Tensor, out3 []*Tensor, input *Tensor, weight []*Tensor, weightStride0 int, weightBuf, hx, cx, output, gradOutput, gradHy, gradCy *Tensor, mode, hiddenSize, numLayers int, batchFirst bool, dropout float64, train, bidirectional bool, batchSizes []int, dropoutState, reserve *Tensor, outputMask []bool) {
-	var k call
-	k.start(&torchOpMiopenRnnBackwardOut)
-	k.tensor(input)
-	k.tensors(weight)
-	k.int(weightStride0)
-	k.tensor(weightBuf)
-	k.tensor(hx)
-	k.optTensor(cx)
-	k.tensor(output)
-	k.optTensor(gradOutput)
-	k.optTensor(gradHy)
-	k.optTensor(gradCy)
-	k.int(mode)
-	k.int(hiddenSize)
-	k.int(numLayers)
-	k.bool(batchFirst)
-	k.float(dropout)
-	k.bool(train)
-	k.bool(bidirectional)
-	k.ints(batchSizes)
-	k.optTensor(dropoutState)
-	k.tensor(reserve)
-	k.bools(outputMask)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.tensor(out2)
-	k.tensors(out3)
-	k.run()
+	var cc call
+	cc.start(&torchOpMiopenRnnBackwardOut)
+	cc.tensor(input)
+	cc.tensors(weight)
+	cc.int(weightStride0)
+	cc.tensor(weightBuf)
+	cc.tensor(hx)
+	cc.optTensor(cx)
+	cc.tensor(output)
+	cc.optTensor(gradOutput)
+	cc.optTensor(gradHy)
+	cc.optTensor(gradCy)
+	cc.int(mode)
+	cc.int(hiddenSize)
+	cc.int(numLayers)
+	cc.bool(batchFirst)
+	cc.float(dropout)
+	cc.bool(train)
+	cc.bool(bidirectional)
+	cc.ints(batchSizes)
+	cc.optTensor(dropoutState)
+	cc.tensor(reserve)
+	cc.bools(outputMask)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.tensor(out2)
+	cc.tensors(out3)
+	cc.run()
 }
 
 var torchOpMish = op{name: "aten::mish", overload: "", schema: "aten::mish(Tensor self) -> Tensor"}
@@ -1648,52 +1673,52 @@ var torchOpMish = op{name: "aten::mish", overload: "", schema: "aten::mish(Tenso
 //
 //	aten::mish(Tensor self) -> Tensor
 func Mish(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpMish)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMish)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMishOut = op{name: "aten::mish", overload: "out", schema: "aten::mish.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// MishOut is PyTorch's torch._C._nn.mish with its result written to out.
+// MishOut is PyTorch's torch.nn.functional.mish with its result written to out.
 //
 //	aten::mish.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func MishOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpMishOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMishOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMish_ = op{name: "aten::mish_", overload: "", schema: "aten::mish_(Tensor(a!) self) -> Tensor(a!)"}
 
-// Mish_ is PyTorch's torch._C._nn.mish_: Mish in place.
+// Mish_ is PyTorch's torch.ops.aten.mish_: Mish in place.
 //
 //	aten::mish_(Tensor(a!) self) -> Tensor(a!)
 func Mish_(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpMish_)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMish_)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMishBackward = op{name: "aten::mish_backward", overload: "", schema: "aten::mish_backward(Tensor grad_output, Tensor self) -> Tensor"}
 
-// MishBackward is PyTorch's torch.nn.functional.mish_backward.
+// MishBackward is PyTorch's torch.ops.aten.mish_backward.
 //
 //	aten::mish_backward(Tensor grad_output, Tensor self) -> Tensor
 func MishBackward(gradOutput, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpMishBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMishBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMkldnnAdaptiveAvgPool2d = op{name: "aten::mkldnn_adaptive_avg_pool2d", overload: "", schema: "aten::mkldnn_adaptive_avg_pool2d(Tensor self, int[2] output_size) -> Tensor"}
@@ -1702,12 +1727,12 @@ var torchOpMkldnnAdaptiveAvgPool2d = op{name: "aten::mkldnn_adaptive_avg_pool2d"
 //
 //	aten::mkldnn_adaptive_avg_pool2d(Tensor self, int[2] output_size) -> Tensor
 func MkldnnAdaptiveAvgPool2d(input *Tensor, outputSize ...int) *Tensor {
-	var k call
-	k.start(&torchOpMkldnnAdaptiveAvgPool2d)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMkldnnAdaptiveAvgPool2d)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMkldnnAdaptiveAvgPool2dOut = op{name: "aten::mkldnn_adaptive_avg_pool2d", overload: "out", schema: "aten::mkldnn_adaptive_avg_pool2d.out(Tensor self, int[2] output_size, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1716,27 +1741,27 @@ var torchOpMkldnnAdaptiveAvgPool2dOut = op{name: "aten::mkldnn_adaptive_avg_pool
 //
 //	aten::mkldnn_adaptive_avg_pool2d.out(Tensor self, int[2] output_size, *, Tensor(a!) out) -> Tensor(a!)
 func MkldnnAdaptiveAvgPool2dOut(out, input *Tensor, outputSize ...int) *Tensor {
-	var k call
-	k.start(&torchOpMkldnnAdaptiveAvgPool2dOut)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMkldnnAdaptiveAvgPool2dOut)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMkldnnAdaptiveAvgPool2dBackward = op{name: "aten::mkldnn_adaptive_avg_pool2d_backward", overload: "", schema: "aten::mkldnn_adaptive_avg_pool2d_backward(Tensor grad_output, Tensor self) -> Tensor"}
 
-// MkldnnAdaptiveAvgPool2dBackward is PyTorch's torch.mkldnn_adaptive_avg_pool2d_backward.
+// MkldnnAdaptiveAvgPool2dBackward is PyTorch's torch.ops.aten.mkldnn_adaptive_avg_pool2d_backward.
 //
 //	aten::mkldnn_adaptive_avg_pool2d_backward(Tensor grad_output, Tensor self) -> Tensor
 func MkldnnAdaptiveAvgPool2dBackward(gradOutput, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpMkldnnAdaptiveAvgPool2dBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMkldnnAdaptiveAvgPool2dBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMkldnnAdaptiveAvgPool2dBackwardOut = op{name: "aten::mkldnn_adaptive_avg_pool2d_backward", overload: "out", schema: "aten::mkldnn_adaptive_avg_pool2d_backward.out(Tensor grad_output, Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1745,13 +1770,13 @@ var torchOpMkldnnAdaptiveAvgPool2dBackwardOut = op{name: "aten::mkldnn_adaptive_
 //
 //	aten::mkldnn_adaptive_avg_pool2d_backward.out(Tensor grad_output, Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func MkldnnAdaptiveAvgPool2dBackwardOut(out, gradOutput, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpMkldnnAdaptiveAvgPool2dBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMkldnnAdaptiveAvgPool2dBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMkldnnConvolution = op{name: "aten::mkldnn_convolution", overload: "", schema: "aten::mkldnn_convolution(Tensor self, Tensor weight, Tensor? bias, SymInt[] padding, SymInt[] stride, SymInt[] dilation, SymInt groups) -> Tensor"}
@@ -1760,17 +1785,17 @@ var torchOpMkldnnConvolution = op{name: "aten::mkldnn_convolution", overload: ""
 //
 //	aten::mkldnn_convolution(Tensor self, Tensor weight, Tensor? bias, SymInt[] padding, SymInt[] stride, SymInt[] dilation, SymInt groups) -> Tensor
 func MkldnnConvolution(input, weight, bias *Tensor, padding, stride, dilation []int, groups int) *Tensor {
-	var k call
-	k.start(&torchOpMkldnnConvolution)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(bias)
-	k.ints(padding)
-	k.ints(stride)
-	k.ints(dilation)
-	k.int(groups)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMkldnnConvolution)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.ints(padding)
+	cc.ints(stride)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMkldnnConvolutionOut = op{name: "aten::mkldnn_convolution", overload: "out", schema: "aten::mkldnn_convolution.out(Tensor self, Tensor weight, Tensor? bias, SymInt[] padding, SymInt[] stride, SymInt[] dilation, SymInt groups, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1779,18 +1804,18 @@ var torchOpMkldnnConvolutionOut = op{name: "aten::mkldnn_convolution", overload:
 //
 //	aten::mkldnn_convolution.out(Tensor self, Tensor weight, Tensor? bias, SymInt[] padding, SymInt[] stride, SymInt[] dilation, SymInt groups, *, Tensor(a!) out) -> Tensor(a!)
 func MkldnnConvolutionOut(out, input, weight, bias *Tensor, padding, stride, dilation []int, groups int) *Tensor {
-	var k call
-	k.start(&torchOpMkldnnConvolutionOut)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(bias)
-	k.ints(padding)
-	k.ints(stride)
-	k.ints(dilation)
-	k.int(groups)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMkldnnConvolutionOut)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.ints(padding)
+	cc.ints(stride)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMkldnnLinear = op{name: "aten::mkldnn_linear", overload: "", schema: "aten::mkldnn_linear(Tensor self, Tensor weight, Tensor? bias=None) -> Tensor"}
@@ -1800,18 +1825,18 @@ type MkldnnLinearOptions struct {
 	Bias *Tensor
 }
 
-// MkldnnLinear is PyTorch's torch.nn.functional.mkldnn_linear.
+// MkldnnLinear is PyTorch's torch.ops.aten.mkldnn_linear.
 //
 //	aten::mkldnn_linear(Tensor self, Tensor weight, Tensor? bias=None) -> Tensor
 func MkldnnLinear(input, weight *Tensor, opts ...MkldnnLinearOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMkldnnLinear)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(o.Bias)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMkldnnLinear)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(o.Bias)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMkldnnLinearOut = op{name: "aten::mkldnn_linear", overload: "out", schema: "aten::mkldnn_linear.out(Tensor self, Tensor weight, Tensor? bias=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1821,30 +1846,30 @@ var torchOpMkldnnLinearOut = op{name: "aten::mkldnn_linear", overload: "out", sc
 //	aten::mkldnn_linear.out(Tensor self, Tensor weight, Tensor? bias=None, *, Tensor(a!) out) -> Tensor(a!)
 func MkldnnLinearOut(out, input, weight *Tensor, opts ...MkldnnLinearOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMkldnnLinearOut)
-	k.tensor(input)
-	k.tensor(weight)
-	k.optTensor(o.Bias)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMkldnnLinearOut)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.optTensor(o.Bias)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMkldnnLinearBackward = op{name: "aten::mkldnn_linear_backward", overload: "", schema: "aten::mkldnn_linear_backward(Tensor self, Tensor grad_output, Tensor weight, bool[3] output_mask) -> (Tensor, Tensor, Tensor)"}
 
-// MkldnnLinearBackward is PyTorch's torch.mkldnn_linear_backward.
+// MkldnnLinearBackward is PyTorch's torch.ops.aten.mkldnn_linear_backward.
 //
 //	aten::mkldnn_linear_backward(Tensor self, Tensor grad_output, Tensor weight, bool[3] output_mask) -> (Tensor, Tensor, Tensor)
 func MkldnnLinearBackward(input, gradOutput, weight *Tensor, outputMask []bool) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpMkldnnLinearBackward)
-	k.tensor(input)
-	k.tensor(gradOutput)
-	k.tensor(weight)
-	k.bools(outputMask)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpMkldnnLinearBackward)
+	cc.tensor(input)
+	cc.tensor(gradOutput)
+	cc.tensor(weight)
+	cc.bools(outputMask)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpMkldnnLinearBackwardOut = op{name: "aten::mkldnn_linear_backward", overload: "out", schema: "aten::mkldnn_linear_backward.out(Tensor self, Tensor grad_output, Tensor weight, bool[3] output_mask, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))"}
@@ -1853,32 +1878,32 @@ var torchOpMkldnnLinearBackwardOut = op{name: "aten::mkldnn_linear_backward", ov
 //
 //	aten::mkldnn_linear_backward.out(Tensor self, Tensor grad_output, Tensor weight, bool[3] output_mask, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))
 func MkldnnLinearBackwardOut(out0, out1, out2, input, gradOutput, weight *Tensor, outputMask []bool) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpMkldnnLinearBackwardOut)
-	k.tensor(input)
-	k.tensor(gradOutput)
-	k.tensor(weight)
-	k.bools(outputMask)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.tensor(out2)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpMkldnnLinearBackwardOut)
+	cc.tensor(input)
+	cc.tensor(gradOutput)
+	cc.tensor(weight)
+	cc.bools(outputMask)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.tensor(out2)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpMkldnnLinearBackwardInput = op{name: "aten::mkldnn_linear_backward_input", overload: "", schema: "aten::mkldnn_linear_backward_input(int[] input_size, Tensor grad_output, Tensor weight) -> Tensor"}
 
-// MkldnnLinearBackwardInput is PyTorch's torch.mkldnn_linear_backward_input.
+// MkldnnLinearBackwardInput is PyTorch's torch.ops.aten.mkldnn_linear_backward_input.
 //
 //	aten::mkldnn_linear_backward_input(int[] input_size, Tensor grad_output, Tensor weight) -> Tensor
 func MkldnnLinearBackwardInput(inputSize []int, gradOutput, weight *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpMkldnnLinearBackwardInput)
-	k.ints(inputSize)
-	k.tensor(gradOutput)
-	k.tensor(weight)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMkldnnLinearBackwardInput)
+	cc.ints(inputSize)
+	cc.tensor(gradOutput)
+	cc.tensor(weight)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMkldnnLinearBackwardInputOut = op{name: "aten::mkldnn_linear_backward_input", overload: "out", schema: "aten::mkldnn_linear_backward_input.out(int[] input_size, Tensor grad_output, Tensor weight, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1887,30 +1912,30 @@ var torchOpMkldnnLinearBackwardInputOut = op{name: "aten::mkldnn_linear_backward
 //
 //	aten::mkldnn_linear_backward_input.out(int[] input_size, Tensor grad_output, Tensor weight, *, Tensor(a!) out) -> Tensor(a!)
 func MkldnnLinearBackwardInputOut(out *Tensor, inputSize []int, gradOutput, weight *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpMkldnnLinearBackwardInputOut)
-	k.ints(inputSize)
-	k.tensor(gradOutput)
-	k.tensor(weight)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMkldnnLinearBackwardInputOut)
+	cc.ints(inputSize)
+	cc.tensor(gradOutput)
+	cc.tensor(weight)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMkldnnLinearBackwardWeights = op{name: "aten::mkldnn_linear_backward_weights", overload: "", schema: "aten::mkldnn_linear_backward_weights(Tensor grad_output, Tensor input, Tensor weight, bool bias_defined) -> (Tensor, Tensor)"}
 
-// MkldnnLinearBackwardWeights is PyTorch's torch.mkldnn_linear_backward_weights.
+// MkldnnLinearBackwardWeights is PyTorch's torch.ops.aten.mkldnn_linear_backward_weights.
 //
 //	aten::mkldnn_linear_backward_weights(Tensor grad_output, Tensor input, Tensor weight, bool bias_defined) -> (Tensor, Tensor)
 func MkldnnLinearBackwardWeights(gradOutput, input, weight *Tensor, biasDefined bool) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpMkldnnLinearBackwardWeights)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(weight)
-	k.bool(biasDefined)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpMkldnnLinearBackwardWeights)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.bool(biasDefined)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpMkldnnLinearBackwardWeightsOut = op{name: "aten::mkldnn_linear_backward_weights", overload: "out", schema: "aten::mkldnn_linear_backward_weights.out(Tensor grad_output, Tensor input, Tensor weight, bool bias_defined, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))"}
@@ -1919,16 +1944,16 @@ var torchOpMkldnnLinearBackwardWeightsOut = op{name: "aten::mkldnn_linear_backwa
 //
 //	aten::mkldnn_linear_backward_weights.out(Tensor grad_output, Tensor input, Tensor weight, bool bias_defined, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))
 func MkldnnLinearBackwardWeightsOut(out0, out1, gradOutput, input, weight *Tensor, biasDefined bool) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpMkldnnLinearBackwardWeightsOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(weight)
-	k.bool(biasDefined)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpMkldnnLinearBackwardWeightsOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.bool(biasDefined)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpMkldnnMaxPool2d = op{name: "aten::mkldnn_max_pool2d", overload: "", schema: "aten::mkldnn_max_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool ceil_mode=False) -> Tensor"}
@@ -1946,16 +1971,16 @@ type MkldnnMaxPool2dOptions struct {
 //	aten::mkldnn_max_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool ceil_mode=False) -> Tensor
 func MkldnnMaxPool2d(input *Tensor, kernelSize []int, opts ...MkldnnMaxPool2dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMkldnnMaxPool2d)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(o.Stride)
-	k.ints(orInts(o.Padding, 0, 0))
-	k.ints(orInts(o.Dilation, 1, 1))
-	k.bool(o.CeilMode)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMkldnnMaxPool2d)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(o.Stride)
+	cc.ints(orInts(o.Padding, 0, 0))
+	cc.ints(orInts(o.Dilation, 1, 1))
+	cc.bool(o.CeilMode)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMkldnnMaxPool2dOut = op{name: "aten::mkldnn_max_pool2d", overload: "out", schema: "aten::mkldnn_max_pool2d.out(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool ceil_mode=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1965,17 +1990,17 @@ var torchOpMkldnnMaxPool2dOut = op{name: "aten::mkldnn_max_pool2d", overload: "o
 //	aten::mkldnn_max_pool2d.out(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool ceil_mode=False, *, Tensor(a!) out) -> Tensor(a!)
 func MkldnnMaxPool2dOut(out, input *Tensor, kernelSize []int, opts ...MkldnnMaxPool2dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMkldnnMaxPool2dOut)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(o.Stride)
-	k.ints(orInts(o.Padding, 0, 0))
-	k.ints(orInts(o.Dilation, 1, 1))
-	k.bool(o.CeilMode)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMkldnnMaxPool2dOut)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(o.Stride)
+	cc.ints(orInts(o.Padding, 0, 0))
+	cc.ints(orInts(o.Dilation, 1, 1))
+	cc.bool(o.CeilMode)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMkldnnMaxPool2dBackward = op{name: "aten::mkldnn_max_pool2d_backward", overload: "", schema: "aten::mkldnn_max_pool2d_backward(Tensor grad_output, Tensor output, Tensor input, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool ceil_mode=False) -> Tensor"}
@@ -1988,23 +2013,23 @@ type MkldnnMaxPool2dBackwardOptions struct {
 	CeilMode bool
 }
 
-// MkldnnMaxPool2dBackward is PyTorch's torch.mkldnn_max_pool2d_backward.
+// MkldnnMaxPool2dBackward is PyTorch's torch.ops.aten.mkldnn_max_pool2d_backward.
 //
 //	aten::mkldnn_max_pool2d_backward(Tensor grad_output, Tensor output, Tensor input, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool ceil_mode=False) -> Tensor
 func MkldnnMaxPool2dBackward(gradOutput, output, input *Tensor, kernelSize []int, opts ...MkldnnMaxPool2dBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMkldnnMaxPool2dBackward)
-	k.tensor(gradOutput)
-	k.tensor(output)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(o.Stride)
-	k.ints(orInts(o.Padding, 0, 0))
-	k.ints(orInts(o.Dilation, 1, 1))
-	k.bool(o.CeilMode)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMkldnnMaxPool2dBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(output)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(o.Stride)
+	cc.ints(orInts(o.Padding, 0, 0))
+	cc.ints(orInts(o.Dilation, 1, 1))
+	cc.bool(o.CeilMode)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMkldnnMaxPool2dBackwardOut = op{name: "aten::mkldnn_max_pool2d_backward", overload: "out", schema: "aten::mkldnn_max_pool2d_backward.out(Tensor grad_output, Tensor output, Tensor input, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool ceil_mode=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2014,19 +2039,19 @@ var torchOpMkldnnMaxPool2dBackwardOut = op{name: "aten::mkldnn_max_pool2d_backwa
 //	aten::mkldnn_max_pool2d_backward.out(Tensor grad_output, Tensor output, Tensor input, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool ceil_mode=False, *, Tensor(a!) out) -> Tensor(a!)
 func MkldnnMaxPool2dBackwardOut(out, gradOutput, output, input *Tensor, kernelSize []int, opts ...MkldnnMaxPool2dBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMkldnnMaxPool2dBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(output)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(o.Stride)
-	k.ints(orInts(o.Padding, 0, 0))
-	k.ints(orInts(o.Dilation, 1, 1))
-	k.bool(o.CeilMode)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMkldnnMaxPool2dBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(output)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(o.Stride)
+	cc.ints(orInts(o.Padding, 0, 0))
+	cc.ints(orInts(o.Dilation, 1, 1))
+	cc.bool(o.CeilMode)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMkldnnMaxPool3d = op{name: "aten::mkldnn_max_pool3d", overload: "", schema: "aten::mkldnn_max_pool3d(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0, int[3] dilation=1, bool ceil_mode=False) -> Tensor"}
@@ -2044,16 +2069,16 @@ type MkldnnMaxPool3dOptions struct {
 //	aten::mkldnn_max_pool3d(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0, int[3] dilation=1, bool ceil_mode=False) -> Tensor
 func MkldnnMaxPool3d(input *Tensor, kernelSize []int, opts ...MkldnnMaxPool3dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMkldnnMaxPool3d)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(o.Stride)
-	k.ints(orInts(o.Padding, 0, 0, 0))
-	k.ints(orInts(o.Dilation, 1, 1, 1))
-	k.bool(o.CeilMode)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMkldnnMaxPool3d)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(o.Stride)
+	cc.ints(orInts(o.Padding, 0, 0, 0))
+	cc.ints(orInts(o.Dilation, 1, 1, 1))
+	cc.bool(o.CeilMode)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMkldnnMaxPool3dOut = op{name: "aten::mkldnn_max_pool3d", overload: "out", schema: "aten::mkldnn_max_pool3d.out(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0, int[3] dilation=1, bool ceil_mode=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2063,17 +2088,17 @@ var torchOpMkldnnMaxPool3dOut = op{name: "aten::mkldnn_max_pool3d", overload: "o
 //	aten::mkldnn_max_pool3d.out(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0, int[3] dilation=1, bool ceil_mode=False, *, Tensor(a!) out) -> Tensor(a!)
 func MkldnnMaxPool3dOut(out, input *Tensor, kernelSize []int, opts ...MkldnnMaxPool3dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMkldnnMaxPool3dOut)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(o.Stride)
-	k.ints(orInts(o.Padding, 0, 0, 0))
-	k.ints(orInts(o.Dilation, 1, 1, 1))
-	k.bool(o.CeilMode)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMkldnnMaxPool3dOut)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(o.Stride)
+	cc.ints(orInts(o.Padding, 0, 0, 0))
+	cc.ints(orInts(o.Dilation, 1, 1, 1))
+	cc.bool(o.CeilMode)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMkldnnMaxPool3dBackward = op{name: "aten::mkldnn_max_pool3d_backward", overload: "", schema: "aten::mkldnn_max_pool3d_backward(Tensor grad_output, Tensor output, Tensor input, int[3] kernel_size, int[3] stride=[], int[3] padding=0, int[3] dilation=1, bool ceil_mode=False) -> Tensor"}
@@ -2086,23 +2111,23 @@ type MkldnnMaxPool3dBackwardOptions struct {
 	CeilMode bool
 }
 
-// MkldnnMaxPool3dBackward is PyTorch's torch.mkldnn_max_pool3d_backward.
+// MkldnnMaxPool3dBackward is PyTorch's torch.ops.aten.mkldnn_max_pool3d_backward.
 //
 //	aten::mkldnn_max_pool3d_backward(Tensor grad_output, Tensor output, Tensor input, int[3] kernel_size, int[3] stride=[], int[3] padding=0, int[3] dilation=1, bool ceil_mode=False) -> Tensor
 func MkldnnMaxPool3dBackward(gradOutput, output, input *Tensor, kernelSize []int, opts ...MkldnnMaxPool3dBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMkldnnMaxPool3dBackward)
-	k.tensor(gradOutput)
-	k.tensor(output)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(o.Stride)
-	k.ints(orInts(o.Padding, 0, 0, 0))
-	k.ints(orInts(o.Dilation, 1, 1, 1))
-	k.bool(o.CeilMode)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMkldnnMaxPool3dBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(output)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(o.Stride)
+	cc.ints(orInts(o.Padding, 0, 0, 0))
+	cc.ints(orInts(o.Dilation, 1, 1, 1))
+	cc.bool(o.CeilMode)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMkldnnMaxPool3dBackwardOut = op{name: "aten::mkldnn_max_pool3d_backward", overload: "out", schema: "aten::mkldnn_max_pool3d_backward.out(Tensor grad_output, Tensor output, Tensor input, int[3] kernel_size, int[3] stride=[], int[3] padding=0, int[3] dilation=1, bool ceil_mode=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2112,19 +2137,19 @@ var torchOpMkldnnMaxPool3dBackwardOut = op{name: "aten::mkldnn_max_pool3d_backwa
 //	aten::mkldnn_max_pool3d_backward.out(Tensor grad_output, Tensor output, Tensor input, int[3] kernel_size, int[3] stride=[], int[3] padding=0, int[3] dilation=1, bool ceil_mode=False, *, Tensor(a!) out) -> Tensor(a!)
 func MkldnnMaxPool3dBackwardOut(out, gradOutput, output, input *Tensor, kernelSize []int, opts ...MkldnnMaxPool3dBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMkldnnMaxPool3dBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(output)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(o.Stride)
-	k.ints(orInts(o.Padding, 0, 0, 0))
-	k.ints(orInts(o.Dilation, 1, 1, 1))
-	k.bool(o.CeilMode)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMkldnnMaxPool3dBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(output)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(o.Stride)
+	cc.ints(orInts(o.Padding, 0, 0, 0))
+	cc.ints(orInts(o.Dilation, 1, 1, 1))
+	cc.bool(o.CeilMode)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMkldnnReorderConv2dWeight = op{name: "aten::mkldnn_reorder_conv2d_weight", overload: "", schema: "aten::mkldnn_reorder_conv2d_weight(Tensor self, SymInt[2] padding=[0, 0], SymInt[2] stride=[1, 1], SymInt[2] dilation=[1, 1], SymInt groups=1, SymInt[]? input_size=None) -> Tensor"}
@@ -2138,21 +2163,21 @@ type MkldnnReorderConv2dWeightOptions struct {
 	InputSize []int
 }
 
-// MkldnnReorderConv2dWeight is PyTorch's torch.nn.functional.mkldnn_reorder_conv2d_weight.
+// MkldnnReorderConv2dWeight is PyTorch's torch.ops.aten.mkldnn_reorder_conv2d_weight.
 //
 //	aten::mkldnn_reorder_conv2d_weight(Tensor self, SymInt[2] padding=[0, 0], SymInt[2] stride=[1, 1], SymInt[2] dilation=[1, 1], SymInt groups=1, SymInt[]? input_size=None) -> Tensor
 func MkldnnReorderConv2dWeight(input *Tensor, opts ...MkldnnReorderConv2dWeightOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMkldnnReorderConv2dWeight)
-	k.tensor(input)
-	k.ints(orInts(o.Padding, 0, 0))
-	k.ints(orInts(o.Stride, 1, 1))
-	k.ints(orInts(o.Dilation, 1, 1))
-	k.int(o.Groups.Or(1))
-	k.optInts(o.InputSize)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMkldnnReorderConv2dWeight)
+	cc.tensor(input)
+	cc.ints(orInts(o.Padding, 0, 0))
+	cc.ints(orInts(o.Stride, 1, 1))
+	cc.ints(orInts(o.Dilation, 1, 1))
+	cc.int(o.Groups.Or(1))
+	cc.optInts(o.InputSize)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMkldnnReorderConv2dWeightOut = op{name: "aten::mkldnn_reorder_conv2d_weight", overload: "out", schema: "aten::mkldnn_reorder_conv2d_weight.out(Tensor self, SymInt[2] padding=[0, 0], SymInt[2] stride=[1, 1], SymInt[2] dilation=[1, 1], SymInt groups=1, SymInt[]? input_size=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2162,17 +2187,17 @@ var torchOpMkldnnReorderConv2dWeightOut = op{name: "aten::mkldnn_reorder_conv2d_
 //	aten::mkldnn_reorder_conv2d_weight.out(Tensor self, SymInt[2] padding=[0, 0], SymInt[2] stride=[1, 1], SymInt[2] dilation=[1, 1], SymInt groups=1, SymInt[]? input_size=None, *, Tensor(a!) out) -> Tensor(a!)
 func MkldnnReorderConv2dWeightOut(out, input *Tensor, opts ...MkldnnReorderConv2dWeightOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMkldnnReorderConv2dWeightOut)
-	k.tensor(input)
-	k.ints(orInts(o.Padding, 0, 0))
-	k.ints(orInts(o.Stride, 1, 1))
-	k.ints(orInts(o.Dilation, 1, 1))
-	k.int(o.Groups.Or(1))
-	k.optInts(o.InputSize)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMkldnnReorderConv2dWeightOut)
+	cc.tensor(input)
+	cc.ints(orInts(o.Padding, 0, 0))
+	cc.ints(orInts(o.Stride, 1, 1))
+	cc.ints(orInts(o.Dilation, 1, 1))
+	cc.int(o.Groups.Or(1))
+	cc.optInts(o.InputSize)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMkldnnReorderConv3dWeight = op{name: "aten::mkldnn_reorder_conv3d_weight", overload: "", schema: "aten::mkldnn_reorder_conv3d_weight(Tensor self, SymInt[3] padding=[0, 0, 0], SymInt[3] stride=[1, 1, 1], SymInt[3] dilation=[1, 1, 1], SymInt groups=1, SymInt[]? input_size=None) -> Tensor"}
@@ -2186,21 +2211,21 @@ type MkldnnReorderConv3dWeightOptions struct {
 	InputSize []int
 }
 
-// MkldnnReorderConv3dWeight is PyTorch's torch.nn.functional.mkldnn_reorder_conv3d_weight.
+// MkldnnReorderConv3dWeight is PyTorch's torch.ops.aten.mkldnn_reorder_conv3d_weight.
 //
 //	aten::mkldnn_reorder_conv3d_weight(Tensor self, SymInt[3] padding=[0, 0, 0], SymInt[3] stride=[1, 1, 1], SymInt[3] dilation=[1, 1, 1], SymInt groups=1, SymInt[]? input_size=None) -> Tensor
 func MkldnnReorderConv3dWeight(input *Tensor, opts ...MkldnnReorderConv3dWeightOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMkldnnReorderConv3dWeight)
-	k.tensor(input)
-	k.ints(orInts(o.Padding, 0, 0, 0))
-	k.ints(orInts(o.Stride, 1, 1, 1))
-	k.ints(orInts(o.Dilation, 1, 1, 1))
-	k.int(o.Groups.Or(1))
-	k.optInts(o.InputSize)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMkldnnReorderConv3dWeight)
+	cc.tensor(input)
+	cc.ints(orInts(o.Padding, 0, 0, 0))
+	cc.ints(orInts(o.Stride, 1, 1, 1))
+	cc.ints(orInts(o.Dilation, 1, 1, 1))
+	cc.int(o.Groups.Or(1))
+	cc.optInts(o.InputSize)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMkldnnReorderConv3dWeightOut = op{name: "aten::mkldnn_reorder_conv3d_weight", overload: "out", schema: "aten::mkldnn_reorder_conv3d_weight.out(Tensor self, SymInt[3] padding=[0, 0, 0], SymInt[3] stride=[1, 1, 1], SymInt[3] dilation=[1, 1, 1], SymInt groups=1, SymInt[]? input_size=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2210,17 +2235,17 @@ var torchOpMkldnnReorderConv3dWeightOut = op{name: "aten::mkldnn_reorder_conv3d_
 //	aten::mkldnn_reorder_conv3d_weight.out(Tensor self, SymInt[3] padding=[0, 0, 0], SymInt[3] stride=[1, 1, 1], SymInt[3] dilation=[1, 1, 1], SymInt groups=1, SymInt[]? input_size=None, *, Tensor(a!) out) -> Tensor(a!)
 func MkldnnReorderConv3dWeightOut(out, input *Tensor, opts ...MkldnnReorderConv3dWeightOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMkldnnReorderConv3dWeightOut)
-	k.tensor(input)
-	k.ints(orInts(o.Padding, 0, 0, 0))
-	k.ints(orInts(o.Stride, 1, 1, 1))
-	k.ints(orInts(o.Dilation, 1, 1, 1))
-	k.int(o.Groups.Or(1))
-	k.optInts(o.InputSize)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMkldnnReorderConv3dWeightOut)
+	cc.tensor(input)
+	cc.ints(orInts(o.Padding, 0, 0, 0))
+	cc.ints(orInts(o.Stride, 1, 1, 1))
+	cc.ints(orInts(o.Dilation, 1, 1, 1))
+	cc.int(o.Groups.Or(1))
+	cc.optInts(o.InputSize)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMkldnnRnnLayer = op{name: "aten::mkldnn_rnn_layer", overload: "", schema: "aten::mkldnn_rnn_layer(Tensor input, Tensor weight0, Tensor weight1, Tensor weight2, Tensor weight3, Tensor hx_, Tensor cx_, bool reverse, int[] batch_sizes, int mode, int hidden_size, int num_layers, bool has_biases, bool bidirectional, bool batch_first, bool train) -> (Tensor, Tensor, Tensor, Tensor)"}
@@ -2229,26 +2254,26 @@ var torchOpMkldnnRnnLayer = op{name: "aten::mkldnn_rnn_layer", overload: "", sch
 //
 //	aten::mkldnn_rnn_layer(Tensor input, Tensor weight0, Tensor weight1, Tensor weight2, Tensor weight3, Tensor hx_, Tensor cx_, bool reverse, int[] batch_sizes, int mode, int hidden_size, int num_layers, bool has_biases, bool bidirectional, bool batch_first, bool train) -> (Tensor, Tensor, Tensor, Tensor)
 func MkldnnRnnLayer(input, weight0, weight1, weight2, weight3, hx, cx *Tensor, reverse bool, batchSizes []int, mode, hiddenSize, numLayers int, hasBiases, bidirectional, batchFirst, train bool) (*Tensor, *Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpMkldnnRnnLayer)
-	k.tensor(input)
-	k.tensor(weight0)
-	k.tensor(weight1)
-	k.tensor(weight2)
-	k.tensor(weight3)
-	k.tensor(hx)
-	k.tensor(cx)
-	k.bool(reverse)
-	k.ints(batchSizes)
-	k.int(mode)
-	k.int(hiddenSize)
-	k.int(numLayers)
-	k.bool(hasBiases)
-	k.bool(bidirectional)
-	k.bool(batchFirst)
-	k.bool(train)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpMkldnnRnnLayer)
+	cc.tensor(input)
+	cc.tensor(weight0)
+	cc.tensor(weight1)
+	cc.tensor(weight2)
+	cc.tensor(weight3)
+	cc.tensor(hx)
+	cc.tensor(cx)
+	cc.bool(reverse)
+	cc.ints(batchSizes)
+	cc.int(mode)
+	cc.int(hiddenSize)
+	cc.int(numLayers)
+	cc.bool(hasBiases)
+	cc.bool(bidirectional)
+	cc.bool(batchFirst)
+	cc.bool(train)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpMkldnnRnnLayerOut = op{name: "aten::mkldnn_rnn_layer", overload: "out", schema: "aten::mkldnn_rnn_layer.out(Tensor input, Tensor weight0, Tensor weight1, Tensor weight2, Tensor weight3, Tensor hx_, Tensor cx_, bool reverse, int[] batch_sizes, int mode, int hidden_size, int num_layers, bool has_biases, bool bidirectional, bool batch_first, bool train, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2, Tensor(d!) out3) -> (Tensor(a!), Tensor(b!), Tensor(c!), Tensor(d!))"}
@@ -2257,65 +2282,65 @@ var torchOpMkldnnRnnLayerOut = op{name: "aten::mkldnn_rnn_layer", overload: "out
 //
 //	aten::mkldnn_rnn_layer.out(Tensor input, Tensor weight0, Tensor weight1, Tensor weight2, Tensor weight3, Tensor hx_, Tensor cx_, bool reverse, int[] batch_sizes, int mode, int hidden_size, int num_layers, bool has_biases, bool bidirectional, bool batch_first, bool train, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2, Tensor(d!) out3) -> (Tensor(a!), Tensor(b!), Tensor(c!), Tensor(d!))
 func MkldnnRnnLayerOut(out0, out1, out2, out3, input, weight0, weight1, weight2, weight3, hx, cx *Tensor, reverse bool, batchSizes []int, mode, hiddenSize, numLayers int, hasBiases, bidirectional, batchFirst, train bool) (*Tensor, *Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpMkldnnRnnLayerOut)
-	k.tensor(input)
-	k.tensor(weight0)
-	k.tensor(weight1)
-	k.tensor(weight2)
-	k.tensor(weight3)
-	k.tensor(hx)
-	k.tensor(cx)
-	k.bool(reverse)
-	k.ints(batchSizes)
-	k.int(mode)
-	k.int(hiddenSize)
-	k.int(numLayers)
-	k.bool(hasBiases)
-	k.bool(bidirectional)
-	k.bool(batchFirst)
-	k.bool(train)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.tensor(out2)
-	k.tensor(out3)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpMkldnnRnnLayerOut)
+	cc.tensor(input)
+	cc.tensor(weight0)
+	cc.tensor(weight1)
+	cc.tensor(weight2)
+	cc.tensor(weight3)
+	cc.tensor(hx)
+	cc.tensor(cx)
+	cc.bool(reverse)
+	cc.ints(batchSizes)
+	cc.int(mode)
+	cc.int(hiddenSize)
+	cc.int(numLayers)
+	cc.bool(hasBiases)
+	cc.bool(bidirectional)
+	cc.bool(batchFirst)
+	cc.bool(train)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.tensor(out2)
+	cc.tensor(out3)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpMkldnnRnnLayerBackward = op{name: "aten::mkldnn_rnn_layer_backward", overload: "", schema: "aten::mkldnn_rnn_layer_backward(Tensor input, Tensor weight1, Tensor weight2, Tensor weight3, Tensor weight4, Tensor hx_, Tensor cx_tmp, Tensor output, Tensor hy_, Tensor cy_, Tensor? grad_output, Tensor? grad_hy, Tensor? grad_cy, bool reverse, int mode, int hidden_size, int num_layers, bool has_biases, bool train, bool bidirectional, int[] batch_sizes, bool batch_first, Tensor workspace) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"}
 
-// MkldnnRnnLayerBackward is PyTorch's torch.mkldnn_rnn_layer_backward.
+// MkldnnRnnLayerBackward is PyTorch's torch.ops.aten.mkldnn_rnn_layer_backward.
 //
 //	aten::mkldnn_rnn_layer_backward(Tensor input, Tensor weight1, Tensor weight2, Tensor weight3, Tensor weight4, Tensor hx_, Tensor cx_tmp, Tensor output, Tensor hy_, Tensor cy_, Tensor? grad_output, Tensor? grad_hy, Tensor? grad_cy, bool reverse, int mode, int hidden_size, int num_layers, bool has_biases, bool train, bool bidirectional, int[] batch_sizes, bool batch_first, Tensor workspace) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)
 func MkldnnRnnLayerBackward(input, weight1, weight2, weight3, weight4, hx, cxTmp, output, hy, cy, gradOutput, gradHy, gradCy *Tensor, reverse bool, mode, hiddenSize, numLayers int, hasBiases, train, bidirectional bool, batchSizes []int, batchFirst bool, workspace *Tensor) (*Tensor, *Tensor, *Tensor, *Tensor, *Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpMkldnnRnnLayerBackward)
-	k.tensor(input)
-	k.tensor(weight1)
-	k.tensor(weight2)
-	k.tensor(weight3)
-	k.tensor(weight4)
-	k.tensor(hx)
-	k.tensor(cxTmp)
-	k.tensor(output)
-	k.tensor(hy)
-	k.tensor(cy)
-	k.optTensor(gradOutput)
-	k.optTensor(gradHy)
-	k.optTensor(gradCy)
-	k.bool(reverse)
-	k.int(mode)
-	k.int(hiddenSize)
-	k.int(numLayers)
-	k.bool(hasBiases)
-	k.bool(train)
-	k.bool(bidirectional)
-	k.ints(batchSizes)
-	k.bool(batchFirst)
-	k.tensor(workspace)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpMkldnnRnnLayerBackward)
+	cc.tensor(input)
+	cc.tensor(weight1)
+	cc.tensor(weight2)
+	cc.tensor(weight3)
+	cc.tensor(weight4)
+	cc.tensor(hx)
+	cc.tensor(cxTmp)
+	cc.tensor(output)
+	cc.tensor(hy)
+	cc.tensor(cy)
+	cc.optTensor(gradOutput)
+	cc.optTensor(gradHy)
+	cc.optTensor(gradCy)
+	cc.bool(reverse)
+	cc.int(mode)
+	cc.int(hiddenSize)
+	cc.int(numLayers)
+	cc.bool(hasBiases)
+	cc.bool(train)
+	cc.bool(bidirectional)
+	cc.ints(batchSizes)
+	cc.bool(batchFirst)
+	cc.tensor(workspace)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpMkldnnRnnLayerBackwardOut = op{name: "aten::mkldnn_rnn_layer_backward", overload: "out", schema: "aten::mkldnn_rnn_layer_backward.out(Tensor input, Tensor weight1, Tensor weight2, Tensor weight3, Tensor weight4, Tensor hx_, Tensor cx_tmp, Tensor output, Tensor hy_, Tensor cy_, Tensor? grad_output, Tensor? grad_hy, Tensor? grad_cy, bool reverse, int mode, int hidden_size, int num_layers, bool has_biases, bool train, bool bidirectional, int[] batch_sizes, bool batch_first, Tensor workspace, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2, Tensor(d!) out3, Tensor(e!) out4, Tensor(f!) out5, Tensor(g!) out6) -> (Tensor(a!), Tensor(b!), Tensor(c!), Tensor(d!), Tensor(e!), Tensor(f!), Tensor(g!))"}
@@ -2324,54 +2349,56 @@ var torchOpMkldnnRnnLayerBackwardOut = op{name: "aten::mkldnn_rnn_layer_backward
 //
 //	aten::mkldnn_rnn_layer_backward.out(Tensor input, Tensor weight1, Tensor weight2, Tensor weight3, Tensor weight4, Tensor hx_, Tensor cx_tmp, Tensor output, Tensor hy_, Tensor cy_, Tensor? grad_output, Tensor? grad_hy, Tensor? grad_cy, bool reverse, int mode, int hidden_size, int num_layers, bool has_biases, bool train, bool bidirectional, int[] batch_sizes, bool batch_first, Tensor workspace, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2, Tensor(d!) out3, Tensor(e!) out4, Tensor(f!) out5, Tensor(g!) out6) -> (Tensor(a!), Tensor(b!), Tensor(c!), Tensor(d!), Tensor(e!), Tensor(f!), Tensor(g!))
 func MkldnnRnnLayerBackwardOut(out0, out1, out2, out3, out4, out5, out6, input, weight1, weight2, weight3, weight4, hx, cxTmp, output, hy, cy, gradOutput, gradHy, gradCy *Tensor, reverse bool, mode, hiddenSize, numLayers int, hasBiases, train, bidirectional bool, batchSizes []int, batchFirst bool, workspace *Tensor) (*Tensor, *Tensor, *Tensor, *Tensor, *Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpMkldnnRnnLayerBackwardOut)
-	k.tensor(input)
-	k.tensor(weight1)
-	k.tensor(weight2)
-	k.tensor(weight3)
-	k.tensor(weight4)
-	k.tensor(hx)
-	k.tensor(cxTmp)
-	k.tensor(output)
-	k.tensor(hy)
-	k.tensor(cy)
-	k.optTensor(gradOutput)
-	k.optTensor(gradHy)
-	k.optTensor(gradCy)
-	k.bool(reverse)
-	k.int(mode)
-	k.int(hiddenSize)
-	k.int(numLayers)
-	k.bool(hasBiases)
-	k.bool(train)
-	k.bool(bidirectional)
-	k.ints(batchSizes)
-	k.bool(batchFirst)
-	k.tensor(workspace)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.tensor(out2)
-	k.tensor(out3)
-	k.tensor(out4)
-	k.tensor(out5)
-	k.tensor(out6)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpMkldnnRnnLayerBackwardOut)
+	cc.tensor(input)
+	cc.tensor(weight1)
+	cc.tensor(weight2)
+	cc.tensor(weight3)
+	cc.tensor(weight4)
+	cc.tensor(hx)
+	cc.tensor(cxTmp)
+	cc.tensor(output)
+	cc.tensor(hy)
+	cc.tensor(cy)
+	cc.optTensor(gradOutput)
+	cc.optTensor(gradHy)
+	cc.optTensor(gradCy)
+	cc.bool(reverse)
+	cc.int(mode)
+	cc.int(hiddenSize)
+	cc.int(numLayers)
+	cc.bool(hasBiases)
+	cc.bool(train)
+	cc.bool(bidirectional)
+	cc.ints(batchSizes)
+	cc.bool(batchFirst)
+	cc.tensor(workspace)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.tensor(out2)
+	cc.tensor(out3)
+	cc.tensor(out4)
+	cc.tensor(out5)
+	cc.tensor(out6)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var tensorOpMm = op{name: "aten::mm", overload: "", schema: "aten::mm(Tensor self, Tensor mat2) -> Tensor"}
 
-// Mm is PyTorch's Tensor.mm.
+// Mm is the matrix product. It is PyTorch's Tensor.mm.
+//
+//	t (N, K), mat2 (K, M) -> (N, M)
 //
 //	aten::mm(Tensor self, Tensor mat2) -> Tensor
 func (t *Tensor) Mm(mat2 *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpMm)
-	k.tensor(t)
-	k.tensor(mat2)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMm)
+	cc.tensor(t)
+	cc.tensor(mat2)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMmDType = op{name: "aten::mm", overload: "dtype", schema: "aten::mm.dtype(Tensor self, Tensor mat2, ScalarType out_dtype) -> Tensor"}
@@ -2380,13 +2407,13 @@ var torchOpMmDType = op{name: "aten::mm", overload: "dtype", schema: "aten::mm.d
 //
 //	aten::mm.dtype(Tensor self, Tensor mat2, ScalarType out_dtype) -> Tensor
 func MmDType(input, mat2 *Tensor, outDType DType) *Tensor {
-	var k call
-	k.start(&torchOpMmDType)
-	k.tensor(input)
-	k.tensor(mat2)
-	k.dtype(outDType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMmDType)
+	cc.tensor(input)
+	cc.tensor(mat2)
+	cc.dtype(outDType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMmDTypeOut = op{name: "aten::mm", overload: "dtype_out", schema: "aten::mm.dtype_out(Tensor self, Tensor mat2, ScalarType out_dtype, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2395,14 +2422,14 @@ var torchOpMmDTypeOut = op{name: "aten::mm", overload: "dtype_out", schema: "ate
 //
 //	aten::mm.dtype_out(Tensor self, Tensor mat2, ScalarType out_dtype, *, Tensor(a!) out) -> Tensor(a!)
 func MmDTypeOut(out, input, mat2 *Tensor, outDType DType) *Tensor {
-	var k call
-	k.start(&torchOpMmDTypeOut)
-	k.tensor(input)
-	k.tensor(mat2)
-	k.dtype(outDType)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMmDTypeOut)
+	cc.tensor(input)
+	cc.tensor(mat2)
+	cc.dtype(outDType)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMmOut = op{name: "aten::mm", overload: "out", schema: "aten::mm.out(Tensor self, Tensor mat2, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2411,13 +2438,13 @@ var torchOpMmOut = op{name: "aten::mm", overload: "out", schema: "aten::mm.out(T
 //
 //	aten::mm.out(Tensor self, Tensor mat2, *, Tensor(a!) out) -> Tensor(a!)
 func MmOut(out, input, mat2 *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpMmOut)
-	k.tensor(input)
-	k.tensor(mat2)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMmOut)
+	cc.tensor(input)
+	cc.tensor(mat2)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpMode = op{name: "aten::mode", overload: "", schema: "aten::mode(Tensor self, int dim=-1, bool keepdim=False) -> (Tensor values, Tensor indices)"}
@@ -2433,13 +2460,13 @@ type ModeOptions struct {
 //	aten::mode(Tensor self, int dim=-1, bool keepdim=False) -> (Tensor values, Tensor indices)
 func (t *Tensor) Mode(opts ...ModeOptions) (values, indices *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpMode)
-	k.tensor(t)
-	k.int(o.Dim.Or(-1))
-	k.bool(o.KeepDim)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&tensorOpMode)
+	cc.tensor(t)
+	cc.int(o.Dim.Or(-1))
+	cc.bool(o.KeepDim)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpModeOut = op{name: "aten::mode", overload: "values", schema: "aten::mode.values(Tensor self, int dim=-1, bool keepdim=False, *, Tensor(a!) values, Tensor(b!) indices) -> (Tensor(a!) values, Tensor(b!) indices)"}
@@ -2449,15 +2476,15 @@ var torchOpModeOut = op{name: "aten::mode", overload: "values", schema: "aten::m
 //	aten::mode.values(Tensor self, int dim=-1, bool keepdim=False, *, Tensor(a!) values, Tensor(b!) indices) -> (Tensor(a!) values, Tensor(b!) indices)
 func ModeOut(values, indices, input *Tensor, opts ...ModeOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpModeOut)
-	k.tensor(input)
-	k.int(o.Dim.Or(-1))
-	k.bool(o.KeepDim)
-	k.tensor(values)
-	k.tensor(indices)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpModeOut)
+	cc.tensor(input)
+	cc.int(o.Dim.Or(-1))
+	cc.bool(o.KeepDim)
+	cc.tensor(values)
+	cc.tensor(indices)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var tensorOpMoveaxis = op{name: "aten::moveaxis", overload: "int", schema: "aten::moveaxis.int(Tensor(a) self, int source, int destination) -> Tensor(a)"}
@@ -2466,13 +2493,13 @@ var tensorOpMoveaxis = op{name: "aten::moveaxis", overload: "int", schema: "aten
 //
 //	aten::moveaxis.int(Tensor(a) self, int source, int destination) -> Tensor(a)
 func (t *Tensor) Moveaxis(source, destination int) *Tensor {
-	var k call
-	k.start(&tensorOpMoveaxis)
-	k.tensor(t)
-	k.int(source)
-	k.int(destination)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMoveaxis)
+	cc.tensor(t)
+	cc.int(source)
+	cc.int(destination)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpMoveaxisIntList = op{name: "aten::moveaxis", overload: "intlist", schema: "aten::moveaxis.intlist(Tensor(a) self, int[] source, int[] destination) -> Tensor(a)"}
@@ -2481,13 +2508,13 @@ var tensorOpMoveaxisIntList = op{name: "aten::moveaxis", overload: "intlist", sc
 //
 //	aten::moveaxis.intlist(Tensor(a) self, int[] source, int[] destination) -> Tensor(a)
 func (t *Tensor) MoveaxisIntList(source []int, destination ...int) *Tensor {
-	var k call
-	k.start(&tensorOpMoveaxisIntList)
-	k.tensor(t)
-	k.ints(source)
-	k.ints(destination)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMoveaxisIntList)
+	cc.tensor(t)
+	cc.ints(source)
+	cc.ints(destination)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpMovedim = op{name: "aten::movedim", overload: "int", schema: "aten::movedim.int(Tensor(a) self, int source, int destination) -> Tensor(a)"}
@@ -2496,13 +2523,13 @@ var tensorOpMovedim = op{name: "aten::movedim", overload: "int", schema: "aten::
 //
 //	aten::movedim.int(Tensor(a) self, int source, int destination) -> Tensor(a)
 func (t *Tensor) Movedim(source, destination int) *Tensor {
-	var k call
-	k.start(&tensorOpMovedim)
-	k.tensor(t)
-	k.int(source)
-	k.int(destination)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMovedim)
+	cc.tensor(t)
+	cc.int(source)
+	cc.int(destination)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpMovedimIntList = op{name: "aten::movedim", overload: "intlist", schema: "aten::movedim.intlist(Tensor(a) self, int[] source, int[] destination) -> Tensor(a)"}
@@ -2511,33 +2538,33 @@ var tensorOpMovedimIntList = op{name: "aten::movedim", overload: "intlist", sche
 //
 //	aten::movedim.intlist(Tensor(a) self, int[] source, int[] destination) -> Tensor(a)
 func (t *Tensor) MovedimIntList(source []int, destination ...int) *Tensor {
-	var k call
-	k.start(&tensorOpMovedimIntList)
-	k.tensor(t)
-	k.ints(source)
-	k.ints(destination)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMovedimIntList)
+	cc.tensor(t)
+	cc.ints(source)
+	cc.ints(destination)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMpsConvolutionBackward = op{name: "aten::mps_convolution_backward", overload: "", schema: "aten::mps_convolution_backward(Tensor self, Tensor grad_output, Tensor weight, SymInt[] padding, SymInt[] stride, SymInt[] dilation, SymInt groups, bool[3] output_mask) -> (Tensor, Tensor, Tensor)"}
 
-// MpsConvolutionBackward is PyTorch's torch.mps_convolution_backward.
+// MpsConvolutionBackward is PyTorch's torch.ops.aten.mps_convolution_backward.
 //
 //	aten::mps_convolution_backward(Tensor self, Tensor grad_output, Tensor weight, SymInt[] padding, SymInt[] stride, SymInt[] dilation, SymInt groups, bool[3] output_mask) -> (Tensor, Tensor, Tensor)
 func MpsConvolutionBackward(input, gradOutput, weight *Tensor, padding, stride, dilation []int, groups int, outputMask []bool) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpMpsConvolutionBackward)
-	k.tensor(input)
-	k.tensor(gradOutput)
-	k.tensor(weight)
-	k.ints(padding)
-	k.ints(stride)
-	k.ints(dilation)
-	k.int(groups)
-	k.bools(outputMask)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpMpsConvolutionBackward)
+	cc.tensor(input)
+	cc.tensor(gradOutput)
+	cc.tensor(weight)
+	cc.ints(padding)
+	cc.ints(stride)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.bools(outputMask)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpMpsConvolutionBackwardOut = op{name: "aten::mps_convolution_backward", overload: "out", schema: "aten::mps_convolution_backward.out(Tensor self, Tensor grad_output, Tensor weight, SymInt[] padding, SymInt[] stride, SymInt[] dilation, SymInt groups, bool[3] output_mask, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))"}
@@ -2546,42 +2573,42 @@ var torchOpMpsConvolutionBackwardOut = op{name: "aten::mps_convolution_backward"
 //
 //	aten::mps_convolution_backward.out(Tensor self, Tensor grad_output, Tensor weight, SymInt[] padding, SymInt[] stride, SymInt[] dilation, SymInt groups, bool[3] output_mask, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))
 func MpsConvolutionBackwardOut(out0, out1, out2, input, gradOutput, weight *Tensor, padding, stride, dilation []int, groups int, outputMask []bool) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpMpsConvolutionBackwardOut)
-	k.tensor(input)
-	k.tensor(gradOutput)
-	k.tensor(weight)
-	k.ints(padding)
-	k.ints(stride)
-	k.ints(dilation)
-	k.int(groups)
-	k.bools(outputMask)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.tensor(out2)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpMpsConvolutionBackwardOut)
+	cc.tensor(input)
+	cc.tensor(gradOutput)
+	cc.tensor(weight)
+	cc.ints(padding)
+	cc.ints(stride)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.bools(outputMask)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.tensor(out2)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpMpsConvolutionTransposeBackward = op{name: "aten::mps_convolution_transpose_backward", overload: "", schema: "aten::mps_convolution_transpose_backward(Tensor self, Tensor grad_output, Tensor weight, SymInt[] padding, SymInt[] output_padding, SymInt[] stride, SymInt[] dilation, SymInt groups, bool[2] output_mask) -> (Tensor, Tensor)"}
 
-// MpsConvolutionTransposeBackward is PyTorch's torch.mps_convolution_transpose_backward.
+// MpsConvolutionTransposeBackward is PyTorch's torch.ops.aten.mps_convolution_transpose_backward.
 //
 //	aten::mps_convolution_transpose_backward(Tensor self, Tensor grad_output, Tensor weight, SymInt[] padding, SymInt[] output_padding, SymInt[] stride, SymInt[] dilation, SymInt groups, bool[2] output_mask) -> (Tensor, Tensor)
 func MpsConvolutionTransposeBackward(input, gradOutput, weight *Tensor, padding, outputPadding, stride, dilation []int, groups int, outputMask []bool) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpMpsConvolutionTransposeBackward)
-	k.tensor(input)
-	k.tensor(gradOutput)
-	k.tensor(weight)
-	k.ints(padding)
-	k.ints(outputPadding)
-	k.ints(stride)
-	k.ints(dilation)
-	k.int(groups)
-	k.bools(outputMask)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpMpsConvolutionTransposeBackward)
+	cc.tensor(input)
+	cc.tensor(gradOutput)
+	cc.tensor(weight)
+	cc.ints(padding)
+	cc.ints(outputPadding)
+	cc.ints(stride)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.bools(outputMask)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpMpsConvolutionTransposeBackwardOut = op{name: "aten::mps_convolution_transpose_backward", overload: "out", schema: "aten::mps_convolution_transpose_backward.out(Tensor self, Tensor grad_output, Tensor weight, SymInt[] padding, SymInt[] output_padding, SymInt[] stride, SymInt[] dilation, SymInt groups, bool[2] output_mask, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))"}
@@ -2590,21 +2617,21 @@ var torchOpMpsConvolutionTransposeBackwardOut = op{name: "aten::mps_convolution_
 //
 //	aten::mps_convolution_transpose_backward.out(Tensor self, Tensor grad_output, Tensor weight, SymInt[] padding, SymInt[] output_padding, SymInt[] stride, SymInt[] dilation, SymInt groups, bool[2] output_mask, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))
 func MpsConvolutionTransposeBackwardOut(out0, out1, input, gradOutput, weight *Tensor, padding, outputPadding, stride, dilation []int, groups int, outputMask []bool) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpMpsConvolutionTransposeBackwardOut)
-	k.tensor(input)
-	k.tensor(gradOutput)
-	k.tensor(weight)
-	k.ints(padding)
-	k.ints(outputPadding)
-	k.ints(stride)
-	k.ints(dilation)
-	k.int(groups)
-	k.bools(outputMask)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpMpsConvolutionTransposeBackwardOut)
+	cc.tensor(input)
+	cc.tensor(gradOutput)
+	cc.tensor(weight)
+	cc.ints(padding)
+	cc.ints(outputPadding)
+	cc.ints(stride)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.bools(outputMask)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpMseLoss = op{name: "aten::mse_loss", overload: "", schema: "aten::mse_loss(Tensor self, Tensor target, int reduction=1) -> Tensor"}
@@ -2614,68 +2641,70 @@ type MseLossOptions struct {
 	Reduction Opt[int] // default 1
 }
 
-// MseLoss is PyTorch's torch.nn.functional.mse_loss.
+// MseLoss is the mean squared error; Reduction 0 none, 1 mean, 2 sum. It is PyTorch's torch.nn.functional.mse_loss.
+//
+//	y = mean((input - target)²)
 //
 //	aten::mse_loss(Tensor self, Tensor target, int reduction=1) -> Tensor
 func MseLoss(input, target *Tensor, opts ...MseLossOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMseLoss)
-	k.tensor(input)
-	k.tensor(target)
-	k.int(o.Reduction.Or(1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMseLoss)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.int(o.Reduction.Or(1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMseLossOut = op{name: "aten::mse_loss", overload: "out", schema: "aten::mse_loss.out(Tensor self, Tensor target, int reduction=1, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// MseLossOut is PyTorch's torch._C._nn.mse_loss with its result written to out.
+// MseLossOut is PyTorch's torch.nn.functional.mse_loss with its result written to out.
 //
 //	aten::mse_loss.out(Tensor self, Tensor target, int reduction=1, *, Tensor(a!) out) -> Tensor(a!)
 func MseLossOut(out, input, target *Tensor, opts ...MseLossOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMseLossOut)
-	k.tensor(input)
-	k.tensor(target)
-	k.int(o.Reduction.Or(1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMseLossOut)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.int(o.Reduction.Or(1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMseLossBackward = op{name: "aten::mse_loss_backward", overload: "", schema: "aten::mse_loss_backward(Tensor grad_output, Tensor self, Tensor target, int reduction) -> Tensor"}
 
-// MseLossBackward is PyTorch's torch.nn.functional.mse_loss_backward.
+// MseLossBackward is PyTorch's torch.ops.aten.mse_loss_backward.
 //
 //	aten::mse_loss_backward(Tensor grad_output, Tensor self, Tensor target, int reduction) -> Tensor
 func MseLossBackward(gradOutput, input, target *Tensor, reduction int) *Tensor {
-	var k call
-	k.start(&torchOpMseLossBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(target)
-	k.int(reduction)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMseLossBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.int(reduction)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMseLossBackwardOut = op{name: "aten::mse_loss_backward", overload: "grad_input", schema: "aten::mse_loss_backward.grad_input(Tensor grad_output, Tensor self, Tensor target, int reduction, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// MseLossBackwardOut is PyTorch's torch._C._nn.mse_loss_backward with its result written to gradInput.
+// MseLossBackwardOut is PyTorch's torch.ops.aten.mse_loss_backward with its result written to gradInput.
 //
 //	aten::mse_loss_backward.grad_input(Tensor grad_output, Tensor self, Tensor target, int reduction, *, Tensor(a!) grad_input) -> Tensor(a!)
 func MseLossBackwardOut(gradInput, gradOutput, input, target *Tensor, reduction int) *Tensor {
-	var k call
-	k.start(&torchOpMseLossBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(target)
-	k.int(reduction)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMseLossBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.int(reduction)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpMsort = op{name: "aten::msort", overload: "", schema: "aten::msort(Tensor self) -> Tensor"}
@@ -2684,11 +2713,11 @@ var tensorOpMsort = op{name: "aten::msort", overload: "", schema: "aten::msort(T
 //
 //	aten::msort(Tensor self) -> Tensor
 func (t *Tensor) Msort() *Tensor {
-	var k call
-	k.start(&tensorOpMsort)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMsort)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMsortOut = op{name: "aten::msort", overload: "out", schema: "aten::msort.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2697,26 +2726,28 @@ var torchOpMsortOut = op{name: "aten::msort", overload: "out", schema: "aten::ms
 //
 //	aten::msort.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func MsortOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpMsortOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMsortOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpMulScalar = op{name: "aten::mul", overload: "Scalar", schema: "aten::mul.Scalar(Tensor self, Scalar other) -> Tensor"}
 
-// MulScalar is PyTorch's Tensor.mul.
+// MulScalar multiplies each element by a number. It is PyTorch's Tensor.mul.
+//
+//	y = t · other
 //
 //	aten::mul.Scalar(Tensor self, Scalar other) -> Tensor
 func (t *Tensor) MulScalar(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpMulScalar)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMulScalar)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMulScalarOut = op{name: "aten::mul", overload: "Scalar_out", schema: "aten::mul.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2725,27 +2756,29 @@ var torchOpMulScalarOut = op{name: "aten::mul", overload: "Scalar_out", schema: 
 //
 //	aten::mul.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)
 func MulScalarOut(out, input *Tensor, other Scalar) *Tensor {
-	var k call
-	k.start(&torchOpMulScalarOut)
-	k.tensor(input)
-	k.scalar(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMulScalarOut)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpMul = op{name: "aten::mul", overload: "Tensor", schema: "aten::mul.Tensor(Tensor self, Tensor other) -> Tensor"}
 
-// Mul is PyTorch's Tensor.mul.
+// Mul multiplies element by element, with broadcasting. It is PyTorch's Tensor.mul.
+//
+//	y = t · other
 //
 //	aten::mul.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Mul(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpMul)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMul)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMulOut = op{name: "aten::mul", overload: "out", schema: "aten::mul.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2754,13 +2787,13 @@ var torchOpMulOut = op{name: "aten::mul", overload: "out", schema: "aten::mul.ou
 //
 //	aten::mul.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func MulOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpMulOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMulOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpMulScalar_ = op{name: "aten::mul_", overload: "Scalar", schema: "aten::mul_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)"}
@@ -2769,12 +2802,12 @@ var tensorOpMulScalar_ = op{name: "aten::mul_", overload: "Scalar", schema: "ate
 //
 //	aten::mul_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
 func (t *Tensor) MulScalar_(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpMulScalar_)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMulScalar_)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpMul_ = op{name: "aten::mul_", overload: "Tensor", schema: "aten::mul_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -2783,12 +2816,12 @@ var tensorOpMul_ = op{name: "aten::mul_", overload: "Tensor", schema: "aten::mul
 //
 //	aten::mul_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) Mul_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpMul_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMul_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMultiMarginLoss = op{name: "aten::multi_margin_loss", overload: "", schema: "aten::multi_margin_loss(Tensor self, Tensor target, Scalar p=1, Scalar margin=1, Tensor? weight=None, int reduction=1) -> Tensor"}
@@ -2806,36 +2839,36 @@ type MultiMarginLossOptions struct {
 //	aten::multi_margin_loss(Tensor self, Tensor target, Scalar p=1, Scalar margin=1, Tensor? weight=None, int reduction=1) -> Tensor
 func MultiMarginLoss(input, target *Tensor, opts ...MultiMarginLossOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMultiMarginLoss)
-	k.tensor(input)
-	k.tensor(target)
-	k.scalar(orScalar(o.P, 1))
-	k.scalar(orScalar(o.Margin, 1))
-	k.optTensor(o.Weight)
-	k.int(o.Reduction.Or(1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMultiMarginLoss)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.scalar(orScalar(o.P, 1))
+	cc.scalar(orScalar(o.Margin, 1))
+	cc.optTensor(o.Weight)
+	cc.int(o.Reduction.Or(1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMultiMarginLossOut = op{name: "aten::multi_margin_loss", overload: "out", schema: "aten::multi_margin_loss.out(Tensor self, Tensor target, Scalar p=1, Scalar margin=1, Tensor? weight=None, int reduction=1, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// MultiMarginLossOut is PyTorch's torch._C._nn.multi_margin_loss with its result written to out.
+// MultiMarginLossOut is PyTorch's torch.nn.functional.multi_margin_loss with its result written to out.
 //
 //	aten::multi_margin_loss.out(Tensor self, Tensor target, Scalar p=1, Scalar margin=1, Tensor? weight=None, int reduction=1, *, Tensor(a!) out) -> Tensor(a!)
 func MultiMarginLossOut(out, input, target *Tensor, opts ...MultiMarginLossOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMultiMarginLossOut)
-	k.tensor(input)
-	k.tensor(target)
-	k.scalar(orScalar(o.P, 1))
-	k.scalar(orScalar(o.Margin, 1))
-	k.optTensor(o.Weight)
-	k.int(o.Reduction.Or(1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMultiMarginLossOut)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.scalar(orScalar(o.P, 1))
+	cc.scalar(orScalar(o.Margin, 1))
+	cc.optTensor(o.Weight)
+	cc.int(o.Reduction.Or(1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMultiMarginLossBackward = op{name: "aten::multi_margin_loss_backward", overload: "", schema: "aten::multi_margin_loss_backward(Tensor grad_output, Tensor self, Tensor target, Scalar p, Scalar margin, Tensor? weight=None, int reduction=1) -> Tensor"}
@@ -2846,43 +2879,43 @@ type MultiMarginLossBackwardOptions struct {
 	Reduction Opt[int] // default 1
 }
 
-// MultiMarginLossBackward is PyTorch's torch.nn.functional.multi_margin_loss_backward.
+// MultiMarginLossBackward is PyTorch's torch.ops.aten.multi_margin_loss_backward.
 //
 //	aten::multi_margin_loss_backward(Tensor grad_output, Tensor self, Tensor target, Scalar p, Scalar margin, Tensor? weight=None, int reduction=1) -> Tensor
 func MultiMarginLossBackward(gradOutput, input, target *Tensor, p, margin Scalar, opts ...MultiMarginLossBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMultiMarginLossBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(target)
-	k.scalar(p)
-	k.scalar(margin)
-	k.optTensor(o.Weight)
-	k.int(o.Reduction.Or(1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMultiMarginLossBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.scalar(p)
+	cc.scalar(margin)
+	cc.optTensor(o.Weight)
+	cc.int(o.Reduction.Or(1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMultiMarginLossBackwardOut = op{name: "aten::multi_margin_loss_backward", overload: "grad_input", schema: "aten::multi_margin_loss_backward.grad_input(Tensor grad_output, Tensor self, Tensor target, Scalar p, Scalar margin, Tensor? weight=None, int reduction=1, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// MultiMarginLossBackwardOut is PyTorch's torch._C._nn.multi_margin_loss_backward with its result written to gradInput.
+// MultiMarginLossBackwardOut is PyTorch's torch.ops.aten.multi_margin_loss_backward with its result written to gradInput.
 //
 //	aten::multi_margin_loss_backward.grad_input(Tensor grad_output, Tensor self, Tensor target, Scalar p, Scalar margin, Tensor? weight=None, int reduction=1, *, Tensor(a!) grad_input) -> Tensor(a!)
 func MultiMarginLossBackwardOut(gradInput, gradOutput, input, target *Tensor, p, margin Scalar, opts ...MultiMarginLossBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMultiMarginLossBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(target)
-	k.scalar(p)
-	k.scalar(margin)
-	k.optTensor(o.Weight)
-	k.int(o.Reduction.Or(1))
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMultiMarginLossBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.scalar(p)
+	cc.scalar(margin)
+	cc.optTensor(o.Weight)
+	cc.int(o.Reduction.Or(1))
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMultilabelMarginLoss = op{name: "aten::multilabel_margin_loss", overload: "", schema: "aten::multilabel_margin_loss(Tensor self, Tensor target, int reduction=1) -> Tensor"}
@@ -2897,97 +2930,97 @@ type MultilabelMarginLossOptions struct {
 //	aten::multilabel_margin_loss(Tensor self, Tensor target, int reduction=1) -> Tensor
 func MultilabelMarginLoss(input, target *Tensor, opts ...MultilabelMarginLossOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMultilabelMarginLoss)
-	k.tensor(input)
-	k.tensor(target)
-	k.int(o.Reduction.Or(1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMultilabelMarginLoss)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.int(o.Reduction.Or(1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMultilabelMarginLossOut = op{name: "aten::multilabel_margin_loss", overload: "out", schema: "aten::multilabel_margin_loss.out(Tensor self, Tensor target, int reduction=1, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// MultilabelMarginLossOut is PyTorch's torch._C._nn.multilabel_margin_loss with its result written to out.
+// MultilabelMarginLossOut is PyTorch's torch.nn.functional.multilabel_margin_loss with its result written to out.
 //
 //	aten::multilabel_margin_loss.out(Tensor self, Tensor target, int reduction=1, *, Tensor(a!) out) -> Tensor(a!)
 func MultilabelMarginLossOut(out, input, target *Tensor, opts ...MultilabelMarginLossOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMultilabelMarginLossOut)
-	k.tensor(input)
-	k.tensor(target)
-	k.int(o.Reduction.Or(1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMultilabelMarginLossOut)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.int(o.Reduction.Or(1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMultilabelMarginLossBackward = op{name: "aten::multilabel_margin_loss_backward", overload: "", schema: "aten::multilabel_margin_loss_backward(Tensor grad_output, Tensor self, Tensor target, int reduction, Tensor is_target) -> Tensor"}
 
-// MultilabelMarginLossBackward is PyTorch's torch.nn.functional.multilabel_margin_loss_backward.
+// MultilabelMarginLossBackward is PyTorch's torch.ops.aten.multilabel_margin_loss_backward.
 //
 //	aten::multilabel_margin_loss_backward(Tensor grad_output, Tensor self, Tensor target, int reduction, Tensor is_target) -> Tensor
 func MultilabelMarginLossBackward(gradOutput, input, target *Tensor, reduction int, isTarget *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpMultilabelMarginLossBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(target)
-	k.int(reduction)
-	k.tensor(isTarget)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMultilabelMarginLossBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.int(reduction)
+	cc.tensor(isTarget)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMultilabelMarginLossBackwardOut = op{name: "aten::multilabel_margin_loss_backward", overload: "grad_input", schema: "aten::multilabel_margin_loss_backward.grad_input(Tensor grad_output, Tensor self, Tensor target, int reduction, Tensor is_target, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// MultilabelMarginLossBackwardOut is PyTorch's torch._C._nn.multilabel_margin_loss_backward with its result written to gradInput.
+// MultilabelMarginLossBackwardOut is PyTorch's torch.ops.aten.multilabel_margin_loss_backward with its result written to gradInput.
 //
 //	aten::multilabel_margin_loss_backward.grad_input(Tensor grad_output, Tensor self, Tensor target, int reduction, Tensor is_target, *, Tensor(a!) grad_input) -> Tensor(a!)
 func MultilabelMarginLossBackwardOut(gradInput, gradOutput, input, target *Tensor, reduction int, isTarget *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpMultilabelMarginLossBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(target)
-	k.int(reduction)
-	k.tensor(isTarget)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMultilabelMarginLossBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.int(reduction)
+	cc.tensor(isTarget)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMultilabelMarginLossForward = op{name: "aten::multilabel_margin_loss_forward", overload: "", schema: "aten::multilabel_margin_loss_forward(Tensor self, Tensor target, int reduction) -> (Tensor output, Tensor is_target)"}
 
-// MultilabelMarginLossForward is PyTorch's torch.nn.functional.multilabel_margin_loss_forward.
+// MultilabelMarginLossForward is PyTorch's torch.ops.aten.multilabel_margin_loss_forward.
 //
 //	aten::multilabel_margin_loss_forward(Tensor self, Tensor target, int reduction) -> (Tensor output, Tensor is_target)
 func MultilabelMarginLossForward(input, target *Tensor, reduction int) (output, isTarget *Tensor) {
-	var k call
-	k.start(&torchOpMultilabelMarginLossForward)
-	k.tensor(input)
-	k.tensor(target)
-	k.int(reduction)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpMultilabelMarginLossForward)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.int(reduction)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpMultilabelMarginLossForwardOut = op{name: "aten::multilabel_margin_loss_forward", overload: "output", schema: "aten::multilabel_margin_loss_forward.output(Tensor self, Tensor target, int reduction, *, Tensor(a!) output, Tensor(b!) is_target) -> (Tensor(a!), Tensor(b!))"}
 
-// MultilabelMarginLossForwardOut is PyTorch's torch._C._nn.multilabel_margin_loss_forward with its result written to output and isTarget.
+// MultilabelMarginLossForwardOut is PyTorch's torch.ops.aten.multilabel_margin_loss_forward with its result written to output and isTarget.
 //
 //	aten::multilabel_margin_loss_forward.output(Tensor self, Tensor target, int reduction, *, Tensor(a!) output, Tensor(b!) is_target) -> (Tensor(a!), Tensor(b!))
 func MultilabelMarginLossForwardOut(output, isTarget, input, target *Tensor, reduction int) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpMultilabelMarginLossForwardOut)
-	k.tensor(input)
-	k.tensor(target)
-	k.int(reduction)
-	k.tensor(output)
-	k.tensor(isTarget)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpMultilabelMarginLossForwardOut)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.int(reduction)
+	cc.tensor(output)
+	cc.tensor(isTarget)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var tensorOpMultinomial = op{name: "aten::multinomial", overload: "", schema: "aten::multinomial(Tensor self, SymInt num_samples, bool replacement=False, *, Generator? generator=None) -> Tensor"}
@@ -2998,19 +3031,21 @@ type MultinomialOptions struct {
 	Generator   *Generator
 }
 
-// Multinomial is PyTorch's Tensor.multinomial.
+// Multinomial draws indices with probabilities proportional to the last dimension. It is PyTorch's Tensor.multinomial.
+//
+//	t (..., D) -> (..., numSamples), int64
 //
 //	aten::multinomial(Tensor self, SymInt num_samples, bool replacement=False, *, Generator? generator=None) -> Tensor
 func (t *Tensor) Multinomial(numSamples int, opts ...MultinomialOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpMultinomial)
-	k.tensor(t)
-	k.int(numSamples)
-	k.bool(o.Replacement)
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMultinomial)
+	cc.tensor(t)
+	cc.int(numSamples)
+	cc.bool(o.Replacement)
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMultinomialOut = op{name: "aten::multinomial", overload: "out", schema: "aten::multinomial.out(Tensor self, SymInt num_samples, bool replacement=False, *, Generator? generator=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -3020,15 +3055,15 @@ var torchOpMultinomialOut = op{name: "aten::multinomial", overload: "out", schem
 //	aten::multinomial.out(Tensor self, SymInt num_samples, bool replacement=False, *, Generator? generator=None, Tensor(a!) out) -> Tensor(a!)
 func MultinomialOut(out, input *Tensor, numSamples int, opts ...MultinomialOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpMultinomialOut)
-	k.tensor(input)
-	k.int(numSamples)
-	k.bool(o.Replacement)
-	k.generator(o.Generator)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMultinomialOut)
+	cc.tensor(input)
+	cc.int(numSamples)
+	cc.bool(o.Replacement)
+	cc.generator(o.Generator)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpMultiplyScalar = op{name: "aten::multiply", overload: "Scalar", schema: "aten::multiply.Scalar(Tensor self, Scalar other) -> Tensor"}
@@ -3037,12 +3072,12 @@ var tensorOpMultiplyScalar = op{name: "aten::multiply", overload: "Scalar", sche
 //
 //	aten::multiply.Scalar(Tensor self, Scalar other) -> Tensor
 func (t *Tensor) MultiplyScalar(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpMultiplyScalar)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMultiplyScalar)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpMultiply = op{name: "aten::multiply", overload: "Tensor", schema: "aten::multiply.Tensor(Tensor self, Tensor other) -> Tensor"}
@@ -3051,12 +3086,12 @@ var tensorOpMultiply = op{name: "aten::multiply", overload: "Tensor", schema: "a
 //
 //	aten::multiply.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Multiply(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpMultiply)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMultiply)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMultiplyOut = op{name: "aten::multiply", overload: "out", schema: "aten::multiply.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3065,13 +3100,13 @@ var torchOpMultiplyOut = op{name: "aten::multiply", overload: "out", schema: "at
 //
 //	aten::multiply.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func MultiplyOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpMultiplyOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMultiplyOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpMultiplyScalar_ = op{name: "aten::multiply_", overload: "Scalar", schema: "aten::multiply_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)"}
@@ -3080,12 +3115,12 @@ var tensorOpMultiplyScalar_ = op{name: "aten::multiply_", overload: "Scalar", sc
 //
 //	aten::multiply_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
 func (t *Tensor) MultiplyScalar_(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpMultiplyScalar_)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMultiplyScalar_)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpMultiply_ = op{name: "aten::multiply_", overload: "Tensor", schema: "aten::multiply_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -3094,26 +3129,28 @@ var tensorOpMultiply_ = op{name: "aten::multiply_", overload: "Tensor", schema: 
 //
 //	aten::multiply_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) Multiply_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpMultiply_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMultiply_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpMv = op{name: "aten::mv", overload: "", schema: "aten::mv(Tensor self, Tensor vec) -> Tensor"}
 
-// Mv is PyTorch's Tensor.mv.
+// Mv is the product of a matrix and a vector. It is PyTorch's Tensor.mv.
+//
+//	t (N, K), vec (K) -> (N)
 //
 //	aten::mv(Tensor self, Tensor vec) -> Tensor
 func (t *Tensor) Mv(vec *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpMv)
-	k.tensor(t)
-	k.tensor(vec)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMv)
+	cc.tensor(t)
+	cc.tensor(vec)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMvOut = op{name: "aten::mv", overload: "out", schema: "aten::mv.out(Tensor self, Tensor vec, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3122,13 +3159,13 @@ var torchOpMvOut = op{name: "aten::mv", overload: "out", schema: "aten::mv.out(T
 //
 //	aten::mv.out(Tensor self, Tensor vec, *, Tensor(a!) out) -> Tensor(a!)
 func MvOut(out, input, vec *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpMvOut)
-	k.tensor(input)
-	k.tensor(vec)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMvOut)
+	cc.tensor(input)
+	cc.tensor(vec)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpMvlgamma = op{name: "aten::mvlgamma", overload: "", schema: "aten::mvlgamma(Tensor self, int p) -> Tensor"}
@@ -3137,12 +3174,12 @@ var tensorOpMvlgamma = op{name: "aten::mvlgamma", overload: "", schema: "aten::m
 //
 //	aten::mvlgamma(Tensor self, int p) -> Tensor
 func (t *Tensor) Mvlgamma(p int) *Tensor {
-	var k call
-	k.start(&tensorOpMvlgamma)
-	k.tensor(t)
-	k.int(p)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMvlgamma)
+	cc.tensor(t)
+	cc.int(p)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpMvlgammaOut = op{name: "aten::mvlgamma", overload: "out", schema: "aten::mvlgamma.out(Tensor self, int p, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3151,13 +3188,13 @@ var torchOpMvlgammaOut = op{name: "aten::mvlgamma", overload: "out", schema: "at
 //
 //	aten::mvlgamma.out(Tensor self, int p, *, Tensor(a!) out) -> Tensor(a!)
 func MvlgammaOut(out, input *Tensor, p int) *Tensor {
-	var k call
-	k.start(&torchOpMvlgammaOut)
-	k.tensor(input)
-	k.int(p)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpMvlgammaOut)
+	cc.tensor(input)
+	cc.int(p)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpMvlgamma_ = op{name: "aten::mvlgamma_", overload: "", schema: "aten::mvlgamma_(Tensor(a!) self, int p) -> Tensor(a!)"}
@@ -3166,10 +3203,10 @@ var tensorOpMvlgamma_ = op{name: "aten::mvlgamma_", overload: "", schema: "aten:
 //
 //	aten::mvlgamma_(Tensor(a!) self, int p) -> Tensor(a!)
 func (t *Tensor) Mvlgamma_(p int) *Tensor {
-	var k call
-	k.start(&tensorOpMvlgamma_)
-	k.tensor(t)
-	k.int(p)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpMvlgamma_)
+	cc.tensor(t)
+	cc.int(p)
+	cc.run()
+	return cc.retTensor()
 }

@@ -8,15 +8,15 @@ var mklOpMklLinear = op{name: "mkl::_mkl_linear", overload: "", schema: "mkl::_m
 //
 //	mkl::_mkl_linear(Tensor X, Tensor MKL_W, Tensor ORI_W, Tensor? B, int batch_size) -> Tensor
 func (MKLOps) MklLinear(x, mklw, oriw, b *Tensor, batchSize int) *Tensor {
-	var k call
-	k.start(&mklOpMklLinear)
-	k.tensor(x)
-	k.tensor(mklw)
-	k.tensor(oriw)
-	k.optTensor(b)
-	k.int(batchSize)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&mklOpMklLinear)
+	cc.tensor(x)
+	cc.tensor(mklw)
+	cc.tensor(oriw)
+	cc.optTensor(b)
+	cc.int(batchSize)
+	cc.run()
+	return cc.retTensor()
 }
 
 var mklOpMklReorderLinearWeight = op{name: "mkl::_mkl_reorder_linear_weight", overload: "", schema: "mkl::_mkl_reorder_linear_weight(Tensor X, int batch_size) -> Tensor"}
@@ -25,10 +25,10 @@ var mklOpMklReorderLinearWeight = op{name: "mkl::_mkl_reorder_linear_weight", ov
 //
 //	mkl::_mkl_reorder_linear_weight(Tensor X, int batch_size) -> Tensor
 func (MKLOps) MklReorderLinearWeight(x *Tensor, batchSize int) *Tensor {
-	var k call
-	k.start(&mklOpMklReorderLinearWeight)
-	k.tensor(x)
-	k.int(batchSize)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&mklOpMklReorderLinearWeight)
+	cc.tensor(x)
+	cc.int(batchSize)
+	cc.run()
+	return cc.retTensor()
 }

@@ -8,20 +8,20 @@ var mkldnnOpConvolutionPointwise = op{name: "mkldnn::_convolution_pointwise", ov
 //
 //	mkldnn::_convolution_pointwise(Tensor X, Tensor W, Tensor? B, int[] padding, int[] stride, int[] dilation, int groups, str attr, Scalar?[] scalars, str? algorithm) -> Tensor Y
 func (MKLDNNOps) ConvolutionPointwise(x, w, b *Tensor, padding, stride, dilation []int, groups int, attr string, scalars []Scalar, algorithm Opt[string]) *Tensor {
-	var k call
-	k.start(&mkldnnOpConvolutionPointwise)
-	k.tensor(x)
-	k.tensor(w)
-	k.optTensor(b)
-	k.ints(padding)
-	k.ints(stride)
-	k.ints(dilation)
-	k.int(groups)
-	k.str(attr)
-	k.optScalars(scalars)
-	k.optStr(algorithm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&mkldnnOpConvolutionPointwise)
+	cc.tensor(x)
+	cc.tensor(w)
+	cc.optTensor(b)
+	cc.ints(padding)
+	cc.ints(stride)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.str(attr)
+	cc.optScalars(scalars)
+	cc.optStr(algorithm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var mkldnnOpConvolutionPointwiseBinary = op{name: "mkldnn::_convolution_pointwise", overload: "binary", schema: "mkldnn::_convolution_pointwise.binary(Tensor X, Tensor other, Tensor W, Tensor? B, int[] padding, int[] stride, int[] dilation, int groups, str binary_attr, Scalar? alpha, str? unary_attr, Scalar?[] unary_scalars, str? unary_algorithm) -> Tensor Y"}
@@ -30,23 +30,23 @@ var mkldnnOpConvolutionPointwiseBinary = op{name: "mkldnn::_convolution_pointwis
 //
 //	mkldnn::_convolution_pointwise.binary(Tensor X, Tensor other, Tensor W, Tensor? B, int[] padding, int[] stride, int[] dilation, int groups, str binary_attr, Scalar? alpha, str? unary_attr, Scalar?[] unary_scalars, str? unary_algorithm) -> Tensor Y
 func (MKLDNNOps) ConvolutionPointwiseBinary(x, other, w, b *Tensor, padding, stride, dilation []int, groups int, binaryAttr string, alpha Scalar, unaryAttr Opt[string], unaryScalars []Scalar, unaryAlgorithm Opt[string]) *Tensor {
-	var k call
-	k.start(&mkldnnOpConvolutionPointwiseBinary)
-	k.tensor(x)
-	k.tensor(other)
-	k.tensor(w)
-	k.optTensor(b)
-	k.ints(padding)
-	k.ints(stride)
-	k.ints(dilation)
-	k.int(groups)
-	k.str(binaryAttr)
-	k.optScalar(alpha)
-	k.optStr(unaryAttr)
-	k.optScalars(unaryScalars)
-	k.optStr(unaryAlgorithm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&mkldnnOpConvolutionPointwiseBinary)
+	cc.tensor(x)
+	cc.tensor(other)
+	cc.tensor(w)
+	cc.optTensor(b)
+	cc.ints(padding)
+	cc.ints(stride)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.str(binaryAttr)
+	cc.optScalar(alpha)
+	cc.optStr(unaryAttr)
+	cc.optScalars(unaryScalars)
+	cc.optStr(unaryAlgorithm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var mkldnnOpConvolutionPointwiseBinary_ = op{name: "mkldnn::_convolution_pointwise_", overload: "binary", schema: "mkldnn::_convolution_pointwise_.binary(Tensor(a!) other, Tensor X, Tensor W, Tensor? B, int[] padding, int[] stride, int[] dilation, int groups, str binary_attr, Scalar? alpha, str? unary_attr, Scalar?[] unary_scalars, str? unary_algorithm) -> Tensor(a!) Y"}
@@ -55,23 +55,23 @@ var mkldnnOpConvolutionPointwiseBinary_ = op{name: "mkldnn::_convolution_pointwi
 //
 //	mkldnn::_convolution_pointwise_.binary(Tensor(a!) other, Tensor X, Tensor W, Tensor? B, int[] padding, int[] stride, int[] dilation, int groups, str binary_attr, Scalar? alpha, str? unary_attr, Scalar?[] unary_scalars, str? unary_algorithm) -> Tensor(a!) Y
 func (MKLDNNOps) ConvolutionPointwiseBinary_(other, x, w, b *Tensor, padding, stride, dilation []int, groups int, binaryAttr string, alpha Scalar, unaryAttr Opt[string], unaryScalars []Scalar, unaryAlgorithm Opt[string]) *Tensor {
-	var k call
-	k.start(&mkldnnOpConvolutionPointwiseBinary_)
-	k.tensor(other)
-	k.tensor(x)
-	k.tensor(w)
-	k.optTensor(b)
-	k.ints(padding)
-	k.ints(stride)
-	k.ints(dilation)
-	k.int(groups)
-	k.str(binaryAttr)
-	k.optScalar(alpha)
-	k.optStr(unaryAttr)
-	k.optScalars(unaryScalars)
-	k.optStr(unaryAlgorithm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&mkldnnOpConvolutionPointwiseBinary_)
+	cc.tensor(other)
+	cc.tensor(x)
+	cc.tensor(w)
+	cc.optTensor(b)
+	cc.ints(padding)
+	cc.ints(stride)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.str(binaryAttr)
+	cc.optScalar(alpha)
+	cc.optStr(unaryAttr)
+	cc.optScalars(unaryScalars)
+	cc.optStr(unaryAlgorithm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var mkldnnOpConvolutionTransposePointwise = op{name: "mkldnn::_convolution_transpose_pointwise", overload: "", schema: "mkldnn::_convolution_transpose_pointwise(Tensor X, Tensor W, Tensor? B, int[] padding, int[] output_padding, int[] stride, int[] dilation, int groups, str attr, Scalar?[] scalars, str? algorithm) -> Tensor Y"}
@@ -80,21 +80,21 @@ var mkldnnOpConvolutionTransposePointwise = op{name: "mkldnn::_convolution_trans
 //
 //	mkldnn::_convolution_transpose_pointwise(Tensor X, Tensor W, Tensor? B, int[] padding, int[] output_padding, int[] stride, int[] dilation, int groups, str attr, Scalar?[] scalars, str? algorithm) -> Tensor Y
 func (MKLDNNOps) ConvolutionTransposePointwise(x, w, b *Tensor, padding, outputPadding, stride, dilation []int, groups int, attr string, scalars []Scalar, algorithm Opt[string]) *Tensor {
-	var k call
-	k.start(&mkldnnOpConvolutionTransposePointwise)
-	k.tensor(x)
-	k.tensor(w)
-	k.optTensor(b)
-	k.ints(padding)
-	k.ints(outputPadding)
-	k.ints(stride)
-	k.ints(dilation)
-	k.int(groups)
-	k.str(attr)
-	k.optScalars(scalars)
-	k.optStr(algorithm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&mkldnnOpConvolutionTransposePointwise)
+	cc.tensor(x)
+	cc.tensor(w)
+	cc.optTensor(b)
+	cc.ints(padding)
+	cc.ints(outputPadding)
+	cc.ints(stride)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.str(attr)
+	cc.optScalars(scalars)
+	cc.optStr(algorithm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var mkldnnOpGetMkldnnSerializedMd = op{name: "mkldnn::_get_mkldnn_serialized_md", overload: "", schema: "mkldnn::_get_mkldnn_serialized_md(Tensor mkldnn_tensor) -> Tensor"}
@@ -103,11 +103,11 @@ var mkldnnOpGetMkldnnSerializedMd = op{name: "mkldnn::_get_mkldnn_serialized_md"
 //
 //	mkldnn::_get_mkldnn_serialized_md(Tensor mkldnn_tensor) -> Tensor
 func (MKLDNNOps) GetMkldnnSerializedMd(mkldnnTensor *Tensor) *Tensor {
-	var k call
-	k.start(&mkldnnOpGetMkldnnSerializedMd)
-	k.tensor(mkldnnTensor)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&mkldnnOpGetMkldnnSerializedMd)
+	cc.tensor(mkldnnTensor)
+	cc.run()
+	return cc.retTensor()
 }
 
 var mkldnnOpIsMkldnnAclSupported = op{name: "mkldnn::_is_mkldnn_acl_supported", overload: "", schema: "mkldnn::_is_mkldnn_acl_supported() -> bool _0"}
@@ -116,10 +116,10 @@ var mkldnnOpIsMkldnnAclSupported = op{name: "mkldnn::_is_mkldnn_acl_supported", 
 //
 //	mkldnn::_is_mkldnn_acl_supported() -> bool _0
 func (MKLDNNOps) IsMkldnnAclSupported() bool {
-	var k call
-	k.start(&mkldnnOpIsMkldnnAclSupported)
-	k.run()
-	return k.retBool()
+	var cc call
+	cc.start(&mkldnnOpIsMkldnnAclSupported)
+	cc.run()
+	return cc.retBool()
 }
 
 var mkldnnOpIsMkldnnBf16Supported = op{name: "mkldnn::_is_mkldnn_bf16_supported", overload: "", schema: "mkldnn::_is_mkldnn_bf16_supported() -> bool _0"}
@@ -128,10 +128,10 @@ var mkldnnOpIsMkldnnBf16Supported = op{name: "mkldnn::_is_mkldnn_bf16_supported"
 //
 //	mkldnn::_is_mkldnn_bf16_supported() -> bool _0
 func (MKLDNNOps) IsMkldnnBf16Supported() bool {
-	var k call
-	k.start(&mkldnnOpIsMkldnnBf16Supported)
-	k.run()
-	return k.retBool()
+	var cc call
+	cc.start(&mkldnnOpIsMkldnnBf16Supported)
+	cc.run()
+	return cc.retBool()
 }
 
 var mkldnnOpIsMkldnnFp16Supported = op{name: "mkldnn::_is_mkldnn_fp16_supported", overload: "", schema: "mkldnn::_is_mkldnn_fp16_supported() -> bool _0"}
@@ -140,10 +140,10 @@ var mkldnnOpIsMkldnnFp16Supported = op{name: "mkldnn::_is_mkldnn_fp16_supported"
 //
 //	mkldnn::_is_mkldnn_fp16_supported() -> bool _0
 func (MKLDNNOps) IsMkldnnFp16Supported() bool {
-	var k call
-	k.start(&mkldnnOpIsMkldnnFp16Supported)
-	k.run()
-	return k.retBool()
+	var cc call
+	cc.start(&mkldnnOpIsMkldnnFp16Supported)
+	cc.run()
+	return cc.retBool()
 }
 
 var mkldnnOpLinearPointwise = op{name: "mkldnn::_linear_pointwise", overload: "", schema: "mkldnn::_linear_pointwise(Tensor X, Tensor W, Tensor? B, str attr, Scalar?[] scalars, str? algorithm) -> Tensor Y"}
@@ -152,16 +152,16 @@ var mkldnnOpLinearPointwise = op{name: "mkldnn::_linear_pointwise", overload: ""
 //
 //	mkldnn::_linear_pointwise(Tensor X, Tensor W, Tensor? B, str attr, Scalar?[] scalars, str? algorithm) -> Tensor Y
 func (MKLDNNOps) LinearPointwise(x, w, b *Tensor, attr string, scalars []Scalar, algorithm Opt[string]) *Tensor {
-	var k call
-	k.start(&mkldnnOpLinearPointwise)
-	k.tensor(x)
-	k.tensor(w)
-	k.optTensor(b)
-	k.str(attr)
-	k.optScalars(scalars)
-	k.optStr(algorithm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&mkldnnOpLinearPointwise)
+	cc.tensor(x)
+	cc.tensor(w)
+	cc.optTensor(b)
+	cc.str(attr)
+	cc.optScalars(scalars)
+	cc.optStr(algorithm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var mkldnnOpLinearPointwiseBinary = op{name: "mkldnn::_linear_pointwise", overload: "binary", schema: "mkldnn::_linear_pointwise.binary(Tensor X, Tensor other, Tensor W, Tensor? B, str attr) -> Tensor Y"}
@@ -170,15 +170,15 @@ var mkldnnOpLinearPointwiseBinary = op{name: "mkldnn::_linear_pointwise", overlo
 //
 //	mkldnn::_linear_pointwise.binary(Tensor X, Tensor other, Tensor W, Tensor? B, str attr) -> Tensor Y
 func (MKLDNNOps) LinearPointwiseBinary(x, other, w, b *Tensor, attr string) *Tensor {
-	var k call
-	k.start(&mkldnnOpLinearPointwiseBinary)
-	k.tensor(x)
-	k.tensor(other)
-	k.tensor(w)
-	k.optTensor(b)
-	k.str(attr)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&mkldnnOpLinearPointwiseBinary)
+	cc.tensor(x)
+	cc.tensor(other)
+	cc.tensor(w)
+	cc.optTensor(b)
+	cc.str(attr)
+	cc.run()
+	return cc.retTensor()
 }
 
 var mkldnnOpNbytes = op{name: "mkldnn::_nbytes", overload: "", schema: "mkldnn::_nbytes(Tensor mkldnn_tensor) -> int"}
@@ -187,11 +187,11 @@ var mkldnnOpNbytes = op{name: "mkldnn::_nbytes", overload: "", schema: "mkldnn::
 //
 //	mkldnn::_nbytes(Tensor mkldnn_tensor) -> int
 func (MKLDNNOps) Nbytes(mkldnnTensor *Tensor) int {
-	var k call
-	k.start(&mkldnnOpNbytes)
-	k.tensor(mkldnnTensor)
-	k.run()
-	return k.retInt()
+	var cc call
+	cc.start(&mkldnnOpNbytes)
+	cc.tensor(mkldnnTensor)
+	cc.run()
+	return cc.retInt()
 }
 
 var mkldnnOpReorderConvolutionTransposeWeight = op{name: "mkldnn::_reorder_convolution_transpose_weight", overload: "", schema: "mkldnn::_reorder_convolution_transpose_weight(Tensor self, int[2] padding=0, int[2] output_padding=0, int[2] stride=1, int[2] dilation=1, int groups=1, int[]? input_size=None) -> Tensor Y"}
@@ -211,17 +211,17 @@ type MKLDNNReorderConvolutionTransposeWeightOptions struct {
 //	mkldnn::_reorder_convolution_transpose_weight(Tensor self, int[2] padding=0, int[2] output_padding=0, int[2] stride=1, int[2] dilation=1, int groups=1, int[]? input_size=None) -> Tensor Y
 func (MKLDNNOps) ReorderConvolutionTransposeWeight(input *Tensor, opts ...MKLDNNReorderConvolutionTransposeWeightOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&mkldnnOpReorderConvolutionTransposeWeight)
-	k.tensor(input)
-	k.ints(orInts(o.Padding, 0, 0))
-	k.ints(orInts(o.OutputPadding, 0, 0))
-	k.ints(orInts(o.Stride, 1, 1))
-	k.ints(orInts(o.Dilation, 1, 1))
-	k.int(o.Groups.Or(1))
-	k.optInts(o.InputSize)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&mkldnnOpReorderConvolutionTransposeWeight)
+	cc.tensor(input)
+	cc.ints(orInts(o.Padding, 0, 0))
+	cc.ints(orInts(o.OutputPadding, 0, 0))
+	cc.ints(orInts(o.Stride, 1, 1))
+	cc.ints(orInts(o.Dilation, 1, 1))
+	cc.int(o.Groups.Or(1))
+	cc.optInts(o.InputSize)
+	cc.run()
+	return cc.retTensor()
 }
 
 var mkldnnOpReorderConvolutionWeight = op{name: "mkldnn::_reorder_convolution_weight", overload: "", schema: "mkldnn::_reorder_convolution_weight(Tensor self, int[2] padding=0, int[2] stride=1, int[2] dilation=1, int groups=1, int[]? input_size=None) -> Tensor Y"}
@@ -240,16 +240,16 @@ type MKLDNNReorderConvolutionWeightOptions struct {
 //	mkldnn::_reorder_convolution_weight(Tensor self, int[2] padding=0, int[2] stride=1, int[2] dilation=1, int groups=1, int[]? input_size=None) -> Tensor Y
 func (MKLDNNOps) ReorderConvolutionWeight(input *Tensor, opts ...MKLDNNReorderConvolutionWeightOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&mkldnnOpReorderConvolutionWeight)
-	k.tensor(input)
-	k.ints(orInts(o.Padding, 0, 0))
-	k.ints(orInts(o.Stride, 1, 1))
-	k.ints(orInts(o.Dilation, 1, 1))
-	k.int(o.Groups.Or(1))
-	k.optInts(o.InputSize)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&mkldnnOpReorderConvolutionWeight)
+	cc.tensor(input)
+	cc.ints(orInts(o.Padding, 0, 0))
+	cc.ints(orInts(o.Stride, 1, 1))
+	cc.ints(orInts(o.Dilation, 1, 1))
+	cc.int(o.Groups.Or(1))
+	cc.optInts(o.InputSize)
+	cc.run()
+	return cc.retTensor()
 }
 
 var mkldnnOpReorderLinearWeight = op{name: "mkldnn::_reorder_linear_weight", overload: "", schema: "mkldnn::_reorder_linear_weight(Tensor self, int? batch_size=None) -> Tensor Y"}
@@ -264,12 +264,12 @@ type MKLDNNReorderLinearWeightOptions struct {
 //	mkldnn::_reorder_linear_weight(Tensor self, int? batch_size=None) -> Tensor Y
 func (MKLDNNOps) ReorderLinearWeight(input *Tensor, opts ...MKLDNNReorderLinearWeightOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&mkldnnOpReorderLinearWeight)
-	k.tensor(input)
-	k.optInt(o.BatchSize)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&mkldnnOpReorderLinearWeight)
+	cc.tensor(input)
+	cc.optInt(o.BatchSize)
+	cc.run()
+	return cc.retTensor()
 }
 
 var mkldnnOpReorderMkldnnRnnLayerWeight = op{name: "mkldnn::_reorder_mkldnn_rnn_layer_weight", overload: "", schema: "mkldnn::_reorder_mkldnn_rnn_layer_weight(Tensor weight0, Tensor weight1, int hidden_size, bool reverse, bool has_biases, bool batch_first, int[]? input_size=None) -> Tensor[] Y"}
@@ -284,17 +284,17 @@ type MKLDNNReorderMkldnnRnnLayerWeightOptions struct {
 //	mkldnn::_reorder_mkldnn_rnn_layer_weight(Tensor weight0, Tensor weight1, int hidden_size, bool reverse, bool has_biases, bool batch_first, int[]? input_size=None) -> Tensor[] Y
 func (MKLDNNOps) ReorderMkldnnRnnLayerWeight(weight0, weight1 *Tensor, hiddenSize int, reverse, hasBiases, batchFirst bool, opts ...MKLDNNReorderMkldnnRnnLayerWeightOptions) []*Tensor {
 	o := one(opts)
-	var k call
-	k.start(&mkldnnOpReorderMkldnnRnnLayerWeight)
-	k.tensor(weight0)
-	k.tensor(weight1)
-	k.int(hiddenSize)
-	k.bool(reverse)
-	k.bool(hasBiases)
-	k.bool(batchFirst)
-	k.optInts(o.InputSize)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&mkldnnOpReorderMkldnnRnnLayerWeight)
+	cc.tensor(weight0)
+	cc.tensor(weight1)
+	cc.int(hiddenSize)
+	cc.bool(reverse)
+	cc.bool(hasBiases)
+	cc.bool(batchFirst)
+	cc.optInts(o.InputSize)
+	cc.run()
+	return cc.retTensors()
 }
 
 var mkldnnOpDataPtr = op{name: "mkldnn::data_ptr", overload: "", schema: "mkldnn::data_ptr(Tensor mkldnn_tensor) -> int"}
@@ -303,9 +303,9 @@ var mkldnnOpDataPtr = op{name: "mkldnn::data_ptr", overload: "", schema: "mkldnn
 //
 //	mkldnn::data_ptr(Tensor mkldnn_tensor) -> int
 func (MKLDNNOps) DataPtr(mkldnnTensor *Tensor) int {
-	var k call
-	k.start(&mkldnnOpDataPtr)
-	k.tensor(mkldnnTensor)
-	k.run()
-	return k.retInt()
+	var cc call
+	cc.start(&mkldnnOpDataPtr)
+	cc.tensor(mkldnnTensor)
+	cc.run()
+	return cc.retInt()
 }

@@ -16,14 +16,14 @@ type NanToNumOptions struct {
 //	aten::nan_to_num(Tensor self, float? nan=None, float? posinf=None, float? neginf=None) -> Tensor
 func (t *Tensor) NanToNum(opts ...NanToNumOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpNanToNum)
-	k.tensor(t)
-	k.optFloat(o.Nan)
-	k.optFloat(o.Posinf)
-	k.optFloat(o.Neginf)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNanToNum)
+	cc.tensor(t)
+	cc.optFloat(o.Nan)
+	cc.optFloat(o.Posinf)
+	cc.optFloat(o.Neginf)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNanToNumOut = op{name: "aten::nan_to_num", overload: "out", schema: "aten::nan_to_num.out(Tensor self, float? nan=None, float? posinf=None, float? neginf=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -33,15 +33,15 @@ var torchOpNanToNumOut = op{name: "aten::nan_to_num", overload: "out", schema: "
 //	aten::nan_to_num.out(Tensor self, float? nan=None, float? posinf=None, float? neginf=None, *, Tensor(a!) out) -> Tensor(a!)
 func NanToNumOut(out, input *Tensor, opts ...NanToNumOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpNanToNumOut)
-	k.tensor(input)
-	k.optFloat(o.Nan)
-	k.optFloat(o.Posinf)
-	k.optFloat(o.Neginf)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNanToNumOut)
+	cc.tensor(input)
+	cc.optFloat(o.Nan)
+	cc.optFloat(o.Posinf)
+	cc.optFloat(o.Neginf)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNanToNum_ = op{name: "aten::nan_to_num_", overload: "", schema: "aten::nan_to_num_(Tensor(a!) self, float? nan=None, float? posinf=None, float? neginf=None) -> Tensor(a!)"}
@@ -51,14 +51,14 @@ var tensorOpNanToNum_ = op{name: "aten::nan_to_num_", overload: "", schema: "ate
 //	aten::nan_to_num_(Tensor(a!) self, float? nan=None, float? posinf=None, float? neginf=None) -> Tensor(a!)
 func (t *Tensor) NanToNum_(opts ...NanToNumOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpNanToNum_)
-	k.tensor(t)
-	k.optFloat(o.Nan)
-	k.optFloat(o.Posinf)
-	k.optFloat(o.Neginf)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNanToNum_)
+	cc.tensor(t)
+	cc.optFloat(o.Nan)
+	cc.optFloat(o.Posinf)
+	cc.optFloat(o.Neginf)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNanmean = op{name: "aten::nanmean", overload: "", schema: "aten::nanmean(Tensor self, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"}
@@ -75,14 +75,14 @@ type NanmeanOptions struct {
 //	aten::nanmean(Tensor self, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor
 func (t *Tensor) Nanmean(opts ...NanmeanOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpNanmean)
-	k.tensor(t)
-	k.optInts(o.Dim)
-	k.bool(o.KeepDim)
-	k.optDType(o.DType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNanmean)
+	cc.tensor(t)
+	cc.optInts(o.Dim)
+	cc.bool(o.KeepDim)
+	cc.optDType(o.DType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNanmeanOut = op{name: "aten::nanmean", overload: "out", schema: "aten::nanmean.out(Tensor self, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -92,15 +92,15 @@ var torchOpNanmeanOut = op{name: "aten::nanmean", overload: "out", schema: "aten
 //	aten::nanmean.out(Tensor self, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)
 func NanmeanOut(out, input *Tensor, opts ...NanmeanOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpNanmeanOut)
-	k.tensor(input)
-	k.optInts(o.Dim)
-	k.bool(o.KeepDim)
-	k.optDType(o.DType)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNanmeanOut)
+	cc.tensor(input)
+	cc.optInts(o.Dim)
+	cc.bool(o.KeepDim)
+	cc.optDType(o.DType)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNanmedian = op{name: "aten::nanmedian", overload: "", schema: "aten::nanmedian(Tensor self) -> Tensor"}
@@ -109,11 +109,11 @@ var tensorOpNanmedian = op{name: "aten::nanmedian", overload: "", schema: "aten:
 //
 //	aten::nanmedian(Tensor self) -> Tensor
 func (t *Tensor) Nanmedian() *Tensor {
-	var k call
-	k.start(&tensorOpNanmedian)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNanmedian)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNanmedianDim = op{name: "aten::nanmedian", overload: "dim", schema: "aten::nanmedian.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)"}
@@ -128,13 +128,13 @@ type NanmedianDimOptions struct {
 //	aten::nanmedian.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)
 func (t *Tensor) NanmedianDim(dim int, opts ...NanmedianDimOptions) (values, indices *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpNanmedianDim)
-	k.tensor(t)
-	k.int(dim)
-	k.bool(o.KeepDim)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&tensorOpNanmedianDim)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.bool(o.KeepDim)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpNanmedianDimOut = op{name: "aten::nanmedian", overload: "dim_values", schema: "aten::nanmedian.dim_values(Tensor self, int dim, bool keepdim=False, *, Tensor(a!) values, Tensor(b!) indices) -> (Tensor(a!) values, Tensor(b!) indices)"}
@@ -144,15 +144,15 @@ var torchOpNanmedianDimOut = op{name: "aten::nanmedian", overload: "dim_values",
 //	aten::nanmedian.dim_values(Tensor self, int dim, bool keepdim=False, *, Tensor(a!) values, Tensor(b!) indices) -> (Tensor(a!) values, Tensor(b!) indices)
 func NanmedianDimOut(values, indices, input *Tensor, dim int, opts ...NanmedianDimOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpNanmedianDimOut)
-	k.tensor(input)
-	k.int(dim)
-	k.bool(o.KeepDim)
-	k.tensor(values)
-	k.tensor(indices)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpNanmedianDimOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.bool(o.KeepDim)
+	cc.tensor(values)
+	cc.tensor(indices)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpNanmedianOut = op{name: "aten::nanmedian", overload: "out", schema: "aten::nanmedian.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -161,12 +161,12 @@ var torchOpNanmedianOut = op{name: "aten::nanmedian", overload: "out", schema: "
 //
 //	aten::nanmedian.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func NanmedianOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpNanmedianOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNanmedianOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNanquantile = op{name: "aten::nanquantile", overload: "", schema: "aten::nanquantile(Tensor self, Tensor q, int? dim=None, bool keepdim=False, *, str interpolation=\"linear\") -> Tensor"}
@@ -183,15 +183,15 @@ type NanquantileOptions struct {
 //	aten::nanquantile(Tensor self, Tensor q, int? dim=None, bool keepdim=False, *, str interpolation="linear") -> Tensor
 func (t *Tensor) Nanquantile(q *Tensor, opts ...NanquantileOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpNanquantile)
-	k.tensor(t)
-	k.tensor(q)
-	k.optInt(o.Dim)
-	k.bool(o.KeepDim)
-	k.str(o.Interpolation.Or("linear"))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNanquantile)
+	cc.tensor(t)
+	cc.tensor(q)
+	cc.optInt(o.Dim)
+	cc.bool(o.KeepDim)
+	cc.str(o.Interpolation.Or("linear"))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNanquantileOut = op{name: "aten::nanquantile", overload: "out", schema: "aten::nanquantile.out(Tensor self, Tensor q, int? dim=None, bool keepdim=False, *, str interpolation=\"linear\", Tensor(a!) out) -> Tensor(a!)"}
@@ -201,16 +201,16 @@ var torchOpNanquantileOut = op{name: "aten::nanquantile", overload: "out", schem
 //	aten::nanquantile.out(Tensor self, Tensor q, int? dim=None, bool keepdim=False, *, str interpolation="linear", Tensor(a!) out) -> Tensor(a!)
 func NanquantileOut(out, input, q *Tensor, opts ...NanquantileOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpNanquantileOut)
-	k.tensor(input)
-	k.tensor(q)
-	k.optInt(o.Dim)
-	k.bool(o.KeepDim)
-	k.str(o.Interpolation.Or("linear"))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNanquantileOut)
+	cc.tensor(input)
+	cc.tensor(q)
+	cc.optInt(o.Dim)
+	cc.bool(o.KeepDim)
+	cc.str(o.Interpolation.Or("linear"))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNanquantileScalar = op{name: "aten::nanquantile", overload: "scalar", schema: "aten::nanquantile.scalar(Tensor self, float q, int? dim=None, bool keepdim=False, *, str interpolation=\"linear\") -> Tensor"}
@@ -227,15 +227,15 @@ type NanquantileScalarOptions struct {
 //	aten::nanquantile.scalar(Tensor self, float q, int? dim=None, bool keepdim=False, *, str interpolation="linear") -> Tensor
 func (t *Tensor) NanquantileScalar(q float64, opts ...NanquantileScalarOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpNanquantileScalar)
-	k.tensor(t)
-	k.float(q)
-	k.optInt(o.Dim)
-	k.bool(o.KeepDim)
-	k.str(o.Interpolation.Or("linear"))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNanquantileScalar)
+	cc.tensor(t)
+	cc.float(q)
+	cc.optInt(o.Dim)
+	cc.bool(o.KeepDim)
+	cc.str(o.Interpolation.Or("linear"))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNanquantileScalarOut = op{name: "aten::nanquantile", overload: "scalar_out", schema: "aten::nanquantile.scalar_out(Tensor self, float q, int? dim=None, bool keepdim=False, *, str interpolation=\"linear\", Tensor(a!) out) -> Tensor(a!)"}
@@ -245,16 +245,16 @@ var torchOpNanquantileScalarOut = op{name: "aten::nanquantile", overload: "scala
 //	aten::nanquantile.scalar_out(Tensor self, float q, int? dim=None, bool keepdim=False, *, str interpolation="linear", Tensor(a!) out) -> Tensor(a!)
 func NanquantileScalarOut(out, input *Tensor, q float64, opts ...NanquantileScalarOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpNanquantileScalarOut)
-	k.tensor(input)
-	k.float(q)
-	k.optInt(o.Dim)
-	k.bool(o.KeepDim)
-	k.str(o.Interpolation.Or("linear"))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNanquantileScalarOut)
+	cc.tensor(input)
+	cc.float(q)
+	cc.optInt(o.Dim)
+	cc.bool(o.KeepDim)
+	cc.str(o.Interpolation.Or("linear"))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNansum = op{name: "aten::nansum", overload: "", schema: "aten::nansum(Tensor self, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"}
@@ -271,14 +271,14 @@ type NansumOptions struct {
 //	aten::nansum(Tensor self, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor
 func (t *Tensor) Nansum(opts ...NansumOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpNansum)
-	k.tensor(t)
-	k.optInts(o.Dim)
-	k.bool(o.KeepDim)
-	k.optDType(o.DType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNansum)
+	cc.tensor(t)
+	cc.optInts(o.Dim)
+	cc.bool(o.KeepDim)
+	cc.optDType(o.DType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNansumOut = op{name: "aten::nansum", overload: "out", schema: "aten::nansum.out(Tensor self, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -288,31 +288,33 @@ var torchOpNansumOut = op{name: "aten::nansum", overload: "out", schema: "aten::
 //	aten::nansum.out(Tensor self, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)
 func NansumOut(out, input *Tensor, opts ...NansumOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpNansumOut)
-	k.tensor(input)
-	k.optInts(o.Dim)
-	k.bool(o.KeepDim)
-	k.optDType(o.DType)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNansumOut)
+	cc.tensor(input)
+	cc.optInts(o.Dim)
+	cc.bool(o.KeepDim)
+	cc.optDType(o.DType)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNarrow = op{name: "aten::narrow", overload: "", schema: "aten::narrow(Tensor(a) self, int dim, SymInt start, SymInt length) -> Tensor(a)"}
 
-// Narrow is PyTorch's Tensor.narrow.
+// Narrow is the part from start with a length, along a dimension. It is PyTorch's Tensor.narrow.
+//
+//	t (..., D, ...) -> (..., length, ...), a view
 //
 //	aten::narrow(Tensor(a) self, int dim, SymInt start, SymInt length) -> Tensor(a)
 func (t *Tensor) Narrow(dim, start, length int) *Tensor {
-	var k call
-	k.start(&tensorOpNarrow)
-	k.tensor(t)
-	k.int(dim)
-	k.int(start)
-	k.int(length)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNarrow)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.int(start)
+	cc.int(length)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNarrowTensor = op{name: "aten::narrow", overload: "Tensor", schema: "aten::narrow.Tensor(Tensor(a) self, int dim, Tensor start, SymInt length) -> Tensor(a)"}
@@ -321,14 +323,14 @@ var tensorOpNarrowTensor = op{name: "aten::narrow", overload: "Tensor", schema: 
 //
 //	aten::narrow.Tensor(Tensor(a) self, int dim, Tensor start, SymInt length) -> Tensor(a)
 func (t *Tensor) NarrowTensor(dim int, start *Tensor, length int) *Tensor {
-	var k call
-	k.start(&tensorOpNarrowTensor)
-	k.tensor(t)
-	k.int(dim)
-	k.tensor(start)
-	k.int(length)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNarrowTensor)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.tensor(start)
+	cc.int(length)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNarrowCopy = op{name: "aten::narrow_copy", overload: "", schema: "aten::narrow_copy(Tensor self, int dim, SymInt start, SymInt length) -> Tensor"}
@@ -337,14 +339,14 @@ var tensorOpNarrowCopy = op{name: "aten::narrow_copy", overload: "", schema: "at
 //
 //	aten::narrow_copy(Tensor self, int dim, SymInt start, SymInt length) -> Tensor
 func (t *Tensor) NarrowCopy(dim, start, length int) *Tensor {
-	var k call
-	k.start(&tensorOpNarrowCopy)
-	k.tensor(t)
-	k.int(dim)
-	k.int(start)
-	k.int(length)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNarrowCopy)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.int(start)
+	cc.int(length)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNarrowCopyOut = op{name: "aten::narrow_copy", overload: "out", schema: "aten::narrow_copy.out(Tensor self, int dim, SymInt start, SymInt length, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -353,15 +355,15 @@ var torchOpNarrowCopyOut = op{name: "aten::narrow_copy", overload: "out", schema
 //
 //	aten::narrow_copy.out(Tensor self, int dim, SymInt start, SymInt length, *, Tensor(a!) out) -> Tensor(a!)
 func NarrowCopyOut(out, input *Tensor, dim, start, length int) *Tensor {
-	var k call
-	k.start(&torchOpNarrowCopyOut)
-	k.tensor(input)
-	k.int(dim)
-	k.int(start)
-	k.int(length)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNarrowCopyOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.int(start)
+	cc.int(length)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNativeBatchNorm = op{name: "aten::native_batch_norm", overload: "", schema: "aten::native_batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float momentum, float eps) -> (Tensor, Tensor, Tensor)"}
@@ -370,18 +372,18 @@ var torchOpNativeBatchNorm = op{name: "aten::native_batch_norm", overload: "", s
 //
 //	aten::native_batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float momentum, float eps) -> (Tensor, Tensor, Tensor)
 func NativeBatchNorm(input, weight, bias, runningMean, runningVar *Tensor, training bool, momentum, eps float64) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpNativeBatchNorm)
-	k.tensor(input)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.optTensor(runningMean)
-	k.optTensor(runningVar)
-	k.bool(training)
-	k.float(momentum)
-	k.float(eps)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpNativeBatchNorm)
+	cc.tensor(input)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.optTensor(runningMean)
+	cc.optTensor(runningVar)
+	cc.bool(training)
+	cc.float(momentum)
+	cc.float(eps)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpNativeBatchNormOut = op{name: "aten::native_batch_norm", overload: "out", schema: "aten::native_batch_norm.out(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float momentum, float eps, *, Tensor(a!) out, Tensor(b!) save_mean, Tensor(c!) save_invstd) -> (Tensor(a!), Tensor(b!), Tensor(c!))"}
@@ -390,43 +392,43 @@ var torchOpNativeBatchNormOut = op{name: "aten::native_batch_norm", overload: "o
 //
 //	aten::native_batch_norm.out(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float momentum, float eps, *, Tensor(a!) out, Tensor(b!) save_mean, Tensor(c!) save_invstd) -> (Tensor(a!), Tensor(b!), Tensor(c!))
 func NativeBatchNormOut(out, saveMean, saveInvstd, input, weight, bias, runningMean, runningVar *Tensor, training bool, momentum, eps float64) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpNativeBatchNormOut)
-	k.tensor(input)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.optTensor(runningMean)
-	k.optTensor(runningVar)
-	k.bool(training)
-	k.float(momentum)
-	k.float(eps)
-	k.tensor(out)
-	k.tensor(saveMean)
-	k.tensor(saveInvstd)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpNativeBatchNormOut)
+	cc.tensor(input)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.optTensor(runningMean)
+	cc.optTensor(runningVar)
+	cc.bool(training)
+	cc.float(momentum)
+	cc.float(eps)
+	cc.tensor(out)
+	cc.tensor(saveMean)
+	cc.tensor(saveInvstd)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpNativeBatchNormBackward = op{name: "aten::native_batch_norm_backward", overload: "", schema: "aten::native_batch_norm_backward(Tensor grad_out, Tensor input, Tensor? weight, Tensor? running_mean, Tensor? running_var, Tensor? save_mean, Tensor? save_invstd, bool train, float eps, bool[3] output_mask) -> (Tensor, Tensor, Tensor)"}
 
-// NativeBatchNormBackward is PyTorch's torch.native_batch_norm_backward.
+// NativeBatchNormBackward is PyTorch's torch.ops.aten.native_batch_norm_backward.
 //
 //	aten::native_batch_norm_backward(Tensor grad_out, Tensor input, Tensor? weight, Tensor? running_mean, Tensor? running_var, Tensor? save_mean, Tensor? save_invstd, bool train, float eps, bool[3] output_mask) -> (Tensor, Tensor, Tensor)
 func NativeBatchNormBackward(gradOut, input, weight, runningMean, runningVar, saveMean, saveInvstd *Tensor, train bool, eps float64, outputMask []bool) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpNativeBatchNormBackward)
-	k.tensor(gradOut)
-	k.tensor(input)
-	k.optTensor(weight)
-	k.optTensor(runningMean)
-	k.optTensor(runningVar)
-	k.optTensor(saveMean)
-	k.optTensor(saveInvstd)
-	k.bool(train)
-	k.float(eps)
-	k.bools(outputMask)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpNativeBatchNormBackward)
+	cc.tensor(gradOut)
+	cc.tensor(input)
+	cc.optTensor(weight)
+	cc.optTensor(runningMean)
+	cc.optTensor(runningVar)
+	cc.optTensor(saveMean)
+	cc.optTensor(saveInvstd)
+	cc.bool(train)
+	cc.float(eps)
+	cc.bools(outputMask)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpNativeBatchNormBackwardOut = op{name: "aten::native_batch_norm_backward", overload: "out", schema: "aten::native_batch_norm_backward.out(Tensor grad_out, Tensor input, Tensor? weight, Tensor? running_mean, Tensor? running_var, Tensor? save_mean, Tensor? save_invstd, bool train, float eps, bool[3] output_mask, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))"}
@@ -435,23 +437,23 @@ var torchOpNativeBatchNormBackwardOut = op{name: "aten::native_batch_norm_backwa
 //
 //	aten::native_batch_norm_backward.out(Tensor grad_out, Tensor input, Tensor? weight, Tensor? running_mean, Tensor? running_var, Tensor? save_mean, Tensor? save_invstd, bool train, float eps, bool[3] output_mask, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))
 func NativeBatchNormBackwardOut(out0, out1, out2, gradOut, input, weight, runningMean, runningVar, saveMean, saveInvstd *Tensor, train bool, eps float64, outputMask []bool) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpNativeBatchNormBackwardOut)
-	k.tensor(gradOut)
-	k.tensor(input)
-	k.optTensor(weight)
-	k.optTensor(runningMean)
-	k.optTensor(runningVar)
-	k.optTensor(saveMean)
-	k.optTensor(saveInvstd)
-	k.bool(train)
-	k.float(eps)
-	k.bools(outputMask)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.tensor(out2)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpNativeBatchNormBackwardOut)
+	cc.tensor(gradOut)
+	cc.tensor(input)
+	cc.optTensor(weight)
+	cc.optTensor(runningMean)
+	cc.optTensor(runningVar)
+	cc.optTensor(saveMean)
+	cc.optTensor(saveInvstd)
+	cc.bool(train)
+	cc.float(eps)
+	cc.bools(outputMask)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.tensor(out2)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpNativeChannelShuffle = op{name: "aten::native_channel_shuffle", overload: "", schema: "aten::native_channel_shuffle(Tensor self, SymInt groups) -> Tensor"}
@@ -460,12 +462,12 @@ var torchOpNativeChannelShuffle = op{name: "aten::native_channel_shuffle", overl
 //
 //	aten::native_channel_shuffle(Tensor self, SymInt groups) -> Tensor
 func NativeChannelShuffle(input *Tensor, groups int) *Tensor {
-	var k call
-	k.start(&torchOpNativeChannelShuffle)
-	k.tensor(input)
-	k.int(groups)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNativeChannelShuffle)
+	cc.tensor(input)
+	cc.int(groups)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNativeDropout = op{name: "aten::native_dropout", overload: "", schema: "aten::native_dropout(Tensor input, float p, bool? train) -> (Tensor, Tensor)"}
@@ -474,13 +476,13 @@ var torchOpNativeDropout = op{name: "aten::native_dropout", overload: "", schema
 //
 //	aten::native_dropout(Tensor input, float p, bool? train) -> (Tensor, Tensor)
 func NativeDropout(input *Tensor, p float64, train Opt[bool]) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpNativeDropout)
-	k.tensor(input)
-	k.float(p)
-	k.optBool(train)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpNativeDropout)
+	cc.tensor(input)
+	cc.float(p)
+	cc.optBool(train)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpNativeDropoutOut = op{name: "aten::native_dropout", overload: "out", schema: "aten::native_dropout.out(Tensor input, float p, bool? train, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))"}
@@ -489,30 +491,30 @@ var torchOpNativeDropoutOut = op{name: "aten::native_dropout", overload: "out", 
 //
 //	aten::native_dropout.out(Tensor input, float p, bool? train, *, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))
 func NativeDropoutOut(out0, out1, input *Tensor, p float64, train Opt[bool]) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpNativeDropoutOut)
-	k.tensor(input)
-	k.float(p)
-	k.optBool(train)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpNativeDropoutOut)
+	cc.tensor(input)
+	cc.float(p)
+	cc.optBool(train)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpNativeDropoutBackward = op{name: "aten::native_dropout_backward", overload: "", schema: "aten::native_dropout_backward(Tensor grad_output, Tensor mask, float scale) -> Tensor"}
 
-// NativeDropoutBackward is PyTorch's torch.native_dropout_backward.
+// NativeDropoutBackward is PyTorch's torch.ops.aten.native_dropout_backward.
 //
 //	aten::native_dropout_backward(Tensor grad_output, Tensor mask, float scale) -> Tensor
 func NativeDropoutBackward(gradOutput, mask *Tensor, scale float64) *Tensor {
-	var k call
-	k.start(&torchOpNativeDropoutBackward)
-	k.tensor(gradOutput)
-	k.tensor(mask)
-	k.float(scale)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNativeDropoutBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(mask)
+	cc.float(scale)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNativeDropoutBackwardOut = op{name: "aten::native_dropout_backward", overload: "out", schema: "aten::native_dropout_backward.out(Tensor grad_output, Tensor mask, float scale, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -521,14 +523,14 @@ var torchOpNativeDropoutBackwardOut = op{name: "aten::native_dropout_backward", 
 //
 //	aten::native_dropout_backward.out(Tensor grad_output, Tensor mask, float scale, *, Tensor(a!) out) -> Tensor(a!)
 func NativeDropoutBackwardOut(out, gradOutput, mask *Tensor, scale float64) *Tensor {
-	var k call
-	k.start(&torchOpNativeDropoutBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(mask)
-	k.float(scale)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNativeDropoutBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(mask)
+	cc.float(scale)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNativeGroupNorm = op{name: "aten::native_group_norm", overload: "", schema: "aten::native_group_norm(Tensor input, Tensor? weight, Tensor? bias, SymInt N, SymInt C, SymInt HxW, int group, float eps) -> (Tensor, Tensor, Tensor)"}
@@ -537,18 +539,18 @@ var torchOpNativeGroupNorm = op{name: "aten::native_group_norm", overload: "", s
 //
 //	aten::native_group_norm(Tensor input, Tensor? weight, Tensor? bias, SymInt N, SymInt C, SymInt HxW, int group, float eps) -> (Tensor, Tensor, Tensor)
 func NativeGroupNorm(input, weight, bias *Tensor, n, c, hxW, group int, eps float64) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpNativeGroupNorm)
-	k.tensor(input)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.int(n)
-	k.int(c)
-	k.int(hxW)
-	k.int(group)
-	k.float(eps)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpNativeGroupNorm)
+	cc.tensor(input)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.int(n)
+	cc.int(c)
+	cc.int(hxW)
+	cc.int(group)
+	cc.float(eps)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpNativeGroupNormOut = op{name: "aten::native_group_norm", overload: "out", schema: "aten::native_group_norm.out(Tensor input, Tensor? weight, Tensor? bias, SymInt N, SymInt C, SymInt HxW, int group, float eps, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))"}
@@ -557,43 +559,43 @@ var torchOpNativeGroupNormOut = op{name: "aten::native_group_norm", overload: "o
 //
 //	aten::native_group_norm.out(Tensor input, Tensor? weight, Tensor? bias, SymInt N, SymInt C, SymInt HxW, int group, float eps, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))
 func NativeGroupNormOut(out0, out1, out2, input, weight, bias *Tensor, n, c, hxW, group int, eps float64) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpNativeGroupNormOut)
-	k.tensor(input)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.int(n)
-	k.int(c)
-	k.int(hxW)
-	k.int(group)
-	k.float(eps)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.tensor(out2)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpNativeGroupNormOut)
+	cc.tensor(input)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.int(n)
+	cc.int(c)
+	cc.int(hxW)
+	cc.int(group)
+	cc.float(eps)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.tensor(out2)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpNativeGroupNormBackward = op{name: "aten::native_group_norm_backward", overload: "", schema: "aten::native_group_norm_backward(Tensor grad_out, Tensor input, Tensor mean, Tensor rstd, Tensor? weight, SymInt N, SymInt C, SymInt HxW, int group, bool[3] output_mask) -> (Tensor, Tensor, Tensor)"}
 
-// NativeGroupNormBackward is PyTorch's torch.native_group_norm_backward.
+// NativeGroupNormBackward is PyTorch's torch.ops.aten.native_group_norm_backward.
 //
 //	aten::native_group_norm_backward(Tensor grad_out, Tensor input, Tensor mean, Tensor rstd, Tensor? weight, SymInt N, SymInt C, SymInt HxW, int group, bool[3] output_mask) -> (Tensor, Tensor, Tensor)
 func NativeGroupNormBackward(gradOut, input, mean, rstd, weight *Tensor, n, c, hxW, group int, outputMask []bool) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpNativeGroupNormBackward)
-	k.tensor(gradOut)
-	k.tensor(input)
-	k.tensor(mean)
-	k.tensor(rstd)
-	k.optTensor(weight)
-	k.int(n)
-	k.int(c)
-	k.int(hxW)
-	k.int(group)
-	k.bools(outputMask)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpNativeGroupNormBackward)
+	cc.tensor(gradOut)
+	cc.tensor(input)
+	cc.tensor(mean)
+	cc.tensor(rstd)
+	cc.optTensor(weight)
+	cc.int(n)
+	cc.int(c)
+	cc.int(hxW)
+	cc.int(group)
+	cc.bools(outputMask)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpNativeGroupNormBackwardOut = op{name: "aten::native_group_norm_backward", overload: "out", schema: "aten::native_group_norm_backward.out(Tensor grad_out, Tensor input, Tensor mean, Tensor rstd, Tensor? weight, SymInt N, SymInt C, SymInt HxW, int group, bool[3] output_mask, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))"}
@@ -602,23 +604,23 @@ var torchOpNativeGroupNormBackwardOut = op{name: "aten::native_group_norm_backwa
 //
 //	aten::native_group_norm_backward.out(Tensor grad_out, Tensor input, Tensor mean, Tensor rstd, Tensor? weight, SymInt N, SymInt C, SymInt HxW, int group, bool[3] output_mask, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))
 func NativeGroupNormBackwardOut(out0, out1, out2, gradOut, input, mean, rstd, weight *Tensor, n, c, hxW, group int, outputMask []bool) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpNativeGroupNormBackwardOut)
-	k.tensor(gradOut)
-	k.tensor(input)
-	k.tensor(mean)
-	k.tensor(rstd)
-	k.optTensor(weight)
-	k.int(n)
-	k.int(c)
-	k.int(hxW)
-	k.int(group)
-	k.bools(outputMask)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.tensor(out2)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpNativeGroupNormBackwardOut)
+	cc.tensor(gradOut)
+	cc.tensor(input)
+	cc.tensor(mean)
+	cc.tensor(rstd)
+	cc.optTensor(weight)
+	cc.int(n)
+	cc.int(c)
+	cc.int(hxW)
+	cc.int(group)
+	cc.bools(outputMask)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.tensor(out2)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpNativeLayerNorm = op{name: "aten::native_layer_norm", overload: "", schema: "aten::native_layer_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight, Tensor? bias, float eps) -> (Tensor, Tensor, Tensor)"}
@@ -627,15 +629,15 @@ var torchOpNativeLayerNorm = op{name: "aten::native_layer_norm", overload: "", s
 //
 //	aten::native_layer_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight, Tensor? bias, float eps) -> (Tensor, Tensor, Tensor)
 func NativeLayerNorm(input *Tensor, normalizedShape []int, weight, bias *Tensor, eps float64) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpNativeLayerNorm)
-	k.tensor(input)
-	k.ints(normalizedShape)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.float(eps)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpNativeLayerNorm)
+	cc.tensor(input)
+	cc.ints(normalizedShape)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.float(eps)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpNativeLayerNormOut = op{name: "aten::native_layer_norm", overload: "out", schema: "aten::native_layer_norm.out(Tensor input, SymInt[] normalized_shape, Tensor? weight, Tensor? bias, float eps, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))"}
@@ -644,38 +646,38 @@ var torchOpNativeLayerNormOut = op{name: "aten::native_layer_norm", overload: "o
 //
 //	aten::native_layer_norm.out(Tensor input, SymInt[] normalized_shape, Tensor? weight, Tensor? bias, float eps, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))
 func NativeLayerNormOut(out0, out1, out2, input *Tensor, normalizedShape []int, weight, bias *Tensor, eps float64) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpNativeLayerNormOut)
-	k.tensor(input)
-	k.ints(normalizedShape)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.float(eps)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.tensor(out2)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpNativeLayerNormOut)
+	cc.tensor(input)
+	cc.ints(normalizedShape)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.float(eps)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.tensor(out2)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpNativeLayerNormBackward = op{name: "aten::native_layer_norm_backward", overload: "", schema: "aten::native_layer_norm_backward(Tensor grad_out, Tensor input, SymInt[] normalized_shape, Tensor mean, Tensor rstd, Tensor? weight, Tensor? bias, bool[3] output_mask) -> (Tensor, Tensor, Tensor)"}
 
-// NativeLayerNormBackward is PyTorch's torch.native_layer_norm_backward.
+// NativeLayerNormBackward is PyTorch's torch.ops.aten.native_layer_norm_backward.
 //
 //	aten::native_layer_norm_backward(Tensor grad_out, Tensor input, SymInt[] normalized_shape, Tensor mean, Tensor rstd, Tensor? weight, Tensor? bias, bool[3] output_mask) -> (Tensor, Tensor, Tensor)
 func NativeLayerNormBackward(gradOut, input *Tensor, normalizedShape []int, mean, rstd, weight, bias *Tensor, outputMask []bool) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpNativeLayerNormBackward)
-	k.tensor(gradOut)
-	k.tensor(input)
-	k.ints(normalizedShape)
-	k.tensor(mean)
-	k.tensor(rstd)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.bools(outputMask)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpNativeLayerNormBackward)
+	cc.tensor(gradOut)
+	cc.tensor(input)
+	cc.ints(normalizedShape)
+	cc.tensor(mean)
+	cc.tensor(rstd)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.bools(outputMask)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpNativeLayerNormBackwardOut = op{name: "aten::native_layer_norm_backward", overload: "out", schema: "aten::native_layer_norm_backward.out(Tensor grad_out, Tensor input, SymInt[] normalized_shape, Tensor mean, Tensor rstd, Tensor? weight, Tensor? bias, bool[3] output_mask, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))"}
@@ -684,21 +686,21 @@ var torchOpNativeLayerNormBackwardOut = op{name: "aten::native_layer_norm_backwa
 //
 //	aten::native_layer_norm_backward.out(Tensor grad_out, Tensor input, SymInt[] normalized_shape, Tensor mean, Tensor rstd, Tensor? weight, Tensor? bias, bool[3] output_mask, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))
 func NativeLayerNormBackwardOut(out0, out1, out2, gradOut, input *Tensor, normalizedShape []int, mean, rstd, weight, bias *Tensor, outputMask []bool) (*Tensor, *Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpNativeLayerNormBackwardOut)
-	k.tensor(gradOut)
-	k.tensor(input)
-	k.ints(normalizedShape)
-	k.tensor(mean)
-	k.tensor(rstd)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.bools(outputMask)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.tensor(out2)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpNativeLayerNormBackwardOut)
+	cc.tensor(gradOut)
+	cc.tensor(input)
+	cc.ints(normalizedShape)
+	cc.tensor(mean)
+	cc.tensor(rstd)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.bools(outputMask)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.tensor(out2)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpNativeNorm = op{name: "aten::native_norm", overload: "", schema: "aten::native_norm(Tensor self, Scalar p=2) -> Tensor"}
@@ -713,12 +715,12 @@ type NativeNormOptions struct {
 //	aten::native_norm(Tensor self, Scalar p=2) -> Tensor
 func NativeNorm(input *Tensor, opts ...NativeNormOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpNativeNorm)
-	k.tensor(input)
-	k.scalar(orScalar(o.P, 2))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNativeNorm)
+	cc.tensor(input)
+	cc.scalar(orScalar(o.P, 2))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNativeNormDimDType = op{name: "aten::native_norm", overload: "ScalarOpt_dim_dtype", schema: "aten::native_norm.ScalarOpt_dim_dtype(Tensor self, Scalar? p, int[1] dim, bool keepdim, ScalarType? dtype) -> Tensor"}
@@ -727,15 +729,15 @@ var torchOpNativeNormDimDType = op{name: "aten::native_norm", overload: "ScalarO
 //
 //	aten::native_norm.ScalarOpt_dim_dtype(Tensor self, Scalar? p, int[1] dim, bool keepdim, ScalarType? dtype) -> Tensor
 func NativeNormDimDType(input *Tensor, p Scalar, dim []int, keepdim bool, dtype DType) *Tensor {
-	var k call
-	k.start(&torchOpNativeNormDimDType)
-	k.tensor(input)
-	k.optScalar(p)
-	k.ints(dim)
-	k.bool(keepdim)
-	k.optDType(dtype)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNativeNormDimDType)
+	cc.tensor(input)
+	cc.optScalar(p)
+	cc.ints(dim)
+	cc.bool(keepdim)
+	cc.optDType(dtype)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNativeNormDimDTypeOut = op{name: "aten::native_norm", overload: "ScalarOpt_dim_dtype_out", schema: "aten::native_norm.ScalarOpt_dim_dtype_out(Tensor self, Scalar? p, int[1] dim, bool keepdim, ScalarType? dtype, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -744,16 +746,16 @@ var torchOpNativeNormDimDTypeOut = op{name: "aten::native_norm", overload: "Scal
 //
 //	aten::native_norm.ScalarOpt_dim_dtype_out(Tensor self, Scalar? p, int[1] dim, bool keepdim, ScalarType? dtype, *, Tensor(a!) out) -> Tensor(a!)
 func NativeNormDimDTypeOut(out, input *Tensor, p Scalar, dim []int, keepdim bool, dtype DType) *Tensor {
-	var k call
-	k.start(&torchOpNativeNormDimDTypeOut)
-	k.tensor(input)
-	k.optScalar(p)
-	k.ints(dim)
-	k.bool(keepdim)
-	k.optDType(dtype)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNativeNormDimDTypeOut)
+	cc.tensor(input)
+	cc.optScalar(p)
+	cc.ints(dim)
+	cc.bool(keepdim)
+	cc.optDType(dtype)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNativeNormOut = op{name: "aten::native_norm", overload: "out", schema: "aten::native_norm.out(Tensor self, Scalar p=2, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -763,13 +765,13 @@ var torchOpNativeNormOut = op{name: "aten::native_norm", overload: "out", schema
 //	aten::native_norm.out(Tensor self, Scalar p=2, *, Tensor(a!) out) -> Tensor(a!)
 func NativeNormOut(out, input *Tensor, opts ...NativeNormOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpNativeNormOut)
-	k.tensor(input)
-	k.scalar(orScalar(o.P, 2))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNativeNormOut)
+	cc.tensor(input)
+	cc.scalar(orScalar(o.P, 2))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNeScalar = op{name: "aten::ne", overload: "Scalar", schema: "aten::ne.Scalar(Tensor self, Scalar other) -> Tensor"}
@@ -778,12 +780,12 @@ var tensorOpNeScalar = op{name: "aten::ne", overload: "Scalar", schema: "aten::n
 //
 //	aten::ne.Scalar(Tensor self, Scalar other) -> Tensor
 func (t *Tensor) NeScalar(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpNeScalar)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNeScalar)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNeScalarOut = op{name: "aten::ne", overload: "Scalar_out", schema: "aten::ne.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -792,27 +794,29 @@ var torchOpNeScalarOut = op{name: "aten::ne", overload: "Scalar_out", schema: "a
 //
 //	aten::ne.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)
 func NeScalarOut(out, input *Tensor, other Scalar) *Tensor {
-	var k call
-	k.start(&torchOpNeScalarOut)
-	k.tensor(input)
-	k.scalar(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNeScalarOut)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNe = op{name: "aten::ne", overload: "Tensor", schema: "aten::ne.Tensor(Tensor self, Tensor other) -> Tensor"}
 
-// Ne is PyTorch's Tensor.ne.
+// Ne compares element by element, with broadcasting. It is PyTorch's Tensor.ne.
+//
+//	y = (t != other), bool
 //
 //	aten::ne.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Ne(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpNe)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNe)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNeOut = op{name: "aten::ne", overload: "Tensor_out", schema: "aten::ne.Tensor_out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -821,13 +825,13 @@ var torchOpNeOut = op{name: "aten::ne", overload: "Tensor_out", schema: "aten::n
 //
 //	aten::ne.Tensor_out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func NeOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpNeOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNeOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNeScalar_ = op{name: "aten::ne_", overload: "Scalar", schema: "aten::ne_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)"}
@@ -836,12 +840,12 @@ var tensorOpNeScalar_ = op{name: "aten::ne_", overload: "Scalar", schema: "aten:
 //
 //	aten::ne_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
 func (t *Tensor) NeScalar_(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpNeScalar_)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNeScalar_)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNe_ = op{name: "aten::ne_", overload: "Tensor", schema: "aten::ne_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -850,25 +854,27 @@ var tensorOpNe_ = op{name: "aten::ne_", overload: "Tensor", schema: "aten::ne_.T
 //
 //	aten::ne_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) Ne_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpNe_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNe_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNeg = op{name: "aten::neg", overload: "", schema: "aten::neg(Tensor self) -> Tensor"}
 
-// Neg is PyTorch's Tensor.neg.
+// Neg negates. It is PyTorch's Tensor.neg.
+//
+//	y = -t
 //
 //	aten::neg(Tensor self) -> Tensor
 func (t *Tensor) Neg() *Tensor {
-	var k call
-	k.start(&tensorOpNeg)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNeg)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNegOut = op{name: "aten::neg", overload: "out", schema: "aten::neg.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -877,12 +883,12 @@ var torchOpNegOut = op{name: "aten::neg", overload: "out", schema: "aten::neg.ou
 //
 //	aten::neg.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func NegOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpNegOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNegOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNeg_ = op{name: "aten::neg_", overload: "", schema: "aten::neg_(Tensor(a!) self) -> Tensor(a!)"}
@@ -891,11 +897,11 @@ var tensorOpNeg_ = op{name: "aten::neg_", overload: "", schema: "aten::neg_(Tens
 //
 //	aten::neg_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Neg_() *Tensor {
-	var k call
-	k.start(&tensorOpNeg_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNeg_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNegative = op{name: "aten::negative", overload: "", schema: "aten::negative(Tensor self) -> Tensor"}
@@ -904,11 +910,11 @@ var tensorOpNegative = op{name: "aten::negative", overload: "", schema: "aten::n
 //
 //	aten::negative(Tensor self) -> Tensor
 func (t *Tensor) Negative() *Tensor {
-	var k call
-	k.start(&tensorOpNegative)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNegative)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNegativeOut = op{name: "aten::negative", overload: "out", schema: "aten::negative.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -917,12 +923,12 @@ var torchOpNegativeOut = op{name: "aten::negative", overload: "out", schema: "at
 //
 //	aten::negative.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func NegativeOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpNegativeOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNegativeOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNegative_ = op{name: "aten::negative_", overload: "", schema: "aten::negative_(Tensor(a!) self) -> Tensor(a!)"}
@@ -931,11 +937,11 @@ var tensorOpNegative_ = op{name: "aten::negative_", overload: "", schema: "aten:
 //
 //	aten::negative_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Negative_() *Tensor {
-	var k call
-	k.start(&tensorOpNegative_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNegative_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNestedToPaddedTensor = op{name: "aten::nested_to_padded_tensor", overload: "", schema: "aten::nested_to_padded_tensor(Tensor self, float padding, int[]? output_size=None) -> Tensor"}
@@ -945,18 +951,18 @@ type NestedToPaddedTensorOptions struct {
 	OutputSize []int
 }
 
-// NestedToPaddedTensor is PyTorch's torch.nested_to_padded_tensor.
+// NestedToPaddedTensor is PyTorch's torch.ops.aten.nested_to_padded_tensor.
 //
 //	aten::nested_to_padded_tensor(Tensor self, float padding, int[]? output_size=None) -> Tensor
 func NestedToPaddedTensor(input *Tensor, padding float64, opts ...NestedToPaddedTensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpNestedToPaddedTensor)
-	k.tensor(input)
-	k.float(padding)
-	k.optInts(o.OutputSize)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNestedToPaddedTensor)
+	cc.tensor(input)
+	cc.float(padding)
+	cc.optInts(o.OutputSize)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNewEmpty = op{name: "aten::new_empty", overload: "", schema: "aten::new_empty(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -966,16 +972,16 @@ var tensorOpNewEmpty = op{name: "aten::new_empty", overload: "", schema: "aten::
 //	aten::new_empty(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func (t *Tensor) NewEmpty(size []int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpNewEmpty)
-	k.tensor(t)
-	k.ints(size)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNewEmpty)
+	cc.tensor(t)
+	cc.ints(size)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNewEmptyOut = op{name: "aten::new_empty", overload: "out", schema: "aten::new_empty.out(Tensor self, SymInt[] size, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -984,13 +990,13 @@ var torchOpNewEmptyOut = op{name: "aten::new_empty", overload: "out", schema: "a
 //
 //	aten::new_empty.out(Tensor self, SymInt[] size, *, Tensor(a!) out) -> Tensor(a!)
 func NewEmptyOut(out, input *Tensor, size ...int) *Tensor {
-	var k call
-	k.start(&torchOpNewEmptyOut)
-	k.tensor(input)
-	k.ints(size)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNewEmptyOut)
+	cc.tensor(input)
+	cc.ints(size)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNewEmptyStrided = op{name: "aten::new_empty_strided", overload: "", schema: "aten::new_empty_strided(Tensor self, SymInt[] size, SymInt[] stride, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -1000,17 +1006,17 @@ var tensorOpNewEmptyStrided = op{name: "aten::new_empty_strided", overload: "", 
 //	aten::new_empty_strided(Tensor self, SymInt[] size, SymInt[] stride, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func (t *Tensor) NewEmptyStrided(size, stride []int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpNewEmptyStrided)
-	k.tensor(t)
-	k.ints(size)
-	k.ints(stride)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNewEmptyStrided)
+	cc.tensor(t)
+	cc.ints(size)
+	cc.ints(stride)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNewEmptyStridedOut = op{name: "aten::new_empty_strided", overload: "out", schema: "aten::new_empty_strided.out(Tensor self, SymInt[] size, SymInt[] stride, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1019,14 +1025,14 @@ var torchOpNewEmptyStridedOut = op{name: "aten::new_empty_strided", overload: "o
 //
 //	aten::new_empty_strided.out(Tensor self, SymInt[] size, SymInt[] stride, *, Tensor(a!) out) -> Tensor(a!)
 func NewEmptyStridedOut(out, input *Tensor, size []int, stride ...int) *Tensor {
-	var k call
-	k.start(&torchOpNewEmptyStridedOut)
-	k.tensor(input)
-	k.ints(size)
-	k.ints(stride)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNewEmptyStridedOut)
+	cc.tensor(input)
+	cc.ints(size)
+	cc.ints(stride)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNewFull = op{name: "aten::new_full", overload: "", schema: "aten::new_full(Tensor self, SymInt[] size, Scalar fill_value, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -1036,17 +1042,17 @@ var tensorOpNewFull = op{name: "aten::new_full", overload: "", schema: "aten::ne
 //	aten::new_full(Tensor self, SymInt[] size, Scalar fill_value, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func (t *Tensor) NewFull(size []int, fillValue Scalar, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpNewFull)
-	k.tensor(t)
-	k.ints(size)
-	k.scalar(fillValue)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNewFull)
+	cc.tensor(t)
+	cc.ints(size)
+	cc.scalar(fillValue)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNewFullOut = op{name: "aten::new_full", overload: "out", schema: "aten::new_full.out(Tensor self, SymInt[] size, Scalar fill_value, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1055,14 +1061,14 @@ var torchOpNewFullOut = op{name: "aten::new_full", overload: "out", schema: "ate
 //
 //	aten::new_full.out(Tensor self, SymInt[] size, Scalar fill_value, *, Tensor(a!) out) -> Tensor(a!)
 func NewFullOut(out, input *Tensor, size []int, fillValue Scalar) *Tensor {
-	var k call
-	k.start(&torchOpNewFullOut)
-	k.tensor(input)
-	k.ints(size)
-	k.scalar(fillValue)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNewFullOut)
+	cc.tensor(input)
+	cc.ints(size)
+	cc.scalar(fillValue)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNewOnes = op{name: "aten::new_ones", overload: "", schema: "aten::new_ones(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -1072,16 +1078,16 @@ var tensorOpNewOnes = op{name: "aten::new_ones", overload: "", schema: "aten::ne
 //	aten::new_ones(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func (t *Tensor) NewOnes(size []int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpNewOnes)
-	k.tensor(t)
-	k.ints(size)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNewOnes)
+	cc.tensor(t)
+	cc.ints(size)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNewOnesOut = op{name: "aten::new_ones", overload: "out", schema: "aten::new_ones.out(Tensor self, SymInt[] size, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1090,13 +1096,13 @@ var torchOpNewOnesOut = op{name: "aten::new_ones", overload: "out", schema: "ate
 //
 //	aten::new_ones.out(Tensor self, SymInt[] size, *, Tensor(a!) out) -> Tensor(a!)
 func NewOnesOut(out, input *Tensor, size ...int) *Tensor {
-	var k call
-	k.start(&torchOpNewOnesOut)
-	k.tensor(input)
-	k.ints(size)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNewOnesOut)
+	cc.tensor(input)
+	cc.ints(size)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNewZeros = op{name: "aten::new_zeros", overload: "", schema: "aten::new_zeros(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -1106,16 +1112,16 @@ var tensorOpNewZeros = op{name: "aten::new_zeros", overload: "", schema: "aten::
 //	aten::new_zeros(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func (t *Tensor) NewZeros(size []int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpNewZeros)
-	k.tensor(t)
-	k.ints(size)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNewZeros)
+	cc.tensor(t)
+	cc.ints(size)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNewZerosOut = op{name: "aten::new_zeros", overload: "out", schema: "aten::new_zeros.out(Tensor self, SymInt[] size, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1124,13 +1130,13 @@ var torchOpNewZerosOut = op{name: "aten::new_zeros", overload: "out", schema: "a
 //
 //	aten::new_zeros.out(Tensor self, SymInt[] size, *, Tensor(a!) out) -> Tensor(a!)
 func NewZerosOut(out, input *Tensor, size ...int) *Tensor {
-	var k call
-	k.start(&torchOpNewZerosOut)
-	k.tensor(input)
-	k.ints(size)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNewZerosOut)
+	cc.tensor(input)
+	cc.ints(size)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNextafter = op{name: "aten::nextafter", overload: "", schema: "aten::nextafter(Tensor self, Tensor other) -> Tensor"}
@@ -1139,12 +1145,12 @@ var tensorOpNextafter = op{name: "aten::nextafter", overload: "", schema: "aten:
 //
 //	aten::nextafter(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Nextafter(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpNextafter)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNextafter)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNextafterOut = op{name: "aten::nextafter", overload: "out", schema: "aten::nextafter.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1153,13 +1159,13 @@ var torchOpNextafterOut = op{name: "aten::nextafter", overload: "out", schema: "
 //
 //	aten::nextafter.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func NextafterOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpNextafterOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNextafterOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNextafter_ = op{name: "aten::nextafter_", overload: "", schema: "aten::nextafter_(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -1168,12 +1174,12 @@ var tensorOpNextafter_ = op{name: "aten::nextafter_", overload: "", schema: "ate
 //
 //	aten::nextafter_(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) Nextafter_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpNextafter_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNextafter_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNllLoss = op{name: "aten::nll_loss", overload: "", schema: "aten::nll_loss(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, SymInt ignore_index=-100) -> Tensor"}
@@ -1185,39 +1191,42 @@ type NllLossOptions struct {
 	IgnoreIndex Opt[int] // default -100
 }
 
-// NllLoss is PyTorch's torch.nn.functional.nll_loss.
+// NllLoss is the negative log likelihood; Reduction 0 none, 1 mean, 2 sum. It is PyTorch's torch.nn.functional.nll_loss.
+//
+//	y = -Weight[target] · input[target]
+//	input (B, C), target (B) of int64 -> () or (B)
 //
 //	aten::nll_loss(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, SymInt ignore_index=-100) -> Tensor
 func NllLoss(input, target *Tensor, opts ...NllLossOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpNllLoss)
-	k.tensor(input)
-	k.tensor(target)
-	k.optTensor(o.Weight)
-	k.int(o.Reduction.Or(1))
-	k.int(o.IgnoreIndex.Or(-100))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNllLoss)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.optTensor(o.Weight)
+	cc.int(o.Reduction.Or(1))
+	cc.int(o.IgnoreIndex.Or(-100))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNllLossOut = op{name: "aten::nll_loss", overload: "out", schema: "aten::nll_loss.out(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, SymInt ignore_index=-100, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// NllLossOut is PyTorch's torch._C._nn.nll_loss with its result written to out.
+// NllLossOut is PyTorch's torch.nn.functional.nll_loss with its result written to out.
 //
 //	aten::nll_loss.out(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, SymInt ignore_index=-100, *, Tensor(a!) out) -> Tensor(a!)
 func NllLossOut(out, input, target *Tensor, opts ...NllLossOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpNllLossOut)
-	k.tensor(input)
-	k.tensor(target)
-	k.optTensor(o.Weight)
-	k.int(o.Reduction.Or(1))
-	k.int(o.IgnoreIndex.Or(-100))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNllLossOut)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.optTensor(o.Weight)
+	cc.int(o.Reduction.Or(1))
+	cc.int(o.IgnoreIndex.Or(-100))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNllLoss2d = op{name: "aten::nll_loss2d", overload: "", schema: "aten::nll_loss2d(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, SymInt ignore_index=-100) -> Tensor"}
@@ -1229,189 +1238,189 @@ type NllLoss2dOptions struct {
 	IgnoreIndex Opt[int] // default -100
 }
 
-// NllLoss2d is PyTorch's torch.nn.functional.nll_loss2d.
+// NllLoss2d is PyTorch's torch.ops.aten.nll_loss2d.
 //
 //	aten::nll_loss2d(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, SymInt ignore_index=-100) -> Tensor
 func NllLoss2d(input, target *Tensor, opts ...NllLoss2dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpNllLoss2d)
-	k.tensor(input)
-	k.tensor(target)
-	k.optTensor(o.Weight)
-	k.int(o.Reduction.Or(1))
-	k.int(o.IgnoreIndex.Or(-100))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNllLoss2d)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.optTensor(o.Weight)
+	cc.int(o.Reduction.Or(1))
+	cc.int(o.IgnoreIndex.Or(-100))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNllLoss2dOut = op{name: "aten::nll_loss2d", overload: "out", schema: "aten::nll_loss2d.out(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, SymInt ignore_index=-100, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// NllLoss2dOut is PyTorch's torch._C._nn.nll_loss2d with its result written to out.
+// NllLoss2dOut is PyTorch's torch.ops.aten.nll_loss2d with its result written to out.
 //
 //	aten::nll_loss2d.out(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, SymInt ignore_index=-100, *, Tensor(a!) out) -> Tensor(a!)
 func NllLoss2dOut(out, input, target *Tensor, opts ...NllLoss2dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpNllLoss2dOut)
-	k.tensor(input)
-	k.tensor(target)
-	k.optTensor(o.Weight)
-	k.int(o.Reduction.Or(1))
-	k.int(o.IgnoreIndex.Or(-100))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNllLoss2dOut)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.optTensor(o.Weight)
+	cc.int(o.Reduction.Or(1))
+	cc.int(o.IgnoreIndex.Or(-100))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNllLoss2dBackward = op{name: "aten::nll_loss2d_backward", overload: "", schema: "aten::nll_loss2d_backward(Tensor grad_output, Tensor self, Tensor target, Tensor? weight, int reduction, SymInt ignore_index, Tensor total_weight) -> Tensor"}
 
-// NllLoss2dBackward is PyTorch's torch.nn.functional.nll_loss2d_backward.
+// NllLoss2dBackward is PyTorch's torch.ops.aten.nll_loss2d_backward.
 //
 //	aten::nll_loss2d_backward(Tensor grad_output, Tensor self, Tensor target, Tensor? weight, int reduction, SymInt ignore_index, Tensor total_weight) -> Tensor
 func NllLoss2dBackward(gradOutput, input, target, weight *Tensor, reduction, ignoreIndex int, totalWeight *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpNllLoss2dBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(target)
-	k.optTensor(weight)
-	k.int(reduction)
-	k.int(ignoreIndex)
-	k.tensor(totalWeight)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNllLoss2dBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.optTensor(weight)
+	cc.int(reduction)
+	cc.int(ignoreIndex)
+	cc.tensor(totalWeight)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNllLoss2dBackwardOut = op{name: "aten::nll_loss2d_backward", overload: "grad_input", schema: "aten::nll_loss2d_backward.grad_input(Tensor grad_output, Tensor self, Tensor target, Tensor? weight, int reduction, SymInt ignore_index, Tensor total_weight, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// NllLoss2dBackwardOut is PyTorch's torch._C._nn.nll_loss2d_backward with its result written to gradInput.
+// NllLoss2dBackwardOut is PyTorch's torch.ops.aten.nll_loss2d_backward with its result written to gradInput.
 //
 //	aten::nll_loss2d_backward.grad_input(Tensor grad_output, Tensor self, Tensor target, Tensor? weight, int reduction, SymInt ignore_index, Tensor total_weight, *, Tensor(a!) grad_input) -> Tensor(a!)
 func NllLoss2dBackwardOut(gradInput, gradOutput, input, target, weight *Tensor, reduction, ignoreIndex int, totalWeight *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpNllLoss2dBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(target)
-	k.optTensor(weight)
-	k.int(reduction)
-	k.int(ignoreIndex)
-	k.tensor(totalWeight)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNllLoss2dBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.optTensor(weight)
+	cc.int(reduction)
+	cc.int(ignoreIndex)
+	cc.tensor(totalWeight)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNllLoss2dForward = op{name: "aten::nll_loss2d_forward", overload: "", schema: "aten::nll_loss2d_forward(Tensor self, Tensor target, Tensor? weight, int reduction, SymInt ignore_index) -> (Tensor output, Tensor total_weight)"}
 
-// NllLoss2dForward is PyTorch's torch.nn.functional.nll_loss2d_forward.
+// NllLoss2dForward is PyTorch's torch.ops.aten.nll_loss2d_forward.
 //
 //	aten::nll_loss2d_forward(Tensor self, Tensor target, Tensor? weight, int reduction, SymInt ignore_index) -> (Tensor output, Tensor total_weight)
 func NllLoss2dForward(input, target, weight *Tensor, reduction, ignoreIndex int) (output, totalWeight *Tensor) {
-	var k call
-	k.start(&torchOpNllLoss2dForward)
-	k.tensor(input)
-	k.tensor(target)
-	k.optTensor(weight)
-	k.int(reduction)
-	k.int(ignoreIndex)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpNllLoss2dForward)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.optTensor(weight)
+	cc.int(reduction)
+	cc.int(ignoreIndex)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpNllLoss2dForwardOut = op{name: "aten::nll_loss2d_forward", overload: "output", schema: "aten::nll_loss2d_forward.output(Tensor self, Tensor target, Tensor? weight, int reduction, SymInt ignore_index, *, Tensor(a!) output, Tensor(b!) total_weight) -> (Tensor(a!), Tensor(b!))"}
 
-// NllLoss2dForwardOut is PyTorch's torch._C._nn.nll_loss2d_forward with its result written to output and totalWeight.
+// NllLoss2dForwardOut is PyTorch's torch.ops.aten.nll_loss2d_forward with its result written to output and totalWeight.
 //
 //	aten::nll_loss2d_forward.output(Tensor self, Tensor target, Tensor? weight, int reduction, SymInt ignore_index, *, Tensor(a!) output, Tensor(b!) total_weight) -> (Tensor(a!), Tensor(b!))
 func NllLoss2dForwardOut(output, totalWeight, input, target, weight *Tensor, reduction, ignoreIndex int) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpNllLoss2dForwardOut)
-	k.tensor(input)
-	k.tensor(target)
-	k.optTensor(weight)
-	k.int(reduction)
-	k.int(ignoreIndex)
-	k.tensor(output)
-	k.tensor(totalWeight)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpNllLoss2dForwardOut)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.optTensor(weight)
+	cc.int(reduction)
+	cc.int(ignoreIndex)
+	cc.tensor(output)
+	cc.tensor(totalWeight)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpNllLossBackward = op{name: "aten::nll_loss_backward", overload: "", schema: "aten::nll_loss_backward(Tensor grad_output, Tensor self, Tensor target, Tensor? weight, int reduction, SymInt ignore_index, Tensor total_weight) -> Tensor"}
 
-// NllLossBackward is PyTorch's torch.nn.functional.nll_loss_backward.
+// NllLossBackward is PyTorch's torch.ops.aten.nll_loss_backward.
 //
 //	aten::nll_loss_backward(Tensor grad_output, Tensor self, Tensor target, Tensor? weight, int reduction, SymInt ignore_index, Tensor total_weight) -> Tensor
 func NllLossBackward(gradOutput, input, target, weight *Tensor, reduction, ignoreIndex int, totalWeight *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpNllLossBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(target)
-	k.optTensor(weight)
-	k.int(reduction)
-	k.int(ignoreIndex)
-	k.tensor(totalWeight)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNllLossBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.optTensor(weight)
+	cc.int(reduction)
+	cc.int(ignoreIndex)
+	cc.tensor(totalWeight)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNllLossBackwardOut = op{name: "aten::nll_loss_backward", overload: "grad_input", schema: "aten::nll_loss_backward.grad_input(Tensor grad_output, Tensor self, Tensor target, Tensor? weight, int reduction, SymInt ignore_index, Tensor total_weight, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// NllLossBackwardOut is PyTorch's torch._C._nn.nll_loss_backward with its result written to gradInput.
+// NllLossBackwardOut is PyTorch's torch.ops.aten.nll_loss_backward with its result written to gradInput.
 //
 //	aten::nll_loss_backward.grad_input(Tensor grad_output, Tensor self, Tensor target, Tensor? weight, int reduction, SymInt ignore_index, Tensor total_weight, *, Tensor(a!) grad_input) -> Tensor(a!)
 func NllLossBackwardOut(gradInput, gradOutput, input, target, weight *Tensor, reduction, ignoreIndex int, totalWeight *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpNllLossBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(target)
-	k.optTensor(weight)
-	k.int(reduction)
-	k.int(ignoreIndex)
-	k.tensor(totalWeight)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNllLossBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.optTensor(weight)
+	cc.int(reduction)
+	cc.int(ignoreIndex)
+	cc.tensor(totalWeight)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNllLossForward = op{name: "aten::nll_loss_forward", overload: "", schema: "aten::nll_loss_forward(Tensor self, Tensor target, Tensor? weight, int reduction, SymInt ignore_index) -> (Tensor output, Tensor total_weight)"}
 
-// NllLossForward is PyTorch's torch.nn.functional.nll_loss_forward.
+// NllLossForward is PyTorch's torch.ops.aten.nll_loss_forward.
 //
 //	aten::nll_loss_forward(Tensor self, Tensor target, Tensor? weight, int reduction, SymInt ignore_index) -> (Tensor output, Tensor total_weight)
 func NllLossForward(input, target, weight *Tensor, reduction, ignoreIndex int) (output, totalWeight *Tensor) {
-	var k call
-	k.start(&torchOpNllLossForward)
-	k.tensor(input)
-	k.tensor(target)
-	k.optTensor(weight)
-	k.int(reduction)
-	k.int(ignoreIndex)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpNllLossForward)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.optTensor(weight)
+	cc.int(reduction)
+	cc.int(ignoreIndex)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpNllLossForwardOut = op{name: "aten::nll_loss_forward", overload: "output", schema: "aten::nll_loss_forward.output(Tensor self, Tensor target, Tensor? weight, int reduction, SymInt ignore_index, *, Tensor(a!) output, Tensor(b!) total_weight) -> (Tensor(a!), Tensor(b!))"}
 
-// NllLossForwardOut is PyTorch's torch._C._nn.nll_loss_forward with its result written to output and totalWeight.
+// NllLossForwardOut is PyTorch's torch.ops.aten.nll_loss_forward with its result written to output and totalWeight.
 //
 //	aten::nll_loss_forward.output(Tensor self, Tensor target, Tensor? weight, int reduction, SymInt ignore_index, *, Tensor(a!) output, Tensor(b!) total_weight) -> (Tensor(a!), Tensor(b!))
 func NllLossForwardOut(output, totalWeight, input, target, weight *Tensor, reduction, ignoreIndex int) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpNllLossForwardOut)
-	k.tensor(input)
-	k.tensor(target)
-	k.optTensor(weight)
-	k.int(reduction)
-	k.int(ignoreIndex)
-	k.tensor(output)
-	k.tensor(totalWeight)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpNllLossForwardOut)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.optTensor(weight)
+	cc.int(reduction)
+	cc.int(ignoreIndex)
+	cc.tensor(output)
+	cc.tensor(totalWeight)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpNllLossNd = op{name: "aten::nll_loss_nd", overload: "", schema: "aten::nll_loss_nd(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, SymInt ignore_index=-100) -> Tensor"}
@@ -1423,20 +1432,20 @@ type NllLossNdOptions struct {
 	IgnoreIndex Opt[int] // default -100
 }
 
-// NllLossNd is PyTorch's torch.nn.functional.nll_loss_nd.
+// NllLossNd is PyTorch's torch.nn.functional.nll_loss.
 //
 //	aten::nll_loss_nd(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, SymInt ignore_index=-100) -> Tensor
 func NllLossNd(input, target *Tensor, opts ...NllLossNdOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpNllLossNd)
-	k.tensor(input)
-	k.tensor(target)
-	k.optTensor(o.Weight)
-	k.int(o.Reduction.Or(1))
-	k.int(o.IgnoreIndex.Or(-100))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNllLossNd)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.optTensor(o.Weight)
+	cc.int(o.Reduction.Or(1))
+	cc.int(o.IgnoreIndex.Or(-100))
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNonzero = op{name: "aten::nonzero", overload: "", schema: "aten::nonzero(Tensor self) -> Tensor"}
@@ -1445,11 +1454,11 @@ var tensorOpNonzero = op{name: "aten::nonzero", overload: "", schema: "aten::non
 //
 //	aten::nonzero(Tensor self) -> Tensor
 func (t *Tensor) Nonzero() *Tensor {
-	var k call
-	k.start(&tensorOpNonzero)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNonzero)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNonzeroOut = op{name: "aten::nonzero", overload: "out", schema: "aten::nonzero.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1458,25 +1467,25 @@ var torchOpNonzeroOut = op{name: "aten::nonzero", overload: "out", schema: "aten
 //
 //	aten::nonzero.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func NonzeroOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpNonzeroOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNonzeroOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNonzeroNumpy = op{name: "aten::nonzero_numpy", overload: "", schema: "aten::nonzero_numpy(Tensor self) -> Tensor[]"}
 
-// NonzeroNumpy is PyTorch's Tensor.nonzero_numpy.
+// NonzeroNumpy is PyTorch's torch.ops.aten.nonzero_numpy.
 //
 //	aten::nonzero_numpy(Tensor self) -> Tensor[]
 func (t *Tensor) NonzeroNumpy() []*Tensor {
-	var k call
-	k.start(&tensorOpNonzeroNumpy)
-	k.tensor(t)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&tensorOpNonzeroNumpy)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensors()
 }
 
 var tensorOpNonzeroStatic = op{name: "aten::nonzero_static", overload: "", schema: "aten::nonzero_static(Tensor self, *, SymInt size, int fill_value=-1) -> Tensor"}
@@ -1491,13 +1500,13 @@ type NonzeroStaticOptions struct {
 //	aten::nonzero_static(Tensor self, *, SymInt size, int fill_value=-1) -> Tensor
 func (t *Tensor) NonzeroStatic(size int, opts ...NonzeroStaticOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpNonzeroStatic)
-	k.tensor(t)
-	k.int(size)
-	k.int(o.FillValue.Or(-1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNonzeroStatic)
+	cc.tensor(t)
+	cc.int(size)
+	cc.int(o.FillValue.Or(-1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNonzeroStaticOut = op{name: "aten::nonzero_static", overload: "out", schema: "aten::nonzero_static.out(Tensor self, *, SymInt size, int fill_value=-1, Tensor(a!) out) -> Tensor(a!)"}
@@ -1507,14 +1516,14 @@ var torchOpNonzeroStaticOut = op{name: "aten::nonzero_static", overload: "out", 
 //	aten::nonzero_static.out(Tensor self, *, SymInt size, int fill_value=-1, Tensor(a!) out) -> Tensor(a!)
 func NonzeroStaticOut(out, input *Tensor, size int, opts ...NonzeroStaticOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpNonzeroStaticOut)
-	k.tensor(input)
-	k.int(size)
-	k.int(o.FillValue.Or(-1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNonzeroStaticOut)
+	cc.tensor(input)
+	cc.int(size)
+	cc.int(o.FillValue.Or(-1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNorm = op{name: "aten::norm", overload: "Scalar", schema: "aten::norm.Scalar(Tensor self, Scalar p=2) -> Tensor"}
@@ -1524,17 +1533,20 @@ type NormOptions struct {
 	P Scalar // default 2
 }
 
-// Norm is PyTorch's Tensor.norm.
+// Norm is the p-norm of all elements. It is PyTorch's Tensor.norm.
+//
+//	y = (Σ |t|ᵖ)^(1/p), p = P or 2
+//	t (...) -> ()
 //
 //	aten::norm.Scalar(Tensor self, Scalar p=2) -> Tensor
 func (t *Tensor) Norm(opts ...NormOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpNorm)
-	k.tensor(t)
-	k.scalar(orScalar(o.P, 2))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNorm)
+	cc.tensor(t)
+	cc.scalar(orScalar(o.P, 2))
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNormDim = op{name: "aten::norm", overload: "ScalarOpt_dim", schema: "aten::norm.ScalarOpt_dim(Tensor self, Scalar? p, int[1] dim, bool keepdim=False) -> Tensor"}
@@ -1549,14 +1561,14 @@ type NormDimOptions struct {
 //	aten::norm.ScalarOpt_dim(Tensor self, Scalar? p, int[1] dim, bool keepdim=False) -> Tensor
 func (t *Tensor) NormDim(p Scalar, dim []int, opts ...NormDimOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpNormDim)
-	k.tensor(t)
-	k.optScalar(p)
-	k.ints(dim)
-	k.bool(o.KeepDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNormDim)
+	cc.tensor(t)
+	cc.optScalar(p)
+	cc.ints(dim)
+	cc.bool(o.KeepDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNormDimDType = op{name: "aten::norm", overload: "ScalarOpt_dim_dtype", schema: "aten::norm.ScalarOpt_dim_dtype(Tensor self, Scalar? p, int[1] dim, bool keepdim, *, ScalarType dtype) -> Tensor"}
@@ -1565,15 +1577,15 @@ var tensorOpNormDimDType = op{name: "aten::norm", overload: "ScalarOpt_dim_dtype
 //
 //	aten::norm.ScalarOpt_dim_dtype(Tensor self, Scalar? p, int[1] dim, bool keepdim, *, ScalarType dtype) -> Tensor
 func (t *Tensor) NormDimDType(p Scalar, dim []int, keepdim bool, dtype DType) *Tensor {
-	var k call
-	k.start(&tensorOpNormDimDType)
-	k.tensor(t)
-	k.optScalar(p)
-	k.ints(dim)
-	k.bool(keepdim)
-	k.dtype(dtype)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNormDimDType)
+	cc.tensor(t)
+	cc.optScalar(p)
+	cc.ints(dim)
+	cc.bool(keepdim)
+	cc.dtype(dtype)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNormDType = op{name: "aten::norm", overload: "ScalarOpt_dtype", schema: "aten::norm.ScalarOpt_dtype(Tensor self, Scalar? p, *, ScalarType dtype) -> Tensor"}
@@ -1582,13 +1594,13 @@ var tensorOpNormDType = op{name: "aten::norm", overload: "ScalarOpt_dtype", sche
 //
 //	aten::norm.ScalarOpt_dtype(Tensor self, Scalar? p, *, ScalarType dtype) -> Tensor
 func (t *Tensor) NormDType(p Scalar, dtype DType) *Tensor {
-	var k call
-	k.start(&tensorOpNormDType)
-	k.tensor(t)
-	k.optScalar(p)
-	k.dtype(dtype)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNormDType)
+	cc.tensor(t)
+	cc.optScalar(p)
+	cc.dtype(dtype)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNormDTypeOut = op{name: "aten::norm", overload: "ScalarOpt_dtype_out", schema: "aten::norm.ScalarOpt_dtype_out(Tensor self, Scalar? p, *, ScalarType dtype, Tensor(a!) out) -> Tensor(a!)"}
@@ -1597,14 +1609,14 @@ var torchOpNormDTypeOut = op{name: "aten::norm", overload: "ScalarOpt_dtype_out"
 //
 //	aten::norm.ScalarOpt_dtype_out(Tensor self, Scalar? p, *, ScalarType dtype, Tensor(a!) out) -> Tensor(a!)
 func NormDTypeOut(out, input *Tensor, p Scalar, dtype DType) *Tensor {
-	var k call
-	k.start(&torchOpNormDTypeOut)
-	k.tensor(input)
-	k.optScalar(p)
-	k.dtype(dtype)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNormDTypeOut)
+	cc.tensor(input)
+	cc.optScalar(p)
+	cc.dtype(dtype)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNormOut = op{name: "aten::norm", overload: "Scalar_out", schema: "aten::norm.Scalar_out(Tensor self, Scalar p=2, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1614,13 +1626,13 @@ var torchOpNormOut = op{name: "aten::norm", overload: "Scalar_out", schema: "ate
 //	aten::norm.Scalar_out(Tensor self, Scalar p=2, *, Tensor(a!) out) -> Tensor(a!)
 func NormOut(out, input *Tensor, opts ...NormOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpNormOut)
-	k.tensor(input)
-	k.scalar(orScalar(o.P, 2))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNormOut)
+	cc.tensor(input)
+	cc.scalar(orScalar(o.P, 2))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNormDimDTypeOut = op{name: "aten::norm", overload: "dtype_out", schema: "aten::norm.dtype_out(Tensor self, Scalar? p, int[1] dim, bool keepdim, *, ScalarType dtype, Tensor(a!) out) -> Tensor(a!)"}
@@ -1629,16 +1641,16 @@ var torchOpNormDimDTypeOut = op{name: "aten::norm", overload: "dtype_out", schem
 //
 //	aten::norm.dtype_out(Tensor self, Scalar? p, int[1] dim, bool keepdim, *, ScalarType dtype, Tensor(a!) out) -> Tensor(a!)
 func NormDimDTypeOut(out, input *Tensor, p Scalar, dim []int, keepdim bool, dtype DType) *Tensor {
-	var k call
-	k.start(&torchOpNormDimDTypeOut)
-	k.tensor(input)
-	k.optScalar(p)
-	k.ints(dim)
-	k.bool(keepdim)
-	k.dtype(dtype)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNormDimDTypeOut)
+	cc.tensor(input)
+	cc.optScalar(p)
+	cc.ints(dim)
+	cc.bool(keepdim)
+	cc.dtype(dtype)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNormDimOut = op{name: "aten::norm", overload: "out", schema: "aten::norm.out(Tensor self, Scalar? p, int[1] dim, bool keepdim=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1648,15 +1660,15 @@ var torchOpNormDimOut = op{name: "aten::norm", overload: "out", schema: "aten::n
 //	aten::norm.out(Tensor self, Scalar? p, int[1] dim, bool keepdim=False, *, Tensor(a!) out) -> Tensor(a!)
 func NormDimOut(out, input *Tensor, p Scalar, dim []int, opts ...NormDimOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpNormDimOut)
-	k.tensor(input)
-	k.optScalar(p)
-	k.ints(dim)
-	k.bool(o.KeepDim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNormDimOut)
+	cc.tensor(input)
+	cc.optScalar(p)
+	cc.ints(dim)
+	cc.bool(o.KeepDim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNormExceptDim = op{name: "aten::norm_except_dim", overload: "", schema: "aten::norm_except_dim(Tensor v, int pow=2, int dim=0) -> Tensor"}
@@ -1672,13 +1684,13 @@ type NormExceptDimOptions struct {
 //	aten::norm_except_dim(Tensor v, int pow=2, int dim=0) -> Tensor
 func NormExceptDim(v *Tensor, opts ...NormExceptDimOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpNormExceptDim)
-	k.tensor(v)
-	k.int(o.Pow.Or(2))
-	k.int(o.Dim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNormExceptDim)
+	cc.tensor(v)
+	cc.int(o.Pow.Or(2))
+	cc.int(o.Dim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNormal = op{name: "aten::normal", overload: "Tensor_Tensor", schema: "aten::normal.Tensor_Tensor(Tensor mean, Tensor std, *, Generator? generator=None) -> Tensor"}
@@ -1693,13 +1705,13 @@ type NormalOptions struct {
 //	aten::normal.Tensor_Tensor(Tensor mean, Tensor std, *, Generator? generator=None) -> Tensor
 func Normal(mean, std *Tensor, opts ...NormalOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpNormal)
-	k.tensor(mean)
-	k.tensor(std)
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNormal)
+	cc.tensor(mean)
+	cc.tensor(std)
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNormalOut = op{name: "aten::normal", overload: "Tensor_Tensor_out", schema: "aten::normal.Tensor_Tensor_out(Tensor mean, Tensor std, *, Generator? generator=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -1709,14 +1721,14 @@ var torchOpNormalOut = op{name: "aten::normal", overload: "Tensor_Tensor_out", s
 //	aten::normal.Tensor_Tensor_out(Tensor mean, Tensor std, *, Generator? generator=None, Tensor(a!) out) -> Tensor(a!)
 func NormalOut(out, mean, std *Tensor, opts ...NormalOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpNormalOut)
-	k.tensor(mean)
-	k.tensor(std)
-	k.generator(o.Generator)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNormalOut)
+	cc.tensor(mean)
+	cc.tensor(std)
+	cc.generator(o.Generator)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNormalTensorFloat = op{name: "aten::normal", overload: "Tensor_float", schema: "aten::normal.Tensor_float(Tensor mean, float std=1., *, Generator? generator=None) -> Tensor"}
@@ -1732,13 +1744,13 @@ type NormalTensorFloatOptions struct {
 //	aten::normal.Tensor_float(Tensor mean, float std=1., *, Generator? generator=None) -> Tensor
 func NormalTensorFloat(mean *Tensor, opts ...NormalTensorFloatOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpNormalTensorFloat)
-	k.tensor(mean)
-	k.float(o.Std.Or(1))
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNormalTensorFloat)
+	cc.tensor(mean)
+	cc.float(o.Std.Or(1))
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNormalTensorFloatOut = op{name: "aten::normal", overload: "Tensor_float_out", schema: "aten::normal.Tensor_float_out(Tensor mean, float std=1., *, Generator? generator=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -1748,14 +1760,14 @@ var torchOpNormalTensorFloatOut = op{name: "aten::normal", overload: "Tensor_flo
 //	aten::normal.Tensor_float_out(Tensor mean, float std=1., *, Generator? generator=None, Tensor(a!) out) -> Tensor(a!)
 func NormalTensorFloatOut(out, mean *Tensor, opts ...NormalTensorFloatOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpNormalTensorFloatOut)
-	k.tensor(mean)
-	k.float(o.Std.Or(1))
-	k.generator(o.Generator)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNormalTensorFloatOut)
+	cc.tensor(mean)
+	cc.float(o.Std.Or(1))
+	cc.generator(o.Generator)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNormalFloatTensor = op{name: "aten::normal", overload: "float_Tensor", schema: "aten::normal.float_Tensor(float mean, Tensor std, *, Generator? generator=None) -> Tensor"}
@@ -1770,13 +1782,13 @@ type NormalFloatTensorOptions struct {
 //	aten::normal.float_Tensor(float mean, Tensor std, *, Generator? generator=None) -> Tensor
 func NormalFloatTensor(mean float64, std *Tensor, opts ...NormalFloatTensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpNormalFloatTensor)
-	k.float(mean)
-	k.tensor(std)
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNormalFloatTensor)
+	cc.float(mean)
+	cc.tensor(std)
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNormalFloatTensorOut = op{name: "aten::normal", overload: "float_Tensor_out", schema: "aten::normal.float_Tensor_out(float mean, Tensor std, *, Generator? generator=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -1786,14 +1798,14 @@ var torchOpNormalFloatTensorOut = op{name: "aten::normal", overload: "float_Tens
 //	aten::normal.float_Tensor_out(float mean, Tensor std, *, Generator? generator=None, Tensor(a!) out) -> Tensor(a!)
 func NormalFloatTensorOut(out *Tensor, mean float64, std *Tensor, opts ...NormalFloatTensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpNormalFloatTensorOut)
-	k.float(mean)
-	k.tensor(std)
-	k.generator(o.Generator)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNormalFloatTensorOut)
+	cc.float(mean)
+	cc.tensor(std)
+	cc.generator(o.Generator)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNormalFloatFloat = op{name: "aten::normal", overload: "float_float", schema: "aten::normal.float_float(float mean, float std, SymInt[] size, *, Generator? generator=None, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -1812,18 +1824,18 @@ type NormalFloatFloatOptions struct {
 //	aten::normal.float_float(float mean, float std, SymInt[] size, *, Generator? generator=None, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func NormalFloatFloat(mean, std float64, size []int, opts ...NormalFloatFloatOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpNormalFloatFloat)
-	k.float(mean)
-	k.float(std)
-	k.ints(size)
-	k.generator(o.Generator)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNormalFloatFloat)
+	cc.float(mean)
+	cc.float(std)
+	cc.ints(size)
+	cc.generator(o.Generator)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNormalFloatFloatOut = op{name: "aten::normal", overload: "float_float_out", schema: "aten::normal.float_float_out(float mean, float std, SymInt[] size, *, Generator? generator=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -1838,15 +1850,15 @@ type NormalFloatFloatOutOptions struct {
 //	aten::normal.float_float_out(float mean, float std, SymInt[] size, *, Generator? generator=None, Tensor(a!) out) -> Tensor(a!)
 func NormalFloatFloatOut(out *Tensor, mean, std float64, size []int, opts ...NormalFloatFloatOutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpNormalFloatFloatOut)
-	k.float(mean)
-	k.float(std)
-	k.ints(size)
-	k.generator(o.Generator)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNormalFloatFloatOut)
+	cc.float(mean)
+	cc.float(std)
+	cc.ints(size)
+	cc.generator(o.Generator)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNormalFunctionalOut = op{name: "aten::normal", overload: "out", schema: "aten::normal.out(Tensor self, float mean=0., float std=1., *, Generator? generator=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -1856,15 +1868,15 @@ var torchOpNormalFunctionalOut = op{name: "aten::normal", overload: "out", schem
 //	aten::normal.out(Tensor self, float mean=0., float std=1., *, Generator? generator=None, Tensor(a!) out) -> Tensor(a!)
 func NormalFunctionalOut(out, input *Tensor, opts ...NormalFunctionalOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpNormalFunctionalOut)
-	k.tensor(input)
-	k.float(o.Mean)
-	k.float(o.Std.Or(1))
-	k.generator(o.Generator)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNormalFunctionalOut)
+	cc.tensor(input)
+	cc.float(o.Mean)
+	cc.float(o.Std.Or(1))
+	cc.generator(o.Generator)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNormal_ = op{name: "aten::normal_", overload: "", schema: "aten::normal_(Tensor(a!) self, float mean=0., float std=1., *, Generator? generator=None) -> Tensor(a!)"}
@@ -1881,14 +1893,14 @@ type NormalInPlaceOptions struct {
 //	aten::normal_(Tensor(a!) self, float mean=0., float std=1., *, Generator? generator=None) -> Tensor(a!)
 func (t *Tensor) Normal_(opts ...NormalInPlaceOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpNormal_)
-	k.tensor(t)
-	k.float(o.Mean)
-	k.float(o.Std.Or(1))
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNormal_)
+	cc.tensor(t)
+	cc.float(o.Mean)
+	cc.float(o.Std.Or(1))
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNormalFunctional = op{name: "aten::normal_functional", overload: "", schema: "aten::normal_functional(Tensor self, float mean=0., float std=1., *, Generator? generator=None) -> Tensor"}
@@ -1900,19 +1912,19 @@ type NormalFunctionalOptions struct {
 	Generator *Generator
 }
 
-// NormalFunctional is PyTorch's torch.normal_functional.
+// NormalFunctional is PyTorch's torch.ops.aten.normal_functional.
 //
 //	aten::normal_functional(Tensor self, float mean=0., float std=1., *, Generator? generator=None) -> Tensor
 func NormalFunctional(input *Tensor, opts ...NormalFunctionalOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpNormalFunctional)
-	k.tensor(input)
-	k.float(o.Mean)
-	k.float(o.Std.Or(1))
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNormalFunctional)
+	cc.tensor(input)
+	cc.float(o.Mean)
+	cc.float(o.Std.Or(1))
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNotEqualScalar = op{name: "aten::not_equal", overload: "Scalar", schema: "aten::not_equal.Scalar(Tensor self, Scalar other) -> Tensor"}
@@ -1921,12 +1933,12 @@ var tensorOpNotEqualScalar = op{name: "aten::not_equal", overload: "Scalar", sch
 //
 //	aten::not_equal.Scalar(Tensor self, Scalar other) -> Tensor
 func (t *Tensor) NotEqualScalar(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpNotEqualScalar)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNotEqualScalar)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNotEqualScalarOut = op{name: "aten::not_equal", overload: "Scalar_out", schema: "aten::not_equal.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1935,13 +1947,13 @@ var torchOpNotEqualScalarOut = op{name: "aten::not_equal", overload: "Scalar_out
 //
 //	aten::not_equal.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)
 func NotEqualScalarOut(out, input *Tensor, other Scalar) *Tensor {
-	var k call
-	k.start(&torchOpNotEqualScalarOut)
-	k.tensor(input)
-	k.scalar(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNotEqualScalarOut)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNotEqual = op{name: "aten::not_equal", overload: "Tensor", schema: "aten::not_equal.Tensor(Tensor self, Tensor other) -> Tensor"}
@@ -1950,12 +1962,12 @@ var tensorOpNotEqual = op{name: "aten::not_equal", overload: "Tensor", schema: "
 //
 //	aten::not_equal.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) NotEqual(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpNotEqual)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNotEqual)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNotEqualOut = op{name: "aten::not_equal", overload: "Tensor_out", schema: "aten::not_equal.Tensor_out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1964,13 +1976,13 @@ var torchOpNotEqualOut = op{name: "aten::not_equal", overload: "Tensor_out", sch
 //
 //	aten::not_equal.Tensor_out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func NotEqualOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpNotEqualOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNotEqualOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNotEqualScalar_ = op{name: "aten::not_equal_", overload: "Scalar", schema: "aten::not_equal_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)"}
@@ -1979,12 +1991,12 @@ var tensorOpNotEqualScalar_ = op{name: "aten::not_equal_", overload: "Scalar", s
 //
 //	aten::not_equal_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
 func (t *Tensor) NotEqualScalar_(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpNotEqualScalar_)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNotEqualScalar_)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNotEqual_ = op{name: "aten::not_equal_", overload: "Tensor", schema: "aten::not_equal_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -1993,12 +2005,12 @@ var tensorOpNotEqual_ = op{name: "aten::not_equal_", overload: "Tensor", schema:
 //
 //	aten::not_equal_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) NotEqual_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpNotEqual_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNotEqual_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNuclearNorm = op{name: "aten::nuclear_norm", overload: "", schema: "aten::nuclear_norm(Tensor self, bool keepdim=False) -> Tensor"}
@@ -2013,12 +2025,12 @@ type NuclearNormOptions struct {
 //	aten::nuclear_norm(Tensor self, bool keepdim=False) -> Tensor
 func NuclearNorm(input *Tensor, opts ...NuclearNormOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpNuclearNorm)
-	k.tensor(input)
-	k.bool(o.KeepDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNuclearNorm)
+	cc.tensor(input)
+	cc.bool(o.KeepDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNuclearNormDim = op{name: "aten::nuclear_norm", overload: "dim", schema: "aten::nuclear_norm.dim(Tensor self, int[2] dim, bool keepdim=False) -> Tensor"}
@@ -2033,13 +2045,13 @@ type NuclearNormDimOptions struct {
 //	aten::nuclear_norm.dim(Tensor self, int[2] dim, bool keepdim=False) -> Tensor
 func NuclearNormDim(input *Tensor, dim []int, opts ...NuclearNormDimOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpNuclearNormDim)
-	k.tensor(input)
-	k.ints(dim)
-	k.bool(o.KeepDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNuclearNormDim)
+	cc.tensor(input)
+	cc.ints(dim)
+	cc.bool(o.KeepDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNuclearNormDimOut = op{name: "aten::nuclear_norm", overload: "dim_out", schema: "aten::nuclear_norm.dim_out(Tensor self, int[2] dim, bool keepdim=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2049,14 +2061,14 @@ var torchOpNuclearNormDimOut = op{name: "aten::nuclear_norm", overload: "dim_out
 //	aten::nuclear_norm.dim_out(Tensor self, int[2] dim, bool keepdim=False, *, Tensor(a!) out) -> Tensor(a!)
 func NuclearNormDimOut(out, input *Tensor, dim []int, opts ...NuclearNormDimOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpNuclearNormDimOut)
-	k.tensor(input)
-	k.ints(dim)
-	k.bool(o.KeepDim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNuclearNormDimOut)
+	cc.tensor(input)
+	cc.ints(dim)
+	cc.bool(o.KeepDim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpNuclearNormOut = op{name: "aten::nuclear_norm", overload: "out", schema: "aten::nuclear_norm.out(Tensor self, bool keepdim=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2066,24 +2078,24 @@ var torchOpNuclearNormOut = op{name: "aten::nuclear_norm", overload: "out", sche
 //	aten::nuclear_norm.out(Tensor self, bool keepdim=False, *, Tensor(a!) out) -> Tensor(a!)
 func NuclearNormOut(out, input *Tensor, opts ...NuclearNormOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpNuclearNormOut)
-	k.tensor(input)
-	k.bool(o.KeepDim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpNuclearNormOut)
+	cc.tensor(input)
+	cc.bool(o.KeepDim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpNumpyT = op{name: "aten::numpy_T", overload: "", schema: "aten::numpy_T(Tensor(a) self) -> Tensor(a)"}
 
-// NumpyT is PyTorch's Tensor.numpy_T.
+// NumpyT is PyTorch's Tensor.T.
 //
 //	aten::numpy_T(Tensor(a) self) -> Tensor(a)
 func (t *Tensor) NumpyT() *Tensor {
-	var k call
-	k.start(&tensorOpNumpyT)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpNumpyT)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }

@@ -14,30 +14,32 @@ type OneHotOptions struct {
 //	aten::one_hot(Tensor self, int num_classes=-1) -> Tensor
 func OneHot(input *Tensor, opts ...OneHotOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpOneHot)
-	k.tensor(input)
-	k.int(o.NumClasses.Or(-1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpOneHot)
+	cc.tensor(input)
+	cc.int(o.NumClasses.Or(-1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpOnes = op{name: "aten::ones", overload: "", schema: "aten::ones(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
 
-// Ones is PyTorch's torch.ones.
+// Ones is a tensor of ones. It is PyTorch's torch.ones.
+//
+//	-> (size...)
 //
 //	aten::ones(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func Ones(size []int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpOnes)
-	k.ints(size)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpOnes)
+	cc.ints(size)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpOnesOut = op{name: "aten::ones", overload: "out", schema: "aten::ones.out(SymInt[] size, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -46,12 +48,12 @@ var torchOpOnesOut = op{name: "aten::ones", overload: "out", schema: "aten::ones
 //
 //	aten::ones.out(SymInt[] size, *, Tensor(a!) out) -> Tensor(a!)
 func OnesOut(out *Tensor, size ...int) *Tensor {
-	var k call
-	k.start(&torchOpOnesOut)
-	k.ints(size)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpOnesOut)
+	cc.ints(size)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpOnesLike = op{name: "aten::ones_like", overload: "", schema: "aten::ones_like(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor"}
@@ -65,21 +67,21 @@ type OnesLikeOptions struct {
 	MemoryFormat MemoryFormat
 }
 
-// OnesLike is PyTorch's torch.ones_like.
+// OnesLike is a tensor of ones with input's shape, dtype and device. It is PyTorch's torch.ones_like.
 //
 //	aten::ones_like(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor
 func OnesLike(input *Tensor, opts ...OnesLikeOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpOnesLike)
-	k.tensor(input)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpOnesLike)
+	cc.tensor(input)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpOnesLikeOut = op{name: "aten::ones_like", overload: "out", schema: "aten::ones_like.out(Tensor self, *, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -94,13 +96,13 @@ type OnesLikeOutOptions struct {
 //	aten::ones_like.out(Tensor self, *, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)
 func OnesLikeOut(out, input *Tensor, opts ...OnesLikeOutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpOnesLikeOut)
-	k.tensor(input)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpOnesLikeOut)
+	cc.tensor(input)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpOrgqr = op{name: "aten::orgqr", overload: "", schema: "aten::orgqr(Tensor self, Tensor input2) -> Tensor"}
@@ -109,12 +111,12 @@ var tensorOpOrgqr = op{name: "aten::orgqr", overload: "", schema: "aten::orgqr(T
 //
 //	aten::orgqr(Tensor self, Tensor input2) -> Tensor
 func (t *Tensor) Orgqr(input2 *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpOrgqr)
-	k.tensor(t)
-	k.tensor(input2)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpOrgqr)
+	cc.tensor(t)
+	cc.tensor(input2)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpOrgqrOut = op{name: "aten::orgqr", overload: "out", schema: "aten::orgqr.out(Tensor self, Tensor input2, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -123,13 +125,13 @@ var torchOpOrgqrOut = op{name: "aten::orgqr", overload: "out", schema: "aten::or
 //
 //	aten::orgqr.out(Tensor self, Tensor input2, *, Tensor(a!) out) -> Tensor(a!)
 func OrgqrOut(out, input, input2 *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpOrgqrOut)
-	k.tensor(input)
-	k.tensor(input2)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpOrgqrOut)
+	cc.tensor(input)
+	cc.tensor(input2)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpOrmqr = op{name: "aten::ormqr", overload: "", schema: "aten::ormqr(Tensor self, Tensor input2, Tensor input3, bool left=True, bool transpose=False) -> Tensor"}
@@ -145,15 +147,15 @@ type OrmqrOptions struct {
 //	aten::ormqr(Tensor self, Tensor input2, Tensor input3, bool left=True, bool transpose=False) -> Tensor
 func (t *Tensor) Ormqr(input2, input3 *Tensor, opts ...OrmqrOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpOrmqr)
-	k.tensor(t)
-	k.tensor(input2)
-	k.tensor(input3)
-	k.bool(o.Left.Or(true))
-	k.bool(o.Transpose)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpOrmqr)
+	cc.tensor(t)
+	cc.tensor(input2)
+	cc.tensor(input3)
+	cc.bool(o.Left.Or(true))
+	cc.bool(o.Transpose)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpOrmqrOut = op{name: "aten::ormqr", overload: "out", schema: "aten::ormqr.out(Tensor self, Tensor input2, Tensor input3, bool left=True, bool transpose=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -163,30 +165,33 @@ var torchOpOrmqrOut = op{name: "aten::ormqr", overload: "out", schema: "aten::or
 //	aten::ormqr.out(Tensor self, Tensor input2, Tensor input3, bool left=True, bool transpose=False, *, Tensor(a!) out) -> Tensor(a!)
 func OrmqrOut(out, input, input2, input3 *Tensor, opts ...OrmqrOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpOrmqrOut)
-	k.tensor(input)
-	k.tensor(input2)
-	k.tensor(input3)
-	k.bool(o.Left.Or(true))
-	k.bool(o.Transpose)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpOrmqrOut)
+	cc.tensor(input)
+	cc.tensor(input2)
+	cc.tensor(input3)
+	cc.bool(o.Left.Or(true))
+	cc.bool(o.Transpose)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpOuter = op{name: "aten::outer", overload: "", schema: "aten::outer(Tensor self, Tensor vec2) -> Tensor"}
 
-// Outer is PyTorch's Tensor.outer.
+// Outer is the outer product of two vectors. It is PyTorch's Tensor.outer.
+//
+//	y[i, j] = t[i] · vec2[j]
+//	t (N), vec2 (M) -> (N, M)
 //
 //	aten::outer(Tensor self, Tensor vec2) -> Tensor
 func (t *Tensor) Outer(vec2 *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpOuter)
-	k.tensor(t)
-	k.tensor(vec2)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpOuter)
+	cc.tensor(t)
+	cc.tensor(vec2)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpOuterOut = op{name: "aten::outer", overload: "out", schema: "aten::outer.out(Tensor self, Tensor vec2, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -195,13 +200,13 @@ var torchOpOuterOut = op{name: "aten::outer", overload: "out", schema: "aten::ou
 //
 //	aten::outer.out(Tensor self, Tensor vec2, *, Tensor(a!) out) -> Tensor(a!)
 func OuterOut(out, input, vec2 *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpOuterOut)
-	k.tensor(input)
-	k.tensor(vec2)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpOuterOut)
+	cc.tensor(input)
+	cc.tensor(vec2)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpOutputNr = op{name: "aten::output_nr", overload: "", schema: "aten::output_nr(Tensor self) -> int"}
@@ -210,9 +215,9 @@ var tensorOpOutputNr = op{name: "aten::output_nr", overload: "", schema: "aten::
 //
 //	aten::output_nr(Tensor self) -> int
 func (t *Tensor) OutputNr() int {
-	var k call
-	k.start(&tensorOpOutputNr)
-	k.tensor(t)
-	k.run()
-	return k.retInt()
+	var cc call
+	cc.start(&tensorOpOutputNr)
+	cc.tensor(t)
+	cc.run()
+	return cc.retInt()
 }

@@ -8,13 +8,13 @@ var onednnOpLinearDynamicFp16 = op{name: "onednn::linear_dynamic_fp16", overload
 //
 //	onednn::linear_dynamic_fp16(Tensor x, Tensor w, Tensor? bias) -> Tensor
 func (OneDNNOps) LinearDynamicFp16(x, w, bias *Tensor) *Tensor {
-	var k call
-	k.start(&onednnOpLinearDynamicFp16)
-	k.tensor(x)
-	k.tensor(w)
-	k.optTensor(bias)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&onednnOpLinearDynamicFp16)
+	cc.tensor(x)
+	cc.tensor(w)
+	cc.optTensor(bias)
+	cc.run()
+	return cc.retTensor()
 }
 
 var onednnOpLinearPrepackFp16 = op{name: "onednn::linear_prepack_fp16", overload: "", schema: "onednn::linear_prepack_fp16(Tensor weight, int[]? x_shape) -> Tensor"}
@@ -23,12 +23,12 @@ var onednnOpLinearPrepackFp16 = op{name: "onednn::linear_prepack_fp16", overload
 //
 //	onednn::linear_prepack_fp16(Tensor weight, int[]? x_shape) -> Tensor
 func (OneDNNOps) LinearPrepackFp16(weight *Tensor, xShape []int) *Tensor {
-	var k call
-	k.start(&onednnOpLinearPrepackFp16)
-	k.tensor(weight)
-	k.optInts(xShape)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&onednnOpLinearPrepackFp16)
+	cc.tensor(weight)
+	cc.optInts(xShape)
+	cc.run()
+	return cc.retTensor()
 }
 
 var onednnOpLinearReluDynamicFp16 = op{name: "onednn::linear_relu_dynamic_fp16", overload: "", schema: "onednn::linear_relu_dynamic_fp16(Tensor x, Tensor w, Tensor? bias) -> Tensor"}
@@ -37,13 +37,13 @@ var onednnOpLinearReluDynamicFp16 = op{name: "onednn::linear_relu_dynamic_fp16",
 //
 //	onednn::linear_relu_dynamic_fp16(Tensor x, Tensor w, Tensor? bias) -> Tensor
 func (OneDNNOps) LinearReluDynamicFp16(x, w, bias *Tensor) *Tensor {
-	var k call
-	k.start(&onednnOpLinearReluDynamicFp16)
-	k.tensor(x)
-	k.tensor(w)
-	k.optTensor(bias)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&onednnOpLinearReluDynamicFp16)
+	cc.tensor(x)
+	cc.tensor(w)
+	cc.optTensor(bias)
+	cc.run()
+	return cc.retTensor()
 }
 
 var onednnOpQadd = op{name: "onednn::qadd", overload: "tensor", schema: "onednn::qadd.tensor(Tensor self, float self_scale, int self_zero_point, Tensor other, float other_scale, int other_zero_point, float output_scale, int output_zero_point, ScalarType output_dtype) -> Tensor"}
@@ -52,19 +52,19 @@ var onednnOpQadd = op{name: "onednn::qadd", overload: "tensor", schema: "onednn:
 //
 //	onednn::qadd.tensor(Tensor self, float self_scale, int self_zero_point, Tensor other, float other_scale, int other_zero_point, float output_scale, int output_zero_point, ScalarType output_dtype) -> Tensor
 func (OneDNNOps) Qadd(input *Tensor, selfScale float64, selfZeroPoint int, other *Tensor, otherScale float64, otherZeroPoint int, outputScale float64, outputZeroPoint int, outputDType DType) *Tensor {
-	var k call
-	k.start(&onednnOpQadd)
-	k.tensor(input)
-	k.float(selfScale)
-	k.int(selfZeroPoint)
-	k.tensor(other)
-	k.float(otherScale)
-	k.int(otherZeroPoint)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.dtype(outputDType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&onednnOpQadd)
+	cc.tensor(input)
+	cc.float(selfScale)
+	cc.int(selfZeroPoint)
+	cc.tensor(other)
+	cc.float(otherScale)
+	cc.int(otherZeroPoint)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.dtype(outputDType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var onednnOpQaddRelu = op{name: "onednn::qadd_relu", overload: "tensor", schema: "onednn::qadd_relu.tensor(Tensor self, float self_scale, int self_zero_point, Tensor other, float other_scale, int other_zero_point, float output_scale, int output_zero_point, ScalarType output_dtype) -> Tensor"}
@@ -73,19 +73,19 @@ var onednnOpQaddRelu = op{name: "onednn::qadd_relu", overload: "tensor", schema:
 //
 //	onednn::qadd_relu.tensor(Tensor self, float self_scale, int self_zero_point, Tensor other, float other_scale, int other_zero_point, float output_scale, int output_zero_point, ScalarType output_dtype) -> Tensor
 func (OneDNNOps) QaddRelu(input *Tensor, selfScale float64, selfZeroPoint int, other *Tensor, otherScale float64, otherZeroPoint int, outputScale float64, outputZeroPoint int, outputDType DType) *Tensor {
-	var k call
-	k.start(&onednnOpQaddRelu)
-	k.tensor(input)
-	k.float(selfScale)
-	k.int(selfZeroPoint)
-	k.tensor(other)
-	k.float(otherScale)
-	k.int(otherZeroPoint)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.dtype(outputDType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&onednnOpQaddRelu)
+	cc.tensor(input)
+	cc.float(selfScale)
+	cc.int(selfZeroPoint)
+	cc.tensor(other)
+	cc.float(otherScale)
+	cc.int(otherZeroPoint)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.dtype(outputDType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var onednnOpQbatchNorm2d = op{name: "onednn::qbatch_norm2d", overload: "", schema: "onednn::qbatch_norm2d(Tensor qx, float qx_scale, int qx_zero_point, Tensor weight, Tensor bias, Tensor mean, Tensor var, float eps, float output_scale, int output_zero_point, ScalarType output_dtype) -> Tensor"}
@@ -94,21 +94,21 @@ var onednnOpQbatchNorm2d = op{name: "onednn::qbatch_norm2d", overload: "", schem
 //
 //	onednn::qbatch_norm2d(Tensor qx, float qx_scale, int qx_zero_point, Tensor weight, Tensor bias, Tensor mean, Tensor var, float eps, float output_scale, int output_zero_point, ScalarType output_dtype) -> Tensor
 func (OneDNNOps) QbatchNorm2d(qx *Tensor, qxScale float64, qxZeroPoint int, weight, bias, mean, varArg *Tensor, eps, outputScale float64, outputZeroPoint int, outputDType DType) *Tensor {
-	var k call
-	k.start(&onednnOpQbatchNorm2d)
-	k.tensor(qx)
-	k.float(qxScale)
-	k.int(qxZeroPoint)
-	k.tensor(weight)
-	k.tensor(bias)
-	k.tensor(mean)
-	k.tensor(varArg)
-	k.float(eps)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.dtype(outputDType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&onednnOpQbatchNorm2d)
+	cc.tensor(qx)
+	cc.float(qxScale)
+	cc.int(qxZeroPoint)
+	cc.tensor(weight)
+	cc.tensor(bias)
+	cc.tensor(mean)
+	cc.tensor(varArg)
+	cc.float(eps)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.dtype(outputDType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var onednnOpQconv1dPointwise = op{name: "onednn::qconv1d_pointwise", overload: "", schema: "onednn::qconv1d_pointwise(Tensor qx, float x_scale, int x_zero_point, Tensor qw, Tensor w_scale, Tensor w_zero_point, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups, float output_scale, int output_zero_point, ScalarType? output_dtype, str attr, Scalar?[] scalars, str? algorithm) -> Tensor"}
@@ -117,27 +117,27 @@ var onednnOpQconv1dPointwise = op{name: "onednn::qconv1d_pointwise", overload: "
 //
 //	onednn::qconv1d_pointwise(Tensor qx, float x_scale, int x_zero_point, Tensor qw, Tensor w_scale, Tensor w_zero_point, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups, float output_scale, int output_zero_point, ScalarType? output_dtype, str attr, Scalar?[] scalars, str? algorithm) -> Tensor
 func (OneDNNOps) Qconv1dPointwise(qx *Tensor, xScale float64, xZeroPoint int, qw, wScale, wZeroPoint, bias *Tensor, stride, padding, dilation []int, groups int, outputScale float64, outputZeroPoint int, outputDType DType, attr string, scalars []Scalar, algorithm Opt[string]) *Tensor {
-	var k call
-	k.start(&onednnOpQconv1dPointwise)
-	k.tensor(qx)
-	k.float(xScale)
-	k.int(xZeroPoint)
-	k.tensor(qw)
-	k.tensor(wScale)
-	k.tensor(wZeroPoint)
-	k.optTensor(bias)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.int(groups)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.optDType(outputDType)
-	k.str(attr)
-	k.optScalars(scalars)
-	k.optStr(algorithm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&onednnOpQconv1dPointwise)
+	cc.tensor(qx)
+	cc.float(xScale)
+	cc.int(xZeroPoint)
+	cc.tensor(qw)
+	cc.tensor(wScale)
+	cc.tensor(wZeroPoint)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.optDType(outputDType)
+	cc.str(attr)
+	cc.optScalars(scalars)
+	cc.optStr(algorithm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var onednnOpQconv2dPointwise = op{name: "onednn::qconv2d_pointwise", overload: "", schema: "onednn::qconv2d_pointwise(Tensor qx, float x_scale, int x_zero_point, Tensor qw, Tensor w_scale, Tensor w_zero_point, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups, float output_scale, int output_zero_point, ScalarType? output_dtype, str attr, Scalar?[] scalars, str? algorithm) -> Tensor"}
@@ -146,27 +146,27 @@ var onednnOpQconv2dPointwise = op{name: "onednn::qconv2d_pointwise", overload: "
 //
 //	onednn::qconv2d_pointwise(Tensor qx, float x_scale, int x_zero_point, Tensor qw, Tensor w_scale, Tensor w_zero_point, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups, float output_scale, int output_zero_point, ScalarType? output_dtype, str attr, Scalar?[] scalars, str? algorithm) -> Tensor
 func (OneDNNOps) Qconv2dPointwise(qx *Tensor, xScale float64, xZeroPoint int, qw, wScale, wZeroPoint, bias *Tensor, stride, padding, dilation []int, groups int, outputScale float64, outputZeroPoint int, outputDType DType, attr string, scalars []Scalar, algorithm Opt[string]) *Tensor {
-	var k call
-	k.start(&onednnOpQconv2dPointwise)
-	k.tensor(qx)
-	k.float(xScale)
-	k.int(xZeroPoint)
-	k.tensor(qw)
-	k.tensor(wScale)
-	k.tensor(wZeroPoint)
-	k.optTensor(bias)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.int(groups)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.optDType(outputDType)
-	k.str(attr)
-	k.optScalars(scalars)
-	k.optStr(algorithm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&onednnOpQconv2dPointwise)
+	cc.tensor(qx)
+	cc.float(xScale)
+	cc.int(xZeroPoint)
+	cc.tensor(qw)
+	cc.tensor(wScale)
+	cc.tensor(wZeroPoint)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.optDType(outputDType)
+	cc.str(attr)
+	cc.optScalars(scalars)
+	cc.optStr(algorithm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var onednnOpQconv2dPointwiseBinary = op{name: "onednn::qconv2d_pointwise", overload: "binary", schema: "onednn::qconv2d_pointwise.binary(Tensor qx, float x_scale, int x_zero_point, Tensor qw, Tensor w_scale, Tensor w_zero_point, Tensor(a!) qaccum, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups, float output_scale, int output_zero_point, ScalarType? output_dtype, float accum_scale, int accum_zero_point, str binary_attr, Scalar? alpha, str? unary_attr, Scalar?[] unary_scalars, str? unary_algorithm) -> Tensor"}
@@ -175,32 +175,32 @@ var onednnOpQconv2dPointwiseBinary = op{name: "onednn::qconv2d_pointwise", overl
 //
 //	onednn::qconv2d_pointwise.binary(Tensor qx, float x_scale, int x_zero_point, Tensor qw, Tensor w_scale, Tensor w_zero_point, Tensor(a!) qaccum, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups, float output_scale, int output_zero_point, ScalarType? output_dtype, float accum_scale, int accum_zero_point, str binary_attr, Scalar? alpha, str? unary_attr, Scalar?[] unary_scalars, str? unary_algorithm) -> Tensor
 func (OneDNNOps) Qconv2dPointwiseBinary(qx *Tensor, xScale float64, xZeroPoint int, qw, wScale, wZeroPoint, qaccum, bias *Tensor, stride, padding, dilation []int, groups int, outputScale float64, outputZeroPoint int, outputDType DType, accumScale float64, accumZeroPoint int, binaryAttr string, alpha Scalar, unaryAttr Opt[string], unaryScalars []Scalar, unaryAlgorithm Opt[string]) *Tensor {
-	var k call
-	k.start(&onednnOpQconv2dPointwiseBinary)
-	k.tensor(qx)
-	k.float(xScale)
-	k.int(xZeroPoint)
-	k.tensor(qw)
-	k.tensor(wScale)
-	k.tensor(wZeroPoint)
-	k.tensor(qaccum)
-	k.optTensor(bias)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.int(groups)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.optDType(outputDType)
-	k.float(accumScale)
-	k.int(accumZeroPoint)
-	k.str(binaryAttr)
-	k.optScalar(alpha)
-	k.optStr(unaryAttr)
-	k.optScalars(unaryScalars)
-	k.optStr(unaryAlgorithm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&onednnOpQconv2dPointwiseBinary)
+	cc.tensor(qx)
+	cc.float(xScale)
+	cc.int(xZeroPoint)
+	cc.tensor(qw)
+	cc.tensor(wScale)
+	cc.tensor(wZeroPoint)
+	cc.tensor(qaccum)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.optDType(outputDType)
+	cc.float(accumScale)
+	cc.int(accumZeroPoint)
+	cc.str(binaryAttr)
+	cc.optScalar(alpha)
+	cc.optStr(unaryAttr)
+	cc.optScalars(unaryScalars)
+	cc.optStr(unaryAlgorithm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var onednnOpQconv2dPointwiseBinaryTensor = op{name: "onednn::qconv2d_pointwise", overload: "binary_tensor", schema: "onednn::qconv2d_pointwise.binary_tensor(Tensor qx, Tensor x_scale, Tensor x_zero_point, Tensor qw, Tensor w_scale, Tensor w_zero_point, Tensor(a!) qaccum, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups, float output_scale, int output_zero_point, ScalarType? output_dtype, float accum_scale, int accum_zero_point, str binary_attr, Scalar? alpha, str? unary_attr, Scalar?[] unary_scalars, str? unary_algorithm) -> Tensor"}
@@ -209,32 +209,32 @@ var onednnOpQconv2dPointwiseBinaryTensor = op{name: "onednn::qconv2d_pointwise",
 //
 //	onednn::qconv2d_pointwise.binary_tensor(Tensor qx, Tensor x_scale, Tensor x_zero_point, Tensor qw, Tensor w_scale, Tensor w_zero_point, Tensor(a!) qaccum, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups, float output_scale, int output_zero_point, ScalarType? output_dtype, float accum_scale, int accum_zero_point, str binary_attr, Scalar? alpha, str? unary_attr, Scalar?[] unary_scalars, str? unary_algorithm) -> Tensor
 func (OneDNNOps) Qconv2dPointwiseBinaryTensor(qx, xScale, xZeroPoint, qw, wScale, wZeroPoint, qaccum, bias *Tensor, stride, padding, dilation []int, groups int, outputScale float64, outputZeroPoint int, outputDType DType, accumScale float64, accumZeroPoint int, binaryAttr string, alpha Scalar, unaryAttr Opt[string], unaryScalars []Scalar, unaryAlgorithm Opt[string]) *Tensor {
-	var k call
-	k.start(&onednnOpQconv2dPointwiseBinaryTensor)
-	k.tensor(qx)
-	k.tensor(xScale)
-	k.tensor(xZeroPoint)
-	k.tensor(qw)
-	k.tensor(wScale)
-	k.tensor(wZeroPoint)
-	k.tensor(qaccum)
-	k.optTensor(bias)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.int(groups)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.optDType(outputDType)
-	k.float(accumScale)
-	k.int(accumZeroPoint)
-	k.str(binaryAttr)
-	k.optScalar(alpha)
-	k.optStr(unaryAttr)
-	k.optScalars(unaryScalars)
-	k.optStr(unaryAlgorithm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&onednnOpQconv2dPointwiseBinaryTensor)
+	cc.tensor(qx)
+	cc.tensor(xScale)
+	cc.tensor(xZeroPoint)
+	cc.tensor(qw)
+	cc.tensor(wScale)
+	cc.tensor(wZeroPoint)
+	cc.tensor(qaccum)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.optDType(outputDType)
+	cc.float(accumScale)
+	cc.int(accumZeroPoint)
+	cc.str(binaryAttr)
+	cc.optScalar(alpha)
+	cc.optStr(unaryAttr)
+	cc.optScalars(unaryScalars)
+	cc.optStr(unaryAlgorithm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var onednnOpQconv2dPointwiseTensor = op{name: "onednn::qconv2d_pointwise", overload: "tensor", schema: "onednn::qconv2d_pointwise.tensor(Tensor qx, Tensor x_scale, Tensor x_zero_point, Tensor qw, Tensor w_scale, Tensor w_zero_point, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups, float output_scale, int output_zero_point, ScalarType? output_dtype, str attr, Scalar?[] scalars, str? algorithm) -> Tensor"}
@@ -243,27 +243,27 @@ var onednnOpQconv2dPointwiseTensor = op{name: "onednn::qconv2d_pointwise", overl
 //
 //	onednn::qconv2d_pointwise.tensor(Tensor qx, Tensor x_scale, Tensor x_zero_point, Tensor qw, Tensor w_scale, Tensor w_zero_point, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups, float output_scale, int output_zero_point, ScalarType? output_dtype, str attr, Scalar?[] scalars, str? algorithm) -> Tensor
 func (OneDNNOps) Qconv2dPointwiseTensor(qx, xScale, xZeroPoint, qw, wScale, wZeroPoint, bias *Tensor, stride, padding, dilation []int, groups int, outputScale float64, outputZeroPoint int, outputDType DType, attr string, scalars []Scalar, algorithm Opt[string]) *Tensor {
-	var k call
-	k.start(&onednnOpQconv2dPointwiseTensor)
-	k.tensor(qx)
-	k.tensor(xScale)
-	k.tensor(xZeroPoint)
-	k.tensor(qw)
-	k.tensor(wScale)
-	k.tensor(wZeroPoint)
-	k.optTensor(bias)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.int(groups)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.optDType(outputDType)
-	k.str(attr)
-	k.optScalars(scalars)
-	k.optStr(algorithm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&onednnOpQconv2dPointwiseTensor)
+	cc.tensor(qx)
+	cc.tensor(xScale)
+	cc.tensor(xZeroPoint)
+	cc.tensor(qw)
+	cc.tensor(wScale)
+	cc.tensor(wZeroPoint)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.optDType(outputDType)
+	cc.str(attr)
+	cc.optScalars(scalars)
+	cc.optStr(algorithm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var onednnOpQconv3dPointwise = op{name: "onednn::qconv3d_pointwise", overload: "", schema: "onednn::qconv3d_pointwise(Tensor qx, float x_scale, int x_zero_point, Tensor qw, Tensor w_scale, Tensor w_zero_point, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups, float output_scale, int output_zero_point, ScalarType? output_dtype, str attr, Scalar?[] scalars, str? algorithm) -> Tensor"}
@@ -272,27 +272,27 @@ var onednnOpQconv3dPointwise = op{name: "onednn::qconv3d_pointwise", overload: "
 //
 //	onednn::qconv3d_pointwise(Tensor qx, float x_scale, int x_zero_point, Tensor qw, Tensor w_scale, Tensor w_zero_point, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups, float output_scale, int output_zero_point, ScalarType? output_dtype, str attr, Scalar?[] scalars, str? algorithm) -> Tensor
 func (OneDNNOps) Qconv3dPointwise(qx *Tensor, xScale float64, xZeroPoint int, qw, wScale, wZeroPoint, bias *Tensor, stride, padding, dilation []int, groups int, outputScale float64, outputZeroPoint int, outputDType DType, attr string, scalars []Scalar, algorithm Opt[string]) *Tensor {
-	var k call
-	k.start(&onednnOpQconv3dPointwise)
-	k.tensor(qx)
-	k.float(xScale)
-	k.int(xZeroPoint)
-	k.tensor(qw)
-	k.tensor(wScale)
-	k.tensor(wZeroPoint)
-	k.optTensor(bias)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.int(groups)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.optDType(outputDType)
-	k.str(attr)
-	k.optScalars(scalars)
-	k.optStr(algorithm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&onednnOpQconv3dPointwise)
+	cc.tensor(qx)
+	cc.float(xScale)
+	cc.int(xZeroPoint)
+	cc.tensor(qw)
+	cc.tensor(wScale)
+	cc.tensor(wZeroPoint)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.optDType(outputDType)
+	cc.str(attr)
+	cc.optScalars(scalars)
+	cc.optStr(algorithm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var onednnOpQconvPointwise = op{name: "onednn::qconv_pointwise", overload: "", schema: "onednn::qconv_pointwise(Tensor qx, float x_scale, int x_zero_point, Tensor qw, Tensor w_scale, Tensor w_zero_point, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups, float output_scale, int output_zero_point, ScalarType? output_dtype, str attr, Scalar?[] scalars, str? algorithm) -> Tensor"}
@@ -301,27 +301,27 @@ var onednnOpQconvPointwise = op{name: "onednn::qconv_pointwise", overload: "", s
 //
 //	onednn::qconv_pointwise(Tensor qx, float x_scale, int x_zero_point, Tensor qw, Tensor w_scale, Tensor w_zero_point, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups, float output_scale, int output_zero_point, ScalarType? output_dtype, str attr, Scalar?[] scalars, str? algorithm) -> Tensor
 func (OneDNNOps) QconvPointwise(qx *Tensor, xScale float64, xZeroPoint int, qw, wScale, wZeroPoint, bias *Tensor, stride, padding, dilation []int, groups int, outputScale float64, outputZeroPoint int, outputDType DType, attr string, scalars []Scalar, algorithm Opt[string]) *Tensor {
-	var k call
-	k.start(&onednnOpQconvPointwise)
-	k.tensor(qx)
-	k.float(xScale)
-	k.int(xZeroPoint)
-	k.tensor(qw)
-	k.tensor(wScale)
-	k.tensor(wZeroPoint)
-	k.optTensor(bias)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.int(groups)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.optDType(outputDType)
-	k.str(attr)
-	k.optScalars(scalars)
-	k.optStr(algorithm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&onednnOpQconvPointwise)
+	cc.tensor(qx)
+	cc.float(xScale)
+	cc.int(xZeroPoint)
+	cc.tensor(qw)
+	cc.tensor(wScale)
+	cc.tensor(wZeroPoint)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.optDType(outputDType)
+	cc.str(attr)
+	cc.optScalars(scalars)
+	cc.optStr(algorithm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var onednnOpQconvPointwiseTensor = op{name: "onednn::qconv_pointwise", overload: "tensor", schema: "onednn::qconv_pointwise.tensor(Tensor qx, Tensor x_scale, Tensor x_zero_point, Tensor qw, Tensor w_scale, Tensor w_zero_point, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups, float output_scale, int output_zero_point, ScalarType? output_dtype, str attr, Scalar?[] scalars, str? algorithm) -> Tensor"}
@@ -330,27 +330,27 @@ var onednnOpQconvPointwiseTensor = op{name: "onednn::qconv_pointwise", overload:
 //
 //	onednn::qconv_pointwise.tensor(Tensor qx, Tensor x_scale, Tensor x_zero_point, Tensor qw, Tensor w_scale, Tensor w_zero_point, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups, float output_scale, int output_zero_point, ScalarType? output_dtype, str attr, Scalar?[] scalars, str? algorithm) -> Tensor
 func (OneDNNOps) QconvPointwiseTensor(qx, xScale, xZeroPoint, qw, wScale, wZeroPoint, bias *Tensor, stride, padding, dilation []int, groups int, outputScale float64, outputZeroPoint int, outputDType DType, attr string, scalars []Scalar, algorithm Opt[string]) *Tensor {
-	var k call
-	k.start(&onednnOpQconvPointwiseTensor)
-	k.tensor(qx)
-	k.tensor(xScale)
-	k.tensor(xZeroPoint)
-	k.tensor(qw)
-	k.tensor(wScale)
-	k.tensor(wZeroPoint)
-	k.optTensor(bias)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.int(groups)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.optDType(outputDType)
-	k.str(attr)
-	k.optScalars(scalars)
-	k.optStr(algorithm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&onednnOpQconvPointwiseTensor)
+	cc.tensor(qx)
+	cc.tensor(xScale)
+	cc.tensor(xZeroPoint)
+	cc.tensor(qw)
+	cc.tensor(wScale)
+	cc.tensor(wZeroPoint)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.optDType(outputDType)
+	cc.str(attr)
+	cc.optScalars(scalars)
+	cc.optStr(algorithm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var onednnOpQconvPrepack = op{name: "onednn::qconv_prepack", overload: "", schema: "onednn::qconv_prepack(Tensor weight, Tensor w_scales, float x_scale, int x_zp, int[] stride, int[] padding, int[] dilation, int groups, int[]? x_shape=None) -> Tensor"}
@@ -365,19 +365,19 @@ type OneDNNQconvPrepackOptions struct {
 //	onednn::qconv_prepack(Tensor weight, Tensor w_scales, float x_scale, int x_zp, int[] stride, int[] padding, int[] dilation, int groups, int[]? x_shape=None) -> Tensor
 func (OneDNNOps) QconvPrepack(weight, wScales *Tensor, xScale float64, xZp int, stride, padding, dilation []int, groups int, opts ...OneDNNQconvPrepackOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&onednnOpQconvPrepack)
-	k.tensor(weight)
-	k.tensor(wScales)
-	k.float(xScale)
-	k.int(xZp)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.int(groups)
-	k.optInts(o.XShape)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&onednnOpQconvPrepack)
+	cc.tensor(weight)
+	cc.tensor(wScales)
+	cc.float(xScale)
+	cc.int(xZp)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.optInts(o.XShape)
+	cc.run()
+	return cc.retTensor()
 }
 
 var onednnOpQlinearPointwise = op{name: "onednn::qlinear_pointwise", overload: "", schema: "onednn::qlinear_pointwise(Tensor qx, float x_scale, int x_zero_point, Tensor qw, Tensor w_scale, Tensor w_zero_point, Tensor? bias, float output_scale, int output_zero_point, ScalarType? output_dtype, str post_op_name, Scalar?[] post_op_args, str post_op_algorithm) -> Tensor"}
@@ -386,23 +386,23 @@ var onednnOpQlinearPointwise = op{name: "onednn::qlinear_pointwise", overload: "
 //
 //	onednn::qlinear_pointwise(Tensor qx, float x_scale, int x_zero_point, Tensor qw, Tensor w_scale, Tensor w_zero_point, Tensor? bias, float output_scale, int output_zero_point, ScalarType? output_dtype, str post_op_name, Scalar?[] post_op_args, str post_op_algorithm) -> Tensor
 func (OneDNNOps) QlinearPointwise(qx *Tensor, xScale float64, xZeroPoint int, qw, wScale, wZeroPoint, bias *Tensor, outputScale float64, outputZeroPoint int, outputDType DType, postOpName string, postOpArgs []Scalar, postOpAlgorithm string) *Tensor {
-	var k call
-	k.start(&onednnOpQlinearPointwise)
-	k.tensor(qx)
-	k.float(xScale)
-	k.int(xZeroPoint)
-	k.tensor(qw)
-	k.tensor(wScale)
-	k.tensor(wZeroPoint)
-	k.optTensor(bias)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.optDType(outputDType)
-	k.str(postOpName)
-	k.optScalars(postOpArgs)
-	k.str(postOpAlgorithm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&onednnOpQlinearPointwise)
+	cc.tensor(qx)
+	cc.float(xScale)
+	cc.int(xZeroPoint)
+	cc.tensor(qw)
+	cc.tensor(wScale)
+	cc.tensor(wZeroPoint)
+	cc.optTensor(bias)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.optDType(outputDType)
+	cc.str(postOpName)
+	cc.optScalars(postOpArgs)
+	cc.str(postOpAlgorithm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var onednnOpQlinearPointwiseBinary = op{name: "onednn::qlinear_pointwise", overload: "binary", schema: "onednn::qlinear_pointwise.binary(Tensor qx, float x_scale, int x_zero_point, Tensor qw, Tensor w_scale, Tensor w_zero_point, Tensor? other, Tensor? bias, float output_scale, int output_zero_point, ScalarType? output_dtype, float other_scale, int other_zp, str binary_post_op, float binary_alpha, str unary_post_op, Scalar?[] unary_post_op_args, str unary_post_op_algorithm) -> Tensor"}
@@ -411,28 +411,28 @@ var onednnOpQlinearPointwiseBinary = op{name: "onednn::qlinear_pointwise", overl
 //
 //	onednn::qlinear_pointwise.binary(Tensor qx, float x_scale, int x_zero_point, Tensor qw, Tensor w_scale, Tensor w_zero_point, Tensor? other, Tensor? bias, float output_scale, int output_zero_point, ScalarType? output_dtype, float other_scale, int other_zp, str binary_post_op, float binary_alpha, str unary_post_op, Scalar?[] unary_post_op_args, str unary_post_op_algorithm) -> Tensor
 func (OneDNNOps) QlinearPointwiseBinary(qx *Tensor, xScale float64, xZeroPoint int, qw, wScale, wZeroPoint, other, bias *Tensor, outputScale float64, outputZeroPoint int, outputDType DType, otherScale float64, otherZp int, binaryPostOp string, binaryAlpha float64, unaryPostOp string, unaryPostOpArgs []Scalar, unaryPostOpAlgorithm string) *Tensor {
-	var k call
-	k.start(&onednnOpQlinearPointwiseBinary)
-	k.tensor(qx)
-	k.float(xScale)
-	k.int(xZeroPoint)
-	k.tensor(qw)
-	k.tensor(wScale)
-	k.tensor(wZeroPoint)
-	k.optTensor(other)
-	k.optTensor(bias)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.optDType(outputDType)
-	k.float(otherScale)
-	k.int(otherZp)
-	k.str(binaryPostOp)
-	k.float(binaryAlpha)
-	k.str(unaryPostOp)
-	k.optScalars(unaryPostOpArgs)
-	k.str(unaryPostOpAlgorithm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&onednnOpQlinearPointwiseBinary)
+	cc.tensor(qx)
+	cc.float(xScale)
+	cc.int(xZeroPoint)
+	cc.tensor(qw)
+	cc.tensor(wScale)
+	cc.tensor(wZeroPoint)
+	cc.optTensor(other)
+	cc.optTensor(bias)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.optDType(outputDType)
+	cc.float(otherScale)
+	cc.int(otherZp)
+	cc.str(binaryPostOp)
+	cc.float(binaryAlpha)
+	cc.str(unaryPostOp)
+	cc.optScalars(unaryPostOpArgs)
+	cc.str(unaryPostOpAlgorithm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var onednnOpQlinearPointwiseBinaryTensor = op{name: "onednn::qlinear_pointwise", overload: "binary_tensor", schema: "onednn::qlinear_pointwise.binary_tensor(Tensor qx, Tensor x_scale, Tensor x_zero_point, Tensor qw, Tensor w_scale, Tensor w_zero_point, Tensor? other, Tensor? bias, float output_scale, int output_zero_point, ScalarType? output_dtype, float other_scale, int other_zp, str binary_post_op, float binary_alpha, str unary_post_op, Scalar?[] unary_post_op_args, str unary_post_op_algorithm) -> Tensor"}
@@ -441,28 +441,28 @@ var onednnOpQlinearPointwiseBinaryTensor = op{name: "onednn::qlinear_pointwise",
 //
 //	onednn::qlinear_pointwise.binary_tensor(Tensor qx, Tensor x_scale, Tensor x_zero_point, Tensor qw, Tensor w_scale, Tensor w_zero_point, Tensor? other, Tensor? bias, float output_scale, int output_zero_point, ScalarType? output_dtype, float other_scale, int other_zp, str binary_post_op, float binary_alpha, str unary_post_op, Scalar?[] unary_post_op_args, str unary_post_op_algorithm) -> Tensor
 func (OneDNNOps) QlinearPointwiseBinaryTensor(qx, xScale, xZeroPoint, qw, wScale, wZeroPoint, other, bias *Tensor, outputScale float64, outputZeroPoint int, outputDType DType, otherScale float64, otherZp int, binaryPostOp string, binaryAlpha float64, unaryPostOp string, unaryPostOpArgs []Scalar, unaryPostOpAlgorithm string) *Tensor {
-	var k call
-	k.start(&onednnOpQlinearPointwiseBinaryTensor)
-	k.tensor(qx)
-	k.tensor(xScale)
-	k.tensor(xZeroPoint)
-	k.tensor(qw)
-	k.tensor(wScale)
-	k.tensor(wZeroPoint)
-	k.optTensor(other)
-	k.optTensor(bias)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.optDType(outputDType)
-	k.float(otherScale)
-	k.int(otherZp)
-	k.str(binaryPostOp)
-	k.float(binaryAlpha)
-	k.str(unaryPostOp)
-	k.optScalars(unaryPostOpArgs)
-	k.str(unaryPostOpAlgorithm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&onednnOpQlinearPointwiseBinaryTensor)
+	cc.tensor(qx)
+	cc.tensor(xScale)
+	cc.tensor(xZeroPoint)
+	cc.tensor(qw)
+	cc.tensor(wScale)
+	cc.tensor(wZeroPoint)
+	cc.optTensor(other)
+	cc.optTensor(bias)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.optDType(outputDType)
+	cc.float(otherScale)
+	cc.int(otherZp)
+	cc.str(binaryPostOp)
+	cc.float(binaryAlpha)
+	cc.str(unaryPostOp)
+	cc.optScalars(unaryPostOpArgs)
+	cc.str(unaryPostOpAlgorithm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var onednnOpQlinearPointwiseTensor = op{name: "onednn::qlinear_pointwise", overload: "tensor", schema: "onednn::qlinear_pointwise.tensor(Tensor qx, Tensor x_scale, Tensor x_zero_point, Tensor qw, Tensor w_scale, Tensor w_zero_point, Tensor? bias, float output_scale, int output_zero_point, ScalarType? output_dtype, str post_op_name, Scalar?[] post_op_args, str post_op_algorithm) -> Tensor"}
@@ -471,23 +471,23 @@ var onednnOpQlinearPointwiseTensor = op{name: "onednn::qlinear_pointwise", overl
 //
 //	onednn::qlinear_pointwise.tensor(Tensor qx, Tensor x_scale, Tensor x_zero_point, Tensor qw, Tensor w_scale, Tensor w_zero_point, Tensor? bias, float output_scale, int output_zero_point, ScalarType? output_dtype, str post_op_name, Scalar?[] post_op_args, str post_op_algorithm) -> Tensor
 func (OneDNNOps) QlinearPointwiseTensor(qx, xScale, xZeroPoint, qw, wScale, wZeroPoint, bias *Tensor, outputScale float64, outputZeroPoint int, outputDType DType, postOpName string, postOpArgs []Scalar, postOpAlgorithm string) *Tensor {
-	var k call
-	k.start(&onednnOpQlinearPointwiseTensor)
-	k.tensor(qx)
-	k.tensor(xScale)
-	k.tensor(xZeroPoint)
-	k.tensor(qw)
-	k.tensor(wScale)
-	k.tensor(wZeroPoint)
-	k.optTensor(bias)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.optDType(outputDType)
-	k.str(postOpName)
-	k.optScalars(postOpArgs)
-	k.str(postOpAlgorithm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&onednnOpQlinearPointwiseTensor)
+	cc.tensor(qx)
+	cc.tensor(xScale)
+	cc.tensor(xZeroPoint)
+	cc.tensor(qw)
+	cc.tensor(wScale)
+	cc.tensor(wZeroPoint)
+	cc.optTensor(bias)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.optDType(outputDType)
+	cc.str(postOpName)
+	cc.optScalars(postOpArgs)
+	cc.str(postOpAlgorithm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var onednnOpQlinearPrepack = op{name: "onednn::qlinear_prepack", overload: "", schema: "onednn::qlinear_prepack(Tensor weight, int[]? x_shape) -> Tensor"}
@@ -496,12 +496,12 @@ var onednnOpQlinearPrepack = op{name: "onednn::qlinear_prepack", overload: "", s
 //
 //	onednn::qlinear_prepack(Tensor weight, int[]? x_shape) -> Tensor
 func (OneDNNOps) QlinearPrepack(weight *Tensor, xShape []int) *Tensor {
-	var k call
-	k.start(&onednnOpQlinearPrepack)
-	k.tensor(weight)
-	k.optInts(xShape)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&onednnOpQlinearPrepack)
+	cc.tensor(weight)
+	cc.optInts(xShape)
+	cc.run()
+	return cc.retTensor()
 }
 
 var onednnOpQmul = op{name: "onednn::qmul", overload: "tensor", schema: "onednn::qmul.tensor(Tensor self, float self_scale, int self_zero_point, Tensor other, float other_scale, int other_zero_point, float output_scale, int output_zero_point, ScalarType output_dtype) -> Tensor"}
@@ -510,17 +510,17 @@ var onednnOpQmul = op{name: "onednn::qmul", overload: "tensor", schema: "onednn:
 //
 //	onednn::qmul.tensor(Tensor self, float self_scale, int self_zero_point, Tensor other, float other_scale, int other_zero_point, float output_scale, int output_zero_point, ScalarType output_dtype) -> Tensor
 func (OneDNNOps) Qmul(input *Tensor, selfScale float64, selfZeroPoint int, other *Tensor, otherScale float64, otherZeroPoint int, outputScale float64, outputZeroPoint int, outputDType DType) *Tensor {
-	var k call
-	k.start(&onednnOpQmul)
-	k.tensor(input)
-	k.float(selfScale)
-	k.int(selfZeroPoint)
-	k.tensor(other)
-	k.float(otherScale)
-	k.int(otherZeroPoint)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.dtype(outputDType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&onednnOpQmul)
+	cc.tensor(input)
+	cc.float(selfScale)
+	cc.int(selfZeroPoint)
+	cc.tensor(other)
+	cc.float(otherScale)
+	cc.int(otherZeroPoint)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.dtype(outputDType)
+	cc.run()
+	return cc.retTensor()
 }

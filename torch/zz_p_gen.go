@@ -10,19 +10,21 @@ type PadOptions struct {
 	Value Opt[float64]
 }
 
-// Pad is PyTorch's torch.nn.functional.pad.
+// Pad pads; pad has what to add before and after each dimension, the last one first. It is PyTorch's torch.nn.functional.pad.
+//
+//	input (..., W), pad l, r -> (..., l + W + r)
 //
 //	aten::pad(Tensor self, SymInt[] pad, str mode="constant", float? value=None) -> Tensor
 func Pad(input *Tensor, pad []int, opts ...PadOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpPad)
-	k.tensor(input)
-	k.ints(pad)
-	k.str(o.Mode.Or("constant"))
-	k.optFloat(o.Value)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpPad)
+	cc.tensor(input)
+	cc.ints(pad)
+	cc.str(o.Mode.Or("constant"))
+	cc.optFloat(o.Value)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpPadSequence = op{name: "aten::pad_sequence", overload: "", schema: "aten::pad_sequence(Tensor[] sequences, bool batch_first=False, float padding_value=0., str padding_side=\"right\") -> Tensor"}
@@ -34,19 +36,19 @@ type PadSequenceOptions struct {
 	PaddingSide  Opt[string] // default "right"
 }
 
-// PadSequence is PyTorch's torch.nn.functional.pad_sequence.
+// PadSequence is PyTorch's torch.nn.utils.rnn.pad_sequence.
 //
 //	aten::pad_sequence(Tensor[] sequences, bool batch_first=False, float padding_value=0., str padding_side="right") -> Tensor
 func PadSequence(sequences []*Tensor, opts ...PadSequenceOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpPadSequence)
-	k.tensors(sequences)
-	k.bool(o.BatchFirst)
-	k.float(o.PaddingValue)
-	k.str(o.PaddingSide.Or("right"))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpPadSequence)
+	cc.tensors(sequences)
+	cc.bool(o.BatchFirst)
+	cc.float(o.PaddingValue)
+	cc.str(o.PaddingSide.Or("right"))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpPairwiseDistance = op{name: "aten::pairwise_distance", overload: "", schema: "aten::pairwise_distance(Tensor x1, Tensor x2, float p=2., float eps=9.9999999999999995e-07, bool keepdim=False) -> Tensor"}
@@ -63,15 +65,15 @@ type PairwiseDistanceOptions struct {
 //	aten::pairwise_distance(Tensor x1, Tensor x2, float p=2., float eps=9.9999999999999995e-07, bool keepdim=False) -> Tensor
 func PairwiseDistance(x1, x2 *Tensor, opts ...PairwiseDistanceOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpPairwiseDistance)
-	k.tensor(x1)
-	k.tensor(x2)
-	k.float(o.P.Or(2))
-	k.float(o.Eps.Or(1e-06))
-	k.bool(o.KeepDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpPairwiseDistance)
+	cc.tensor(x1)
+	cc.tensor(x2)
+	cc.float(o.P.Or(2))
+	cc.float(o.Eps.Or(1e-06))
+	cc.bool(o.KeepDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpPdist = op{name: "aten::pdist", overload: "", schema: "aten::pdist(Tensor self, float p=2.) -> Tensor"}
@@ -86,26 +88,28 @@ type PdistOptions struct {
 //	aten::pdist(Tensor self, float p=2.) -> Tensor
 func Pdist(input *Tensor, opts ...PdistOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpPdist)
-	k.tensor(input)
-	k.float(o.P.Or(2))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpPdist)
+	cc.tensor(input)
+	cc.float(o.P.Or(2))
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpPermute = op{name: "aten::permute", overload: "", schema: "aten::permute(Tensor(a) self, int[] dims) -> Tensor(a)"}
 
-// Permute is PyTorch's Tensor.permute.
+// Permute orders the dimensions anew. It is PyTorch's Tensor.permute.
+//
+//	t (A, B, C), dims 2, 0, 1 -> (C, A, B), a view
 //
 //	aten::permute(Tensor(a) self, int[] dims) -> Tensor(a)
 func (t *Tensor) Permute(dims ...int) *Tensor {
-	var k call
-	k.start(&tensorOpPermute)
-	k.tensor(t)
-	k.ints(dims)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpPermute)
+	cc.tensor(t)
+	cc.ints(dims)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpPermuteCopy = op{name: "aten::permute_copy", overload: "", schema: "aten::permute_copy(Tensor self, int[] dims) -> Tensor"}
@@ -114,12 +118,12 @@ var torchOpPermuteCopy = op{name: "aten::permute_copy", overload: "", schema: "a
 //
 //	aten::permute_copy(Tensor self, int[] dims) -> Tensor
 func PermuteCopy(input *Tensor, dims ...int) *Tensor {
-	var k call
-	k.start(&torchOpPermuteCopy)
-	k.tensor(input)
-	k.ints(dims)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpPermuteCopy)
+	cc.tensor(input)
+	cc.ints(dims)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpPermuteCopyOut = op{name: "aten::permute_copy", overload: "out", schema: "aten::permute_copy.out(Tensor self, int[] dims, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -128,13 +132,13 @@ var torchOpPermuteCopyOut = op{name: "aten::permute_copy", overload: "out", sche
 //
 //	aten::permute_copy.out(Tensor self, int[] dims, *, Tensor(a!) out) -> Tensor(a!)
 func PermuteCopyOut(out, input *Tensor, dims ...int) *Tensor {
-	var k call
-	k.start(&torchOpPermuteCopyOut)
-	k.tensor(input)
-	k.ints(dims)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpPermuteCopyOut)
+	cc.tensor(input)
+	cc.ints(dims)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpPinMemory = op{name: "aten::pin_memory", overload: "", schema: "aten::pin_memory(Tensor(a) self, Device? device=None) -> Tensor(a)"}
@@ -149,12 +153,12 @@ type PinMemoryOptions struct {
 //	aten::pin_memory(Tensor(a) self, Device? device=None) -> Tensor(a)
 func (t *Tensor) PinMemory(opts ...PinMemoryOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpPinMemory)
-	k.tensor(t)
-	k.optDevice(o.Device)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpPinMemory)
+	cc.tensor(t)
+	cc.optDevice(o.Device)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpPinverse = op{name: "aten::pinverse", overload: "", schema: "aten::pinverse(Tensor self, float rcond=1.0000000000000001e-15) -> Tensor"}
@@ -169,12 +173,12 @@ type PinverseOptions struct {
 //	aten::pinverse(Tensor self, float rcond=1.0000000000000001e-15) -> Tensor
 func (t *Tensor) Pinverse(opts ...PinverseOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpPinverse)
-	k.tensor(t)
-	k.float(o.Rcond.Or(1e-15))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpPinverse)
+	cc.tensor(t)
+	cc.float(o.Rcond.Or(1e-15))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpPixelShuffle = op{name: "aten::pixel_shuffle", overload: "", schema: "aten::pixel_shuffle(Tensor self, int upscale_factor) -> Tensor"}
@@ -183,12 +187,12 @@ var torchOpPixelShuffle = op{name: "aten::pixel_shuffle", overload: "", schema: 
 //
 //	aten::pixel_shuffle(Tensor self, int upscale_factor) -> Tensor
 func PixelShuffle(input *Tensor, upscaleFactor int) *Tensor {
-	var k call
-	k.start(&torchOpPixelShuffle)
-	k.tensor(input)
-	k.int(upscaleFactor)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpPixelShuffle)
+	cc.tensor(input)
+	cc.int(upscaleFactor)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpPixelShuffleOut = op{name: "aten::pixel_shuffle", overload: "out", schema: "aten::pixel_shuffle.out(Tensor self, int upscale_factor, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -197,13 +201,13 @@ var torchOpPixelShuffleOut = op{name: "aten::pixel_shuffle", overload: "out", sc
 //
 //	aten::pixel_shuffle.out(Tensor self, int upscale_factor, *, Tensor(a!) out) -> Tensor(a!)
 func PixelShuffleOut(out, input *Tensor, upscaleFactor int) *Tensor {
-	var k call
-	k.start(&torchOpPixelShuffleOut)
-	k.tensor(input)
-	k.int(upscaleFactor)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpPixelShuffleOut)
+	cc.tensor(input)
+	cc.int(upscaleFactor)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpPixelUnshuffle = op{name: "aten::pixel_unshuffle", overload: "", schema: "aten::pixel_unshuffle(Tensor self, int downscale_factor) -> Tensor"}
@@ -212,12 +216,12 @@ var torchOpPixelUnshuffle = op{name: "aten::pixel_unshuffle", overload: "", sche
 //
 //	aten::pixel_unshuffle(Tensor self, int downscale_factor) -> Tensor
 func PixelUnshuffle(input *Tensor, downscaleFactor int) *Tensor {
-	var k call
-	k.start(&torchOpPixelUnshuffle)
-	k.tensor(input)
-	k.int(downscaleFactor)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpPixelUnshuffle)
+	cc.tensor(input)
+	cc.int(downscaleFactor)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpPixelUnshuffleOut = op{name: "aten::pixel_unshuffle", overload: "out", schema: "aten::pixel_unshuffle.out(Tensor self, int downscale_factor, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -226,13 +230,13 @@ var torchOpPixelUnshuffleOut = op{name: "aten::pixel_unshuffle", overload: "out"
 //
 //	aten::pixel_unshuffle.out(Tensor self, int downscale_factor, *, Tensor(a!) out) -> Tensor(a!)
 func PixelUnshuffleOut(out, input *Tensor, downscaleFactor int) *Tensor {
-	var k call
-	k.start(&torchOpPixelUnshuffleOut)
-	k.tensor(input)
-	k.int(downscaleFactor)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpPixelUnshuffleOut)
+	cc.tensor(input)
+	cc.int(downscaleFactor)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpPoisson = op{name: "aten::poisson", overload: "", schema: "aten::poisson(Tensor self, Generator? generator=None) -> Tensor"}
@@ -247,12 +251,12 @@ type PoissonOptions struct {
 //	aten::poisson(Tensor self, Generator? generator=None) -> Tensor
 func Poisson(input *Tensor, opts ...PoissonOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpPoisson)
-	k.tensor(input)
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpPoisson)
+	cc.tensor(input)
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpPoissonOut = op{name: "aten::poisson", overload: "out", schema: "aten::poisson.out(Tensor self, Generator? generator=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -262,13 +266,13 @@ var torchOpPoissonOut = op{name: "aten::poisson", overload: "out", schema: "aten
 //	aten::poisson.out(Tensor self, Generator? generator=None, *, Tensor(a!) out) -> Tensor(a!)
 func PoissonOut(out, input *Tensor, opts ...PoissonOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpPoissonOut)
-	k.tensor(input)
-	k.generator(o.Generator)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpPoissonOut)
+	cc.tensor(input)
+	cc.generator(o.Generator)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpPoissonNllLoss = op{name: "aten::poisson_nll_loss", overload: "", schema: "aten::poisson_nll_loss(Tensor input, Tensor target, bool log_input, bool full, float eps, int reduction) -> Tensor"}
@@ -277,16 +281,16 @@ var torchOpPoissonNllLoss = op{name: "aten::poisson_nll_loss", overload: "", sch
 //
 //	aten::poisson_nll_loss(Tensor input, Tensor target, bool log_input, bool full, float eps, int reduction) -> Tensor
 func PoissonNllLoss(input, target *Tensor, logInput, full bool, eps float64, reduction int) *Tensor {
-	var k call
-	k.start(&torchOpPoissonNllLoss)
-	k.tensor(input)
-	k.tensor(target)
-	k.bool(logInput)
-	k.bool(full)
-	k.float(eps)
-	k.int(reduction)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpPoissonNllLoss)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.bool(logInput)
+	cc.bool(full)
+	cc.float(eps)
+	cc.int(reduction)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpPolar = op{name: "aten::polar", overload: "", schema: "aten::polar(Tensor abs, Tensor angle) -> Tensor"}
@@ -295,12 +299,12 @@ var torchOpPolar = op{name: "aten::polar", overload: "", schema: "aten::polar(Te
 //
 //	aten::polar(Tensor abs, Tensor angle) -> Tensor
 func Polar(abs, angle *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpPolar)
-	k.tensor(abs)
-	k.tensor(angle)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpPolar)
+	cc.tensor(abs)
+	cc.tensor(angle)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpPolarOut = op{name: "aten::polar", overload: "out", schema: "aten::polar.out(Tensor abs, Tensor angle, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -309,13 +313,13 @@ var torchOpPolarOut = op{name: "aten::polar", overload: "out", schema: "aten::po
 //
 //	aten::polar.out(Tensor abs, Tensor angle, *, Tensor(a!) out) -> Tensor(a!)
 func PolarOut(out, abs, angle *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpPolarOut)
-	k.tensor(abs)
-	k.tensor(angle)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpPolarOut)
+	cc.tensor(abs)
+	cc.tensor(angle)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpPolygamma = op{name: "aten::polygamma", overload: "", schema: "aten::polygamma(int n, Tensor self) -> Tensor"}
@@ -324,12 +328,12 @@ var tensorOpPolygamma = op{name: "aten::polygamma", overload: "", schema: "aten:
 //
 //	aten::polygamma(int n, Tensor self) -> Tensor
 func (t *Tensor) Polygamma(n int) *Tensor {
-	var k call
-	k.start(&tensorOpPolygamma)
-	k.int(n)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpPolygamma)
+	cc.int(n)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpPolygammaOut = op{name: "aten::polygamma", overload: "out", schema: "aten::polygamma.out(int n, Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -338,13 +342,13 @@ var torchOpPolygammaOut = op{name: "aten::polygamma", overload: "out", schema: "
 //
 //	aten::polygamma.out(int n, Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func PolygammaOut(out *Tensor, n int, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpPolygammaOut)
-	k.int(n)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpPolygammaOut)
+	cc.int(n)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpPolygamma_ = op{name: "aten::polygamma_", overload: "", schema: "aten::polygamma_(Tensor(a!) self, int n) -> Tensor(a!)"}
@@ -353,12 +357,12 @@ var tensorOpPolygamma_ = op{name: "aten::polygamma_", overload: "", schema: "ate
 //
 //	aten::polygamma_(Tensor(a!) self, int n) -> Tensor(a!)
 func (t *Tensor) Polygamma_(n int) *Tensor {
-	var k call
-	k.start(&tensorOpPolygamma_)
-	k.tensor(t)
-	k.int(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpPolygamma_)
+	cc.tensor(t)
+	cc.int(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpPositive = op{name: "aten::positive", overload: "", schema: "aten::positive(Tensor(a) self) -> Tensor(a)"}
@@ -367,25 +371,27 @@ var tensorOpPositive = op{name: "aten::positive", overload: "", schema: "aten::p
 //
 //	aten::positive(Tensor(a) self) -> Tensor(a)
 func (t *Tensor) Positive() *Tensor {
-	var k call
-	k.start(&tensorOpPositive)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpPositive)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpPowScalarTensor = op{name: "aten::pow", overload: "Scalar", schema: "aten::pow.Scalar(Scalar self, Tensor exponent) -> Tensor"}
 
-// PowScalarTensor is PyTorch's torch.pow.
+// PowScalarTensor raises a number to the power of each element. It is PyTorch's torch.pow.
+//
+//	y = input ^ exponent
 //
 //	aten::pow.Scalar(Scalar self, Tensor exponent) -> Tensor
 func PowScalarTensor(input Scalar, exponent *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpPowScalarTensor)
-	k.scalar(input)
-	k.tensor(exponent)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpPowScalarTensor)
+	cc.scalar(input)
+	cc.tensor(exponent)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpPowScalarTensorOut = op{name: "aten::pow", overload: "Scalar_out", schema: "aten::pow.Scalar_out(Scalar self, Tensor exponent, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -394,27 +400,29 @@ var torchOpPowScalarTensorOut = op{name: "aten::pow", overload: "Scalar_out", sc
 //
 //	aten::pow.Scalar_out(Scalar self, Tensor exponent, *, Tensor(a!) out) -> Tensor(a!)
 func PowScalarTensorOut(out *Tensor, input Scalar, exponent *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpPowScalarTensorOut)
-	k.scalar(input)
-	k.tensor(exponent)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpPowScalarTensorOut)
+	cc.scalar(input)
+	cc.tensor(exponent)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpPowScalar = op{name: "aten::pow", overload: "Tensor_Scalar", schema: "aten::pow.Tensor_Scalar(Tensor self, Scalar exponent) -> Tensor"}
 
-// PowScalar is PyTorch's Tensor.pow.
+// PowScalar raises each element to a power. It is PyTorch's Tensor.pow.
+//
+//	y = t ^ exponent
 //
 //	aten::pow.Tensor_Scalar(Tensor self, Scalar exponent) -> Tensor
 func (t *Tensor) PowScalar(exponent Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpPowScalar)
-	k.tensor(t)
-	k.scalar(exponent)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpPowScalar)
+	cc.tensor(t)
+	cc.scalar(exponent)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpPowScalarOut = op{name: "aten::pow", overload: "Tensor_Scalar_out", schema: "aten::pow.Tensor_Scalar_out(Tensor self, Scalar exponent, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -423,27 +431,29 @@ var torchOpPowScalarOut = op{name: "aten::pow", overload: "Tensor_Scalar_out", s
 //
 //	aten::pow.Tensor_Scalar_out(Tensor self, Scalar exponent, *, Tensor(a!) out) -> Tensor(a!)
 func PowScalarOut(out, input *Tensor, exponent Scalar) *Tensor {
-	var k call
-	k.start(&torchOpPowScalarOut)
-	k.tensor(input)
-	k.scalar(exponent)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpPowScalarOut)
+	cc.tensor(input)
+	cc.scalar(exponent)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpPow = op{name: "aten::pow", overload: "Tensor_Tensor", schema: "aten::pow.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor"}
 
-// Pow is PyTorch's Tensor.pow.
+// Pow raises to a power, element by element, with broadcasting. It is PyTorch's Tensor.pow.
+//
+//	y = t ^ exponent
 //
 //	aten::pow.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor
 func (t *Tensor) Pow(exponent *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpPow)
-	k.tensor(t)
-	k.tensor(exponent)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpPow)
+	cc.tensor(t)
+	cc.tensor(exponent)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpPowOut = op{name: "aten::pow", overload: "Tensor_Tensor_out", schema: "aten::pow.Tensor_Tensor_out(Tensor self, Tensor exponent, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -452,13 +462,13 @@ var torchOpPowOut = op{name: "aten::pow", overload: "Tensor_Tensor_out", schema:
 //
 //	aten::pow.Tensor_Tensor_out(Tensor self, Tensor exponent, *, Tensor(a!) out) -> Tensor(a!)
 func PowOut(out, input, exponent *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpPowOut)
-	k.tensor(input)
-	k.tensor(exponent)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpPowOut)
+	cc.tensor(input)
+	cc.tensor(exponent)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpPowScalar_ = op{name: "aten::pow_", overload: "Scalar", schema: "aten::pow_.Scalar(Tensor(a!) self, Scalar exponent) -> Tensor(a!)"}
@@ -467,12 +477,12 @@ var tensorOpPowScalar_ = op{name: "aten::pow_", overload: "Scalar", schema: "ate
 //
 //	aten::pow_.Scalar(Tensor(a!) self, Scalar exponent) -> Tensor(a!)
 func (t *Tensor) PowScalar_(exponent Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpPowScalar_)
-	k.tensor(t)
-	k.scalar(exponent)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpPowScalar_)
+	cc.tensor(t)
+	cc.scalar(exponent)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpPow_ = op{name: "aten::pow_", overload: "Tensor", schema: "aten::pow_.Tensor(Tensor(a!) self, Tensor exponent) -> Tensor(a!)"}
@@ -481,12 +491,12 @@ var tensorOpPow_ = op{name: "aten::pow_", overload: "Tensor", schema: "aten::pow
 //
 //	aten::pow_.Tensor(Tensor(a!) self, Tensor exponent) -> Tensor(a!)
 func (t *Tensor) Pow_(exponent *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpPow_)
-	k.tensor(t)
-	k.tensor(exponent)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpPow_)
+	cc.tensor(t)
+	cc.tensor(exponent)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpPrelu = op{name: "aten::prelu", overload: "", schema: "aten::prelu(Tensor self, Tensor weight) -> Tensor"}
@@ -495,12 +505,12 @@ var tensorOpPrelu = op{name: "aten::prelu", overload: "", schema: "aten::prelu(T
 //
 //	aten::prelu(Tensor self, Tensor weight) -> Tensor
 func (t *Tensor) Prelu(weight *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpPrelu)
-	k.tensor(t)
-	k.tensor(weight)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpPrelu)
+	cc.tensor(t)
+	cc.tensor(weight)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpProd = op{name: "aten::prod", overload: "", schema: "aten::prod(Tensor self, *, ScalarType? dtype=None) -> Tensor"}
@@ -510,17 +520,20 @@ type ProdOptions struct {
 	DType DType
 }
 
-// Prod is PyTorch's Tensor.prod.
+// Prod is the product of all elements. It is PyTorch's Tensor.prod.
+//
+//	y = Π t
+//	t (...) -> ()
 //
 //	aten::prod(Tensor self, *, ScalarType? dtype=None) -> Tensor
 func (t *Tensor) Prod(opts ...ProdOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpProd)
-	k.tensor(t)
-	k.optDType(o.DType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpProd)
+	cc.tensor(t)
+	cc.optDType(o.DType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpProdDim = op{name: "aten::prod", overload: "dim_int", schema: "aten::prod.dim_int(Tensor self, int dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"}
@@ -536,14 +549,14 @@ type ProdDimOptions struct {
 //	aten::prod.dim_int(Tensor self, int dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor
 func (t *Tensor) ProdDim(dim int, opts ...ProdDimOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpProdDim)
-	k.tensor(t)
-	k.int(dim)
-	k.bool(o.KeepDim)
-	k.optDType(o.DType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpProdDim)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.bool(o.KeepDim)
+	cc.optDType(o.DType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpProdDimOut = op{name: "aten::prod", overload: "int_out", schema: "aten::prod.int_out(Tensor self, int dim, bool keepdim=False, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -553,15 +566,15 @@ var torchOpProdDimOut = op{name: "aten::prod", overload: "int_out", schema: "ate
 //	aten::prod.int_out(Tensor self, int dim, bool keepdim=False, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)
 func ProdDimOut(out, input *Tensor, dim int, opts ...ProdDimOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpProdDimOut)
-	k.tensor(input)
-	k.int(dim)
-	k.bool(o.KeepDim)
-	k.optDType(o.DType)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpProdDimOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.bool(o.KeepDim)
+	cc.optDType(o.DType)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpProdOut = op{name: "aten::prod", overload: "out", schema: "aten::prod.out(Tensor self, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -571,13 +584,13 @@ var torchOpProdOut = op{name: "aten::prod", overload: "out", schema: "aten::prod
 //	aten::prod.out(Tensor self, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)
 func ProdOut(out, input *Tensor, opts ...ProdOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpProdOut)
-	k.tensor(input)
-	k.optDType(o.DType)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpProdOut)
+	cc.tensor(input)
+	cc.optDType(o.DType)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpPromoteTypes = op{name: "aten::promote_types", overload: "", schema: "aten::promote_types(ScalarType type1, ScalarType type2) -> ScalarType"}
@@ -586,12 +599,12 @@ var torchOpPromoteTypes = op{name: "aten::promote_types", overload: "", schema: 
 //
 //	aten::promote_types(ScalarType type1, ScalarType type2) -> ScalarType
 func PromoteTypes(type1, type2 DType) DType {
-	var k call
-	k.start(&torchOpPromoteTypes)
-	k.dtype(type1)
-	k.dtype(type2)
-	k.run()
-	return k.retDType()
+	var cc call
+	cc.start(&torchOpPromoteTypes)
+	cc.dtype(type1)
+	cc.dtype(type2)
+	cc.run()
+	return cc.retDType()
 }
 
 var tensorOpPut = op{name: "aten::put", overload: "", schema: "aten::put(Tensor self, Tensor index, Tensor source, bool accumulate=False) -> Tensor"}
@@ -606,14 +619,14 @@ type PutOptions struct {
 //	aten::put(Tensor self, Tensor index, Tensor source, bool accumulate=False) -> Tensor
 func (t *Tensor) Put(index, source *Tensor, opts ...PutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpPut)
-	k.tensor(t)
-	k.tensor(index)
-	k.tensor(source)
-	k.bool(o.Accumulate)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpPut)
+	cc.tensor(t)
+	cc.tensor(index)
+	cc.tensor(source)
+	cc.bool(o.Accumulate)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpPutOut = op{name: "aten::put", overload: "out", schema: "aten::put.out(Tensor self, Tensor index, Tensor source, bool accumulate=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -623,15 +636,15 @@ var torchOpPutOut = op{name: "aten::put", overload: "out", schema: "aten::put.ou
 //	aten::put.out(Tensor self, Tensor index, Tensor source, bool accumulate=False, *, Tensor(a!) out) -> Tensor(a!)
 func PutOut(out, input, index, source *Tensor, opts ...PutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpPutOut)
-	k.tensor(input)
-	k.tensor(index)
-	k.tensor(source)
-	k.bool(o.Accumulate)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpPutOut)
+	cc.tensor(input)
+	cc.tensor(index)
+	cc.tensor(source)
+	cc.bool(o.Accumulate)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpPut_ = op{name: "aten::put_", overload: "", schema: "aten::put_(Tensor(a!) self, Tensor index, Tensor source, bool accumulate=False) -> Tensor(a!)"}
@@ -641,12 +654,12 @@ var tensorOpPut_ = op{name: "aten::put_", overload: "", schema: "aten::put_(Tens
 //	aten::put_(Tensor(a!) self, Tensor index, Tensor source, bool accumulate=False) -> Tensor(a!)
 func (t *Tensor) Put_(index, source *Tensor, opts ...PutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpPut_)
-	k.tensor(t)
-	k.tensor(index)
-	k.tensor(source)
-	k.bool(o.Accumulate)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpPut_)
+	cc.tensor(t)
+	cc.tensor(index)
+	cc.tensor(source)
+	cc.bool(o.Accumulate)
+	cc.run()
+	return cc.retTensor()
 }

@@ -14,12 +14,12 @@ type ProfilerRecordFunctionEnterOptions struct {
 //	profiler::_record_function_enter(str name, str? args=None) -> Tensor
 func (ProfilerOps) RecordFunctionEnter(name string, opts ...ProfilerRecordFunctionEnterOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&profilerOpRecordFunctionEnter)
-	k.str(name)
-	k.optStr(o.Args)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&profilerOpRecordFunctionEnter)
+	cc.str(name)
+	cc.optStr(o.Args)
+	cc.run()
+	return cc.retTensor()
 }
 
 var profilerOpRecordFunctionExit = op{name: "profiler::_record_function_exit", overload: "", schema: "profiler::_record_function_exit(Tensor handle) -> ()"}
@@ -28,8 +28,8 @@ var profilerOpRecordFunctionExit = op{name: "profiler::_record_function_exit", o
 //
 //	profiler::_record_function_exit(Tensor handle) -> ()
 func (ProfilerOps) RecordFunctionExit(handle *Tensor) {
-	var k call
-	k.start(&profilerOpRecordFunctionExit)
-	k.tensor(handle)
-	k.run()
+	var cc call
+	cc.start(&profilerOpRecordFunctionExit)
+	cc.tensor(handle)
+	cc.run()
 }

@@ -8,11 +8,11 @@ var tensorOpQPerChannelAxis = op{name: "aten::q_per_channel_axis", overload: "",
 //
 //	aten::q_per_channel_axis(Tensor self) -> int
 func (t *Tensor) QPerChannelAxis() int {
-	var k call
-	k.start(&tensorOpQPerChannelAxis)
-	k.tensor(t)
-	k.run()
-	return k.retInt()
+	var cc call
+	cc.start(&tensorOpQPerChannelAxis)
+	cc.tensor(t)
+	cc.run()
+	return cc.retInt()
 }
 
 var tensorOpQPerChannelScales = op{name: "aten::q_per_channel_scales", overload: "", schema: "aten::q_per_channel_scales(Tensor self) -> Tensor"}
@@ -21,11 +21,11 @@ var tensorOpQPerChannelScales = op{name: "aten::q_per_channel_scales", overload:
 //
 //	aten::q_per_channel_scales(Tensor self) -> Tensor
 func (t *Tensor) QPerChannelScales() *Tensor {
-	var k call
-	k.start(&tensorOpQPerChannelScales)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpQPerChannelScales)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpQPerChannelScalesOut = op{name: "aten::q_per_channel_scales", overload: "out", schema: "aten::q_per_channel_scales.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -34,12 +34,12 @@ var torchOpQPerChannelScalesOut = op{name: "aten::q_per_channel_scales", overloa
 //
 //	aten::q_per_channel_scales.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func QPerChannelScalesOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpQPerChannelScalesOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpQPerChannelScalesOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpQPerChannelZeroPoints = op{name: "aten::q_per_channel_zero_points", overload: "", schema: "aten::q_per_channel_zero_points(Tensor self) -> Tensor"}
@@ -48,11 +48,11 @@ var tensorOpQPerChannelZeroPoints = op{name: "aten::q_per_channel_zero_points", 
 //
 //	aten::q_per_channel_zero_points(Tensor self) -> Tensor
 func (t *Tensor) QPerChannelZeroPoints() *Tensor {
-	var k call
-	k.start(&tensorOpQPerChannelZeroPoints)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpQPerChannelZeroPoints)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpQPerChannelZeroPointsOut = op{name: "aten::q_per_channel_zero_points", overload: "out", schema: "aten::q_per_channel_zero_points.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -61,12 +61,12 @@ var torchOpQPerChannelZeroPointsOut = op{name: "aten::q_per_channel_zero_points"
 //
 //	aten::q_per_channel_zero_points.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func QPerChannelZeroPointsOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpQPerChannelZeroPointsOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpQPerChannelZeroPointsOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpQScale = op{name: "aten::q_scale", overload: "", schema: "aten::q_scale(Tensor self) -> float"}
@@ -75,11 +75,11 @@ var tensorOpQScale = op{name: "aten::q_scale", overload: "", schema: "aten::q_sc
 //
 //	aten::q_scale(Tensor self) -> float
 func (t *Tensor) QScale() float64 {
-	var k call
-	k.start(&tensorOpQScale)
-	k.tensor(t)
-	k.run()
-	return k.retFloat()
+	var cc call
+	cc.start(&tensorOpQScale)
+	cc.tensor(t)
+	cc.run()
+	return cc.retFloat()
 }
 
 var tensorOpQZeroPoint = op{name: "aten::q_zero_point", overload: "", schema: "aten::q_zero_point(Tensor self) -> int"}
@@ -88,11 +88,11 @@ var tensorOpQZeroPoint = op{name: "aten::q_zero_point", overload: "", schema: "a
 //
 //	aten::q_zero_point(Tensor self) -> int
 func (t *Tensor) QZeroPoint() int {
-	var k call
-	k.start(&tensorOpQZeroPoint)
-	k.tensor(t)
-	k.run()
-	return k.retInt()
+	var cc call
+	cc.start(&tensorOpQZeroPoint)
+	cc.tensor(t)
+	cc.run()
+	return cc.retInt()
 }
 
 var tensorOpQuantile = op{name: "aten::quantile", overload: "", schema: "aten::quantile(Tensor self, Tensor q, int? dim=None, bool keepdim=False, *, str interpolation=\"linear\") -> Tensor"}
@@ -109,15 +109,15 @@ type QuantileOptions struct {
 //	aten::quantile(Tensor self, Tensor q, int? dim=None, bool keepdim=False, *, str interpolation="linear") -> Tensor
 func (t *Tensor) Quantile(q *Tensor, opts ...QuantileOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpQuantile)
-	k.tensor(t)
-	k.tensor(q)
-	k.optInt(o.Dim)
-	k.bool(o.KeepDim)
-	k.str(o.Interpolation.Or("linear"))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpQuantile)
+	cc.tensor(t)
+	cc.tensor(q)
+	cc.optInt(o.Dim)
+	cc.bool(o.KeepDim)
+	cc.str(o.Interpolation.Or("linear"))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpQuantileOut = op{name: "aten::quantile", overload: "out", schema: "aten::quantile.out(Tensor self, Tensor q, int? dim=None, bool keepdim=False, *, str interpolation=\"linear\", Tensor(a!) out) -> Tensor(a!)"}
@@ -127,16 +127,16 @@ var torchOpQuantileOut = op{name: "aten::quantile", overload: "out", schema: "at
 //	aten::quantile.out(Tensor self, Tensor q, int? dim=None, bool keepdim=False, *, str interpolation="linear", Tensor(a!) out) -> Tensor(a!)
 func QuantileOut(out, input, q *Tensor, opts ...QuantileOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpQuantileOut)
-	k.tensor(input)
-	k.tensor(q)
-	k.optInt(o.Dim)
-	k.bool(o.KeepDim)
-	k.str(o.Interpolation.Or("linear"))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpQuantileOut)
+	cc.tensor(input)
+	cc.tensor(q)
+	cc.optInt(o.Dim)
+	cc.bool(o.KeepDim)
+	cc.str(o.Interpolation.Or("linear"))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpQuantileScalar = op{name: "aten::quantile", overload: "scalar", schema: "aten::quantile.scalar(Tensor self, float q, int? dim=None, bool keepdim=False, *, str interpolation=\"linear\") -> Tensor"}
@@ -153,15 +153,15 @@ type QuantileScalarOptions struct {
 //	aten::quantile.scalar(Tensor self, float q, int? dim=None, bool keepdim=False, *, str interpolation="linear") -> Tensor
 func (t *Tensor) QuantileScalar(q float64, opts ...QuantileScalarOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpQuantileScalar)
-	k.tensor(t)
-	k.float(q)
-	k.optInt(o.Dim)
-	k.bool(o.KeepDim)
-	k.str(o.Interpolation.Or("linear"))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpQuantileScalar)
+	cc.tensor(t)
+	cc.float(q)
+	cc.optInt(o.Dim)
+	cc.bool(o.KeepDim)
+	cc.str(o.Interpolation.Or("linear"))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpQuantileScalarOut = op{name: "aten::quantile", overload: "scalar_out", schema: "aten::quantile.scalar_out(Tensor self, float q, int? dim=None, bool keepdim=False, *, str interpolation=\"linear\", Tensor(a!) out) -> Tensor(a!)"}
@@ -171,16 +171,16 @@ var torchOpQuantileScalarOut = op{name: "aten::quantile", overload: "scalar_out"
 //	aten::quantile.scalar_out(Tensor self, float q, int? dim=None, bool keepdim=False, *, str interpolation="linear", Tensor(a!) out) -> Tensor(a!)
 func QuantileScalarOut(out, input *Tensor, q float64, opts ...QuantileScalarOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpQuantileScalarOut)
-	k.tensor(input)
-	k.float(q)
-	k.optInt(o.Dim)
-	k.bool(o.KeepDim)
-	k.str(o.Interpolation.Or("linear"))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpQuantileScalarOut)
+	cc.tensor(input)
+	cc.float(q)
+	cc.optInt(o.Dim)
+	cc.bool(o.KeepDim)
+	cc.str(o.Interpolation.Or("linear"))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpQuantizePerChannel = op{name: "aten::quantize_per_channel", overload: "", schema: "aten::quantize_per_channel(Tensor self, Tensor scales, Tensor zero_points, int axis, ScalarType dtype) -> Tensor"}
@@ -189,15 +189,15 @@ var torchOpQuantizePerChannel = op{name: "aten::quantize_per_channel", overload:
 //
 //	aten::quantize_per_channel(Tensor self, Tensor scales, Tensor zero_points, int axis, ScalarType dtype) -> Tensor
 func QuantizePerChannel(input, scales, zeroPoints *Tensor, axis int, dtype DType) *Tensor {
-	var k call
-	k.start(&torchOpQuantizePerChannel)
-	k.tensor(input)
-	k.tensor(scales)
-	k.tensor(zeroPoints)
-	k.int(axis)
-	k.dtype(dtype)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpQuantizePerChannel)
+	cc.tensor(input)
+	cc.tensor(scales)
+	cc.tensor(zeroPoints)
+	cc.int(axis)
+	cc.dtype(dtype)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpQuantizePerChannelOut = op{name: "aten::quantize_per_channel", overload: "out", schema: "aten::quantize_per_channel.out(Tensor self, Tensor scales, Tensor zero_points, int axis, ScalarType dtype, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -206,16 +206,16 @@ var torchOpQuantizePerChannelOut = op{name: "aten::quantize_per_channel", overlo
 //
 //	aten::quantize_per_channel.out(Tensor self, Tensor scales, Tensor zero_points, int axis, ScalarType dtype, *, Tensor(a!) out) -> Tensor(a!)
 func QuantizePerChannelOut(out, input, scales, zeroPoints *Tensor, axis int, dtype DType) *Tensor {
-	var k call
-	k.start(&torchOpQuantizePerChannelOut)
-	k.tensor(input)
-	k.tensor(scales)
-	k.tensor(zeroPoints)
-	k.int(axis)
-	k.dtype(dtype)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpQuantizePerChannelOut)
+	cc.tensor(input)
+	cc.tensor(scales)
+	cc.tensor(zeroPoints)
+	cc.int(axis)
+	cc.dtype(dtype)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpQuantizePerTensor = op{name: "aten::quantize_per_tensor", overload: "", schema: "aten::quantize_per_tensor(Tensor self, float scale, int zero_point, ScalarType dtype) -> Tensor"}
@@ -224,14 +224,14 @@ var torchOpQuantizePerTensor = op{name: "aten::quantize_per_tensor", overload: "
 //
 //	aten::quantize_per_tensor(Tensor self, float scale, int zero_point, ScalarType dtype) -> Tensor
 func QuantizePerTensor(input *Tensor, scale float64, zeroPoint int, dtype DType) *Tensor {
-	var k call
-	k.start(&torchOpQuantizePerTensor)
-	k.tensor(input)
-	k.float(scale)
-	k.int(zeroPoint)
-	k.dtype(dtype)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpQuantizePerTensor)
+	cc.tensor(input)
+	cc.float(scale)
+	cc.int(zeroPoint)
+	cc.dtype(dtype)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpQuantizePerTensorOut = op{name: "aten::quantize_per_tensor", overload: "out", schema: "aten::quantize_per_tensor.out(Tensor self, float scale, int zero_point, ScalarType dtype, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -240,15 +240,15 @@ var torchOpQuantizePerTensorOut = op{name: "aten::quantize_per_tensor", overload
 //
 //	aten::quantize_per_tensor.out(Tensor self, float scale, int zero_point, ScalarType dtype, *, Tensor(a!) out) -> Tensor(a!)
 func QuantizePerTensorOut(out, input *Tensor, scale float64, zeroPoint int, dtype DType) *Tensor {
-	var k call
-	k.start(&torchOpQuantizePerTensorOut)
-	k.tensor(input)
-	k.float(scale)
-	k.int(zeroPoint)
-	k.dtype(dtype)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpQuantizePerTensorOut)
+	cc.tensor(input)
+	cc.float(scale)
+	cc.int(zeroPoint)
+	cc.dtype(dtype)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpQuantizePerTensorTensorQparams = op{name: "aten::quantize_per_tensor", overload: "tensor_qparams", schema: "aten::quantize_per_tensor.tensor_qparams(Tensor self, Tensor scale, Tensor zero_point, ScalarType dtype) -> Tensor"}
@@ -257,14 +257,14 @@ var torchOpQuantizePerTensorTensorQparams = op{name: "aten::quantize_per_tensor"
 //
 //	aten::quantize_per_tensor.tensor_qparams(Tensor self, Tensor scale, Tensor zero_point, ScalarType dtype) -> Tensor
 func QuantizePerTensorTensorQparams(input, scale, zeroPoint *Tensor, dtype DType) *Tensor {
-	var k call
-	k.start(&torchOpQuantizePerTensorTensorQparams)
-	k.tensor(input)
-	k.tensor(scale)
-	k.tensor(zeroPoint)
-	k.dtype(dtype)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpQuantizePerTensorTensorQparams)
+	cc.tensor(input)
+	cc.tensor(scale)
+	cc.tensor(zeroPoint)
+	cc.dtype(dtype)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpQuantizePerTensorTensorQparamsOut = op{name: "aten::quantize_per_tensor", overload: "tensor_qparams_out", schema: "aten::quantize_per_tensor.tensor_qparams_out(Tensor self, Tensor scale, Tensor zero_point, ScalarType dtype, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -273,15 +273,15 @@ var torchOpQuantizePerTensorTensorQparamsOut = op{name: "aten::quantize_per_tens
 //
 //	aten::quantize_per_tensor.tensor_qparams_out(Tensor self, Tensor scale, Tensor zero_point, ScalarType dtype, *, Tensor(a!) out) -> Tensor(a!)
 func QuantizePerTensorTensorQparamsOut(out, input, scale, zeroPoint *Tensor, dtype DType) *Tensor {
-	var k call
-	k.start(&torchOpQuantizePerTensorTensorQparamsOut)
-	k.tensor(input)
-	k.tensor(scale)
-	k.tensor(zeroPoint)
-	k.dtype(dtype)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpQuantizePerTensorTensorQparamsOut)
+	cc.tensor(input)
+	cc.tensor(scale)
+	cc.tensor(zeroPoint)
+	cc.dtype(dtype)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpQuantizePerTensorTensors = op{name: "aten::quantize_per_tensor", overload: "tensors", schema: "aten::quantize_per_tensor.tensors(Tensor[] tensors, Tensor scales, Tensor zero_points, ScalarType dtype) -> Tensor[]"}
@@ -290,14 +290,14 @@ var torchOpQuantizePerTensorTensors = op{name: "aten::quantize_per_tensor", over
 //
 //	aten::quantize_per_tensor.tensors(Tensor[] tensors, Tensor scales, Tensor zero_points, ScalarType dtype) -> Tensor[]
 func QuantizePerTensorTensors(tensors []*Tensor, scales, zeroPoints *Tensor, dtype DType) []*Tensor {
-	var k call
-	k.start(&torchOpQuantizePerTensorTensors)
-	k.tensors(tensors)
-	k.tensor(scales)
-	k.tensor(zeroPoints)
-	k.dtype(dtype)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&torchOpQuantizePerTensorTensors)
+	cc.tensors(tensors)
+	cc.tensor(scales)
+	cc.tensor(zeroPoints)
+	cc.dtype(dtype)
+	cc.run()
+	return cc.retTensors()
 }
 
 var torchOpQuantizePerTensorTensorsOut = op{name: "aten::quantize_per_tensor", overload: "tensors_out", schema: "aten::quantize_per_tensor.tensors_out(Tensor[] tensors, Tensor scales, Tensor zero_points, ScalarType dtype, *, Tensor(a!)[] out) -> ()"}
@@ -306,14 +306,14 @@ var torchOpQuantizePerTensorTensorsOut = op{name: "aten::quantize_per_tensor", o
 //
 //	aten::quantize_per_tensor.tensors_out(Tensor[] tensors, Tensor scales, Tensor zero_points, ScalarType dtype, *, Tensor(a!)[] out) -> ()
 func QuantizePerTensorTensorsOut(out, tensors []*Tensor, scales, zeroPoints *Tensor, dtype DType) {
-	var k call
-	k.start(&torchOpQuantizePerTensorTensorsOut)
-	k.tensors(tensors)
-	k.tensor(scales)
-	k.tensor(zeroPoints)
-	k.dtype(dtype)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&torchOpQuantizePerTensorTensorsOut)
+	cc.tensors(tensors)
+	cc.tensor(scales)
+	cc.tensor(zeroPoints)
+	cc.dtype(dtype)
+	cc.tensors(out)
+	cc.run()
 }
 
 var torchOpQuantizePerTensorDynamic = op{name: "aten::quantize_per_tensor_dynamic", overload: "", schema: "aten::quantize_per_tensor_dynamic(Tensor self, ScalarType dtype, bool reduce_range) -> Tensor"}
@@ -322,13 +322,13 @@ var torchOpQuantizePerTensorDynamic = op{name: "aten::quantize_per_tensor_dynami
 //
 //	aten::quantize_per_tensor_dynamic(Tensor self, ScalarType dtype, bool reduce_range) -> Tensor
 func QuantizePerTensorDynamic(input *Tensor, dtype DType, reduceRange bool) *Tensor {
-	var k call
-	k.start(&torchOpQuantizePerTensorDynamic)
-	k.tensor(input)
-	k.dtype(dtype)
-	k.bool(reduceRange)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpQuantizePerTensorDynamic)
+	cc.tensor(input)
+	cc.dtype(dtype)
+	cc.bool(reduceRange)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpQuantizePerTensorDynamicOut = op{name: "aten::quantize_per_tensor_dynamic", overload: "out", schema: "aten::quantize_per_tensor_dynamic.out(Tensor self, ScalarType dtype, bool reduce_range, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -337,14 +337,14 @@ var torchOpQuantizePerTensorDynamicOut = op{name: "aten::quantize_per_tensor_dyn
 //
 //	aten::quantize_per_tensor_dynamic.out(Tensor self, ScalarType dtype, bool reduce_range, *, Tensor(a!) out) -> Tensor(a!)
 func QuantizePerTensorDynamicOut(out, input *Tensor, dtype DType, reduceRange bool) *Tensor {
-	var k call
-	k.start(&torchOpQuantizePerTensorDynamicOut)
-	k.tensor(input)
-	k.dtype(dtype)
-	k.bool(reduceRange)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpQuantizePerTensorDynamicOut)
+	cc.tensor(input)
+	cc.dtype(dtype)
+	cc.bool(reduceRange)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpQuantizedBatchNorm = op{name: "aten::quantized_batch_norm", overload: "", schema: "aten::quantized_batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps, float output_scale, int output_zero_point) -> Tensor"}
@@ -353,18 +353,18 @@ var torchOpQuantizedBatchNorm = op{name: "aten::quantized_batch_norm", overload:
 //
 //	aten::quantized_batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps, float output_scale, int output_zero_point) -> Tensor
 func QuantizedBatchNorm(input, weight, bias, mean, varArg *Tensor, eps, outputScale float64, outputZeroPoint int) *Tensor {
-	var k call
-	k.start(&torchOpQuantizedBatchNorm)
-	k.tensor(input)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.tensor(mean)
-	k.tensor(varArg)
-	k.float(eps)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpQuantizedBatchNorm)
+	cc.tensor(input)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.tensor(mean)
+	cc.tensor(varArg)
+	cc.float(eps)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpQuantizedBatchNormOut = op{name: "aten::quantized_batch_norm", overload: "out", schema: "aten::quantized_batch_norm.out(Tensor input, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps, float output_scale, int output_zero_point, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -373,19 +373,19 @@ var torchOpQuantizedBatchNormOut = op{name: "aten::quantized_batch_norm", overlo
 //
 //	aten::quantized_batch_norm.out(Tensor input, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps, float output_scale, int output_zero_point, *, Tensor(a!) out) -> Tensor(a!)
 func QuantizedBatchNormOut(out, input, weight, bias, mean, varArg *Tensor, eps, outputScale float64, outputZeroPoint int) *Tensor {
-	var k call
-	k.start(&torchOpQuantizedBatchNormOut)
-	k.tensor(input)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.tensor(mean)
-	k.tensor(varArg)
-	k.float(eps)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpQuantizedBatchNormOut)
+	cc.tensor(input)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.tensor(mean)
+	cc.tensor(varArg)
+	cc.float(eps)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpQuantizedGruDataLegacy = op{name: "aten::quantized_gru", overload: "data_legacy", schema: "aten::quantized_gru.data_legacy(Tensor data, Tensor batch_sizes, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional) -> (Tensor, Tensor)"}
@@ -394,19 +394,19 @@ var torchOpQuantizedGruDataLegacy = op{name: "aten::quantized_gru", overload: "d
 //
 //	aten::quantized_gru.data_legacy(Tensor data, Tensor batch_sizes, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional) -> (Tensor, Tensor)
 func QuantizedGruDataLegacy(data, batchSizes, hx *Tensor, params []*Tensor, hasBiases bool, numLayers int, dropout float64, train, bidirectional bool) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpQuantizedGruDataLegacy)
-	k.tensor(data)
-	k.tensor(batchSizes)
-	k.tensor(hx)
-	k.tensors(params)
-	k.bool(hasBiases)
-	k.int(numLayers)
-	k.float(dropout)
-	k.bool(train)
-	k.bool(bidirectional)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpQuantizedGruDataLegacy)
+	cc.tensor(data)
+	cc.tensor(batchSizes)
+	cc.tensor(hx)
+	cc.tensors(params)
+	cc.bool(hasBiases)
+	cc.int(numLayers)
+	cc.float(dropout)
+	cc.bool(train)
+	cc.bool(bidirectional)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpQuantizedGruInputLegacy = op{name: "aten::quantized_gru", overload: "input_legacy", schema: "aten::quantized_gru.input_legacy(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)"}
@@ -415,19 +415,19 @@ var torchOpQuantizedGruInputLegacy = op{name: "aten::quantized_gru", overload: "
 //
 //	aten::quantized_gru.input_legacy(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)
 func QuantizedGruInputLegacy(input, hx *Tensor, params []*Tensor, hasBiases bool, numLayers int, dropout float64, train, bidirectional, batchFirst bool) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpQuantizedGruInputLegacy)
-	k.tensor(input)
-	k.tensor(hx)
-	k.tensors(params)
-	k.bool(hasBiases)
-	k.int(numLayers)
-	k.float(dropout)
-	k.bool(train)
-	k.bool(bidirectional)
-	k.bool(batchFirst)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpQuantizedGruInputLegacy)
+	cc.tensor(input)
+	cc.tensor(hx)
+	cc.tensors(params)
+	cc.bool(hasBiases)
+	cc.int(numLayers)
+	cc.float(dropout)
+	cc.bool(train)
+	cc.bool(bidirectional)
+	cc.bool(batchFirst)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpQuantizedGruCell = op{name: "aten::quantized_gru_cell", overload: "", schema: "aten::quantized_gru_cell(Tensor input, Tensor hx, Tensor w_ih, Tensor w_hh, Tensor b_ih, Tensor b_hh, Tensor packed_ih, Tensor packed_hh, Tensor col_offsets_ih, Tensor col_offsets_hh, Scalar scale_ih, Scalar scale_hh, Scalar zero_point_ih, Scalar zero_point_hh) -> Tensor"}
@@ -436,24 +436,24 @@ var torchOpQuantizedGruCell = op{name: "aten::quantized_gru_cell", overload: "",
 //
 //	aten::quantized_gru_cell(Tensor input, Tensor hx, Tensor w_ih, Tensor w_hh, Tensor b_ih, Tensor b_hh, Tensor packed_ih, Tensor packed_hh, Tensor col_offsets_ih, Tensor col_offsets_hh, Scalar scale_ih, Scalar scale_hh, Scalar zero_point_ih, Scalar zero_point_hh) -> Tensor
 func QuantizedGruCell(input, hx, wIh, wHh, bIh, bHh, packedIh, packedHh, colOffsetsIh, colOffsetsHh *Tensor, scaleIh, scaleHh, zeroPointIh, zeroPointHh Scalar) *Tensor {
-	var k call
-	k.start(&torchOpQuantizedGruCell)
-	k.tensor(input)
-	k.tensor(hx)
-	k.tensor(wIh)
-	k.tensor(wHh)
-	k.tensor(bIh)
-	k.tensor(bHh)
-	k.tensor(packedIh)
-	k.tensor(packedHh)
-	k.tensor(colOffsetsIh)
-	k.tensor(colOffsetsHh)
-	k.scalar(scaleIh)
-	k.scalar(scaleHh)
-	k.scalar(zeroPointIh)
-	k.scalar(zeroPointHh)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpQuantizedGruCell)
+	cc.tensor(input)
+	cc.tensor(hx)
+	cc.tensor(wIh)
+	cc.tensor(wHh)
+	cc.tensor(bIh)
+	cc.tensor(bHh)
+	cc.tensor(packedIh)
+	cc.tensor(packedHh)
+	cc.tensor(colOffsetsIh)
+	cc.tensor(colOffsetsHh)
+	cc.scalar(scaleIh)
+	cc.scalar(scaleHh)
+	cc.scalar(zeroPointIh)
+	cc.scalar(zeroPointHh)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpQuantizedLstmDataLegacy = op{name: "aten::quantized_lstm", overload: "data_legacy", schema: "aten::quantized_lstm.data_legacy(Tensor data, Tensor batch_sizes, Tensor[] hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, *, ScalarType? dtype=None, bool use_dynamic=False) -> (Tensor, Tensor, Tensor)"}
@@ -469,21 +469,21 @@ type QuantizedLstmDataLegacyOptions struct {
 //	aten::quantized_lstm.data_legacy(Tensor data, Tensor batch_sizes, Tensor[] hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, *, ScalarType? dtype=None, bool use_dynamic=False) -> (Tensor, Tensor, Tensor)
 func QuantizedLstmDataLegacy(data, batchSizes *Tensor, hx, params []*Tensor, hasBiases bool, numLayers int, dropout float64, train, bidirectional bool, opts ...QuantizedLstmDataLegacyOptions) (*Tensor, *Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpQuantizedLstmDataLegacy)
-	k.tensor(data)
-	k.tensor(batchSizes)
-	k.tensors(hx)
-	k.tensors(params)
-	k.bool(hasBiases)
-	k.int(numLayers)
-	k.float(dropout)
-	k.bool(train)
-	k.bool(bidirectional)
-	k.optDType(o.DType)
-	k.bool(o.UseDynamic)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpQuantizedLstmDataLegacy)
+	cc.tensor(data)
+	cc.tensor(batchSizes)
+	cc.tensors(hx)
+	cc.tensors(params)
+	cc.bool(hasBiases)
+	cc.int(numLayers)
+	cc.float(dropout)
+	cc.bool(train)
+	cc.bool(bidirectional)
+	cc.optDType(o.DType)
+	cc.bool(o.UseDynamic)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpQuantizedLstmInputLegacy = op{name: "aten::quantized_lstm", overload: "input_legacy", schema: "aten::quantized_lstm.input_legacy(Tensor input, Tensor[] hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first, *, ScalarType? dtype=None, bool use_dynamic=False) -> (Tensor, Tensor, Tensor)"}
@@ -499,21 +499,21 @@ type QuantizedLstmInputLegacyOptions struct {
 //	aten::quantized_lstm.input_legacy(Tensor input, Tensor[] hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first, *, ScalarType? dtype=None, bool use_dynamic=False) -> (Tensor, Tensor, Tensor)
 func QuantizedLstmInputLegacy(input *Tensor, hx, params []*Tensor, hasBiases bool, numLayers int, dropout float64, train, bidirectional, batchFirst bool, opts ...QuantizedLstmInputLegacyOptions) (*Tensor, *Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpQuantizedLstmInputLegacy)
-	k.tensor(input)
-	k.tensors(hx)
-	k.tensors(params)
-	k.bool(hasBiases)
-	k.int(numLayers)
-	k.float(dropout)
-	k.bool(train)
-	k.bool(bidirectional)
-	k.bool(batchFirst)
-	k.optDType(o.DType)
-	k.bool(o.UseDynamic)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpQuantizedLstmInputLegacy)
+	cc.tensor(input)
+	cc.tensors(hx)
+	cc.tensors(params)
+	cc.bool(hasBiases)
+	cc.int(numLayers)
+	cc.float(dropout)
+	cc.bool(train)
+	cc.bool(bidirectional)
+	cc.bool(batchFirst)
+	cc.optDType(o.DType)
+	cc.bool(o.UseDynamic)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpQuantizedLstmCell = op{name: "aten::quantized_lstm_cell", overload: "", schema: "aten::quantized_lstm_cell(Tensor input, Tensor[] hx, Tensor w_ih, Tensor w_hh, Tensor b_ih, Tensor b_hh, Tensor packed_ih, Tensor packed_hh, Tensor col_offsets_ih, Tensor col_offsets_hh, Scalar scale_ih, Scalar scale_hh, Scalar zero_point_ih, Scalar zero_point_hh) -> (Tensor, Tensor)"}
@@ -522,24 +522,24 @@ var torchOpQuantizedLstmCell = op{name: "aten::quantized_lstm_cell", overload: "
 //
 //	aten::quantized_lstm_cell(Tensor input, Tensor[] hx, Tensor w_ih, Tensor w_hh, Tensor b_ih, Tensor b_hh, Tensor packed_ih, Tensor packed_hh, Tensor col_offsets_ih, Tensor col_offsets_hh, Scalar scale_ih, Scalar scale_hh, Scalar zero_point_ih, Scalar zero_point_hh) -> (Tensor, Tensor)
 func QuantizedLstmCell(input *Tensor, hx []*Tensor, wIh, wHh, bIh, bHh, packedIh, packedHh, colOffsetsIh, colOffsetsHh *Tensor, scaleIh, scaleHh, zeroPointIh, zeroPointHh Scalar) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpQuantizedLstmCell)
-	k.tensor(input)
-	k.tensors(hx)
-	k.tensor(wIh)
-	k.tensor(wHh)
-	k.tensor(bIh)
-	k.tensor(bHh)
-	k.tensor(packedIh)
-	k.tensor(packedHh)
-	k.tensor(colOffsetsIh)
-	k.tensor(colOffsetsHh)
-	k.scalar(scaleIh)
-	k.scalar(scaleHh)
-	k.scalar(zeroPointIh)
-	k.scalar(zeroPointHh)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpQuantizedLstmCell)
+	cc.tensor(input)
+	cc.tensors(hx)
+	cc.tensor(wIh)
+	cc.tensor(wHh)
+	cc.tensor(bIh)
+	cc.tensor(bHh)
+	cc.tensor(packedIh)
+	cc.tensor(packedHh)
+	cc.tensor(colOffsetsIh)
+	cc.tensor(colOffsetsHh)
+	cc.scalar(scaleIh)
+	cc.scalar(scaleHh)
+	cc.scalar(zeroPointIh)
+	cc.scalar(zeroPointHh)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpQuantizedMaxPool1d = op{name: "aten::quantized_max_pool1d", overload: "", schema: "aten::quantized_max_pool1d(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=[0], int[1] dilation=[1], bool ceil_mode=False) -> Tensor"}
@@ -557,16 +557,16 @@ type QuantizedMaxPool1dOptions struct {
 //	aten::quantized_max_pool1d(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=[0], int[1] dilation=[1], bool ceil_mode=False) -> Tensor
 func QuantizedMaxPool1d(input *Tensor, kernelSize []int, opts ...QuantizedMaxPool1dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpQuantizedMaxPool1d)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(o.Stride)
-	k.ints(orInts(o.Padding, 0))
-	k.ints(orInts(o.Dilation, 1))
-	k.bool(o.CeilMode)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpQuantizedMaxPool1d)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(o.Stride)
+	cc.ints(orInts(o.Padding, 0))
+	cc.ints(orInts(o.Dilation, 1))
+	cc.bool(o.CeilMode)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpQuantizedMaxPool1dOut = op{name: "aten::quantized_max_pool1d", overload: "out", schema: "aten::quantized_max_pool1d.out(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=[0], int[1] dilation=[1], bool ceil_mode=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -576,17 +576,17 @@ var torchOpQuantizedMaxPool1dOut = op{name: "aten::quantized_max_pool1d", overlo
 //	aten::quantized_max_pool1d.out(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=[0], int[1] dilation=[1], bool ceil_mode=False, *, Tensor(a!) out) -> Tensor(a!)
 func QuantizedMaxPool1dOut(out, input *Tensor, kernelSize []int, opts ...QuantizedMaxPool1dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpQuantizedMaxPool1dOut)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(o.Stride)
-	k.ints(orInts(o.Padding, 0))
-	k.ints(orInts(o.Dilation, 1))
-	k.bool(o.CeilMode)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpQuantizedMaxPool1dOut)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(o.Stride)
+	cc.ints(orInts(o.Padding, 0))
+	cc.ints(orInts(o.Dilation, 1))
+	cc.bool(o.CeilMode)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpQuantizedMaxPool2d = op{name: "aten::quantized_max_pool2d", overload: "", schema: "aten::quantized_max_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool ceil_mode=False) -> Tensor"}
@@ -604,16 +604,16 @@ type QuantizedMaxPool2dOptions struct {
 //	aten::quantized_max_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool ceil_mode=False) -> Tensor
 func QuantizedMaxPool2d(input *Tensor, kernelSize []int, opts ...QuantizedMaxPool2dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpQuantizedMaxPool2d)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(o.Stride)
-	k.ints(orInts(o.Padding, 0, 0))
-	k.ints(orInts(o.Dilation, 1, 1))
-	k.bool(o.CeilMode)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpQuantizedMaxPool2d)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(o.Stride)
+	cc.ints(orInts(o.Padding, 0, 0))
+	cc.ints(orInts(o.Dilation, 1, 1))
+	cc.bool(o.CeilMode)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpQuantizedMaxPool2dOut = op{name: "aten::quantized_max_pool2d", overload: "out", schema: "aten::quantized_max_pool2d.out(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool ceil_mode=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -623,17 +623,17 @@ var torchOpQuantizedMaxPool2dOut = op{name: "aten::quantized_max_pool2d", overlo
 //	aten::quantized_max_pool2d.out(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool ceil_mode=False, *, Tensor(a!) out) -> Tensor(a!)
 func QuantizedMaxPool2dOut(out, input *Tensor, kernelSize []int, opts ...QuantizedMaxPool2dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpQuantizedMaxPool2dOut)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(o.Stride)
-	k.ints(orInts(o.Padding, 0, 0))
-	k.ints(orInts(o.Dilation, 1, 1))
-	k.bool(o.CeilMode)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpQuantizedMaxPool2dOut)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(o.Stride)
+	cc.ints(orInts(o.Padding, 0, 0))
+	cc.ints(orInts(o.Dilation, 1, 1))
+	cc.bool(o.CeilMode)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpQuantizedMaxPool3d = op{name: "aten::quantized_max_pool3d", overload: "", schema: "aten::quantized_max_pool3d(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0, int[3] dilation=1, bool ceil_mode=False) -> Tensor"}
@@ -651,16 +651,16 @@ type QuantizedMaxPool3dOptions struct {
 //	aten::quantized_max_pool3d(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0, int[3] dilation=1, bool ceil_mode=False) -> Tensor
 func QuantizedMaxPool3d(input *Tensor, kernelSize []int, opts ...QuantizedMaxPool3dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpQuantizedMaxPool3d)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(o.Stride)
-	k.ints(orInts(o.Padding, 0, 0, 0))
-	k.ints(orInts(o.Dilation, 1, 1, 1))
-	k.bool(o.CeilMode)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpQuantizedMaxPool3d)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(o.Stride)
+	cc.ints(orInts(o.Padding, 0, 0, 0))
+	cc.ints(orInts(o.Dilation, 1, 1, 1))
+	cc.bool(o.CeilMode)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpQuantizedMaxPool3dOut = op{name: "aten::quantized_max_pool3d", overload: "out", schema: "aten::quantized_max_pool3d.out(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0, int[3] dilation=1, bool ceil_mode=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -670,17 +670,17 @@ var torchOpQuantizedMaxPool3dOut = op{name: "aten::quantized_max_pool3d", overlo
 //	aten::quantized_max_pool3d.out(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0, int[3] dilation=1, bool ceil_mode=False, *, Tensor(a!) out) -> Tensor(a!)
 func QuantizedMaxPool3dOut(out, input *Tensor, kernelSize []int, opts ...QuantizedMaxPool3dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpQuantizedMaxPool3dOut)
-	k.tensor(input)
-	k.ints(kernelSize)
-	k.ints(o.Stride)
-	k.ints(orInts(o.Padding, 0, 0, 0))
-	k.ints(orInts(o.Dilation, 1, 1, 1))
-	k.bool(o.CeilMode)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpQuantizedMaxPool3dOut)
+	cc.tensor(input)
+	cc.ints(kernelSize)
+	cc.ints(o.Stride)
+	cc.ints(orInts(o.Padding, 0, 0, 0))
+	cc.ints(orInts(o.Dilation, 1, 1, 1))
+	cc.bool(o.CeilMode)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpQuantizedRnnReluCell = op{name: "aten::quantized_rnn_relu_cell", overload: "", schema: "aten::quantized_rnn_relu_cell(Tensor input, Tensor hx, Tensor w_ih, Tensor w_hh, Tensor b_ih, Tensor b_hh, Tensor packed_ih, Tensor packed_hh, Tensor col_offsets_ih, Tensor col_offsets_hh, Scalar scale_ih, Scalar scale_hh, Scalar zero_point_ih, Scalar zero_point_hh) -> Tensor"}
@@ -689,24 +689,24 @@ var torchOpQuantizedRnnReluCell = op{name: "aten::quantized_rnn_relu_cell", over
 //
 //	aten::quantized_rnn_relu_cell(Tensor input, Tensor hx, Tensor w_ih, Tensor w_hh, Tensor b_ih, Tensor b_hh, Tensor packed_ih, Tensor packed_hh, Tensor col_offsets_ih, Tensor col_offsets_hh, Scalar scale_ih, Scalar scale_hh, Scalar zero_point_ih, Scalar zero_point_hh) -> Tensor
 func QuantizedRnnReluCell(input, hx, wIh, wHh, bIh, bHh, packedIh, packedHh, colOffsetsIh, colOffsetsHh *Tensor, scaleIh, scaleHh, zeroPointIh, zeroPointHh Scalar) *Tensor {
-	var k call
-	k.start(&torchOpQuantizedRnnReluCell)
-	k.tensor(input)
-	k.tensor(hx)
-	k.tensor(wIh)
-	k.tensor(wHh)
-	k.tensor(bIh)
-	k.tensor(bHh)
-	k.tensor(packedIh)
-	k.tensor(packedHh)
-	k.tensor(colOffsetsIh)
-	k.tensor(colOffsetsHh)
-	k.scalar(scaleIh)
-	k.scalar(scaleHh)
-	k.scalar(zeroPointIh)
-	k.scalar(zeroPointHh)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpQuantizedRnnReluCell)
+	cc.tensor(input)
+	cc.tensor(hx)
+	cc.tensor(wIh)
+	cc.tensor(wHh)
+	cc.tensor(bIh)
+	cc.tensor(bHh)
+	cc.tensor(packedIh)
+	cc.tensor(packedHh)
+	cc.tensor(colOffsetsIh)
+	cc.tensor(colOffsetsHh)
+	cc.scalar(scaleIh)
+	cc.scalar(scaleHh)
+	cc.scalar(zeroPointIh)
+	cc.scalar(zeroPointHh)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpQuantizedRnnTanhCell = op{name: "aten::quantized_rnn_tanh_cell", overload: "", schema: "aten::quantized_rnn_tanh_cell(Tensor input, Tensor hx, Tensor w_ih, Tensor w_hh, Tensor b_ih, Tensor b_hh, Tensor packed_ih, Tensor packed_hh, Tensor col_offsets_ih, Tensor col_offsets_hh, Scalar scale_ih, Scalar scale_hh, Scalar zero_point_ih, Scalar zero_point_hh) -> Tensor"}
@@ -715,22 +715,22 @@ var torchOpQuantizedRnnTanhCell = op{name: "aten::quantized_rnn_tanh_cell", over
 //
 //	aten::quantized_rnn_tanh_cell(Tensor input, Tensor hx, Tensor w_ih, Tensor w_hh, Tensor b_ih, Tensor b_hh, Tensor packed_ih, Tensor packed_hh, Tensor col_offsets_ih, Tensor col_offsets_hh, Scalar scale_ih, Scalar scale_hh, Scalar zero_point_ih, Scalar zero_point_hh) -> Tensor
 func QuantizedRnnTanhCell(input, hx, wIh, wHh, bIh, bHh, packedIh, packedHh, colOffsetsIh, colOffsetsHh *Tensor, scaleIh, scaleHh, zeroPointIh, zeroPointHh Scalar) *Tensor {
-	var k call
-	k.start(&torchOpQuantizedRnnTanhCell)
-	k.tensor(input)
-	k.tensor(hx)
-	k.tensor(wIh)
-	k.tensor(wHh)
-	k.tensor(bIh)
-	k.tensor(bHh)
-	k.tensor(packedIh)
-	k.tensor(packedHh)
-	k.tensor(colOffsetsIh)
-	k.tensor(colOffsetsHh)
-	k.scalar(scaleIh)
-	k.scalar(scaleHh)
-	k.scalar(zeroPointIh)
-	k.scalar(zeroPointHh)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpQuantizedRnnTanhCell)
+	cc.tensor(input)
+	cc.tensor(hx)
+	cc.tensor(wIh)
+	cc.tensor(wHh)
+	cc.tensor(bIh)
+	cc.tensor(bHh)
+	cc.tensor(packedIh)
+	cc.tensor(packedHh)
+	cc.tensor(colOffsetsIh)
+	cc.tensor(colOffsetsHh)
+	cc.scalar(scaleIh)
+	cc.scalar(scaleHh)
+	cc.scalar(zeroPointIh)
+	cc.scalar(zeroPointHh)
+	cc.run()
+	return cc.retTensor()
 }

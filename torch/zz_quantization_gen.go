@@ -8,11 +8,11 @@ var quantizationOpBfloat16QuantizedToFloat = op{name: "quantization::_Bfloat16Qu
 //
 //	quantization::_Bfloat16QuantizedToFloat(Tensor input) -> Tensor
 func (QuantizationOps) Bfloat16QuantizedToFloat(input *Tensor) *Tensor {
-	var k call
-	k.start(&quantizationOpBfloat16QuantizedToFloat)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizationOpBfloat16QuantizedToFloat)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizationOpFloatToBfloat16Quantized = op{name: "quantization::_FloatToBfloat16Quantized", overload: "", schema: "quantization::_FloatToBfloat16Quantized(Tensor input) -> Tensor"}
@@ -21,9 +21,9 @@ var quantizationOpFloatToBfloat16Quantized = op{name: "quantization::_FloatToBfl
 //
 //	quantization::_FloatToBfloat16Quantized(Tensor input) -> Tensor
 func (QuantizationOps) FloatToBfloat16Quantized(input *Tensor) *Tensor {
-	var k call
-	k.start(&quantizationOpFloatToBfloat16Quantized)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizationOpFloatToBfloat16Quantized)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }

@@ -8,14 +8,14 @@ var quantizedOpAdd = op{name: "quantized::add", overload: "", schema: "quantized
 //
 //	quantized::add(Tensor qa, Tensor qb, float scale, int zero_point) -> Tensor qc
 func (QuantizedOps) Add(qa, qb *Tensor, scale float64, zeroPoint int) *Tensor {
-	var k call
-	k.start(&quantizedOpAdd)
-	k.tensor(qa)
-	k.tensor(qb)
-	k.float(scale)
-	k.int(zeroPoint)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpAdd)
+	cc.tensor(qa)
+	cc.tensor(qb)
+	cc.float(scale)
+	cc.int(zeroPoint)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpAddScalar2 = op{name: "quantized::add", overload: "Scalar2", schema: "quantized::add.Scalar2(Scalar b, Tensor qa) -> Tensor qc"}
@@ -24,12 +24,12 @@ var quantizedOpAddScalar2 = op{name: "quantized::add", overload: "Scalar2", sche
 //
 //	quantized::add.Scalar2(Scalar b, Tensor qa) -> Tensor qc
 func (QuantizedOps) AddScalar2(b Scalar, qa *Tensor) *Tensor {
-	var k call
-	k.start(&quantizedOpAddScalar2)
-	k.scalar(b)
-	k.tensor(qa)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpAddScalar2)
+	cc.scalar(b)
+	cc.tensor(qa)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpAddOut = op{name: "quantized::add_out", overload: "", schema: "quantized::add_out(Tensor qa, Tensor qb, Tensor(a!) out) -> Tensor(a!) out"}
@@ -38,13 +38,13 @@ var quantizedOpAddOut = op{name: "quantized::add_out", overload: "", schema: "qu
 //
 //	quantized::add_out(Tensor qa, Tensor qb, Tensor(a!) out) -> Tensor(a!) out
 func (QuantizedOps) AddOut(out, qa, qb *Tensor) *Tensor {
-	var k call
-	k.start(&quantizedOpAddOut)
-	k.tensor(qa)
-	k.tensor(qb)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpAddOut)
+	cc.tensor(qa)
+	cc.tensor(qb)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpAddRelu = op{name: "quantized::add_relu", overload: "", schema: "quantized::add_relu(Tensor qa, Tensor qb, float scale, int zero_point) -> Tensor qc"}
@@ -53,14 +53,14 @@ var quantizedOpAddRelu = op{name: "quantized::add_relu", overload: "", schema: "
 //
 //	quantized::add_relu(Tensor qa, Tensor qb, float scale, int zero_point) -> Tensor qc
 func (QuantizedOps) AddRelu(qa, qb *Tensor, scale float64, zeroPoint int) *Tensor {
-	var k call
-	k.start(&quantizedOpAddRelu)
-	k.tensor(qa)
-	k.tensor(qb)
-	k.float(scale)
-	k.int(zeroPoint)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpAddRelu)
+	cc.tensor(qa)
+	cc.tensor(qb)
+	cc.float(scale)
+	cc.int(zeroPoint)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpAddReluScalar2 = op{name: "quantized::add_relu", overload: "Scalar2", schema: "quantized::add_relu.Scalar2(Scalar b, Tensor qa) -> Tensor qc"}
@@ -69,12 +69,12 @@ var quantizedOpAddReluScalar2 = op{name: "quantized::add_relu", overload: "Scala
 //
 //	quantized::add_relu.Scalar2(Scalar b, Tensor qa) -> Tensor qc
 func (QuantizedOps) AddReluScalar2(b Scalar, qa *Tensor) *Tensor {
-	var k call
-	k.start(&quantizedOpAddReluScalar2)
-	k.scalar(b)
-	k.tensor(qa)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpAddReluScalar2)
+	cc.scalar(b)
+	cc.tensor(qa)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpAddReluOut = op{name: "quantized::add_relu_out", overload: "", schema: "quantized::add_relu_out(Tensor qa, Tensor qb, Tensor(a!) out) -> Tensor(a!) out"}
@@ -83,13 +83,13 @@ var quantizedOpAddReluOut = op{name: "quantized::add_relu_out", overload: "", sc
 //
 //	quantized::add_relu_out(Tensor qa, Tensor qb, Tensor(a!) out) -> Tensor(a!) out
 func (QuantizedOps) AddReluOut(out, qa, qb *Tensor) *Tensor {
-	var k call
-	k.start(&quantizedOpAddReluOut)
-	k.tensor(qa)
-	k.tensor(qb)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpAddReluOut)
+	cc.tensor(qa)
+	cc.tensor(qb)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpAddScalar = op{name: "quantized::add_scalar", overload: "", schema: "quantized::add_scalar(Tensor qa, Scalar b) -> Tensor qc"}
@@ -98,12 +98,12 @@ var quantizedOpAddScalar = op{name: "quantized::add_scalar", overload: "", schem
 //
 //	quantized::add_scalar(Tensor qa, Scalar b) -> Tensor qc
 func (QuantizedOps) AddScalar(qa *Tensor, b Scalar) *Tensor {
-	var k call
-	k.start(&quantizedOpAddScalar)
-	k.tensor(qa)
-	k.scalar(b)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpAddScalar)
+	cc.tensor(qa)
+	cc.scalar(b)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpAddScalarTensor = op{name: "quantized::add_scalar", overload: "Tensor", schema: "quantized::add_scalar.Tensor(Tensor qa, Tensor b) -> Tensor qc"}
@@ -112,12 +112,12 @@ var quantizedOpAddScalarTensor = op{name: "quantized::add_scalar", overload: "Te
 //
 //	quantized::add_scalar.Tensor(Tensor qa, Tensor b) -> Tensor qc
 func (QuantizedOps) AddScalarTensor(qa, b *Tensor) *Tensor {
-	var k call
-	k.start(&quantizedOpAddScalarTensor)
-	k.tensor(qa)
-	k.tensor(b)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpAddScalarTensor)
+	cc.tensor(qa)
+	cc.tensor(b)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpAddScalarOut = op{name: "quantized::add_scalar_out", overload: "", schema: "quantized::add_scalar_out(Tensor qa, Scalar b, Tensor(a!) out) -> Tensor(a!) out"}
@@ -126,13 +126,13 @@ var quantizedOpAddScalarOut = op{name: "quantized::add_scalar_out", overload: ""
 //
 //	quantized::add_scalar_out(Tensor qa, Scalar b, Tensor(a!) out) -> Tensor(a!) out
 func (QuantizedOps) AddScalarOut(out, qa *Tensor, b Scalar) *Tensor {
-	var k call
-	k.start(&quantizedOpAddScalarOut)
-	k.tensor(qa)
-	k.scalar(b)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpAddScalarOut)
+	cc.tensor(qa)
+	cc.scalar(b)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpAddScalarTensorOut = op{name: "quantized::add_scalar_out", overload: "Tensor", schema: "quantized::add_scalar_out.Tensor(Tensor qa, Tensor b, Tensor(a!) out) -> Tensor(a!) out"}
@@ -141,13 +141,13 @@ var quantizedOpAddScalarTensorOut = op{name: "quantized::add_scalar_out", overlo
 //
 //	quantized::add_scalar_out.Tensor(Tensor qa, Tensor b, Tensor(a!) out) -> Tensor(a!) out
 func (QuantizedOps) AddScalarTensorOut(out, qa, b *Tensor) *Tensor {
-	var k call
-	k.start(&quantizedOpAddScalarTensorOut)
-	k.tensor(qa)
-	k.tensor(b)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpAddScalarTensorOut)
+	cc.tensor(qa)
+	cc.tensor(b)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpAddScalarRelu = op{name: "quantized::add_scalar_relu", overload: "", schema: "quantized::add_scalar_relu(Tensor qa, Scalar b) -> Tensor qc"}
@@ -156,12 +156,12 @@ var quantizedOpAddScalarRelu = op{name: "quantized::add_scalar_relu", overload: 
 //
 //	quantized::add_scalar_relu(Tensor qa, Scalar b) -> Tensor qc
 func (QuantizedOps) AddScalarRelu(qa *Tensor, b Scalar) *Tensor {
-	var k call
-	k.start(&quantizedOpAddScalarRelu)
-	k.tensor(qa)
-	k.scalar(b)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpAddScalarRelu)
+	cc.tensor(qa)
+	cc.scalar(b)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpAddScalarReluTensor = op{name: "quantized::add_scalar_relu", overload: "Tensor", schema: "quantized::add_scalar_relu.Tensor(Tensor qa, Tensor b) -> Tensor qc"}
@@ -170,12 +170,12 @@ var quantizedOpAddScalarReluTensor = op{name: "quantized::add_scalar_relu", over
 //
 //	quantized::add_scalar_relu.Tensor(Tensor qa, Tensor b) -> Tensor qc
 func (QuantizedOps) AddScalarReluTensor(qa, b *Tensor) *Tensor {
-	var k call
-	k.start(&quantizedOpAddScalarReluTensor)
-	k.tensor(qa)
-	k.tensor(b)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpAddScalarReluTensor)
+	cc.tensor(qa)
+	cc.tensor(b)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpAddScalarReluOut = op{name: "quantized::add_scalar_relu_out", overload: "", schema: "quantized::add_scalar_relu_out(Tensor qa, Scalar b, Tensor(a!) out) -> Tensor(a!) out"}
@@ -184,13 +184,13 @@ var quantizedOpAddScalarReluOut = op{name: "quantized::add_scalar_relu_out", ove
 //
 //	quantized::add_scalar_relu_out(Tensor qa, Scalar b, Tensor(a!) out) -> Tensor(a!) out
 func (QuantizedOps) AddScalarReluOut(out, qa *Tensor, b Scalar) *Tensor {
-	var k call
-	k.start(&quantizedOpAddScalarReluOut)
-	k.tensor(qa)
-	k.scalar(b)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpAddScalarReluOut)
+	cc.tensor(qa)
+	cc.scalar(b)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpAddScalarReluTensorOut = op{name: "quantized::add_scalar_relu_out", overload: "Tensor", schema: "quantized::add_scalar_relu_out.Tensor(Tensor qa, Tensor b, Tensor(a!) out) -> Tensor(a!) out"}
@@ -199,13 +199,13 @@ var quantizedOpAddScalarReluTensorOut = op{name: "quantized::add_scalar_relu_out
 //
 //	quantized::add_scalar_relu_out.Tensor(Tensor qa, Tensor b, Tensor(a!) out) -> Tensor(a!) out
 func (QuantizedOps) AddScalarReluTensorOut(out, qa, b *Tensor) *Tensor {
-	var k call
-	k.start(&quantizedOpAddScalarReluTensorOut)
-	k.tensor(qa)
-	k.tensor(b)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpAddScalarReluTensorOut)
+	cc.tensor(qa)
+	cc.tensor(b)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpBatchNorm = op{name: "quantized::batch_norm", overload: "", schema: "quantized::batch_norm(Tensor qx, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps, float output_scale, int output_zero_point) -> Tensor"}
@@ -214,18 +214,18 @@ var quantizedOpBatchNorm = op{name: "quantized::batch_norm", overload: "", schem
 //
 //	quantized::batch_norm(Tensor qx, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps, float output_scale, int output_zero_point) -> Tensor
 func (QuantizedOps) BatchNorm(qx, weight, bias, mean, varArg *Tensor, eps, outputScale float64, outputZeroPoint int) *Tensor {
-	var k call
-	k.start(&quantizedOpBatchNorm)
-	k.tensor(qx)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.tensor(mean)
-	k.tensor(varArg)
-	k.float(eps)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpBatchNorm)
+	cc.tensor(qx)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.tensor(mean)
+	cc.tensor(varArg)
+	cc.float(eps)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpBatchNorm1d = op{name: "quantized::batch_norm1d", overload: "", schema: "quantized::batch_norm1d(Tensor qx, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps, float output_scale, int output_zero_point) -> Tensor"}
@@ -234,18 +234,18 @@ var quantizedOpBatchNorm1d = op{name: "quantized::batch_norm1d", overload: "", s
 //
 //	quantized::batch_norm1d(Tensor qx, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps, float output_scale, int output_zero_point) -> Tensor
 func (QuantizedOps) BatchNorm1d(qx, weight, bias, mean, varArg *Tensor, eps, outputScale float64, outputZeroPoint int) *Tensor {
-	var k call
-	k.start(&quantizedOpBatchNorm1d)
-	k.tensor(qx)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.tensor(mean)
-	k.tensor(varArg)
-	k.float(eps)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpBatchNorm1d)
+	cc.tensor(qx)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.tensor(mean)
+	cc.tensor(varArg)
+	cc.float(eps)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpBatchNorm1dRelu = op{name: "quantized::batch_norm1d_relu", overload: "", schema: "quantized::batch_norm1d_relu(Tensor qx, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps, float output_scale, int output_zero_point) -> Tensor"}
@@ -254,18 +254,18 @@ var quantizedOpBatchNorm1dRelu = op{name: "quantized::batch_norm1d_relu", overlo
 //
 //	quantized::batch_norm1d_relu(Tensor qx, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps, float output_scale, int output_zero_point) -> Tensor
 func (QuantizedOps) BatchNorm1dRelu(qx, weight, bias, mean, varArg *Tensor, eps, outputScale float64, outputZeroPoint int) *Tensor {
-	var k call
-	k.start(&quantizedOpBatchNorm1dRelu)
-	k.tensor(qx)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.tensor(mean)
-	k.tensor(varArg)
-	k.float(eps)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpBatchNorm1dRelu)
+	cc.tensor(qx)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.tensor(mean)
+	cc.tensor(varArg)
+	cc.float(eps)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpBatchNorm2d = op{name: "quantized::batch_norm2d", overload: "", schema: "quantized::batch_norm2d(Tensor qx, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps, float output_scale, int output_zero_point) -> Tensor"}
@@ -274,18 +274,18 @@ var quantizedOpBatchNorm2d = op{name: "quantized::batch_norm2d", overload: "", s
 //
 //	quantized::batch_norm2d(Tensor qx, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps, float output_scale, int output_zero_point) -> Tensor
 func (QuantizedOps) BatchNorm2d(qx, weight, bias, mean, varArg *Tensor, eps, outputScale float64, outputZeroPoint int) *Tensor {
-	var k call
-	k.start(&quantizedOpBatchNorm2d)
-	k.tensor(qx)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.tensor(mean)
-	k.tensor(varArg)
-	k.float(eps)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpBatchNorm2d)
+	cc.tensor(qx)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.tensor(mean)
+	cc.tensor(varArg)
+	cc.float(eps)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpBatchNorm2dRelu = op{name: "quantized::batch_norm2d_relu", overload: "", schema: "quantized::batch_norm2d_relu(Tensor qx, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps, float output_scale, int output_zero_point) -> Tensor"}
@@ -294,18 +294,18 @@ var quantizedOpBatchNorm2dRelu = op{name: "quantized::batch_norm2d_relu", overlo
 //
 //	quantized::batch_norm2d_relu(Tensor qx, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps, float output_scale, int output_zero_point) -> Tensor
 func (QuantizedOps) BatchNorm2dRelu(qx, weight, bias, mean, varArg *Tensor, eps, outputScale float64, outputZeroPoint int) *Tensor {
-	var k call
-	k.start(&quantizedOpBatchNorm2dRelu)
-	k.tensor(qx)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.tensor(mean)
-	k.tensor(varArg)
-	k.float(eps)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpBatchNorm2dRelu)
+	cc.tensor(qx)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.tensor(mean)
+	cc.tensor(varArg)
+	cc.float(eps)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpBatchNorm3d = op{name: "quantized::batch_norm3d", overload: "", schema: "quantized::batch_norm3d(Tensor qx, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps, float output_scale, int output_zero_point) -> Tensor"}
@@ -314,18 +314,18 @@ var quantizedOpBatchNorm3d = op{name: "quantized::batch_norm3d", overload: "", s
 //
 //	quantized::batch_norm3d(Tensor qx, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps, float output_scale, int output_zero_point) -> Tensor
 func (QuantizedOps) BatchNorm3d(qx, weight, bias, mean, varArg *Tensor, eps, outputScale float64, outputZeroPoint int) *Tensor {
-	var k call
-	k.start(&quantizedOpBatchNorm3d)
-	k.tensor(qx)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.tensor(mean)
-	k.tensor(varArg)
-	k.float(eps)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpBatchNorm3d)
+	cc.tensor(qx)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.tensor(mean)
+	cc.tensor(varArg)
+	cc.float(eps)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpBatchNorm3dRelu = op{name: "quantized::batch_norm3d_relu", overload: "", schema: "quantized::batch_norm3d_relu(Tensor qx, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps, float output_scale, int output_zero_point) -> Tensor"}
@@ -334,18 +334,18 @@ var quantizedOpBatchNorm3dRelu = op{name: "quantized::batch_norm3d_relu", overlo
 //
 //	quantized::batch_norm3d_relu(Tensor qx, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps, float output_scale, int output_zero_point) -> Tensor
 func (QuantizedOps) BatchNorm3dRelu(qx, weight, bias, mean, varArg *Tensor, eps, outputScale float64, outputZeroPoint int) *Tensor {
-	var k call
-	k.start(&quantizedOpBatchNorm3dRelu)
-	k.tensor(qx)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.tensor(mean)
-	k.tensor(varArg)
-	k.float(eps)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpBatchNorm3dRelu)
+	cc.tensor(qx)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.tensor(mean)
+	cc.tensor(varArg)
+	cc.float(eps)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpBatchNormRelu = op{name: "quantized::batch_norm_relu", overload: "", schema: "quantized::batch_norm_relu(Tensor qx, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps, float output_scale, int output_zero_point) -> Tensor"}
@@ -354,18 +354,18 @@ var quantizedOpBatchNormRelu = op{name: "quantized::batch_norm_relu", overload: 
 //
 //	quantized::batch_norm_relu(Tensor qx, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps, float output_scale, int output_zero_point) -> Tensor
 func (QuantizedOps) BatchNormRelu(qx, weight, bias, mean, varArg *Tensor, eps, outputScale float64, outputZeroPoint int) *Tensor {
-	var k call
-	k.start(&quantizedOpBatchNormRelu)
-	k.tensor(qx)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.tensor(mean)
-	k.tensor(varArg)
-	k.float(eps)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpBatchNormRelu)
+	cc.tensor(qx)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.tensor(mean)
+	cc.tensor(varArg)
+	cc.float(eps)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpCat = op{name: "quantized::cat", overload: "", schema: "quantized::cat(Tensor[] qx, int dim, float? scale, int? zero_point) -> Tensor"}
@@ -374,14 +374,14 @@ var quantizedOpCat = op{name: "quantized::cat", overload: "", schema: "quantized
 //
 //	quantized::cat(Tensor[] qx, int dim, float? scale, int? zero_point) -> Tensor
 func (QuantizedOps) Cat(qx []*Tensor, dim int, scale Opt[float64], zeroPoint Opt[int]) *Tensor {
-	var k call
-	k.start(&quantizedOpCat)
-	k.tensors(qx)
-	k.int(dim)
-	k.optFloat(scale)
-	k.optInt(zeroPoint)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpCat)
+	cc.tensors(qx)
+	cc.int(dim)
+	cc.optFloat(scale)
+	cc.optInt(zeroPoint)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpCatOut = op{name: "quantized::cat_out", overload: "", schema: "quantized::cat_out(Tensor[] qx, int dim, Tensor(a!) out) -> Tensor(a!)"}
@@ -390,13 +390,13 @@ var quantizedOpCatOut = op{name: "quantized::cat_out", overload: "", schema: "qu
 //
 //	quantized::cat_out(Tensor[] qx, int dim, Tensor(a!) out) -> Tensor(a!)
 func (QuantizedOps) CatOut(out *Tensor, qx []*Tensor, dim int) *Tensor {
-	var k call
-	k.start(&quantizedOpCatOut)
-	k.tensors(qx)
-	k.int(dim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpCatOut)
+	cc.tensors(qx)
+	cc.int(dim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpCatRelu = op{name: "quantized::cat_relu", overload: "", schema: "quantized::cat_relu(Tensor[] qx, int dim, float? scale, int? zero_point) -> Tensor"}
@@ -405,14 +405,14 @@ var quantizedOpCatRelu = op{name: "quantized::cat_relu", overload: "", schema: "
 //
 //	quantized::cat_relu(Tensor[] qx, int dim, float? scale, int? zero_point) -> Tensor
 func (QuantizedOps) CatRelu(qx []*Tensor, dim int, scale Opt[float64], zeroPoint Opt[int]) *Tensor {
-	var k call
-	k.start(&quantizedOpCatRelu)
-	k.tensors(qx)
-	k.int(dim)
-	k.optFloat(scale)
-	k.optInt(zeroPoint)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpCatRelu)
+	cc.tensors(qx)
+	cc.int(dim)
+	cc.optFloat(scale)
+	cc.optInt(zeroPoint)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpCatReluOut = op{name: "quantized::cat_relu_out", overload: "", schema: "quantized::cat_relu_out(Tensor[] qx, int dim, Tensor(a!) out) -> Tensor(a!)"}
@@ -421,13 +421,13 @@ var quantizedOpCatReluOut = op{name: "quantized::cat_relu_out", overload: "", sc
 //
 //	quantized::cat_relu_out(Tensor[] qx, int dim, Tensor(a!) out) -> Tensor(a!)
 func (QuantizedOps) CatReluOut(out *Tensor, qx []*Tensor, dim int) *Tensor {
-	var k call
-	k.start(&quantizedOpCatReluOut)
-	k.tensors(qx)
-	k.int(dim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpCatReluOut)
+	cc.tensors(qx)
+	cc.int(dim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpCelu = op{name: "quantized::celu", overload: "", schema: "quantized::celu(Tensor self, float output_scale, int output_zero_point, Scalar alpha=1) -> Tensor"}
@@ -442,14 +442,14 @@ type QuantizedCeluOptions struct {
 //	quantized::celu(Tensor self, float output_scale, int output_zero_point, Scalar alpha=1) -> Tensor
 func (QuantizedOps) Celu(input *Tensor, outputScale float64, outputZeroPoint int, opts ...QuantizedCeluOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&quantizedOpCelu)
-	k.tensor(input)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpCelu)
+	cc.tensor(input)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpClamp = op{name: "quantized::clamp", overload: "", schema: "quantized::clamp(Tensor qx, Scalar? min=None, Scalar? max=None) -> Tensor qy"}
@@ -465,13 +465,13 @@ type QuantizedClampOptions struct {
 //	quantized::clamp(Tensor qx, Scalar? min=None, Scalar? max=None) -> Tensor qy
 func (QuantizedOps) Clamp(qx *Tensor, opts ...QuantizedClampOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&quantizedOpClamp)
-	k.tensor(qx)
-	k.optScalar(o.Min)
-	k.optScalar(o.Max)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpClamp)
+	cc.tensor(qx)
+	cc.optScalar(o.Min)
+	cc.optScalar(o.Max)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpDropout = op{name: "quantized::dropout", overload: "", schema: "quantized::dropout(Tensor self, float output_scale, int output_zero_point, Scalar p=0.5, bool training=False) -> Tensor"}
@@ -487,15 +487,15 @@ type QuantizedDropoutOptions struct {
 //	quantized::dropout(Tensor self, float output_scale, int output_zero_point, Scalar p=0.5, bool training=False) -> Tensor
 func (QuantizedOps) Dropout(input *Tensor, outputScale float64, outputZeroPoint int, opts ...QuantizedDropoutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&quantizedOpDropout)
-	k.tensor(input)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.scalar(orScalar(o.P, 0.5))
-	k.bool(o.Training)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpDropout)
+	cc.tensor(input)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.scalar(orScalar(o.P, 0.5))
+	cc.bool(o.Training)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpElu = op{name: "quantized::elu", overload: "", schema: "quantized::elu(Tensor self, float output_scale, int output_zero_point, Scalar alpha=1, Scalar scale=1, Scalar input_scale=1) -> Tensor"}
@@ -512,16 +512,16 @@ type QuantizedEluOptions struct {
 //	quantized::elu(Tensor self, float output_scale, int output_zero_point, Scalar alpha=1, Scalar scale=1, Scalar input_scale=1) -> Tensor
 func (QuantizedOps) Elu(input *Tensor, outputScale float64, outputZeroPoint int, opts ...QuantizedEluOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&quantizedOpElu)
-	k.tensor(input)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.scalar(orScalar(o.Scale, 1))
-	k.scalar(orScalar(o.InputScale, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpElu)
+	cc.tensor(input)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.scalar(orScalar(o.Scale, 1))
+	cc.scalar(orScalar(o.InputScale, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpEmbeddingBag2bitPrepack = op{name: "quantized::embedding_bag_2bit_prepack", overload: "", schema: "quantized::embedding_bag_2bit_prepack(Tensor weight, bool optimized_qparams=False, int nbins=200, float ratio=0.16) -> Tensor"}
@@ -538,14 +538,14 @@ type QuantizedEmbeddingBag2bitPrepackOptions struct {
 //	quantized::embedding_bag_2bit_prepack(Tensor weight, bool optimized_qparams=False, int nbins=200, float ratio=0.16) -> Tensor
 func (QuantizedOps) EmbeddingBag2bitPrepack(weight *Tensor, opts ...QuantizedEmbeddingBag2bitPrepackOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&quantizedOpEmbeddingBag2bitPrepack)
-	k.tensor(weight)
-	k.bool(o.OptimizedQparams)
-	k.int(o.Nbins.Or(200))
-	k.float(o.Ratio.Or(0.16))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpEmbeddingBag2bitPrepack)
+	cc.tensor(weight)
+	cc.bool(o.OptimizedQparams)
+	cc.int(o.Nbins.Or(200))
+	cc.float(o.Ratio.Or(0.16))
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpEmbeddingBag2bitPrepackWithRowwiseMinMax = op{name: "quantized::embedding_bag_2bit_prepack_with_rowwise_min_max", overload: "", schema: "quantized::embedding_bag_2bit_prepack_with_rowwise_min_max(Tensor weight, Tensor rowwise_min_max, bool optimized_qparams=False, int nbins=200, float ratio=0.16) -> Tensor"}
@@ -562,15 +562,15 @@ type QuantizedEmbeddingBag2bitPrepackWithRowwiseMinMaxOptions struct {
 //	quantized::embedding_bag_2bit_prepack_with_rowwise_min_max(Tensor weight, Tensor rowwise_min_max, bool optimized_qparams=False, int nbins=200, float ratio=0.16) -> Tensor
 func (QuantizedOps) EmbeddingBag2bitPrepackWithRowwiseMinMax(weight, rowwiseMinMax *Tensor, opts ...QuantizedEmbeddingBag2bitPrepackWithRowwiseMinMaxOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&quantizedOpEmbeddingBag2bitPrepackWithRowwiseMinMax)
-	k.tensor(weight)
-	k.tensor(rowwiseMinMax)
-	k.bool(o.OptimizedQparams)
-	k.int(o.Nbins.Or(200))
-	k.float(o.Ratio.Or(0.16))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpEmbeddingBag2bitPrepackWithRowwiseMinMax)
+	cc.tensor(weight)
+	cc.tensor(rowwiseMinMax)
+	cc.bool(o.OptimizedQparams)
+	cc.int(o.Nbins.Or(200))
+	cc.float(o.Ratio.Or(0.16))
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpEmbeddingBag2bitRowwiseOffsets = op{name: "quantized::embedding_bag_2bit_rowwise_offsets", overload: "", schema: "quantized::embedding_bag_2bit_rowwise_offsets(Tensor weight, Tensor indices, Tensor? offsets=None, bool scale_grad_by_freq=False, int mode=0, bool pruned_weights=False, Tensor? per_sample_weights=None, Tensor? compressed_indices_mapping=None, bool include_last_offset=False) -> Tensor"}
@@ -591,19 +591,19 @@ type QuantizedEmbeddingBag2bitRowwiseOffsetsOptions struct {
 //	quantized::embedding_bag_2bit_rowwise_offsets(Tensor weight, Tensor indices, Tensor? offsets=None, bool scale_grad_by_freq=False, int mode=0, bool pruned_weights=False, Tensor? per_sample_weights=None, Tensor? compressed_indices_mapping=None, bool include_last_offset=False) -> Tensor
 func (QuantizedOps) EmbeddingBag2bitRowwiseOffsets(weight, indices *Tensor, opts ...QuantizedEmbeddingBag2bitRowwiseOffsetsOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&quantizedOpEmbeddingBag2bitRowwiseOffsets)
-	k.tensor(weight)
-	k.tensor(indices)
-	k.optTensor(o.Offsets)
-	k.bool(o.ScaleGradByFreq)
-	k.int(o.Mode)
-	k.bool(o.PrunedWeights)
-	k.optTensor(o.PerSampleWeights)
-	k.optTensor(o.CompressedIndicesMapping)
-	k.bool(o.IncludeLastOffset)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpEmbeddingBag2bitRowwiseOffsets)
+	cc.tensor(weight)
+	cc.tensor(indices)
+	cc.optTensor(o.Offsets)
+	cc.bool(o.ScaleGradByFreq)
+	cc.int(o.Mode)
+	cc.bool(o.PrunedWeights)
+	cc.optTensor(o.PerSampleWeights)
+	cc.optTensor(o.CompressedIndicesMapping)
+	cc.bool(o.IncludeLastOffset)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpEmbeddingBag2bitUnpack = op{name: "quantized::embedding_bag_2bit_unpack", overload: "", schema: "quantized::embedding_bag_2bit_unpack(Tensor weight) -> Tensor"}
@@ -612,11 +612,11 @@ var quantizedOpEmbeddingBag2bitUnpack = op{name: "quantized::embedding_bag_2bit_
 //
 //	quantized::embedding_bag_2bit_unpack(Tensor weight) -> Tensor
 func (QuantizedOps) EmbeddingBag2bitUnpack(weight *Tensor) *Tensor {
-	var k call
-	k.start(&quantizedOpEmbeddingBag2bitUnpack)
-	k.tensor(weight)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpEmbeddingBag2bitUnpack)
+	cc.tensor(weight)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpEmbeddingBag4bitPrepack = op{name: "quantized::embedding_bag_4bit_prepack", overload: "", schema: "quantized::embedding_bag_4bit_prepack(Tensor weight, bool optimized_qparams=False, int nbins=200, float ratio=0.16) -> Tensor"}
@@ -633,14 +633,14 @@ type QuantizedEmbeddingBag4bitPrepackOptions struct {
 //	quantized::embedding_bag_4bit_prepack(Tensor weight, bool optimized_qparams=False, int nbins=200, float ratio=0.16) -> Tensor
 func (QuantizedOps) EmbeddingBag4bitPrepack(weight *Tensor, opts ...QuantizedEmbeddingBag4bitPrepackOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&quantizedOpEmbeddingBag4bitPrepack)
-	k.tensor(weight)
-	k.bool(o.OptimizedQparams)
-	k.int(o.Nbins.Or(200))
-	k.float(o.Ratio.Or(0.16))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpEmbeddingBag4bitPrepack)
+	cc.tensor(weight)
+	cc.bool(o.OptimizedQparams)
+	cc.int(o.Nbins.Or(200))
+	cc.float(o.Ratio.Or(0.16))
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpEmbeddingBag4bitPrepackWithRowwiseMinMax = op{name: "quantized::embedding_bag_4bit_prepack_with_rowwise_min_max", overload: "", schema: "quantized::embedding_bag_4bit_prepack_with_rowwise_min_max(Tensor weight, Tensor rowwise_min_max, bool optimized_qparams=False, int nbins=200, float ratio=0.16) -> Tensor"}
@@ -657,15 +657,15 @@ type QuantizedEmbeddingBag4bitPrepackWithRowwiseMinMaxOptions struct {
 //	quantized::embedding_bag_4bit_prepack_with_rowwise_min_max(Tensor weight, Tensor rowwise_min_max, bool optimized_qparams=False, int nbins=200, float ratio=0.16) -> Tensor
 func (QuantizedOps) EmbeddingBag4bitPrepackWithRowwiseMinMax(weight, rowwiseMinMax *Tensor, opts ...QuantizedEmbeddingBag4bitPrepackWithRowwiseMinMaxOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&quantizedOpEmbeddingBag4bitPrepackWithRowwiseMinMax)
-	k.tensor(weight)
-	k.tensor(rowwiseMinMax)
-	k.bool(o.OptimizedQparams)
-	k.int(o.Nbins.Or(200))
-	k.float(o.Ratio.Or(0.16))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpEmbeddingBag4bitPrepackWithRowwiseMinMax)
+	cc.tensor(weight)
+	cc.tensor(rowwiseMinMax)
+	cc.bool(o.OptimizedQparams)
+	cc.int(o.Nbins.Or(200))
+	cc.float(o.Ratio.Or(0.16))
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpEmbeddingBag4bitRowwiseOffsets = op{name: "quantized::embedding_bag_4bit_rowwise_offsets", overload: "", schema: "quantized::embedding_bag_4bit_rowwise_offsets(Tensor weight, Tensor indices, Tensor? offsets=None, bool scale_grad_by_freq=False, int mode=0, bool pruned_weights=False, Tensor? per_sample_weights=None, Tensor? compressed_indices_mapping=None, bool include_last_offset=False) -> Tensor"}
@@ -686,19 +686,19 @@ type QuantizedEmbeddingBag4bitRowwiseOffsetsOptions struct {
 //	quantized::embedding_bag_4bit_rowwise_offsets(Tensor weight, Tensor indices, Tensor? offsets=None, bool scale_grad_by_freq=False, int mode=0, bool pruned_weights=False, Tensor? per_sample_weights=None, Tensor? compressed_indices_mapping=None, bool include_last_offset=False) -> Tensor
 func (QuantizedOps) EmbeddingBag4bitRowwiseOffsets(weight, indices *Tensor, opts ...QuantizedEmbeddingBag4bitRowwiseOffsetsOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&quantizedOpEmbeddingBag4bitRowwiseOffsets)
-	k.tensor(weight)
-	k.tensor(indices)
-	k.optTensor(o.Offsets)
-	k.bool(o.ScaleGradByFreq)
-	k.int(o.Mode)
-	k.bool(o.PrunedWeights)
-	k.optTensor(o.PerSampleWeights)
-	k.optTensor(o.CompressedIndicesMapping)
-	k.bool(o.IncludeLastOffset)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpEmbeddingBag4bitRowwiseOffsets)
+	cc.tensor(weight)
+	cc.tensor(indices)
+	cc.optTensor(o.Offsets)
+	cc.bool(o.ScaleGradByFreq)
+	cc.int(o.Mode)
+	cc.bool(o.PrunedWeights)
+	cc.optTensor(o.PerSampleWeights)
+	cc.optTensor(o.CompressedIndicesMapping)
+	cc.bool(o.IncludeLastOffset)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpEmbeddingBag4bitUnpack = op{name: "quantized::embedding_bag_4bit_unpack", overload: "", schema: "quantized::embedding_bag_4bit_unpack(Tensor weight) -> Tensor"}
@@ -707,11 +707,11 @@ var quantizedOpEmbeddingBag4bitUnpack = op{name: "quantized::embedding_bag_4bit_
 //
 //	quantized::embedding_bag_4bit_unpack(Tensor weight) -> Tensor
 func (QuantizedOps) EmbeddingBag4bitUnpack(weight *Tensor) *Tensor {
-	var k call
-	k.start(&quantizedOpEmbeddingBag4bitUnpack)
-	k.tensor(weight)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpEmbeddingBag4bitUnpack)
+	cc.tensor(weight)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpEmbeddingBagBytePrepack = op{name: "quantized::embedding_bag_byte_prepack", overload: "", schema: "quantized::embedding_bag_byte_prepack(Tensor weight) -> Tensor"}
@@ -720,11 +720,11 @@ var quantizedOpEmbeddingBagBytePrepack = op{name: "quantized::embedding_bag_byte
 //
 //	quantized::embedding_bag_byte_prepack(Tensor weight) -> Tensor
 func (QuantizedOps) EmbeddingBagBytePrepack(weight *Tensor) *Tensor {
-	var k call
-	k.start(&quantizedOpEmbeddingBagBytePrepack)
-	k.tensor(weight)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpEmbeddingBagBytePrepack)
+	cc.tensor(weight)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpEmbeddingBagBytePrepackWithRowwiseMinMax = op{name: "quantized::embedding_bag_byte_prepack_with_rowwise_min_max", overload: "", schema: "quantized::embedding_bag_byte_prepack_with_rowwise_min_max(Tensor weight, Tensor rowwise_min_max) -> Tensor"}
@@ -733,12 +733,12 @@ var quantizedOpEmbeddingBagBytePrepackWithRowwiseMinMax = op{name: "quantized::e
 //
 //	quantized::embedding_bag_byte_prepack_with_rowwise_min_max(Tensor weight, Tensor rowwise_min_max) -> Tensor
 func (QuantizedOps) EmbeddingBagBytePrepackWithRowwiseMinMax(weight, rowwiseMinMax *Tensor) *Tensor {
-	var k call
-	k.start(&quantizedOpEmbeddingBagBytePrepackWithRowwiseMinMax)
-	k.tensor(weight)
-	k.tensor(rowwiseMinMax)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpEmbeddingBagBytePrepackWithRowwiseMinMax)
+	cc.tensor(weight)
+	cc.tensor(rowwiseMinMax)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpEmbeddingBagByteRowwiseOffsets = op{name: "quantized::embedding_bag_byte_rowwise_offsets", overload: "", schema: "quantized::embedding_bag_byte_rowwise_offsets(Tensor weight, Tensor indices, Tensor? offsets=None, bool scale_grad_by_freq=False, int mode=0, bool pruned_weights=False, Tensor? per_sample_weights=None, Tensor? compressed_indices_mapping=None, bool include_last_offset=False) -> Tensor"}
@@ -759,19 +759,19 @@ type QuantizedEmbeddingBagByteRowwiseOffsetsOptions struct {
 //	quantized::embedding_bag_byte_rowwise_offsets(Tensor weight, Tensor indices, Tensor? offsets=None, bool scale_grad_by_freq=False, int mode=0, bool pruned_weights=False, Tensor? per_sample_weights=None, Tensor? compressed_indices_mapping=None, bool include_last_offset=False) -> Tensor
 func (QuantizedOps) EmbeddingBagByteRowwiseOffsets(weight, indices *Tensor, opts ...QuantizedEmbeddingBagByteRowwiseOffsetsOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&quantizedOpEmbeddingBagByteRowwiseOffsets)
-	k.tensor(weight)
-	k.tensor(indices)
-	k.optTensor(o.Offsets)
-	k.bool(o.ScaleGradByFreq)
-	k.int(o.Mode)
-	k.bool(o.PrunedWeights)
-	k.optTensor(o.PerSampleWeights)
-	k.optTensor(o.CompressedIndicesMapping)
-	k.bool(o.IncludeLastOffset)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpEmbeddingBagByteRowwiseOffsets)
+	cc.tensor(weight)
+	cc.tensor(indices)
+	cc.optTensor(o.Offsets)
+	cc.bool(o.ScaleGradByFreq)
+	cc.int(o.Mode)
+	cc.bool(o.PrunedWeights)
+	cc.optTensor(o.PerSampleWeights)
+	cc.optTensor(o.CompressedIndicesMapping)
+	cc.bool(o.IncludeLastOffset)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpEmbeddingBagByteUnpack = op{name: "quantized::embedding_bag_byte_unpack", overload: "", schema: "quantized::embedding_bag_byte_unpack(Tensor weight) -> Tensor"}
@@ -780,11 +780,11 @@ var quantizedOpEmbeddingBagByteUnpack = op{name: "quantized::embedding_bag_byte_
 //
 //	quantized::embedding_bag_byte_unpack(Tensor weight) -> Tensor
 func (QuantizedOps) EmbeddingBagByteUnpack(weight *Tensor) *Tensor {
-	var k call
-	k.start(&quantizedOpEmbeddingBagByteUnpack)
-	k.tensor(weight)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpEmbeddingBagByteUnpack)
+	cc.tensor(weight)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpGroupNorm = op{name: "quantized::group_norm", overload: "", schema: "quantized::group_norm(Tensor input, int num_groups, Tensor? weight, Tensor? bias, float eps, float output_scale, int output_zero_point) -> Tensor"}
@@ -793,17 +793,17 @@ var quantizedOpGroupNorm = op{name: "quantized::group_norm", overload: "", schem
 //
 //	quantized::group_norm(Tensor input, int num_groups, Tensor? weight, Tensor? bias, float eps, float output_scale, int output_zero_point) -> Tensor
 func (QuantizedOps) GroupNorm(input *Tensor, numGroups int, weight, bias *Tensor, eps, outputScale float64, outputZeroPoint int) *Tensor {
-	var k call
-	k.start(&quantizedOpGroupNorm)
-	k.tensor(input)
-	k.int(numGroups)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.float(eps)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpGroupNorm)
+	cc.tensor(input)
+	cc.int(numGroups)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.float(eps)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpHardswish = op{name: "quantized::hardswish", overload: "", schema: "quantized::hardswish(Tensor input, float output_scale, int output_zero_point) -> Tensor"}
@@ -812,13 +812,13 @@ var quantizedOpHardswish = op{name: "quantized::hardswish", overload: "", schema
 //
 //	quantized::hardswish(Tensor input, float output_scale, int output_zero_point) -> Tensor
 func (QuantizedOps) Hardswish(input *Tensor, outputScale float64, outputZeroPoint int) *Tensor {
-	var k call
-	k.start(&quantizedOpHardswish)
-	k.tensor(input)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpHardswish)
+	cc.tensor(input)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpInstanceNorm = op{name: "quantized::instance_norm", overload: "", schema: "quantized::instance_norm(Tensor input, Tensor? weight, Tensor? bias, float eps, float output_scale, int output_zero_point) -> Tensor"}
@@ -827,16 +827,16 @@ var quantizedOpInstanceNorm = op{name: "quantized::instance_norm", overload: "",
 //
 //	quantized::instance_norm(Tensor input, Tensor? weight, Tensor? bias, float eps, float output_scale, int output_zero_point) -> Tensor
 func (QuantizedOps) InstanceNorm(input, weight, bias *Tensor, eps, outputScale float64, outputZeroPoint int) *Tensor {
-	var k call
-	k.start(&quantizedOpInstanceNorm)
-	k.tensor(input)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.float(eps)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpInstanceNorm)
+	cc.tensor(input)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.float(eps)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpInt4mmPackedWeightCpu = op{name: "quantized::int4mm_packed_weight_cpu", overload: "", schema: "quantized::int4mm_packed_weight_cpu(Tensor self, Tensor mat2, Tensor qGroupSize, Tensor qScaleAndZeros) -> Tensor"}
@@ -845,14 +845,14 @@ var quantizedOpInt4mmPackedWeightCpu = op{name: "quantized::int4mm_packed_weight
 //
 //	quantized::int4mm_packed_weight_cpu(Tensor self, Tensor mat2, Tensor qGroupSize, Tensor qScaleAndZeros) -> Tensor
 func (QuantizedOps) Int4mmPackedWeightCpu(input, mat2, qGroupSize, qScaleAndZeros *Tensor) *Tensor {
-	var k call
-	k.start(&quantizedOpInt4mmPackedWeightCpu)
-	k.tensor(input)
-	k.tensor(mat2)
-	k.tensor(qGroupSize)
-	k.tensor(qScaleAndZeros)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpInt4mmPackedWeightCpu)
+	cc.tensor(input)
+	cc.tensor(mat2)
+	cc.tensor(qGroupSize)
+	cc.tensor(qScaleAndZeros)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpLayerNorm = op{name: "quantized::layer_norm", overload: "", schema: "quantized::layer_norm(Tensor input, int[] normalized_shape, Tensor? weight, Tensor? bias, float eps, float output_scale, int output_zero_point) -> Tensor"}
@@ -861,17 +861,17 @@ var quantizedOpLayerNorm = op{name: "quantized::layer_norm", overload: "", schem
 //
 //	quantized::layer_norm(Tensor input, int[] normalized_shape, Tensor? weight, Tensor? bias, float eps, float output_scale, int output_zero_point) -> Tensor
 func (QuantizedOps) LayerNorm(input *Tensor, normalizedShape []int, weight, bias *Tensor, eps, outputScale float64, outputZeroPoint int) *Tensor {
-	var k call
-	k.start(&quantizedOpLayerNorm)
-	k.tensor(input)
-	k.ints(normalizedShape)
-	k.optTensor(weight)
-	k.optTensor(bias)
-	k.float(eps)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpLayerNorm)
+	cc.tensor(input)
+	cc.ints(normalizedShape)
+	cc.optTensor(weight)
+	cc.optTensor(bias)
+	cc.float(eps)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpLeakyRelu = op{name: "quantized::leaky_relu", overload: "", schema: "quantized::leaky_relu(Tensor qx, Scalar negative_slope, bool inplace, float output_scale, int output_zero_point) -> Tensor"}
@@ -880,15 +880,15 @@ var quantizedOpLeakyRelu = op{name: "quantized::leaky_relu", overload: "", schem
 //
 //	quantized::leaky_relu(Tensor qx, Scalar negative_slope, bool inplace, float output_scale, int output_zero_point) -> Tensor
 func (QuantizedOps) LeakyRelu(qx *Tensor, negativeSlope Scalar, inplace bool, outputScale float64, outputZeroPoint int) *Tensor {
-	var k call
-	k.start(&quantizedOpLeakyRelu)
-	k.tensor(qx)
-	k.scalar(negativeSlope)
-	k.bool(inplace)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpLeakyRelu)
+	cc.tensor(qx)
+	cc.scalar(negativeSlope)
+	cc.bool(inplace)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpLinearDynamicFp16UnpackedWeight = op{name: "quantized::linear_dynamic_fp16_unpacked_weight", overload: "", schema: "quantized::linear_dynamic_fp16_unpacked_weight(Tensor X, Tensor weight, Tensor? bias) -> Tensor Y"}
@@ -897,13 +897,13 @@ var quantizedOpLinearDynamicFp16UnpackedWeight = op{name: "quantized::linear_dyn
 //
 //	quantized::linear_dynamic_fp16_unpacked_weight(Tensor X, Tensor weight, Tensor? bias) -> Tensor Y
 func (QuantizedOps) LinearDynamicFp16UnpackedWeight(x, weight, bias *Tensor) *Tensor {
-	var k call
-	k.start(&quantizedOpLinearDynamicFp16UnpackedWeight)
-	k.tensor(x)
-	k.tensor(weight)
-	k.optTensor(bias)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpLinearDynamicFp16UnpackedWeight)
+	cc.tensor(x)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpLinearPrepackFp16Legacy = op{name: "quantized::linear_prepack_fp16_legacy", overload: "", schema: "quantized::linear_prepack_fp16_legacy(Tensor W, Tensor? B=None) -> Tensor W_prepack"}
@@ -918,12 +918,12 @@ type QuantizedLinearPrepackFp16LegacyOptions struct {
 //	quantized::linear_prepack_fp16_legacy(Tensor W, Tensor? B=None) -> Tensor W_prepack
 func (QuantizedOps) LinearPrepackFp16Legacy(w *Tensor, opts ...QuantizedLinearPrepackFp16LegacyOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&quantizedOpLinearPrepackFp16Legacy)
-	k.tensor(w)
-	k.optTensor(o.B)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpLinearPrepackFp16Legacy)
+	cc.tensor(w)
+	cc.optTensor(o.B)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpLinearPrepackLegacy = op{name: "quantized::linear_prepack_legacy", overload: "", schema: "quantized::linear_prepack_legacy(Tensor W, Tensor? B=None) -> Tensor W_prepack"}
@@ -938,12 +938,12 @@ type QuantizedLinearPrepackLegacyOptions struct {
 //	quantized::linear_prepack_legacy(Tensor W, Tensor? B=None) -> Tensor W_prepack
 func (QuantizedOps) LinearPrepackLegacy(w *Tensor, opts ...QuantizedLinearPrepackLegacyOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&quantizedOpLinearPrepackLegacy)
-	k.tensor(w)
-	k.optTensor(o.B)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpLinearPrepackLegacy)
+	cc.tensor(w)
+	cc.optTensor(o.B)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpLinearUnpackLegacy = op{name: "quantized::linear_unpack", overload: "legacy", schema: "quantized::linear_unpack.legacy(Tensor W_prepack) -> (Tensor W_origin, Tensor? B_origin)"}
@@ -952,11 +952,11 @@ var quantizedOpLinearUnpackLegacy = op{name: "quantized::linear_unpack", overloa
 //
 //	quantized::linear_unpack.legacy(Tensor W_prepack) -> (Tensor W_origin, Tensor? B_origin)
 func (QuantizedOps) LinearUnpackLegacy(wPrepack *Tensor) (wOrigin, bOrigin *Tensor) {
-	var k call
-	k.start(&quantizedOpLinearUnpackLegacy)
-	k.tensor(wPrepack)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&quantizedOpLinearUnpackLegacy)
+	cc.tensor(wPrepack)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var quantizedOpLinearUnpackFp16Legacy = op{name: "quantized::linear_unpack_fp16", overload: "legacy", schema: "quantized::linear_unpack_fp16.legacy(Tensor W_prepack) -> (Tensor W_origin, Tensor? B_origin)"}
@@ -965,11 +965,11 @@ var quantizedOpLinearUnpackFp16Legacy = op{name: "quantized::linear_unpack_fp16"
 //
 //	quantized::linear_unpack_fp16.legacy(Tensor W_prepack) -> (Tensor W_origin, Tensor? B_origin)
 func (QuantizedOps) LinearUnpackFp16Legacy(wPrepack *Tensor) (wOrigin, bOrigin *Tensor) {
-	var k call
-	k.start(&quantizedOpLinearUnpackFp16Legacy)
-	k.tensor(wPrepack)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&quantizedOpLinearUnpackFp16Legacy)
+	cc.tensor(wPrepack)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var quantizedOpMatMul = op{name: "quantized::matmul", overload: "", schema: "quantized::matmul(Tensor qa, Tensor qb, float scale, int zero_point) -> Tensor qc"}
@@ -978,14 +978,14 @@ var quantizedOpMatMul = op{name: "quantized::matmul", overload: "", schema: "qua
 //
 //	quantized::matmul(Tensor qa, Tensor qb, float scale, int zero_point) -> Tensor qc
 func (QuantizedOps) MatMul(qa, qb *Tensor, scale float64, zeroPoint int) *Tensor {
-	var k call
-	k.start(&quantizedOpMatMul)
-	k.tensor(qa)
-	k.tensor(qb)
-	k.float(scale)
-	k.int(zeroPoint)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpMatMul)
+	cc.tensor(qa)
+	cc.tensor(qb)
+	cc.float(scale)
+	cc.int(zeroPoint)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpMaxPool1d = op{name: "quantized::max_pool1d", overload: "", schema: "quantized::max_pool1d(Tensor qx, int[] kernel_size, int[] stride, int[] padding, int[] dilation, bool ceil_mode) -> Tensor"}
@@ -994,16 +994,16 @@ var quantizedOpMaxPool1d = op{name: "quantized::max_pool1d", overload: "", schem
 //
 //	quantized::max_pool1d(Tensor qx, int[] kernel_size, int[] stride, int[] padding, int[] dilation, bool ceil_mode) -> Tensor
 func (QuantizedOps) MaxPool1d(qx *Tensor, kernelSize, stride, padding, dilation []int, ceilMode bool) *Tensor {
-	var k call
-	k.start(&quantizedOpMaxPool1d)
-	k.tensor(qx)
-	k.ints(kernelSize)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.bool(ceilMode)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpMaxPool1d)
+	cc.tensor(qx)
+	cc.ints(kernelSize)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.bool(ceilMode)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpMaxPool2d = op{name: "quantized::max_pool2d", overload: "", schema: "quantized::max_pool2d(Tensor qx, int[] kernel_size, int[] stride, int[] padding, int[] dilation, bool ceil_mode) -> Tensor"}
@@ -1012,16 +1012,16 @@ var quantizedOpMaxPool2d = op{name: "quantized::max_pool2d", overload: "", schem
 //
 //	quantized::max_pool2d(Tensor qx, int[] kernel_size, int[] stride, int[] padding, int[] dilation, bool ceil_mode) -> Tensor
 func (QuantizedOps) MaxPool2d(qx *Tensor, kernelSize, stride, padding, dilation []int, ceilMode bool) *Tensor {
-	var k call
-	k.start(&quantizedOpMaxPool2d)
-	k.tensor(qx)
-	k.ints(kernelSize)
-	k.ints(stride)
-	k.ints(padding)
-	k.ints(dilation)
-	k.bool(ceilMode)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpMaxPool2d)
+	cc.tensor(qx)
+	cc.ints(kernelSize)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.bool(ceilMode)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpMul = op{name: "quantized::mul", overload: "", schema: "quantized::mul(Tensor qa, Tensor qb, float scale, int zero_point) -> Tensor qc"}
@@ -1030,14 +1030,14 @@ var quantizedOpMul = op{name: "quantized::mul", overload: "", schema: "quantized
 //
 //	quantized::mul(Tensor qa, Tensor qb, float scale, int zero_point) -> Tensor qc
 func (QuantizedOps) Mul(qa, qb *Tensor, scale float64, zeroPoint int) *Tensor {
-	var k call
-	k.start(&quantizedOpMul)
-	k.tensor(qa)
-	k.tensor(qb)
-	k.float(scale)
-	k.int(zeroPoint)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpMul)
+	cc.tensor(qa)
+	cc.tensor(qb)
+	cc.float(scale)
+	cc.int(zeroPoint)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpMulScalar2 = op{name: "quantized::mul", overload: "Scalar2", schema: "quantized::mul.Scalar2(Scalar b, Tensor qa) -> Tensor qc"}
@@ -1046,12 +1046,12 @@ var quantizedOpMulScalar2 = op{name: "quantized::mul", overload: "Scalar2", sche
 //
 //	quantized::mul.Scalar2(Scalar b, Tensor qa) -> Tensor qc
 func (QuantizedOps) MulScalar2(b Scalar, qa *Tensor) *Tensor {
-	var k call
-	k.start(&quantizedOpMulScalar2)
-	k.scalar(b)
-	k.tensor(qa)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpMulScalar2)
+	cc.scalar(b)
+	cc.tensor(qa)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpMulOut = op{name: "quantized::mul_out", overload: "", schema: "quantized::mul_out(Tensor qa, Tensor qb, Tensor(a!) out) -> Tensor(a!) out"}
@@ -1060,13 +1060,13 @@ var quantizedOpMulOut = op{name: "quantized::mul_out", overload: "", schema: "qu
 //
 //	quantized::mul_out(Tensor qa, Tensor qb, Tensor(a!) out) -> Tensor(a!) out
 func (QuantizedOps) MulOut(out, qa, qb *Tensor) *Tensor {
-	var k call
-	k.start(&quantizedOpMulOut)
-	k.tensor(qa)
-	k.tensor(qb)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpMulOut)
+	cc.tensor(qa)
+	cc.tensor(qb)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpMulRelu = op{name: "quantized::mul_relu", overload: "", schema: "quantized::mul_relu(Tensor qa, Tensor qb, float scale, int zero_point) -> Tensor qc"}
@@ -1075,14 +1075,14 @@ var quantizedOpMulRelu = op{name: "quantized::mul_relu", overload: "", schema: "
 //
 //	quantized::mul_relu(Tensor qa, Tensor qb, float scale, int zero_point) -> Tensor qc
 func (QuantizedOps) MulRelu(qa, qb *Tensor, scale float64, zeroPoint int) *Tensor {
-	var k call
-	k.start(&quantizedOpMulRelu)
-	k.tensor(qa)
-	k.tensor(qb)
-	k.float(scale)
-	k.int(zeroPoint)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpMulRelu)
+	cc.tensor(qa)
+	cc.tensor(qb)
+	cc.float(scale)
+	cc.int(zeroPoint)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpMulReluScalar2 = op{name: "quantized::mul_relu", overload: "Scalar2", schema: "quantized::mul_relu.Scalar2(Scalar b, Tensor qa) -> Tensor qc"}
@@ -1091,12 +1091,12 @@ var quantizedOpMulReluScalar2 = op{name: "quantized::mul_relu", overload: "Scala
 //
 //	quantized::mul_relu.Scalar2(Scalar b, Tensor qa) -> Tensor qc
 func (QuantizedOps) MulReluScalar2(b Scalar, qa *Tensor) *Tensor {
-	var k call
-	k.start(&quantizedOpMulReluScalar2)
-	k.scalar(b)
-	k.tensor(qa)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpMulReluScalar2)
+	cc.scalar(b)
+	cc.tensor(qa)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpMulReluOut = op{name: "quantized::mul_relu_out", overload: "", schema: "quantized::mul_relu_out(Tensor qa, Tensor qb, Tensor(a!) out) -> Tensor(a!) out"}
@@ -1105,13 +1105,13 @@ var quantizedOpMulReluOut = op{name: "quantized::mul_relu_out", overload: "", sc
 //
 //	quantized::mul_relu_out(Tensor qa, Tensor qb, Tensor(a!) out) -> Tensor(a!) out
 func (QuantizedOps) MulReluOut(out, qa, qb *Tensor) *Tensor {
-	var k call
-	k.start(&quantizedOpMulReluOut)
-	k.tensor(qa)
-	k.tensor(qb)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpMulReluOut)
+	cc.tensor(qa)
+	cc.tensor(qb)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpMulScalar = op{name: "quantized::mul_scalar", overload: "", schema: "quantized::mul_scalar(Tensor qa, Scalar b) -> Tensor qc"}
@@ -1120,12 +1120,12 @@ var quantizedOpMulScalar = op{name: "quantized::mul_scalar", overload: "", schem
 //
 //	quantized::mul_scalar(Tensor qa, Scalar b) -> Tensor qc
 func (QuantizedOps) MulScalar(qa *Tensor, b Scalar) *Tensor {
-	var k call
-	k.start(&quantizedOpMulScalar)
-	k.tensor(qa)
-	k.scalar(b)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpMulScalar)
+	cc.tensor(qa)
+	cc.scalar(b)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpMulScalarTensor = op{name: "quantized::mul_scalar", overload: "Tensor", schema: "quantized::mul_scalar.Tensor(Tensor qa, Tensor b) -> Tensor qc"}
@@ -1134,12 +1134,12 @@ var quantizedOpMulScalarTensor = op{name: "quantized::mul_scalar", overload: "Te
 //
 //	quantized::mul_scalar.Tensor(Tensor qa, Tensor b) -> Tensor qc
 func (QuantizedOps) MulScalarTensor(qa, b *Tensor) *Tensor {
-	var k call
-	k.start(&quantizedOpMulScalarTensor)
-	k.tensor(qa)
-	k.tensor(b)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpMulScalarTensor)
+	cc.tensor(qa)
+	cc.tensor(b)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpMulScalarOut = op{name: "quantized::mul_scalar_out", overload: "", schema: "quantized::mul_scalar_out(Tensor qa, Scalar b, Tensor(a!) out) -> Tensor(a!) out"}
@@ -1148,13 +1148,13 @@ var quantizedOpMulScalarOut = op{name: "quantized::mul_scalar_out", overload: ""
 //
 //	quantized::mul_scalar_out(Tensor qa, Scalar b, Tensor(a!) out) -> Tensor(a!) out
 func (QuantizedOps) MulScalarOut(out, qa *Tensor, b Scalar) *Tensor {
-	var k call
-	k.start(&quantizedOpMulScalarOut)
-	k.tensor(qa)
-	k.scalar(b)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpMulScalarOut)
+	cc.tensor(qa)
+	cc.scalar(b)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpMulScalarTensorOut = op{name: "quantized::mul_scalar_out", overload: "Tensor", schema: "quantized::mul_scalar_out.Tensor(Tensor qa, Tensor b, Tensor(a!) out) -> Tensor(a!) out"}
@@ -1163,13 +1163,13 @@ var quantizedOpMulScalarTensorOut = op{name: "quantized::mul_scalar_out", overlo
 //
 //	quantized::mul_scalar_out.Tensor(Tensor qa, Tensor b, Tensor(a!) out) -> Tensor(a!) out
 func (QuantizedOps) MulScalarTensorOut(out, qa, b *Tensor) *Tensor {
-	var k call
-	k.start(&quantizedOpMulScalarTensorOut)
-	k.tensor(qa)
-	k.tensor(b)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpMulScalarTensorOut)
+	cc.tensor(qa)
+	cc.tensor(b)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpMulScalarRelu = op{name: "quantized::mul_scalar_relu", overload: "", schema: "quantized::mul_scalar_relu(Tensor qa, Scalar b) -> Tensor qc"}
@@ -1178,12 +1178,12 @@ var quantizedOpMulScalarRelu = op{name: "quantized::mul_scalar_relu", overload: 
 //
 //	quantized::mul_scalar_relu(Tensor qa, Scalar b) -> Tensor qc
 func (QuantizedOps) MulScalarRelu(qa *Tensor, b Scalar) *Tensor {
-	var k call
-	k.start(&quantizedOpMulScalarRelu)
-	k.tensor(qa)
-	k.scalar(b)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpMulScalarRelu)
+	cc.tensor(qa)
+	cc.scalar(b)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpMulScalarReluTensor = op{name: "quantized::mul_scalar_relu", overload: "Tensor", schema: "quantized::mul_scalar_relu.Tensor(Tensor qa, Tensor b) -> Tensor qc"}
@@ -1192,12 +1192,12 @@ var quantizedOpMulScalarReluTensor = op{name: "quantized::mul_scalar_relu", over
 //
 //	quantized::mul_scalar_relu.Tensor(Tensor qa, Tensor b) -> Tensor qc
 func (QuantizedOps) MulScalarReluTensor(qa, b *Tensor) *Tensor {
-	var k call
-	k.start(&quantizedOpMulScalarReluTensor)
-	k.tensor(qa)
-	k.tensor(b)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpMulScalarReluTensor)
+	cc.tensor(qa)
+	cc.tensor(b)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpMulScalarReluOut = op{name: "quantized::mul_scalar_relu_out", overload: "", schema: "quantized::mul_scalar_relu_out(Tensor qa, Scalar b, Tensor(a!) out) -> Tensor(a!) out"}
@@ -1206,13 +1206,13 @@ var quantizedOpMulScalarReluOut = op{name: "quantized::mul_scalar_relu_out", ove
 //
 //	quantized::mul_scalar_relu_out(Tensor qa, Scalar b, Tensor(a!) out) -> Tensor(a!) out
 func (QuantizedOps) MulScalarReluOut(out, qa *Tensor, b Scalar) *Tensor {
-	var k call
-	k.start(&quantizedOpMulScalarReluOut)
-	k.tensor(qa)
-	k.scalar(b)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpMulScalarReluOut)
+	cc.tensor(qa)
+	cc.scalar(b)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpMulScalarReluTensorOut = op{name: "quantized::mul_scalar_relu_out", overload: "Tensor", schema: "quantized::mul_scalar_relu_out.Tensor(Tensor qa, Tensor b, Tensor(a!) out) -> Tensor(a!) out"}
@@ -1221,13 +1221,13 @@ var quantizedOpMulScalarReluTensorOut = op{name: "quantized::mul_scalar_relu_out
 //
 //	quantized::mul_scalar_relu_out.Tensor(Tensor qa, Tensor b, Tensor(a!) out) -> Tensor(a!) out
 func (QuantizedOps) MulScalarReluTensorOut(out, qa, b *Tensor) *Tensor {
-	var k call
-	k.start(&quantizedOpMulScalarReluTensorOut)
-	k.tensor(qa)
-	k.tensor(b)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpMulScalarReluTensorOut)
+	cc.tensor(qa)
+	cc.tensor(b)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpPrelu = op{name: "quantized::prelu", overload: "", schema: "quantized::prelu(Tensor qx, Tensor weight, float output_scale, int output_zero_point) -> Tensor"}
@@ -1236,14 +1236,14 @@ var quantizedOpPrelu = op{name: "quantized::prelu", overload: "", schema: "quant
 //
 //	quantized::prelu(Tensor qx, Tensor weight, float output_scale, int output_zero_point) -> Tensor
 func (QuantizedOps) Prelu(qx, weight *Tensor, outputScale float64, outputZeroPoint int) *Tensor {
-	var k call
-	k.start(&quantizedOpPrelu)
-	k.tensor(qx)
-	k.tensor(weight)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpPrelu)
+	cc.tensor(qx)
+	cc.tensor(weight)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpRelu6 = op{name: "quantized::relu6", overload: "", schema: "quantized::relu6(Tensor qx, bool inplace=False) -> Tensor"}
@@ -1258,12 +1258,12 @@ type QuantizedRelu6Options struct {
 //	quantized::relu6(Tensor qx, bool inplace=False) -> Tensor
 func (QuantizedOps) Relu6(qx *Tensor, opts ...QuantizedRelu6Options) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&quantizedOpRelu6)
-	k.tensor(qx)
-	k.bool(o.Inplace)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpRelu6)
+	cc.tensor(qx)
+	cc.bool(o.Inplace)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpSigmoid = op{name: "quantized::sigmoid", overload: "", schema: "quantized::sigmoid(Tensor qx, float output_scale, int output_zero_point) -> Tensor"}
@@ -1272,13 +1272,13 @@ var quantizedOpSigmoid = op{name: "quantized::sigmoid", overload: "", schema: "q
 //
 //	quantized::sigmoid(Tensor qx, float output_scale, int output_zero_point) -> Tensor
 func (QuantizedOps) Sigmoid(qx *Tensor, outputScale float64, outputZeroPoint int) *Tensor {
-	var k call
-	k.start(&quantizedOpSigmoid)
-	k.tensor(qx)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpSigmoid)
+	cc.tensor(qx)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpSoftmax = op{name: "quantized::softmax", overload: "", schema: "quantized::softmax(Tensor qx, int dim, float output_scale, int output_zero_point) -> Tensor"}
@@ -1287,14 +1287,14 @@ var quantizedOpSoftmax = op{name: "quantized::softmax", overload: "", schema: "q
 //
 //	quantized::softmax(Tensor qx, int dim, float output_scale, int output_zero_point) -> Tensor
 func (QuantizedOps) Softmax(qx *Tensor, dim int, outputScale float64, outputZeroPoint int) *Tensor {
-	var k call
-	k.start(&quantizedOpSoftmax)
-	k.tensor(qx)
-	k.int(dim)
-	k.float(outputScale)
-	k.int(outputZeroPoint)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpSoftmax)
+	cc.tensor(qx)
+	cc.int(dim)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedOpThreshold = op{name: "quantized::threshold", overload: "", schema: "quantized::threshold(Tensor qx, Scalar threshold, Scalar value) -> Tensor qy"}
@@ -1303,11 +1303,11 @@ var quantizedOpThreshold = op{name: "quantized::threshold", overload: "", schema
 //
 //	quantized::threshold(Tensor qx, Scalar threshold, Scalar value) -> Tensor qy
 func (QuantizedOps) Threshold(qx *Tensor, threshold, value Scalar) *Tensor {
-	var k call
-	k.start(&quantizedOpThreshold)
-	k.tensor(qx)
-	k.scalar(threshold)
-	k.scalar(value)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedOpThreshold)
+	cc.tensor(qx)
+	cc.scalar(threshold)
+	cc.scalar(value)
+	cc.run()
+	return cc.retTensor()
 }

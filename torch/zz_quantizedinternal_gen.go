@@ -8,14 +8,14 @@ var quantizedinternalOpWrappedLinearPrepack = op{name: "_quantized::_wrapped_lin
 //
 //	_quantized::_wrapped_linear_prepack(Tensor W, Tensor W_scale, Tensor W_zero_point, Tensor B) -> Tensor
 func (QuantizedInternalOps) WrappedLinearPrepack(w, wScale, wZeroPoint, b *Tensor) *Tensor {
-	var k call
-	k.start(&quantizedinternalOpWrappedLinearPrepack)
-	k.tensor(w)
-	k.tensor(wScale)
-	k.tensor(wZeroPoint)
-	k.tensor(b)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedinternalOpWrappedLinearPrepack)
+	cc.tensor(w)
+	cc.tensor(wScale)
+	cc.tensor(wZeroPoint)
+	cc.tensor(b)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedinternalOpWrappedQuantizedLinearPrepacked = op{name: "_quantized::_wrapped_quantized_linear_prepacked", overload: "", schema: "_quantized::_wrapped_quantized_linear_prepacked(Tensor X, Tensor X_scale, Tensor X_zero_point, Tensor W_prepack, Tensor output_scale, Tensor output_zero_point, int out_channel) -> Tensor Y"}
@@ -24,17 +24,17 @@ var quantizedinternalOpWrappedQuantizedLinearPrepacked = op{name: "_quantized::_
 //
 //	_quantized::_wrapped_quantized_linear_prepacked(Tensor X, Tensor X_scale, Tensor X_zero_point, Tensor W_prepack, Tensor output_scale, Tensor output_zero_point, int out_channel) -> Tensor Y
 func (QuantizedInternalOps) WrappedQuantizedLinearPrepacked(x, xScale, xZeroPoint, wPrepack, outputScale, outputZeroPoint *Tensor, outChannel int) *Tensor {
-	var k call
-	k.start(&quantizedinternalOpWrappedQuantizedLinearPrepacked)
-	k.tensor(x)
-	k.tensor(xScale)
-	k.tensor(xZeroPoint)
-	k.tensor(wPrepack)
-	k.tensor(outputScale)
-	k.tensor(outputZeroPoint)
-	k.int(outChannel)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedinternalOpWrappedQuantizedLinearPrepacked)
+	cc.tensor(x)
+	cc.tensor(xScale)
+	cc.tensor(xZeroPoint)
+	cc.tensor(wPrepack)
+	cc.tensor(outputScale)
+	cc.tensor(outputZeroPoint)
+	cc.int(outChannel)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedinternalOpAdd = op{name: "_quantized::add", overload: "", schema: "_quantized::add(Tensor qa, Tensor qb, float scale, int zero_point) -> Tensor qc"}
@@ -43,14 +43,14 @@ var quantizedinternalOpAdd = op{name: "_quantized::add", overload: "", schema: "
 //
 //	_quantized::add(Tensor qa, Tensor qb, float scale, int zero_point) -> Tensor qc
 func (QuantizedInternalOps) Add(qa, qb *Tensor, scale float64, zeroPoint int) *Tensor {
-	var k call
-	k.start(&quantizedinternalOpAdd)
-	k.tensor(qa)
-	k.tensor(qb)
-	k.float(scale)
-	k.int(zeroPoint)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedinternalOpAdd)
+	cc.tensor(qa)
+	cc.tensor(qb)
+	cc.float(scale)
+	cc.int(zeroPoint)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedinternalOpLinearPrepackFp16Legacy = op{name: "_quantized::linear_prepack_fp16_legacy", overload: "", schema: "_quantized::linear_prepack_fp16_legacy(Tensor W, Tensor? B=None) -> Tensor W_prepack"}
@@ -65,12 +65,12 @@ type QuantizedInternalLinearPrepackFp16LegacyOptions struct {
 //	_quantized::linear_prepack_fp16_legacy(Tensor W, Tensor? B=None) -> Tensor W_prepack
 func (QuantizedInternalOps) LinearPrepackFp16Legacy(w *Tensor, opts ...QuantizedInternalLinearPrepackFp16LegacyOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&quantizedinternalOpLinearPrepackFp16Legacy)
-	k.tensor(w)
-	k.optTensor(o.B)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedinternalOpLinearPrepackFp16Legacy)
+	cc.tensor(w)
+	cc.optTensor(o.B)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedinternalOpLinearPrepackLegacy = op{name: "_quantized::linear_prepack_legacy", overload: "", schema: "_quantized::linear_prepack_legacy(Tensor W, Tensor? B=None) -> Tensor W_prepack"}
@@ -85,12 +85,12 @@ type QuantizedInternalLinearPrepackLegacyOptions struct {
 //	_quantized::linear_prepack_legacy(Tensor W, Tensor? B=None) -> Tensor W_prepack
 func (QuantizedInternalOps) LinearPrepackLegacy(w *Tensor, opts ...QuantizedInternalLinearPrepackLegacyOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&quantizedinternalOpLinearPrepackLegacy)
-	k.tensor(w)
-	k.optTensor(o.B)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedinternalOpLinearPrepackLegacy)
+	cc.tensor(w)
+	cc.optTensor(o.B)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedinternalOpWrappedFbgemmLinearFp16Weight = op{name: "_quantized::wrapped_fbgemm_linear_fp16_weight", overload: "", schema: "_quantized::wrapped_fbgemm_linear_fp16_weight(Tensor X, Tensor W, Tensor B, int out_channel) -> Tensor"}
@@ -99,14 +99,14 @@ var quantizedinternalOpWrappedFbgemmLinearFp16Weight = op{name: "_quantized::wra
 //
 //	_quantized::wrapped_fbgemm_linear_fp16_weight(Tensor X, Tensor W, Tensor B, int out_channel) -> Tensor
 func (QuantizedInternalOps) WrappedFbgemmLinearFp16Weight(x, w, b *Tensor, outChannel int) *Tensor {
-	var k call
-	k.start(&quantizedinternalOpWrappedFbgemmLinearFp16Weight)
-	k.tensor(x)
-	k.tensor(w)
-	k.tensor(b)
-	k.int(outChannel)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedinternalOpWrappedFbgemmLinearFp16Weight)
+	cc.tensor(x)
+	cc.tensor(w)
+	cc.tensor(b)
+	cc.int(outChannel)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedinternalOpWrappedFbgemmPackGemmMatrixFp16 = op{name: "_quantized::wrapped_fbgemm_pack_gemm_matrix_fp16", overload: "", schema: "_quantized::wrapped_fbgemm_pack_gemm_matrix_fp16(Tensor W) -> Tensor"}
@@ -115,11 +115,11 @@ var quantizedinternalOpWrappedFbgemmPackGemmMatrixFp16 = op{name: "_quantized::w
 //
 //	_quantized::wrapped_fbgemm_pack_gemm_matrix_fp16(Tensor W) -> Tensor
 func (QuantizedInternalOps) WrappedFbgemmPackGemmMatrixFp16(w *Tensor) *Tensor {
-	var k call
-	k.start(&quantizedinternalOpWrappedFbgemmPackGemmMatrixFp16)
-	k.tensor(w)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedinternalOpWrappedFbgemmPackGemmMatrixFp16)
+	cc.tensor(w)
+	cc.run()
+	return cc.retTensor()
 }
 
 var quantizedinternalOpWrappedQuantizedLinear = op{name: "_quantized::wrapped_quantized_linear", overload: "", schema: "_quantized::wrapped_quantized_linear(Tensor X, Tensor X_scale, Tensor X_zero_point, Tensor W, Tensor W_scale, Tensor W_zero_point, Tensor B, Tensor output_scale, Tensor output_zero_point, int out_channel) -> Tensor Y"}
@@ -128,18 +128,18 @@ var quantizedinternalOpWrappedQuantizedLinear = op{name: "_quantized::wrapped_qu
 //
 //	_quantized::wrapped_quantized_linear(Tensor X, Tensor X_scale, Tensor X_zero_point, Tensor W, Tensor W_scale, Tensor W_zero_point, Tensor B, Tensor output_scale, Tensor output_zero_point, int out_channel) -> Tensor Y
 func (QuantizedInternalOps) WrappedQuantizedLinear(x, xScale, xZeroPoint, w, wScale, wZeroPoint, b, outputScale, outputZeroPoint *Tensor, outChannel int) *Tensor {
-	var k call
-	k.start(&quantizedinternalOpWrappedQuantizedLinear)
-	k.tensor(x)
-	k.tensor(xScale)
-	k.tensor(xZeroPoint)
-	k.tensor(w)
-	k.tensor(wScale)
-	k.tensor(wZeroPoint)
-	k.tensor(b)
-	k.tensor(outputScale)
-	k.tensor(outputZeroPoint)
-	k.int(outChannel)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&quantizedinternalOpWrappedQuantizedLinear)
+	cc.tensor(x)
+	cc.tensor(xScale)
+	cc.tensor(xZeroPoint)
+	cc.tensor(w)
+	cc.tensor(wScale)
+	cc.tensor(wZeroPoint)
+	cc.tensor(b)
+	cc.tensor(outputScale)
+	cc.tensor(outputZeroPoint)
+	cc.int(outChannel)
+	cc.run()
+	return cc.retTensor()
 }

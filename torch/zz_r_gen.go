@@ -8,11 +8,11 @@ var tensorOpRad2deg = op{name: "aten::rad2deg", overload: "", schema: "aten::rad
 //
 //	aten::rad2deg(Tensor self) -> Tensor
 func (t *Tensor) Rad2deg() *Tensor {
-	var k call
-	k.start(&tensorOpRad2deg)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpRad2deg)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRad2degOut = op{name: "aten::rad2deg", overload: "out", schema: "aten::rad2deg.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -21,12 +21,12 @@ var torchOpRad2degOut = op{name: "aten::rad2deg", overload: "out", schema: "aten
 //
 //	aten::rad2deg.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func Rad2degOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpRad2degOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRad2degOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpRad2deg_ = op{name: "aten::rad2deg_", overload: "", schema: "aten::rad2deg_(Tensor(a!) self) -> Tensor(a!)"}
@@ -35,29 +35,31 @@ var tensorOpRad2deg_ = op{name: "aten::rad2deg_", overload: "", schema: "aten::r
 //
 //	aten::rad2deg_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Rad2deg_() *Tensor {
-	var k call
-	k.start(&tensorOpRad2deg_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpRad2deg_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRand = op{name: "aten::rand", overload: "", schema: "aten::rand(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
 
-// Rand is PyTorch's torch.rand.
+// Rand has uniform random numbers from [0, 1). It is PyTorch's torch.rand.
+//
+//	-> (size...)
 //
 //	aten::rand(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func Rand(size []int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRand)
-	k.ints(size)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRand)
+	cc.ints(size)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandGenerator = op{name: "aten::rand", overload: "generator", schema: "aten::rand.generator(SymInt[] size, *, Generator? generator, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -67,16 +69,16 @@ var torchOpRandGenerator = op{name: "aten::rand", overload: "generator", schema:
 //	aten::rand.generator(SymInt[] size, *, Generator? generator, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func RandGenerator(size []int, generator *Generator, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRandGenerator)
-	k.ints(size)
-	k.generator(generator)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandGenerator)
+	cc.ints(size)
+	cc.generator(generator)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandGeneratorOut = op{name: "aten::rand", overload: "generator_out", schema: "aten::rand.generator_out(SymInt[] size, *, Generator? generator, Tensor(a!) out) -> Tensor(a!)"}
@@ -85,13 +87,13 @@ var torchOpRandGeneratorOut = op{name: "aten::rand", overload: "generator_out", 
 //
 //	aten::rand.generator_out(SymInt[] size, *, Generator? generator, Tensor(a!) out) -> Tensor(a!)
 func RandGeneratorOut(out *Tensor, size []int, generator *Generator) *Tensor {
-	var k call
-	k.start(&torchOpRandGeneratorOut)
-	k.ints(size)
-	k.generator(generator)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandGeneratorOut)
+	cc.ints(size)
+	cc.generator(generator)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandOut = op{name: "aten::rand", overload: "out", schema: "aten::rand.out(SymInt[] size, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -100,12 +102,12 @@ var torchOpRandOut = op{name: "aten::rand", overload: "out", schema: "aten::rand
 //
 //	aten::rand.out(SymInt[] size, *, Tensor(a!) out) -> Tensor(a!)
 func RandOut(out *Tensor, size ...int) *Tensor {
-	var k call
-	k.start(&torchOpRandOut)
-	k.ints(size)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandOut)
+	cc.ints(size)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandLike = op{name: "aten::rand_like", overload: "", schema: "aten::rand_like(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor"}
@@ -124,16 +126,16 @@ type RandLikeOptions struct {
 //	aten::rand_like(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor
 func RandLike(input *Tensor, opts ...RandLikeOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRandLike)
-	k.tensor(input)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandLike)
+	cc.tensor(input)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandLikeGenerator = op{name: "aten::rand_like", overload: "generator", schema: "aten::rand_like.generator(Tensor self, *, Generator? generator, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor"}
@@ -152,17 +154,17 @@ type RandLikeGeneratorOptions struct {
 //	aten::rand_like.generator(Tensor self, *, Generator? generator, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor
 func RandLikeGenerator(input *Tensor, generator *Generator, opts ...RandLikeGeneratorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRandLikeGenerator)
-	k.tensor(input)
-	k.generator(generator)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandLikeGenerator)
+	cc.tensor(input)
+	cc.generator(generator)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandLikeGeneratorOut = op{name: "aten::rand_like", overload: "generator_out", schema: "aten::rand_like.generator_out(Tensor self, *, Generator? generator, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -177,14 +179,14 @@ type RandLikeGeneratorOutOptions struct {
 //	aten::rand_like.generator_out(Tensor self, *, Generator? generator, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)
 func RandLikeGeneratorOut(out, input *Tensor, generator *Generator, opts ...RandLikeGeneratorOutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRandLikeGeneratorOut)
-	k.tensor(input)
-	k.generator(generator)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandLikeGeneratorOut)
+	cc.tensor(input)
+	cc.generator(generator)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandLikeOut = op{name: "aten::rand_like", overload: "out", schema: "aten::rand_like.out(Tensor self, *, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -199,32 +201,34 @@ type RandLikeOutOptions struct {
 //	aten::rand_like.out(Tensor self, *, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)
 func RandLikeOut(out, input *Tensor, opts ...RandLikeOutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRandLikeOut)
-	k.tensor(input)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandLikeOut)
+	cc.tensor(input)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandint = op{name: "aten::randint", overload: "", schema: "aten::randint(SymInt high, SymInt[] size, *, ScalarType? dtype=4, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
 
-// Randint is PyTorch's torch.randint.
+// Randint has random integers from [0, high); int64 unless DType says otherwise. It is PyTorch's torch.randint.
+//
+//	-> (size...)
 //
 //	aten::randint(SymInt high, SymInt[] size, *, ScalarType? dtype=4, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func Randint(high int, size []int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRandint)
-	k.int(high)
-	k.ints(size)
-	k.dtype(orDType(o.DType, Int64))
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandint)
+	cc.int(high)
+	cc.ints(size)
+	cc.dtype(orDType(o.DType, Int64))
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandintGenerator = op{name: "aten::randint", overload: "generator", schema: "aten::randint.generator(SymInt high, SymInt[] size, *, Generator? generator, ScalarType? dtype=4, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -234,17 +238,17 @@ var torchOpRandintGenerator = op{name: "aten::randint", overload: "generator", s
 //	aten::randint.generator(SymInt high, SymInt[] size, *, Generator? generator, ScalarType? dtype=4, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func RandintGenerator(high int, size []int, generator *Generator, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRandintGenerator)
-	k.int(high)
-	k.ints(size)
-	k.generator(generator)
-	k.dtype(orDType(o.DType, Int64))
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandintGenerator)
+	cc.int(high)
+	cc.ints(size)
+	cc.generator(generator)
+	cc.dtype(orDType(o.DType, Int64))
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandintGeneratorOut = op{name: "aten::randint", overload: "generator_out", schema: "aten::randint.generator_out(SymInt high, SymInt[] size, *, Generator? generator, Tensor(a!) out) -> Tensor(a!)"}
@@ -253,14 +257,14 @@ var torchOpRandintGeneratorOut = op{name: "aten::randint", overload: "generator_
 //
 //	aten::randint.generator_out(SymInt high, SymInt[] size, *, Generator? generator, Tensor(a!) out) -> Tensor(a!)
 func RandintGeneratorOut(out *Tensor, high int, size []int, generator *Generator) *Tensor {
-	var k call
-	k.start(&torchOpRandintGeneratorOut)
-	k.int(high)
-	k.ints(size)
-	k.generator(generator)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandintGeneratorOut)
+	cc.int(high)
+	cc.ints(size)
+	cc.generator(generator)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandintLow = op{name: "aten::randint", overload: "low", schema: "aten::randint.low(SymInt low, SymInt high, SymInt[] size, *, ScalarType? dtype=4, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -270,17 +274,17 @@ var torchOpRandintLow = op{name: "aten::randint", overload: "low", schema: "aten
 //	aten::randint.low(SymInt low, SymInt high, SymInt[] size, *, ScalarType? dtype=4, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func RandintLow(low, high int, size []int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRandintLow)
-	k.int(low)
-	k.int(high)
-	k.ints(size)
-	k.dtype(orDType(o.DType, Int64))
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandintLow)
+	cc.int(low)
+	cc.int(high)
+	cc.ints(size)
+	cc.dtype(orDType(o.DType, Int64))
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandintLowGenerator = op{name: "aten::randint", overload: "low_generator", schema: "aten::randint.low_generator(SymInt low, SymInt high, SymInt[] size, *, Generator? generator, ScalarType? dtype=4, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -290,18 +294,18 @@ var torchOpRandintLowGenerator = op{name: "aten::randint", overload: "low_genera
 //	aten::randint.low_generator(SymInt low, SymInt high, SymInt[] size, *, Generator? generator, ScalarType? dtype=4, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func RandintLowGenerator(low, high int, size []int, generator *Generator, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRandintLowGenerator)
-	k.int(low)
-	k.int(high)
-	k.ints(size)
-	k.generator(generator)
-	k.dtype(orDType(o.DType, Int64))
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandintLowGenerator)
+	cc.int(low)
+	cc.int(high)
+	cc.ints(size)
+	cc.generator(generator)
+	cc.dtype(orDType(o.DType, Int64))
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandintLowGeneratorOut = op{name: "aten::randint", overload: "low_generator_out", schema: "aten::randint.low_generator_out(SymInt low, SymInt high, SymInt[] size, *, Generator? generator, Tensor(a!) out) -> Tensor(a!)"}
@@ -310,15 +314,15 @@ var torchOpRandintLowGeneratorOut = op{name: "aten::randint", overload: "low_gen
 //
 //	aten::randint.low_generator_out(SymInt low, SymInt high, SymInt[] size, *, Generator? generator, Tensor(a!) out) -> Tensor(a!)
 func RandintLowGeneratorOut(out *Tensor, low, high int, size []int, generator *Generator) *Tensor {
-	var k call
-	k.start(&torchOpRandintLowGeneratorOut)
-	k.int(low)
-	k.int(high)
-	k.ints(size)
-	k.generator(generator)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandintLowGeneratorOut)
+	cc.int(low)
+	cc.int(high)
+	cc.ints(size)
+	cc.generator(generator)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandintLowOut = op{name: "aten::randint", overload: "low_out", schema: "aten::randint.low_out(SymInt low, SymInt high, SymInt[] size, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -327,14 +331,14 @@ var torchOpRandintLowOut = op{name: "aten::randint", overload: "low_out", schema
 //
 //	aten::randint.low_out(SymInt low, SymInt high, SymInt[] size, *, Tensor(a!) out) -> Tensor(a!)
 func RandintLowOut(out *Tensor, low, high int, size ...int) *Tensor {
-	var k call
-	k.start(&torchOpRandintLowOut)
-	k.int(low)
-	k.int(high)
-	k.ints(size)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandintLowOut)
+	cc.int(low)
+	cc.int(high)
+	cc.ints(size)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandintOut = op{name: "aten::randint", overload: "out", schema: "aten::randint.out(SymInt high, SymInt[] size, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -343,13 +347,13 @@ var torchOpRandintOut = op{name: "aten::randint", overload: "out", schema: "aten
 //
 //	aten::randint.out(SymInt high, SymInt[] size, *, Tensor(a!) out) -> Tensor(a!)
 func RandintOut(out *Tensor, high int, size ...int) *Tensor {
-	var k call
-	k.start(&torchOpRandintOut)
-	k.int(high)
-	k.ints(size)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandintOut)
+	cc.int(high)
+	cc.ints(size)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandintLike = op{name: "aten::randint_like", overload: "", schema: "aten::randint_like(Tensor self, SymInt high, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor"}
@@ -368,17 +372,17 @@ type RandintLikeOptions struct {
 //	aten::randint_like(Tensor self, SymInt high, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor
 func RandintLike(input *Tensor, high int, opts ...RandintLikeOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRandintLike)
-	k.tensor(input)
-	k.int(high)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandintLike)
+	cc.tensor(input)
+	cc.int(high)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandintLikeTensor = op{name: "aten::randint_like", overload: "Tensor", schema: "aten::randint_like.Tensor(Tensor self, Tensor high, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor"}
@@ -397,17 +401,17 @@ type RandintLikeTensorOptions struct {
 //	aten::randint_like.Tensor(Tensor self, Tensor high, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor
 func RandintLikeTensor(input, high *Tensor, opts ...RandintLikeTensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRandintLikeTensor)
-	k.tensor(input)
-	k.tensor(high)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandintLikeTensor)
+	cc.tensor(input)
+	cc.tensor(high)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandintLikeTensorGenerator = op{name: "aten::randint_like", overload: "Tensor_generator", schema: "aten::randint_like.Tensor_generator(Tensor self, Tensor high, *, Generator? generator, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor"}
@@ -426,18 +430,18 @@ type RandintLikeTensorGeneratorOptions struct {
 //	aten::randint_like.Tensor_generator(Tensor self, Tensor high, *, Generator? generator, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor
 func RandintLikeTensorGenerator(input, high *Tensor, generator *Generator, opts ...RandintLikeTensorGeneratorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRandintLikeTensorGenerator)
-	k.tensor(input)
-	k.tensor(high)
-	k.generator(generator)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandintLikeTensorGenerator)
+	cc.tensor(input)
+	cc.tensor(high)
+	cc.generator(generator)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandintLikeTensorGeneratorOut = op{name: "aten::randint_like", overload: "Tensor_generator_out", schema: "aten::randint_like.Tensor_generator_out(Tensor self, Tensor high, *, Generator? generator, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -452,15 +456,15 @@ type RandintLikeTensorGeneratorOutOptions struct {
 //	aten::randint_like.Tensor_generator_out(Tensor self, Tensor high, *, Generator? generator, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)
 func RandintLikeTensorGeneratorOut(out, input, high *Tensor, generator *Generator, opts ...RandintLikeTensorGeneratorOutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRandintLikeTensorGeneratorOut)
-	k.tensor(input)
-	k.tensor(high)
-	k.generator(generator)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandintLikeTensorGeneratorOut)
+	cc.tensor(input)
+	cc.tensor(high)
+	cc.generator(generator)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandintLikeTensorOut = op{name: "aten::randint_like", overload: "Tensor_out", schema: "aten::randint_like.Tensor_out(Tensor self, Tensor high, *, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -475,14 +479,14 @@ type RandintLikeTensorOutOptions struct {
 //	aten::randint_like.Tensor_out(Tensor self, Tensor high, *, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)
 func RandintLikeTensorOut(out, input, high *Tensor, opts ...RandintLikeTensorOutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRandintLikeTensorOut)
-	k.tensor(input)
-	k.tensor(high)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandintLikeTensorOut)
+	cc.tensor(input)
+	cc.tensor(high)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandintLikeGenerator = op{name: "aten::randint_like", overload: "generator", schema: "aten::randint_like.generator(Tensor self, SymInt high, *, Generator? generator, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor"}
@@ -501,18 +505,18 @@ type RandintLikeGeneratorOptions struct {
 //	aten::randint_like.generator(Tensor self, SymInt high, *, Generator? generator, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor
 func RandintLikeGenerator(input *Tensor, high int, generator *Generator, opts ...RandintLikeGeneratorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRandintLikeGenerator)
-	k.tensor(input)
-	k.int(high)
-	k.generator(generator)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandintLikeGenerator)
+	cc.tensor(input)
+	cc.int(high)
+	cc.generator(generator)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandintLikeGeneratorOut = op{name: "aten::randint_like", overload: "generator_out", schema: "aten::randint_like.generator_out(Tensor self, SymInt high, *, Generator? generator, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -527,15 +531,15 @@ type RandintLikeGeneratorOutOptions struct {
 //	aten::randint_like.generator_out(Tensor self, SymInt high, *, Generator? generator, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)
 func RandintLikeGeneratorOut(out, input *Tensor, high int, generator *Generator, opts ...RandintLikeGeneratorOutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRandintLikeGeneratorOut)
-	k.tensor(input)
-	k.int(high)
-	k.generator(generator)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandintLikeGeneratorOut)
+	cc.tensor(input)
+	cc.int(high)
+	cc.generator(generator)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandintLikeLowDType = op{name: "aten::randint_like", overload: "low_dtype", schema: "aten::randint_like.low_dtype(Tensor self, SymInt low, SymInt high, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor"}
@@ -554,18 +558,18 @@ type RandintLikeLowDTypeOptions struct {
 //	aten::randint_like.low_dtype(Tensor self, SymInt low, SymInt high, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor
 func RandintLikeLowDType(input *Tensor, low, high int, opts ...RandintLikeLowDTypeOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRandintLikeLowDType)
-	k.tensor(input)
-	k.int(low)
-	k.int(high)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandintLikeLowDType)
+	cc.tensor(input)
+	cc.int(low)
+	cc.int(high)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandintLikeLowDTypeOut = op{name: "aten::randint_like", overload: "low_dtype_out", schema: "aten::randint_like.low_dtype_out(Tensor self, SymInt low, SymInt high, *, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -580,15 +584,15 @@ type RandintLikeLowDTypeOutOptions struct {
 //	aten::randint_like.low_dtype_out(Tensor self, SymInt low, SymInt high, *, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)
 func RandintLikeLowDTypeOut(out, input *Tensor, low, high int, opts ...RandintLikeLowDTypeOutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRandintLikeLowDTypeOut)
-	k.tensor(input)
-	k.int(low)
-	k.int(high)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandintLikeLowDTypeOut)
+	cc.tensor(input)
+	cc.int(low)
+	cc.int(high)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandintLikeLowGeneratorDType = op{name: "aten::randint_like", overload: "low_generator_dtype", schema: "aten::randint_like.low_generator_dtype(Tensor self, SymInt low, SymInt high, *, Generator? generator, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor"}
@@ -607,19 +611,19 @@ type RandintLikeLowGeneratorDTypeOptions struct {
 //	aten::randint_like.low_generator_dtype(Tensor self, SymInt low, SymInt high, *, Generator? generator, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor
 func RandintLikeLowGeneratorDType(input *Tensor, low, high int, generator *Generator, opts ...RandintLikeLowGeneratorDTypeOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRandintLikeLowGeneratorDType)
-	k.tensor(input)
-	k.int(low)
-	k.int(high)
-	k.generator(generator)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandintLikeLowGeneratorDType)
+	cc.tensor(input)
+	cc.int(low)
+	cc.int(high)
+	cc.generator(generator)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandintLikeLowGeneratorDTypeOut = op{name: "aten::randint_like", overload: "low_generator_dtype_out", schema: "aten::randint_like.low_generator_dtype_out(Tensor self, SymInt low, SymInt high, *, Generator? generator, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -634,16 +638,16 @@ type RandintLikeLowGeneratorDTypeOutOptions struct {
 //	aten::randint_like.low_generator_dtype_out(Tensor self, SymInt low, SymInt high, *, Generator? generator, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)
 func RandintLikeLowGeneratorDTypeOut(out, input *Tensor, low, high int, generator *Generator, opts ...RandintLikeLowGeneratorDTypeOutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRandintLikeLowGeneratorDTypeOut)
-	k.tensor(input)
-	k.int(low)
-	k.int(high)
-	k.generator(generator)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandintLikeLowGeneratorDTypeOut)
+	cc.tensor(input)
+	cc.int(low)
+	cc.int(high)
+	cc.generator(generator)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandintLikeOut = op{name: "aten::randint_like", overload: "out", schema: "aten::randint_like.out(Tensor self, SymInt high, *, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -658,32 +662,34 @@ type RandintLikeOutOptions struct {
 //	aten::randint_like.out(Tensor self, SymInt high, *, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)
 func RandintLikeOut(out, input *Tensor, high int, opts ...RandintLikeOutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRandintLikeOut)
-	k.tensor(input)
-	k.int(high)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandintLikeOut)
+	cc.tensor(input)
+	cc.int(high)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandn = op{name: "aten::randn", overload: "", schema: "aten::randn(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
 
-// Randn is PyTorch's torch.randn.
+// Randn has random numbers from the normal distribution. It is PyTorch's torch.randn.
+//
+//	-> (size...)
 //
 //	aten::randn(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func Randn(size []int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRandn)
-	k.ints(size)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandn)
+	cc.ints(size)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandnGenerator = op{name: "aten::randn", overload: "generator", schema: "aten::randn.generator(SymInt[] size, *, Generator? generator, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -693,16 +699,16 @@ var torchOpRandnGenerator = op{name: "aten::randn", overload: "generator", schem
 //	aten::randn.generator(SymInt[] size, *, Generator? generator, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func RandnGenerator(size []int, generator *Generator, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRandnGenerator)
-	k.ints(size)
-	k.generator(generator)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandnGenerator)
+	cc.ints(size)
+	cc.generator(generator)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandnGeneratorOut = op{name: "aten::randn", overload: "generator_out", schema: "aten::randn.generator_out(SymInt[] size, *, Generator? generator, Tensor(a!) out) -> Tensor(a!)"}
@@ -711,13 +717,13 @@ var torchOpRandnGeneratorOut = op{name: "aten::randn", overload: "generator_out"
 //
 //	aten::randn.generator_out(SymInt[] size, *, Generator? generator, Tensor(a!) out) -> Tensor(a!)
 func RandnGeneratorOut(out *Tensor, size []int, generator *Generator) *Tensor {
-	var k call
-	k.start(&torchOpRandnGeneratorOut)
-	k.ints(size)
-	k.generator(generator)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandnGeneratorOut)
+	cc.ints(size)
+	cc.generator(generator)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandnOut = op{name: "aten::randn", overload: "out", schema: "aten::randn.out(SymInt[] size, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -726,12 +732,12 @@ var torchOpRandnOut = op{name: "aten::randn", overload: "out", schema: "aten::ra
 //
 //	aten::randn.out(SymInt[] size, *, Tensor(a!) out) -> Tensor(a!)
 func RandnOut(out *Tensor, size ...int) *Tensor {
-	var k call
-	k.start(&torchOpRandnOut)
-	k.ints(size)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandnOut)
+	cc.ints(size)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandnLike = op{name: "aten::randn_like", overload: "", schema: "aten::randn_like(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor"}
@@ -750,16 +756,16 @@ type RandnLikeOptions struct {
 //	aten::randn_like(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor
 func RandnLike(input *Tensor, opts ...RandnLikeOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRandnLike)
-	k.tensor(input)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandnLike)
+	cc.tensor(input)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandnLikeGenerator = op{name: "aten::randn_like", overload: "generator", schema: "aten::randn_like.generator(Tensor self, *, Generator? generator, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor"}
@@ -778,17 +784,17 @@ type RandnLikeGeneratorOptions struct {
 //	aten::randn_like.generator(Tensor self, *, Generator? generator, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor
 func RandnLikeGenerator(input *Tensor, generator *Generator, opts ...RandnLikeGeneratorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRandnLikeGenerator)
-	k.tensor(input)
-	k.generator(generator)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandnLikeGenerator)
+	cc.tensor(input)
+	cc.generator(generator)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandnLikeGeneratorOut = op{name: "aten::randn_like", overload: "generator_out", schema: "aten::randn_like.generator_out(Tensor self, *, Generator? generator, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -803,14 +809,14 @@ type RandnLikeGeneratorOutOptions struct {
 //	aten::randn_like.generator_out(Tensor self, *, Generator? generator, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)
 func RandnLikeGeneratorOut(out, input *Tensor, generator *Generator, opts ...RandnLikeGeneratorOutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRandnLikeGeneratorOut)
-	k.tensor(input)
-	k.generator(generator)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandnLikeGeneratorOut)
+	cc.tensor(input)
+	cc.generator(generator)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandnLikeOut = op{name: "aten::randn_like", overload: "out", schema: "aten::randn_like.out(Tensor self, *, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -825,13 +831,13 @@ type RandnLikeOutOptions struct {
 //	aten::randn_like.out(Tensor self, *, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)
 func RandnLikeOut(out, input *Tensor, opts ...RandnLikeOutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRandnLikeOut)
-	k.tensor(input)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandnLikeOut)
+	cc.tensor(input)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandom = op{name: "aten::random", overload: "", schema: "aten::random(Tensor self, *, Generator? generator=None) -> Tensor"}
@@ -846,12 +852,12 @@ type RandomOptions struct {
 //	aten::random(Tensor self, *, Generator? generator=None) -> Tensor
 func Random(input *Tensor, opts ...RandomOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRandom)
-	k.tensor(input)
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandom)
+	cc.tensor(input)
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandomFrom = op{name: "aten::random", overload: "from", schema: "aten::random.from(Tensor self, int from, int? to, *, Generator? generator=None) -> Tensor"}
@@ -866,14 +872,14 @@ type RandomFromOptions struct {
 //	aten::random.from(Tensor self, int from, int? to, *, Generator? generator=None) -> Tensor
 func RandomFrom(input *Tensor, from int, to Opt[int], opts ...RandomFromOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRandomFrom)
-	k.tensor(input)
-	k.int(from)
-	k.optInt(to)
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandomFrom)
+	cc.tensor(input)
+	cc.int(from)
+	cc.optInt(to)
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandomFromOut = op{name: "aten::random", overload: "from_out", schema: "aten::random.from_out(Tensor self, int from, int? to, *, Generator? generator=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -883,15 +889,15 @@ var torchOpRandomFromOut = op{name: "aten::random", overload: "from_out", schema
 //	aten::random.from_out(Tensor self, int from, int? to, *, Generator? generator=None, Tensor(a!) out) -> Tensor(a!)
 func RandomFromOut(out, input *Tensor, from int, to Opt[int], opts ...RandomFromOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRandomFromOut)
-	k.tensor(input)
-	k.int(from)
-	k.optInt(to)
-	k.generator(o.Generator)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandomFromOut)
+	cc.tensor(input)
+	cc.int(from)
+	cc.optInt(to)
+	cc.generator(o.Generator)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandomOut = op{name: "aten::random", overload: "out", schema: "aten::random.out(Tensor self, *, Generator? generator=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -901,13 +907,13 @@ var torchOpRandomOut = op{name: "aten::random", overload: "out", schema: "aten::
 //	aten::random.out(Tensor self, *, Generator? generator=None, Tensor(a!) out) -> Tensor(a!)
 func RandomOut(out, input *Tensor, opts ...RandomOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRandomOut)
-	k.tensor(input)
-	k.generator(o.Generator)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandomOut)
+	cc.tensor(input)
+	cc.generator(o.Generator)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandomTo = op{name: "aten::random", overload: "to", schema: "aten::random.to(Tensor self, int to, *, Generator? generator=None) -> Tensor"}
@@ -922,13 +928,13 @@ type RandomToOptions struct {
 //	aten::random.to(Tensor self, int to, *, Generator? generator=None) -> Tensor
 func RandomTo(input *Tensor, to int, opts ...RandomToOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRandomTo)
-	k.tensor(input)
-	k.int(to)
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandomTo)
+	cc.tensor(input)
+	cc.int(to)
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandomToOut = op{name: "aten::random", overload: "to_out", schema: "aten::random.to_out(Tensor self, int to, *, Generator? generator=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -938,14 +944,14 @@ var torchOpRandomToOut = op{name: "aten::random", overload: "to_out", schema: "a
 //	aten::random.to_out(Tensor self, int to, *, Generator? generator=None, Tensor(a!) out) -> Tensor(a!)
 func RandomToOut(out, input *Tensor, to int, opts ...RandomToOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRandomToOut)
-	k.tensor(input)
-	k.int(to)
-	k.generator(o.Generator)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandomToOut)
+	cc.tensor(input)
+	cc.int(to)
+	cc.generator(o.Generator)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpRandom_ = op{name: "aten::random_", overload: "", schema: "aten::random_(Tensor(a!) self, *, Generator? generator=None) -> Tensor(a!)"}
@@ -955,12 +961,12 @@ var tensorOpRandom_ = op{name: "aten::random_", overload: "", schema: "aten::ran
 //	aten::random_(Tensor(a!) self, *, Generator? generator=None) -> Tensor(a!)
 func (t *Tensor) Random_(opts ...RandomOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpRandom_)
-	k.tensor(t)
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpRandom_)
+	cc.tensor(t)
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpRandomFrom_ = op{name: "aten::random_", overload: "from", schema: "aten::random_.from(Tensor(a!) self, int from, int? to, *, Generator? generator=None) -> Tensor(a!)"}
@@ -970,14 +976,14 @@ var tensorOpRandomFrom_ = op{name: "aten::random_", overload: "from", schema: "a
 //	aten::random_.from(Tensor(a!) self, int from, int? to, *, Generator? generator=None) -> Tensor(a!)
 func (t *Tensor) RandomFrom_(from int, to Opt[int], opts ...RandomFromOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpRandomFrom_)
-	k.tensor(t)
-	k.int(from)
-	k.optInt(to)
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpRandomFrom_)
+	cc.tensor(t)
+	cc.int(from)
+	cc.optInt(to)
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpRandomTo_ = op{name: "aten::random_", overload: "to", schema: "aten::random_.to(Tensor(a!) self, int to, *, Generator? generator=None) -> Tensor(a!)"}
@@ -987,31 +993,33 @@ var tensorOpRandomTo_ = op{name: "aten::random_", overload: "to", schema: "aten:
 //	aten::random_.to(Tensor(a!) self, int to, *, Generator? generator=None) -> Tensor(a!)
 func (t *Tensor) RandomTo_(to int, opts ...RandomToOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpRandomTo_)
-	k.tensor(t)
-	k.int(to)
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpRandomTo_)
+	cc.tensor(t)
+	cc.int(to)
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandperm = op{name: "aten::randperm", overload: "", schema: "aten::randperm(SymInt n, *, ScalarType? dtype=4, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
 
-// Randperm is PyTorch's torch.randperm.
+// Randperm is a random order of the integers from 0 to n - 1. It is PyTorch's torch.randperm.
+//
+//	-> (n)
 //
 //	aten::randperm(SymInt n, *, ScalarType? dtype=4, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func Randperm(n int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRandperm)
-	k.int(n)
-	k.dtype(orDType(o.DType, Int64))
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandperm)
+	cc.int(n)
+	cc.dtype(orDType(o.DType, Int64))
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandpermGenerator = op{name: "aten::randperm", overload: "generator", schema: "aten::randperm.generator(SymInt n, *, Generator? generator, ScalarType? dtype=4, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -1021,16 +1029,16 @@ var torchOpRandpermGenerator = op{name: "aten::randperm", overload: "generator",
 //	aten::randperm.generator(SymInt n, *, Generator? generator, ScalarType? dtype=4, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func RandpermGenerator(n int, generator *Generator, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRandpermGenerator)
-	k.int(n)
-	k.generator(generator)
-	k.dtype(orDType(o.DType, Int64))
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandpermGenerator)
+	cc.int(n)
+	cc.generator(generator)
+	cc.dtype(orDType(o.DType, Int64))
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandpermGeneratorOut = op{name: "aten::randperm", overload: "generator_out", schema: "aten::randperm.generator_out(SymInt n, *, Generator? generator, Tensor(a!) out) -> Tensor(a!)"}
@@ -1039,13 +1047,13 @@ var torchOpRandpermGeneratorOut = op{name: "aten::randperm", overload: "generato
 //
 //	aten::randperm.generator_out(SymInt n, *, Generator? generator, Tensor(a!) out) -> Tensor(a!)
 func RandpermGeneratorOut(out *Tensor, n int, generator *Generator) *Tensor {
-	var k call
-	k.start(&torchOpRandpermGeneratorOut)
-	k.int(n)
-	k.generator(generator)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandpermGeneratorOut)
+	cc.int(n)
+	cc.generator(generator)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRandpermOut = op{name: "aten::randperm", overload: "out", schema: "aten::randperm.out(SymInt n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1054,12 +1062,12 @@ var torchOpRandpermOut = op{name: "aten::randperm", overload: "out", schema: "at
 //
 //	aten::randperm.out(SymInt n, *, Tensor(a!) out) -> Tensor(a!)
 func RandpermOut(out *Tensor, n int) *Tensor {
-	var k call
-	k.start(&torchOpRandpermOut)
-	k.int(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRandpermOut)
+	cc.int(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRange = op{name: "aten::range", overload: "", schema: "aten::range(Scalar start, Scalar end, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -1069,16 +1077,16 @@ var torchOpRange = op{name: "aten::range", overload: "", schema: "aten::range(Sc
 //	aten::range(Scalar start, Scalar end, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func Range(start, end Scalar, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRange)
-	k.scalar(start)
-	k.scalar(end)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRange)
+	cc.scalar(start)
+	cc.scalar(end)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRangeOut = op{name: "aten::range", overload: "out", schema: "aten::range.out(Scalar start, Scalar end, Scalar step=1, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1093,14 +1101,14 @@ type RangeOptions struct {
 //	aten::range.out(Scalar start, Scalar end, Scalar step=1, *, Tensor(a!) out) -> Tensor(a!)
 func RangeOut(out *Tensor, start, end Scalar, opts ...RangeOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRangeOut)
-	k.scalar(start)
-	k.scalar(end)
-	k.scalar(orScalar(o.Step, 1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRangeOut)
+	cc.scalar(start)
+	cc.scalar(end)
+	cc.scalar(orScalar(o.Step, 1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRangeOutOut = op{name: "aten::range", overload: "out_", schema: "aten::range.out_(Scalar start, Scalar end, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1109,13 +1117,13 @@ var torchOpRangeOutOut = op{name: "aten::range", overload: "out_", schema: "aten
 //
 //	aten::range.out_(Scalar start, Scalar end, *, Tensor(a!) out) -> Tensor(a!)
 func RangeOutOut(out *Tensor, start, end Scalar) *Tensor {
-	var k call
-	k.start(&torchOpRangeOutOut)
-	k.scalar(start)
-	k.scalar(end)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRangeOutOut)
+	cc.scalar(start)
+	cc.scalar(end)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRangeStep = op{name: "aten::range", overload: "step", schema: "aten::range.step(Scalar start, Scalar end, Scalar step=1, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -1134,17 +1142,17 @@ type RangeStepOptions struct {
 //	aten::range.step(Scalar start, Scalar end, Scalar step=1, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func RangeStep(start, end Scalar, opts ...RangeStepOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRangeStep)
-	k.scalar(start)
-	k.scalar(end)
-	k.scalar(orScalar(o.Step, 1))
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRangeStep)
+	cc.scalar(start)
+	cc.scalar(end)
+	cc.scalar(orScalar(o.Step, 1))
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpRavel = op{name: "aten::ravel", overload: "", schema: "aten::ravel(Tensor(a) self) -> Tensor(a)"}
@@ -1153,11 +1161,11 @@ var tensorOpRavel = op{name: "aten::ravel", overload: "", schema: "aten::ravel(T
 //
 //	aten::ravel(Tensor(a) self) -> Tensor(a)
 func (t *Tensor) Ravel() *Tensor {
-	var k call
-	k.start(&tensorOpRavel)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpRavel)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpReal = op{name: "aten::real", overload: "", schema: "aten::real(Tensor(a) self) -> Tensor(a)"}
@@ -1166,24 +1174,26 @@ var torchOpReal = op{name: "aten::real", overload: "", schema: "aten::real(Tenso
 //
 //	aten::real(Tensor(a) self) -> Tensor(a)
 func Real(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpReal)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpReal)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpReciprocal = op{name: "aten::reciprocal", overload: "", schema: "aten::reciprocal(Tensor self) -> Tensor"}
 
-// Reciprocal is PyTorch's Tensor.reciprocal.
+// Reciprocal is the reciprocal. It is PyTorch's Tensor.reciprocal.
+//
+//	y = 1 / t
 //
 //	aten::reciprocal(Tensor self) -> Tensor
 func (t *Tensor) Reciprocal() *Tensor {
-	var k call
-	k.start(&tensorOpReciprocal)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpReciprocal)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpReciprocalOut = op{name: "aten::reciprocal", overload: "out", schema: "aten::reciprocal.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1192,12 +1202,12 @@ var torchOpReciprocalOut = op{name: "aten::reciprocal", overload: "out", schema:
 //
 //	aten::reciprocal.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func ReciprocalOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpReciprocalOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpReciprocalOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpReciprocal_ = op{name: "aten::reciprocal_", overload: "", schema: "aten::reciprocal_(Tensor(a!) self) -> Tensor(a!)"}
@@ -1206,204 +1216,206 @@ var tensorOpReciprocal_ = op{name: "aten::reciprocal_", overload: "", schema: "a
 //
 //	aten::reciprocal_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Reciprocal_() *Tensor {
-	var k call
-	k.start(&tensorOpReciprocal_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpReciprocal_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpReflectionPad1d = op{name: "aten::reflection_pad1d", overload: "", schema: "aten::reflection_pad1d(Tensor self, SymInt[2] padding) -> Tensor"}
 
-// ReflectionPad1d is PyTorch's torch.nn.functional.reflection_pad1d.
+// ReflectionPad1d is PyTorch's torch.ops.aten.reflection_pad1d.
 //
 //	aten::reflection_pad1d(Tensor self, SymInt[2] padding) -> Tensor
 func ReflectionPad1d(input *Tensor, padding ...int) *Tensor {
-	var k call
-	k.start(&torchOpReflectionPad1d)
-	k.tensor(input)
-	k.ints(padding)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpReflectionPad1d)
+	cc.tensor(input)
+	cc.ints(padding)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpReflectionPad1dOut = op{name: "aten::reflection_pad1d", overload: "out", schema: "aten::reflection_pad1d.out(Tensor self, SymInt[2] padding, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// ReflectionPad1dOut is PyTorch's torch._C._nn.reflection_pad1d with its result written to out.
+// ReflectionPad1dOut is PyTorch's torch.ops.aten.reflection_pad1d with its result written to out.
 //
 //	aten::reflection_pad1d.out(Tensor self, SymInt[2] padding, *, Tensor(a!) out) -> Tensor(a!)
 func ReflectionPad1dOut(out, input *Tensor, padding ...int) *Tensor {
-	var k call
-	k.start(&torchOpReflectionPad1dOut)
-	k.tensor(input)
-	k.ints(padding)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpReflectionPad1dOut)
+	cc.tensor(input)
+	cc.ints(padding)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpReflectionPad1dBackward = op{name: "aten::reflection_pad1d_backward", overload: "", schema: "aten::reflection_pad1d_backward(Tensor grad_output, Tensor self, SymInt[2] padding) -> Tensor"}
 
-// ReflectionPad1dBackward is PyTorch's torch.nn.functional.reflection_pad1d_backward.
+// ReflectionPad1dBackward is PyTorch's torch.ops.aten.reflection_pad1d_backward.
 //
 //	aten::reflection_pad1d_backward(Tensor grad_output, Tensor self, SymInt[2] padding) -> Tensor
 func ReflectionPad1dBackward(gradOutput, input *Tensor, padding ...int) *Tensor {
-	var k call
-	k.start(&torchOpReflectionPad1dBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.ints(padding)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpReflectionPad1dBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.ints(padding)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpReflectionPad1dBackwardOut = op{name: "aten::reflection_pad1d_backward", overload: "grad_input", schema: "aten::reflection_pad1d_backward.grad_input(Tensor grad_output, Tensor self, SymInt[2] padding, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// ReflectionPad1dBackwardOut is PyTorch's torch._C._nn.reflection_pad1d_backward with its result written to gradInput.
+// ReflectionPad1dBackwardOut is PyTorch's torch.ops.aten.reflection_pad1d_backward with its result written to gradInput.
 //
 //	aten::reflection_pad1d_backward.grad_input(Tensor grad_output, Tensor self, SymInt[2] padding, *, Tensor(a!) grad_input) -> Tensor(a!)
 func ReflectionPad1dBackwardOut(gradInput, gradOutput, input *Tensor, padding ...int) *Tensor {
-	var k call
-	k.start(&torchOpReflectionPad1dBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.ints(padding)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpReflectionPad1dBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.ints(padding)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpReflectionPad2d = op{name: "aten::reflection_pad2d", overload: "", schema: "aten::reflection_pad2d(Tensor self, SymInt[4] padding) -> Tensor"}
 
-// ReflectionPad2d is PyTorch's torch.nn.functional.reflection_pad2d.
+// ReflectionPad2d is PyTorch's torch.ops.aten.reflection_pad2d.
 //
 //	aten::reflection_pad2d(Tensor self, SymInt[4] padding) -> Tensor
 func ReflectionPad2d(input *Tensor, padding ...int) *Tensor {
-	var k call
-	k.start(&torchOpReflectionPad2d)
-	k.tensor(input)
-	k.ints(padding)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpReflectionPad2d)
+	cc.tensor(input)
+	cc.ints(padding)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpReflectionPad2dOut = op{name: "aten::reflection_pad2d", overload: "out", schema: "aten::reflection_pad2d.out(Tensor self, SymInt[4] padding, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// ReflectionPad2dOut is PyTorch's torch._C._nn.reflection_pad2d with its result written to out.
+// ReflectionPad2dOut is PyTorch's torch.ops.aten.reflection_pad2d with its result written to out.
 //
 //	aten::reflection_pad2d.out(Tensor self, SymInt[4] padding, *, Tensor(a!) out) -> Tensor(a!)
 func ReflectionPad2dOut(out, input *Tensor, padding ...int) *Tensor {
-	var k call
-	k.start(&torchOpReflectionPad2dOut)
-	k.tensor(input)
-	k.ints(padding)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpReflectionPad2dOut)
+	cc.tensor(input)
+	cc.ints(padding)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpReflectionPad2dBackward = op{name: "aten::reflection_pad2d_backward", overload: "", schema: "aten::reflection_pad2d_backward(Tensor grad_output, Tensor self, SymInt[4] padding) -> Tensor"}
 
-// ReflectionPad2dBackward is PyTorch's torch.nn.functional.reflection_pad2d_backward.
+// ReflectionPad2dBackward is PyTorch's torch.ops.aten.reflection_pad2d_backward.
 //
 //	aten::reflection_pad2d_backward(Tensor grad_output, Tensor self, SymInt[4] padding) -> Tensor
 func ReflectionPad2dBackward(gradOutput, input *Tensor, padding ...int) *Tensor {
-	var k call
-	k.start(&torchOpReflectionPad2dBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.ints(padding)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpReflectionPad2dBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.ints(padding)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpReflectionPad2dBackwardOut = op{name: "aten::reflection_pad2d_backward", overload: "grad_input", schema: "aten::reflection_pad2d_backward.grad_input(Tensor grad_output, Tensor self, SymInt[4] padding, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// ReflectionPad2dBackwardOut is PyTorch's torch._C._nn.reflection_pad2d_backward with its result written to gradInput.
+// ReflectionPad2dBackwardOut is PyTorch's torch.ops.aten.reflection_pad2d_backward with its result written to gradInput.
 //
 //	aten::reflection_pad2d_backward.grad_input(Tensor grad_output, Tensor self, SymInt[4] padding, *, Tensor(a!) grad_input) -> Tensor(a!)
 func ReflectionPad2dBackwardOut(gradInput, gradOutput, input *Tensor, padding ...int) *Tensor {
-	var k call
-	k.start(&torchOpReflectionPad2dBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.ints(padding)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpReflectionPad2dBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.ints(padding)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpReflectionPad3d = op{name: "aten::reflection_pad3d", overload: "", schema: "aten::reflection_pad3d(Tensor self, SymInt[6] padding) -> Tensor"}
 
-// ReflectionPad3d is PyTorch's torch.nn.functional.reflection_pad3d.
+// ReflectionPad3d is PyTorch's torch.ops.aten.reflection_pad3d.
 //
 //	aten::reflection_pad3d(Tensor self, SymInt[6] padding) -> Tensor
 func ReflectionPad3d(input *Tensor, padding ...int) *Tensor {
-	var k call
-	k.start(&torchOpReflectionPad3d)
-	k.tensor(input)
-	k.ints(padding)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpReflectionPad3d)
+	cc.tensor(input)
+	cc.ints(padding)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpReflectionPad3dOut = op{name: "aten::reflection_pad3d", overload: "out", schema: "aten::reflection_pad3d.out(Tensor self, SymInt[6] padding, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// ReflectionPad3dOut is PyTorch's torch._C._nn.reflection_pad3d with its result written to out.
+// ReflectionPad3dOut is PyTorch's torch.ops.aten.reflection_pad3d with its result written to out.
 //
 //	aten::reflection_pad3d.out(Tensor self, SymInt[6] padding, *, Tensor(a!) out) -> Tensor(a!)
 func ReflectionPad3dOut(out, input *Tensor, padding ...int) *Tensor {
-	var k call
-	k.start(&torchOpReflectionPad3dOut)
-	k.tensor(input)
-	k.ints(padding)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpReflectionPad3dOut)
+	cc.tensor(input)
+	cc.ints(padding)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpReflectionPad3dBackward = op{name: "aten::reflection_pad3d_backward", overload: "", schema: "aten::reflection_pad3d_backward(Tensor grad_output, Tensor self, SymInt[6] padding) -> Tensor"}
 
-// ReflectionPad3dBackward is PyTorch's torch.nn.functional.reflection_pad3d_backward.
+// ReflectionPad3dBackward is PyTorch's torch.ops.aten.reflection_pad3d_backward.
 //
 //	aten::reflection_pad3d_backward(Tensor grad_output, Tensor self, SymInt[6] padding) -> Tensor
 func ReflectionPad3dBackward(gradOutput, input *Tensor, padding ...int) *Tensor {
-	var k call
-	k.start(&torchOpReflectionPad3dBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.ints(padding)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpReflectionPad3dBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.ints(padding)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpReflectionPad3dBackwardOut = op{name: "aten::reflection_pad3d_backward", overload: "grad_input", schema: "aten::reflection_pad3d_backward.grad_input(Tensor grad_output, Tensor self, SymInt[6] padding, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// ReflectionPad3dBackwardOut is PyTorch's torch._C._nn.reflection_pad3d_backward with its result written to gradInput.
+// ReflectionPad3dBackwardOut is PyTorch's torch.ops.aten.reflection_pad3d_backward with its result written to gradInput.
 //
 //	aten::reflection_pad3d_backward.grad_input(Tensor grad_output, Tensor self, SymInt[6] padding, *, Tensor(a!) grad_input) -> Tensor(a!)
 func ReflectionPad3dBackwardOut(gradInput, gradOutput, input *Tensor, padding ...int) *Tensor {
-	var k call
-	k.start(&torchOpReflectionPad3dBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.ints(padding)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpReflectionPad3dBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.ints(padding)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpRelu = op{name: "aten::relu", overload: "", schema: "aten::relu(Tensor self) -> Tensor"}
 
-// Relu is PyTorch's Tensor.relu.
+// Relu is the rectified linear unit. It is PyTorch's Tensor.relu.
+//
+//	y = max(0, t)
 //
 //	aten::relu(Tensor self) -> Tensor
 func (t *Tensor) Relu() *Tensor {
-	var k call
-	k.start(&tensorOpRelu)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpRelu)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpReluOut = op{name: "aten::relu", overload: "out", schema: "aten::relu.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1412,12 +1424,12 @@ var torchOpReluOut = op{name: "aten::relu", overload: "out", schema: "aten::relu
 //
 //	aten::relu.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func ReluOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpReluOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpReluOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRelu6 = op{name: "aten::relu6", overload: "", schema: "aten::relu6(Tensor self) -> Tensor"}
@@ -1426,24 +1438,24 @@ var torchOpRelu6 = op{name: "aten::relu6", overload: "", schema: "aten::relu6(Te
 //
 //	aten::relu6(Tensor self) -> Tensor
 func Relu6(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpRelu6)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRelu6)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRelu6_ = op{name: "aten::relu6_", overload: "", schema: "aten::relu6_(Tensor(a!) self) -> Tensor(a!)"}
 
-// Relu6_ is PyTorch's torch._C._nn.relu6_: Relu6 in place.
+// Relu6_ is PyTorch's torch.ops.aten.relu6_: Relu6 in place.
 //
 //	aten::relu6_(Tensor(a!) self) -> Tensor(a!)
 func Relu6_(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpRelu6_)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRelu6_)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpRelu_ = op{name: "aten::relu_", overload: "", schema: "aten::relu_(Tensor(a!) self) -> Tensor(a!)"}
@@ -1452,11 +1464,11 @@ var tensorOpRelu_ = op{name: "aten::relu_", overload: "", schema: "aten::relu_(T
 //
 //	aten::relu_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Relu_() *Tensor {
-	var k call
-	k.start(&tensorOpRelu_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpRelu_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpRemainderScalar = op{name: "aten::remainder", overload: "Scalar", schema: "aten::remainder.Scalar(Tensor self, Scalar other) -> Tensor"}
@@ -1465,12 +1477,12 @@ var tensorOpRemainderScalar = op{name: "aten::remainder", overload: "Scalar", sc
 //
 //	aten::remainder.Scalar(Tensor self, Scalar other) -> Tensor
 func (t *Tensor) RemainderScalar(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpRemainderScalar)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpRemainderScalar)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRemainderScalarTensor = op{name: "aten::remainder", overload: "Scalar_Tensor", schema: "aten::remainder.Scalar_Tensor(Scalar self, Tensor other) -> Tensor"}
@@ -1479,12 +1491,12 @@ var torchOpRemainderScalarTensor = op{name: "aten::remainder", overload: "Scalar
 //
 //	aten::remainder.Scalar_Tensor(Scalar self, Tensor other) -> Tensor
 func RemainderScalarTensor(input Scalar, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpRemainderScalarTensor)
-	k.scalar(input)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRemainderScalarTensor)
+	cc.scalar(input)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRemainderScalarTensorOut = op{name: "aten::remainder", overload: "Scalar_Tensor_out", schema: "aten::remainder.Scalar_Tensor_out(Scalar self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1493,13 +1505,13 @@ var torchOpRemainderScalarTensorOut = op{name: "aten::remainder", overload: "Sca
 //
 //	aten::remainder.Scalar_Tensor_out(Scalar self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func RemainderScalarTensorOut(out *Tensor, input Scalar, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpRemainderScalarTensorOut)
-	k.scalar(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRemainderScalarTensorOut)
+	cc.scalar(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRemainderScalarOut = op{name: "aten::remainder", overload: "Scalar_out", schema: "aten::remainder.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1508,13 +1520,13 @@ var torchOpRemainderScalarOut = op{name: "aten::remainder", overload: "Scalar_ou
 //
 //	aten::remainder.Scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)
 func RemainderScalarOut(out, input *Tensor, other Scalar) *Tensor {
-	var k call
-	k.start(&torchOpRemainderScalarOut)
-	k.tensor(input)
-	k.scalar(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRemainderScalarOut)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpRemainder = op{name: "aten::remainder", overload: "Tensor", schema: "aten::remainder.Tensor(Tensor self, Tensor other) -> Tensor"}
@@ -1523,12 +1535,12 @@ var tensorOpRemainder = op{name: "aten::remainder", overload: "Tensor", schema: 
 //
 //	aten::remainder.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Remainder(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpRemainder)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpRemainder)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRemainderOut = op{name: "aten::remainder", overload: "Tensor_out", schema: "aten::remainder.Tensor_out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1537,13 +1549,13 @@ var torchOpRemainderOut = op{name: "aten::remainder", overload: "Tensor_out", sc
 //
 //	aten::remainder.Tensor_out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func RemainderOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpRemainderOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRemainderOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpRemainderScalar_ = op{name: "aten::remainder_", overload: "Scalar", schema: "aten::remainder_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)"}
@@ -1552,12 +1564,12 @@ var tensorOpRemainderScalar_ = op{name: "aten::remainder_", overload: "Scalar", 
 //
 //	aten::remainder_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
 func (t *Tensor) RemainderScalar_(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpRemainderScalar_)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpRemainderScalar_)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpRemainder_ = op{name: "aten::remainder_", overload: "Tensor", schema: "aten::remainder_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -1566,12 +1578,12 @@ var tensorOpRemainder_ = op{name: "aten::remainder_", overload: "Tensor", schema
 //
 //	aten::remainder_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) Remainder_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpRemainder_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpRemainder_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpRenorm = op{name: "aten::renorm", overload: "", schema: "aten::renorm(Tensor self, Scalar p, int dim, Scalar maxnorm) -> Tensor"}
@@ -1580,14 +1592,14 @@ var tensorOpRenorm = op{name: "aten::renorm", overload: "", schema: "aten::renor
 //
 //	aten::renorm(Tensor self, Scalar p, int dim, Scalar maxnorm) -> Tensor
 func (t *Tensor) Renorm(p Scalar, dim int, maxnorm Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpRenorm)
-	k.tensor(t)
-	k.scalar(p)
-	k.int(dim)
-	k.scalar(maxnorm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpRenorm)
+	cc.tensor(t)
+	cc.scalar(p)
+	cc.int(dim)
+	cc.scalar(maxnorm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRenormOut = op{name: "aten::renorm", overload: "out", schema: "aten::renorm.out(Tensor self, Scalar p, int dim, Scalar maxnorm, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1596,15 +1608,15 @@ var torchOpRenormOut = op{name: "aten::renorm", overload: "out", schema: "aten::
 //
 //	aten::renorm.out(Tensor self, Scalar p, int dim, Scalar maxnorm, *, Tensor(a!) out) -> Tensor(a!)
 func RenormOut(out, input *Tensor, p Scalar, dim int, maxnorm Scalar) *Tensor {
-	var k call
-	k.start(&torchOpRenormOut)
-	k.tensor(input)
-	k.scalar(p)
-	k.int(dim)
-	k.scalar(maxnorm)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRenormOut)
+	cc.tensor(input)
+	cc.scalar(p)
+	cc.int(dim)
+	cc.scalar(maxnorm)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpRenorm_ = op{name: "aten::renorm_", overload: "", schema: "aten::renorm_(Tensor(a!) self, Scalar p, int dim, Scalar maxnorm) -> Tensor(a!)"}
@@ -1613,28 +1625,30 @@ var tensorOpRenorm_ = op{name: "aten::renorm_", overload: "", schema: "aten::ren
 //
 //	aten::renorm_(Tensor(a!) self, Scalar p, int dim, Scalar maxnorm) -> Tensor(a!)
 func (t *Tensor) Renorm_(p Scalar, dim int, maxnorm Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpRenorm_)
-	k.tensor(t)
-	k.scalar(p)
-	k.int(dim)
-	k.scalar(maxnorm)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpRenorm_)
+	cc.tensor(t)
+	cc.scalar(p)
+	cc.int(dim)
+	cc.scalar(maxnorm)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpRepeat = op{name: "aten::repeat", overload: "", schema: "aten::repeat(Tensor self, SymInt[] repeats) -> Tensor"}
 
-// Repeat is PyTorch's Tensor.repeat.
+// Repeat repeats the tensor along each dimension. It is PyTorch's Tensor.repeat.
+//
+//	t (N, M), repeats a, b -> (a · N, b · M)
 //
 //	aten::repeat(Tensor self, SymInt[] repeats) -> Tensor
 func (t *Tensor) Repeat(repeats ...int) *Tensor {
-	var k call
-	k.start(&tensorOpRepeat)
-	k.tensor(t)
-	k.ints(repeats)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpRepeat)
+	cc.tensor(t)
+	cc.ints(repeats)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRepeatOut = op{name: "aten::repeat", overload: "out", schema: "aten::repeat.out(Tensor self, SymInt[] repeats, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1643,13 +1657,13 @@ var torchOpRepeatOut = op{name: "aten::repeat", overload: "out", schema: "aten::
 //
 //	aten::repeat.out(Tensor self, SymInt[] repeats, *, Tensor(a!) out) -> Tensor(a!)
 func RepeatOut(out, input *Tensor, repeats ...int) *Tensor {
-	var k call
-	k.start(&torchOpRepeatOut)
-	k.tensor(input)
-	k.ints(repeats)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRepeatOut)
+	cc.tensor(input)
+	cc.ints(repeats)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRepeatInterleaveIndices = op{name: "aten::repeat_interleave", overload: "Tensor", schema: "aten::repeat_interleave.Tensor(Tensor repeats, *, SymInt? output_size=None) -> Tensor"}
@@ -1664,12 +1678,12 @@ type RepeatInterleaveIndicesOptions struct {
 //	aten::repeat_interleave.Tensor(Tensor repeats, *, SymInt? output_size=None) -> Tensor
 func RepeatInterleaveIndices(repeats *Tensor, opts ...RepeatInterleaveIndicesOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRepeatInterleaveIndices)
-	k.tensor(repeats)
-	k.optInt(o.OutputSize)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRepeatInterleaveIndices)
+	cc.tensor(repeats)
+	cc.optInt(o.OutputSize)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRepeatInterleaveIndicesOut = op{name: "aten::repeat_interleave", overload: "Tensor_out", schema: "aten::repeat_interleave.Tensor_out(Tensor repeats, *, SymInt? output_size=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -1679,13 +1693,13 @@ var torchOpRepeatInterleaveIndicesOut = op{name: "aten::repeat_interleave", over
 //	aten::repeat_interleave.Tensor_out(Tensor repeats, *, SymInt? output_size=None, Tensor(a!) out) -> Tensor(a!)
 func RepeatInterleaveIndicesOut(out, repeats *Tensor, opts ...RepeatInterleaveIndicesOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRepeatInterleaveIndicesOut)
-	k.tensor(repeats)
-	k.optInt(o.OutputSize)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRepeatInterleaveIndicesOut)
+	cc.tensor(repeats)
+	cc.optInt(o.OutputSize)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpRepeatInterleaveTensor = op{name: "aten::repeat_interleave", overload: "self_Tensor", schema: "aten::repeat_interleave.self_Tensor(Tensor self, Tensor repeats, int? dim=None, *, SymInt? output_size=None) -> Tensor"}
@@ -1701,14 +1715,14 @@ type RepeatInterleaveTensorOptions struct {
 //	aten::repeat_interleave.self_Tensor(Tensor self, Tensor repeats, int? dim=None, *, SymInt? output_size=None) -> Tensor
 func (t *Tensor) RepeatInterleaveTensor(repeats *Tensor, opts ...RepeatInterleaveTensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpRepeatInterleaveTensor)
-	k.tensor(t)
-	k.tensor(repeats)
-	k.optInt(o.Dim)
-	k.optInt(o.OutputSize)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpRepeatInterleaveTensor)
+	cc.tensor(t)
+	cc.tensor(repeats)
+	cc.optInt(o.Dim)
+	cc.optInt(o.OutputSize)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpRepeatInterleave = op{name: "aten::repeat_interleave", overload: "self_int", schema: "aten::repeat_interleave.self_int(Tensor self, SymInt repeats, int? dim=None, *, SymInt? output_size=None) -> Tensor"}
@@ -1724,208 +1738,210 @@ type RepeatInterleaveOptions struct {
 //	aten::repeat_interleave.self_int(Tensor self, SymInt repeats, int? dim=None, *, SymInt? output_size=None) -> Tensor
 func (t *Tensor) RepeatInterleave(repeats int, opts ...RepeatInterleaveOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpRepeatInterleave)
-	k.tensor(t)
-	k.int(repeats)
-	k.optInt(o.Dim)
-	k.optInt(o.OutputSize)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpRepeatInterleave)
+	cc.tensor(t)
+	cc.int(repeats)
+	cc.optInt(o.Dim)
+	cc.optInt(o.OutputSize)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpReplicationPad1d = op{name: "aten::replication_pad1d", overload: "", schema: "aten::replication_pad1d(Tensor self, SymInt[2] padding) -> Tensor"}
 
-// ReplicationPad1d is PyTorch's torch.nn.functional.replication_pad1d.
+// ReplicationPad1d is PyTorch's torch.ops.aten.replication_pad1d.
 //
 //	aten::replication_pad1d(Tensor self, SymInt[2] padding) -> Tensor
 func ReplicationPad1d(input *Tensor, padding ...int) *Tensor {
-	var k call
-	k.start(&torchOpReplicationPad1d)
-	k.tensor(input)
-	k.ints(padding)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpReplicationPad1d)
+	cc.tensor(input)
+	cc.ints(padding)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpReplicationPad1dOut = op{name: "aten::replication_pad1d", overload: "out", schema: "aten::replication_pad1d.out(Tensor self, SymInt[2] padding, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// ReplicationPad1dOut is PyTorch's torch._C._nn.replication_pad1d with its result written to out.
+// ReplicationPad1dOut is PyTorch's torch.ops.aten.replication_pad1d with its result written to out.
 //
 //	aten::replication_pad1d.out(Tensor self, SymInt[2] padding, *, Tensor(a!) out) -> Tensor(a!)
 func ReplicationPad1dOut(out, input *Tensor, padding ...int) *Tensor {
-	var k call
-	k.start(&torchOpReplicationPad1dOut)
-	k.tensor(input)
-	k.ints(padding)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpReplicationPad1dOut)
+	cc.tensor(input)
+	cc.ints(padding)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpReplicationPad1dBackward = op{name: "aten::replication_pad1d_backward", overload: "", schema: "aten::replication_pad1d_backward(Tensor grad_output, Tensor self, SymInt[2] padding) -> Tensor"}
 
-// ReplicationPad1dBackward is PyTorch's torch.nn.functional.replication_pad1d_backward.
+// ReplicationPad1dBackward is PyTorch's torch.ops.aten.replication_pad1d_backward.
 //
 //	aten::replication_pad1d_backward(Tensor grad_output, Tensor self, SymInt[2] padding) -> Tensor
 func ReplicationPad1dBackward(gradOutput, input *Tensor, padding ...int) *Tensor {
-	var k call
-	k.start(&torchOpReplicationPad1dBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.ints(padding)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpReplicationPad1dBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.ints(padding)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpReplicationPad1dBackwardOut = op{name: "aten::replication_pad1d_backward", overload: "grad_input", schema: "aten::replication_pad1d_backward.grad_input(Tensor grad_output, Tensor self, SymInt[2] padding, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// ReplicationPad1dBackwardOut is PyTorch's torch._C._nn.replication_pad1d_backward with its result written to gradInput.
+// ReplicationPad1dBackwardOut is PyTorch's torch.ops.aten.replication_pad1d_backward with its result written to gradInput.
 //
 //	aten::replication_pad1d_backward.grad_input(Tensor grad_output, Tensor self, SymInt[2] padding, *, Tensor(a!) grad_input) -> Tensor(a!)
 func ReplicationPad1dBackwardOut(gradInput, gradOutput, input *Tensor, padding ...int) *Tensor {
-	var k call
-	k.start(&torchOpReplicationPad1dBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.ints(padding)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpReplicationPad1dBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.ints(padding)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpReplicationPad2d = op{name: "aten::replication_pad2d", overload: "", schema: "aten::replication_pad2d(Tensor self, SymInt[4] padding) -> Tensor"}
 
-// ReplicationPad2d is PyTorch's torch.nn.functional.replication_pad2d.
+// ReplicationPad2d is PyTorch's torch.ops.aten.replication_pad2d.
 //
 //	aten::replication_pad2d(Tensor self, SymInt[4] padding) -> Tensor
 func ReplicationPad2d(input *Tensor, padding ...int) *Tensor {
-	var k call
-	k.start(&torchOpReplicationPad2d)
-	k.tensor(input)
-	k.ints(padding)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpReplicationPad2d)
+	cc.tensor(input)
+	cc.ints(padding)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpReplicationPad2dOut = op{name: "aten::replication_pad2d", overload: "out", schema: "aten::replication_pad2d.out(Tensor self, SymInt[4] padding, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// ReplicationPad2dOut is PyTorch's torch._C._nn.replication_pad2d with its result written to out.
+// ReplicationPad2dOut is PyTorch's torch.ops.aten.replication_pad2d with its result written to out.
 //
 //	aten::replication_pad2d.out(Tensor self, SymInt[4] padding, *, Tensor(a!) out) -> Tensor(a!)
 func ReplicationPad2dOut(out, input *Tensor, padding ...int) *Tensor {
-	var k call
-	k.start(&torchOpReplicationPad2dOut)
-	k.tensor(input)
-	k.ints(padding)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpReplicationPad2dOut)
+	cc.tensor(input)
+	cc.ints(padding)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpReplicationPad2dBackward = op{name: "aten::replication_pad2d_backward", overload: "", schema: "aten::replication_pad2d_backward(Tensor grad_output, Tensor self, SymInt[4] padding) -> Tensor"}
 
-// ReplicationPad2dBackward is PyTorch's torch.nn.functional.replication_pad2d_backward.
+// ReplicationPad2dBackward is PyTorch's torch.ops.aten.replication_pad2d_backward.
 //
 //	aten::replication_pad2d_backward(Tensor grad_output, Tensor self, SymInt[4] padding) -> Tensor
 func ReplicationPad2dBackward(gradOutput, input *Tensor, padding ...int) *Tensor {
-	var k call
-	k.start(&torchOpReplicationPad2dBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.ints(padding)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpReplicationPad2dBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.ints(padding)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpReplicationPad2dBackwardOut = op{name: "aten::replication_pad2d_backward", overload: "grad_input", schema: "aten::replication_pad2d_backward.grad_input(Tensor grad_output, Tensor self, SymInt[4] padding, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// ReplicationPad2dBackwardOut is PyTorch's torch._C._nn.replication_pad2d_backward with its result written to gradInput.
+// ReplicationPad2dBackwardOut is PyTorch's torch.ops.aten.replication_pad2d_backward with its result written to gradInput.
 //
 //	aten::replication_pad2d_backward.grad_input(Tensor grad_output, Tensor self, SymInt[4] padding, *, Tensor(a!) grad_input) -> Tensor(a!)
 func ReplicationPad2dBackwardOut(gradInput, gradOutput, input *Tensor, padding ...int) *Tensor {
-	var k call
-	k.start(&torchOpReplicationPad2dBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.ints(padding)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpReplicationPad2dBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.ints(padding)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpReplicationPad3d = op{name: "aten::replication_pad3d", overload: "", schema: "aten::replication_pad3d(Tensor self, SymInt[6] padding) -> Tensor"}
 
-// ReplicationPad3d is PyTorch's torch.nn.functional.replication_pad3d.
+// ReplicationPad3d is PyTorch's torch.ops.aten.replication_pad3d.
 //
 //	aten::replication_pad3d(Tensor self, SymInt[6] padding) -> Tensor
 func ReplicationPad3d(input *Tensor, padding ...int) *Tensor {
-	var k call
-	k.start(&torchOpReplicationPad3d)
-	k.tensor(input)
-	k.ints(padding)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpReplicationPad3d)
+	cc.tensor(input)
+	cc.ints(padding)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpReplicationPad3dOut = op{name: "aten::replication_pad3d", overload: "out", schema: "aten::replication_pad3d.out(Tensor self, SymInt[6] padding, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// ReplicationPad3dOut is PyTorch's torch._C._nn.replication_pad3d with its result written to out.
+// ReplicationPad3dOut is PyTorch's torch.ops.aten.replication_pad3d with its result written to out.
 //
 //	aten::replication_pad3d.out(Tensor self, SymInt[6] padding, *, Tensor(a!) out) -> Tensor(a!)
 func ReplicationPad3dOut(out, input *Tensor, padding ...int) *Tensor {
-	var k call
-	k.start(&torchOpReplicationPad3dOut)
-	k.tensor(input)
-	k.ints(padding)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpReplicationPad3dOut)
+	cc.tensor(input)
+	cc.ints(padding)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpReplicationPad3dBackward = op{name: "aten::replication_pad3d_backward", overload: "", schema: "aten::replication_pad3d_backward(Tensor grad_output, Tensor self, SymInt[6] padding) -> Tensor"}
 
-// ReplicationPad3dBackward is PyTorch's torch.nn.functional.replication_pad3d_backward.
+// ReplicationPad3dBackward is PyTorch's torch.ops.aten.replication_pad3d_backward.
 //
 //	aten::replication_pad3d_backward(Tensor grad_output, Tensor self, SymInt[6] padding) -> Tensor
 func ReplicationPad3dBackward(gradOutput, input *Tensor, padding ...int) *Tensor {
-	var k call
-	k.start(&torchOpReplicationPad3dBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.ints(padding)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpReplicationPad3dBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.ints(padding)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpReplicationPad3dBackwardOut = op{name: "aten::replication_pad3d_backward", overload: "grad_input", schema: "aten::replication_pad3d_backward.grad_input(Tensor grad_output, Tensor self, SymInt[6] padding, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// ReplicationPad3dBackwardOut is PyTorch's torch._C._nn.replication_pad3d_backward with its result written to gradInput.
+// ReplicationPad3dBackwardOut is PyTorch's torch.ops.aten.replication_pad3d_backward with its result written to gradInput.
 //
 //	aten::replication_pad3d_backward.grad_input(Tensor grad_output, Tensor self, SymInt[6] padding, *, Tensor(a!) grad_input) -> Tensor(a!)
 func ReplicationPad3dBackwardOut(gradInput, gradOutput, input *Tensor, padding ...int) *Tensor {
-	var k call
-	k.start(&torchOpReplicationPad3dBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.ints(padding)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpReplicationPad3dBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.ints(padding)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpReshape = op{name: "aten::reshape", overload: "", schema: "aten::reshape(Tensor(a) self, SymInt[] shape) -> Tensor(a)"}
 
-// Reshape is PyTorch's Tensor.reshape.
+// Reshape has another shape, a view where the strides allow it; one size may be -1. It is PyTorch's Tensor.reshape.
+//
+//	t (...) -> (shape...)
 //
 //	aten::reshape(Tensor(a) self, SymInt[] shape) -> Tensor(a)
 func (t *Tensor) Reshape(shape ...int) *Tensor {
-	var k call
-	k.start(&tensorOpReshape)
-	k.tensor(t)
-	k.ints(shape)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpReshape)
+	cc.tensor(t)
+	cc.ints(shape)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpReshapeAs = op{name: "aten::reshape_as", overload: "", schema: "aten::reshape_as(Tensor(a) self, Tensor other) -> Tensor(a)"}
@@ -1934,12 +1950,12 @@ var tensorOpReshapeAs = op{name: "aten::reshape_as", overload: "", schema: "aten
 //
 //	aten::reshape_as(Tensor(a) self, Tensor other) -> Tensor(a)
 func (t *Tensor) ReshapeAs(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpReshapeAs)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpReshapeAs)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpResize = op{name: "aten::resize", overload: "", schema: "aten::resize(Tensor self, SymInt[] size, *, MemoryFormat? memory_format=None) -> Tensor"}
@@ -1954,13 +1970,13 @@ type ResizeOptions struct {
 //	aten::resize(Tensor self, SymInt[] size, *, MemoryFormat? memory_format=None) -> Tensor
 func Resize(input *Tensor, size []int, opts ...ResizeOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpResize)
-	k.tensor(input)
-	k.ints(size)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpResize)
+	cc.tensor(input)
+	cc.ints(size)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpResizeOut = op{name: "aten::resize", overload: "out", schema: "aten::resize.out(Tensor self, SymInt[] size, *, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -1970,14 +1986,14 @@ var torchOpResizeOut = op{name: "aten::resize", overload: "out", schema: "aten::
 //	aten::resize.out(Tensor self, SymInt[] size, *, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)
 func ResizeOut(out, input *Tensor, size []int, opts ...ResizeOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpResizeOut)
-	k.tensor(input)
-	k.ints(size)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpResizeOut)
+	cc.tensor(input)
+	cc.ints(size)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpResize_ = op{name: "aten::resize_", overload: "", schema: "aten::resize_(Tensor(a!) self, SymInt[] size, *, MemoryFormat? memory_format=None) -> Tensor(a!)"}
@@ -1987,13 +2003,13 @@ var tensorOpResize_ = op{name: "aten::resize_", overload: "", schema: "aten::res
 //	aten::resize_(Tensor(a!) self, SymInt[] size, *, MemoryFormat? memory_format=None) -> Tensor(a!)
 func (t *Tensor) Resize_(size []int, opts ...ResizeOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpResize_)
-	k.tensor(t)
-	k.ints(size)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpResize_)
+	cc.tensor(t)
+	cc.ints(size)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpResizeAs = op{name: "aten::resize_as", overload: "", schema: "aten::resize_as(Tensor self, Tensor the_template, *, MemoryFormat? memory_format=None) -> Tensor"}
@@ -2008,13 +2024,13 @@ type ResizeAsOptions struct {
 //	aten::resize_as(Tensor self, Tensor the_template, *, MemoryFormat? memory_format=None) -> Tensor
 func ResizeAs(input, theTemplate *Tensor, opts ...ResizeAsOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpResizeAs)
-	k.tensor(input)
-	k.tensor(theTemplate)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpResizeAs)
+	cc.tensor(input)
+	cc.tensor(theTemplate)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpResizeAsOut = op{name: "aten::resize_as", overload: "out", schema: "aten::resize_as.out(Tensor self, Tensor the_template, *, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -2024,14 +2040,14 @@ var torchOpResizeAsOut = op{name: "aten::resize_as", overload: "out", schema: "a
 //	aten::resize_as.out(Tensor self, Tensor the_template, *, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)
 func ResizeAsOut(out, input, theTemplate *Tensor, opts ...ResizeAsOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpResizeAsOut)
-	k.tensor(input)
-	k.tensor(theTemplate)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpResizeAsOut)
+	cc.tensor(input)
+	cc.tensor(theTemplate)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpResizeAs_ = op{name: "aten::resize_as_", overload: "", schema: "aten::resize_as_(Tensor(a!) self, Tensor the_template, *, MemoryFormat? memory_format=None) -> Tensor(a!)"}
@@ -2041,13 +2057,13 @@ var tensorOpResizeAs_ = op{name: "aten::resize_as_", overload: "", schema: "aten
 //	aten::resize_as_(Tensor(a!) self, Tensor the_template, *, MemoryFormat? memory_format=None) -> Tensor(a!)
 func (t *Tensor) ResizeAs_(theTemplate *Tensor, opts ...ResizeAsOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpResizeAs_)
-	k.tensor(t)
-	k.tensor(theTemplate)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpResizeAs_)
+	cc.tensor(t)
+	cc.tensor(theTemplate)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpResizeAsSparse = op{name: "aten::resize_as_sparse", overload: "", schema: "aten::resize_as_sparse(Tensor self, Tensor the_template) -> Tensor"}
@@ -2056,12 +2072,12 @@ var torchOpResizeAsSparse = op{name: "aten::resize_as_sparse", overload: "", sch
 //
 //	aten::resize_as_sparse(Tensor self, Tensor the_template) -> Tensor
 func ResizeAsSparse(input, theTemplate *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpResizeAsSparse)
-	k.tensor(input)
-	k.tensor(theTemplate)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpResizeAsSparse)
+	cc.tensor(input)
+	cc.tensor(theTemplate)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpResizeAsSparseOut = op{name: "aten::resize_as_sparse", overload: "out", schema: "aten::resize_as_sparse.out(Tensor self, Tensor the_template, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2070,13 +2086,13 @@ var torchOpResizeAsSparseOut = op{name: "aten::resize_as_sparse", overload: "out
 //
 //	aten::resize_as_sparse.out(Tensor self, Tensor the_template, *, Tensor(a!) out) -> Tensor(a!)
 func ResizeAsSparseOut(out, input, theTemplate *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpResizeAsSparseOut)
-	k.tensor(input)
-	k.tensor(theTemplate)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpResizeAsSparseOut)
+	cc.tensor(input)
+	cc.tensor(theTemplate)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpResizeAsSparse_ = op{name: "aten::resize_as_sparse_", overload: "", schema: "aten::resize_as_sparse_(Tensor(a!) self, Tensor the_template) -> Tensor(a!)"}
@@ -2085,12 +2101,12 @@ var tensorOpResizeAsSparse_ = op{name: "aten::resize_as_sparse_", overload: "", 
 //
 //	aten::resize_as_sparse_(Tensor(a!) self, Tensor the_template) -> Tensor(a!)
 func (t *Tensor) ResizeAsSparse_(theTemplate *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpResizeAsSparse_)
-	k.tensor(t)
-	k.tensor(theTemplate)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpResizeAsSparse_)
+	cc.tensor(t)
+	cc.tensor(theTemplate)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpResolveConj = op{name: "aten::resolve_conj", overload: "", schema: "aten::resolve_conj(Tensor(a) self) -> Tensor(a)"}
@@ -2099,11 +2115,11 @@ var tensorOpResolveConj = op{name: "aten::resolve_conj", overload: "", schema: "
 //
 //	aten::resolve_conj(Tensor(a) self) -> Tensor(a)
 func (t *Tensor) ResolveConj() *Tensor {
-	var k call
-	k.start(&tensorOpResolveConj)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpResolveConj)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpResolveNeg = op{name: "aten::resolve_neg", overload: "", schema: "aten::resolve_neg(Tensor(a) self) -> Tensor(a)"}
@@ -2112,11 +2128,11 @@ var tensorOpResolveNeg = op{name: "aten::resolve_neg", overload: "", schema: "at
 //
 //	aten::resolve_neg(Tensor(a) self) -> Tensor(a)
 func (t *Tensor) ResolveNeg() *Tensor {
-	var k call
-	k.start(&tensorOpResolveNeg)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpResolveNeg)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpResultTypeScalar = op{name: "aten::result_type", overload: "Scalar", schema: "aten::result_type.Scalar(Tensor tensor, Scalar other) -> ScalarType"}
@@ -2125,12 +2141,12 @@ var torchOpResultTypeScalar = op{name: "aten::result_type", overload: "Scalar", 
 //
 //	aten::result_type.Scalar(Tensor tensor, Scalar other) -> ScalarType
 func ResultTypeScalar(tensor *Tensor, other Scalar) DType {
-	var k call
-	k.start(&torchOpResultTypeScalar)
-	k.tensor(tensor)
-	k.scalar(other)
-	k.run()
-	return k.retDType()
+	var cc call
+	cc.start(&torchOpResultTypeScalar)
+	cc.tensor(tensor)
+	cc.scalar(other)
+	cc.run()
+	return cc.retDType()
 }
 
 var torchOpResultTypeScalarScalar = op{name: "aten::result_type", overload: "Scalar_Scalar", schema: "aten::result_type.Scalar_Scalar(Scalar scalar1, Scalar scalar2) -> ScalarType"}
@@ -2139,12 +2155,12 @@ var torchOpResultTypeScalarScalar = op{name: "aten::result_type", overload: "Sca
 //
 //	aten::result_type.Scalar_Scalar(Scalar scalar1, Scalar scalar2) -> ScalarType
 func ResultTypeScalarScalar(scalar1, scalar2 Scalar) DType {
-	var k call
-	k.start(&torchOpResultTypeScalarScalar)
-	k.scalar(scalar1)
-	k.scalar(scalar2)
-	k.run()
-	return k.retDType()
+	var cc call
+	cc.start(&torchOpResultTypeScalarScalar)
+	cc.scalar(scalar1)
+	cc.scalar(scalar2)
+	cc.run()
+	return cc.retDType()
 }
 
 var torchOpResultTypeScalarTensor = op{name: "aten::result_type", overload: "Scalar_Tensor", schema: "aten::result_type.Scalar_Tensor(Scalar scalar, Tensor tensor) -> ScalarType"}
@@ -2153,12 +2169,12 @@ var torchOpResultTypeScalarTensor = op{name: "aten::result_type", overload: "Sca
 //
 //	aten::result_type.Scalar_Tensor(Scalar scalar, Tensor tensor) -> ScalarType
 func ResultTypeScalarTensor(scalar Scalar, tensor *Tensor) DType {
-	var k call
-	k.start(&torchOpResultTypeScalarTensor)
-	k.scalar(scalar)
-	k.tensor(tensor)
-	k.run()
-	return k.retDType()
+	var cc call
+	cc.start(&torchOpResultTypeScalarTensor)
+	cc.scalar(scalar)
+	cc.tensor(tensor)
+	cc.run()
+	return cc.retDType()
 }
 
 var torchOpResultType = op{name: "aten::result_type", overload: "Tensor", schema: "aten::result_type.Tensor(Tensor tensor, Tensor other) -> ScalarType"}
@@ -2167,12 +2183,12 @@ var torchOpResultType = op{name: "aten::result_type", overload: "Tensor", schema
 //
 //	aten::result_type.Tensor(Tensor tensor, Tensor other) -> ScalarType
 func ResultType(tensor, other *Tensor) DType {
-	var k call
-	k.start(&torchOpResultType)
-	k.tensor(tensor)
-	k.tensor(other)
-	k.run()
-	return k.retDType()
+	var cc call
+	cc.start(&torchOpResultType)
+	cc.tensor(tensor)
+	cc.tensor(other)
+	cc.run()
+	return cc.retDType()
 }
 
 var tensorOpRetainGrad = op{name: "aten::retain_grad", overload: "", schema: "aten::retain_grad(Tensor(a!) self) -> ()"}
@@ -2181,10 +2197,10 @@ var tensorOpRetainGrad = op{name: "aten::retain_grad", overload: "", schema: "at
 //
 //	aten::retain_grad(Tensor(a!) self) -> ()
 func (t *Tensor) RetainGrad() {
-	var k call
-	k.start(&tensorOpRetainGrad)
-	k.tensor(t)
-	k.run()
+	var cc call
+	cc.start(&tensorOpRetainGrad)
+	cc.tensor(t)
+	cc.run()
 }
 
 var tensorOpRetainsGrad = op{name: "aten::retains_grad", overload: "", schema: "aten::retains_grad(Tensor self) -> bool"}
@@ -2193,11 +2209,11 @@ var tensorOpRetainsGrad = op{name: "aten::retains_grad", overload: "", schema: "
 //
 //	aten::retains_grad(Tensor self) -> bool
 func (t *Tensor) RetainsGrad() bool {
-	var k call
-	k.start(&tensorOpRetainsGrad)
-	k.tensor(t)
-	k.run()
-	return k.retBool()
+	var cc call
+	cc.start(&tensorOpRetainsGrad)
+	cc.tensor(t)
+	cc.run()
+	return cc.retBool()
 }
 
 var torchOpRmsNorm = op{name: "aten::rms_norm", overload: "", schema: "aten::rms_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, float? eps=None) -> Tensor"}
@@ -2208,19 +2224,22 @@ type RmsNormOptions struct {
 	Eps    Opt[float64]
 }
 
-// RmsNorm is PyTorch's torch.rms_norm.
+// RmsNorm normalises by the root of the mean square over the last dimensions. It is PyTorch's torch.rms_norm.
+//
+//	y = input / √(mean(input²) + Eps) · Weight
+//	input (..., C), normalizedShape C, Weight (C) -> (..., C)
 //
 //	aten::rms_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, float? eps=None) -> Tensor
 func RmsNorm(input *Tensor, normalizedShape []int, opts ...RmsNormOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRmsNorm)
-	k.tensor(input)
-	k.ints(normalizedShape)
-	k.optTensor(o.Weight)
-	k.optFloat(o.Eps)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRmsNorm)
+	cc.tensor(input)
+	cc.ints(normalizedShape)
+	cc.optTensor(o.Weight)
+	cc.optFloat(o.Eps)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRnnReluData = op{name: "aten::rnn_relu", overload: "data", schema: "aten::rnn_relu.data(Tensor data, Tensor batch_sizes, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional) -> (Tensor, Tensor)"}
@@ -2229,19 +2248,19 @@ var torchOpRnnReluData = op{name: "aten::rnn_relu", overload: "data", schema: "a
 //
 //	aten::rnn_relu.data(Tensor data, Tensor batch_sizes, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional) -> (Tensor, Tensor)
 func RnnReluData(data, batchSizes, hx *Tensor, params []*Tensor, hasBiases bool, numLayers int, dropout float64, train, bidirectional bool) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpRnnReluData)
-	k.tensor(data)
-	k.tensor(batchSizes)
-	k.tensor(hx)
-	k.tensors(params)
-	k.bool(hasBiases)
-	k.int(numLayers)
-	k.float(dropout)
-	k.bool(train)
-	k.bool(bidirectional)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpRnnReluData)
+	cc.tensor(data)
+	cc.tensor(batchSizes)
+	cc.tensor(hx)
+	cc.tensors(params)
+	cc.bool(hasBiases)
+	cc.int(numLayers)
+	cc.float(dropout)
+	cc.bool(train)
+	cc.bool(bidirectional)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpRnnRelu = op{name: "aten::rnn_relu", overload: "input", schema: "aten::rnn_relu.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)"}
@@ -2250,19 +2269,19 @@ var torchOpRnnRelu = op{name: "aten::rnn_relu", overload: "input", schema: "aten
 //
 //	aten::rnn_relu.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)
 func RnnRelu(input, hx *Tensor, params []*Tensor, hasBiases bool, numLayers int, dropout float64, train, bidirectional, batchFirst bool) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpRnnRelu)
-	k.tensor(input)
-	k.tensor(hx)
-	k.tensors(params)
-	k.bool(hasBiases)
-	k.int(numLayers)
-	k.float(dropout)
-	k.bool(train)
-	k.bool(bidirectional)
-	k.bool(batchFirst)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpRnnRelu)
+	cc.tensor(input)
+	cc.tensor(hx)
+	cc.tensors(params)
+	cc.bool(hasBiases)
+	cc.int(numLayers)
+	cc.float(dropout)
+	cc.bool(train)
+	cc.bool(bidirectional)
+	cc.bool(batchFirst)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpRnnReluCell = op{name: "aten::rnn_relu_cell", overload: "", schema: "aten::rnn_relu_cell(Tensor input, Tensor hx, Tensor w_ih, Tensor w_hh, Tensor? b_ih=None, Tensor? b_hh=None) -> Tensor"}
@@ -2278,16 +2297,16 @@ type RnnReluCellOptions struct {
 //	aten::rnn_relu_cell(Tensor input, Tensor hx, Tensor w_ih, Tensor w_hh, Tensor? b_ih=None, Tensor? b_hh=None) -> Tensor
 func RnnReluCell(input, hx, wIh, wHh *Tensor, opts ...RnnReluCellOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRnnReluCell)
-	k.tensor(input)
-	k.tensor(hx)
-	k.tensor(wIh)
-	k.tensor(wHh)
-	k.optTensor(o.BIh)
-	k.optTensor(o.BHh)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRnnReluCell)
+	cc.tensor(input)
+	cc.tensor(hx)
+	cc.tensor(wIh)
+	cc.tensor(wHh)
+	cc.optTensor(o.BIh)
+	cc.optTensor(o.BHh)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRnnTanhData = op{name: "aten::rnn_tanh", overload: "data", schema: "aten::rnn_tanh.data(Tensor data, Tensor batch_sizes, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional) -> (Tensor, Tensor)"}
@@ -2296,19 +2315,19 @@ var torchOpRnnTanhData = op{name: "aten::rnn_tanh", overload: "data", schema: "a
 //
 //	aten::rnn_tanh.data(Tensor data, Tensor batch_sizes, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional) -> (Tensor, Tensor)
 func RnnTanhData(data, batchSizes, hx *Tensor, params []*Tensor, hasBiases bool, numLayers int, dropout float64, train, bidirectional bool) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpRnnTanhData)
-	k.tensor(data)
-	k.tensor(batchSizes)
-	k.tensor(hx)
-	k.tensors(params)
-	k.bool(hasBiases)
-	k.int(numLayers)
-	k.float(dropout)
-	k.bool(train)
-	k.bool(bidirectional)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpRnnTanhData)
+	cc.tensor(data)
+	cc.tensor(batchSizes)
+	cc.tensor(hx)
+	cc.tensors(params)
+	cc.bool(hasBiases)
+	cc.int(numLayers)
+	cc.float(dropout)
+	cc.bool(train)
+	cc.bool(bidirectional)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpRnnTanh = op{name: "aten::rnn_tanh", overload: "input", schema: "aten::rnn_tanh.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)"}
@@ -2317,19 +2336,19 @@ var torchOpRnnTanh = op{name: "aten::rnn_tanh", overload: "input", schema: "aten
 //
 //	aten::rnn_tanh.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)
 func RnnTanh(input, hx *Tensor, params []*Tensor, hasBiases bool, numLayers int, dropout float64, train, bidirectional, batchFirst bool) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpRnnTanh)
-	k.tensor(input)
-	k.tensor(hx)
-	k.tensors(params)
-	k.bool(hasBiases)
-	k.int(numLayers)
-	k.float(dropout)
-	k.bool(train)
-	k.bool(bidirectional)
-	k.bool(batchFirst)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpRnnTanh)
+	cc.tensor(input)
+	cc.tensor(hx)
+	cc.tensors(params)
+	cc.bool(hasBiases)
+	cc.int(numLayers)
+	cc.float(dropout)
+	cc.bool(train)
+	cc.bool(bidirectional)
+	cc.bool(batchFirst)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpRnnTanhCell = op{name: "aten::rnn_tanh_cell", overload: "", schema: "aten::rnn_tanh_cell(Tensor input, Tensor hx, Tensor w_ih, Tensor w_hh, Tensor? b_ih=None, Tensor? b_hh=None) -> Tensor"}
@@ -2345,16 +2364,16 @@ type RnnTanhCellOptions struct {
 //	aten::rnn_tanh_cell(Tensor input, Tensor hx, Tensor w_ih, Tensor w_hh, Tensor? b_ih=None, Tensor? b_hh=None) -> Tensor
 func RnnTanhCell(input, hx, wIh, wHh *Tensor, opts ...RnnTanhCellOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRnnTanhCell)
-	k.tensor(input)
-	k.tensor(hx)
-	k.tensor(wIh)
-	k.tensor(wHh)
-	k.optTensor(o.BIh)
-	k.optTensor(o.BHh)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRnnTanhCell)
+	cc.tensor(input)
+	cc.tensor(hx)
+	cc.tensor(wIh)
+	cc.tensor(wHh)
+	cc.optTensor(o.BIh)
+	cc.optTensor(o.BHh)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpRoll = op{name: "aten::roll", overload: "", schema: "aten::roll(Tensor self, SymInt[1] shifts, int[1] dims=[]) -> Tensor"}
@@ -2364,18 +2383,20 @@ type RollOptions struct {
 	Dims []int
 }
 
-// Roll is PyTorch's Tensor.roll.
+// Roll shifts the elements of dimensions, around the end. It is PyTorch's Tensor.roll.
+//
+//	y[(i + shift) mod D] = t[i]
 //
 //	aten::roll(Tensor self, SymInt[1] shifts, int[1] dims=[]) -> Tensor
 func (t *Tensor) Roll(shifts []int, opts ...RollOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpRoll)
-	k.tensor(t)
-	k.ints(shifts)
-	k.ints(o.Dims)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpRoll)
+	cc.tensor(t)
+	cc.ints(shifts)
+	cc.ints(o.Dims)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRollOut = op{name: "aten::roll", overload: "out", schema: "aten::roll.out(Tensor self, SymInt[1] shifts, int[1] dims=[], *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2385,14 +2406,14 @@ var torchOpRollOut = op{name: "aten::roll", overload: "out", schema: "aten::roll
 //	aten::roll.out(Tensor self, SymInt[1] shifts, int[1] dims=[], *, Tensor(a!) out) -> Tensor(a!)
 func RollOut(out, input *Tensor, shifts []int, opts ...RollOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRollOut)
-	k.tensor(input)
-	k.ints(shifts)
-	k.ints(o.Dims)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRollOut)
+	cc.tensor(input)
+	cc.ints(shifts)
+	cc.ints(o.Dims)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpRot90 = op{name: "aten::rot90", overload: "", schema: "aten::rot90(Tensor self, int k=1, int[] dims=[0, 1]) -> Tensor"}
@@ -2408,13 +2429,13 @@ type Rot90Options struct {
 //	aten::rot90(Tensor self, int k=1, int[] dims=[0, 1]) -> Tensor
 func (t *Tensor) Rot90(opts ...Rot90Options) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpRot90)
-	k.tensor(t)
-	k.int(o.K.Or(1))
-	k.ints(orInts(o.Dims, 0, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpRot90)
+	cc.tensor(t)
+	cc.int(o.K.Or(1))
+	cc.ints(orInts(o.Dims, 0, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRot90Out = op{name: "aten::rot90", overload: "out", schema: "aten::rot90.out(Tensor self, int k=1, int[] dims=[0, 1], *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2424,14 +2445,14 @@ var torchOpRot90Out = op{name: "aten::rot90", overload: "out", schema: "aten::ro
 //	aten::rot90.out(Tensor self, int k=1, int[] dims=[0, 1], *, Tensor(a!) out) -> Tensor(a!)
 func Rot90Out(out, input *Tensor, opts ...Rot90Options) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRot90Out)
-	k.tensor(input)
-	k.int(o.K.Or(1))
-	k.ints(orInts(o.Dims, 0, 1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRot90Out)
+	cc.tensor(input)
+	cc.int(o.K.Or(1))
+	cc.ints(orInts(o.Dims, 0, 1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpRound = op{name: "aten::round", overload: "", schema: "aten::round(Tensor self) -> Tensor"}
@@ -2440,11 +2461,11 @@ var tensorOpRound = op{name: "aten::round", overload: "", schema: "aten::round(T
 //
 //	aten::round(Tensor self) -> Tensor
 func (t *Tensor) Round() *Tensor {
-	var k call
-	k.start(&tensorOpRound)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpRound)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpRoundDecimals = op{name: "aten::round", overload: "decimals", schema: "aten::round.decimals(Tensor self, *, int decimals) -> Tensor"}
@@ -2453,12 +2474,12 @@ var tensorOpRoundDecimals = op{name: "aten::round", overload: "decimals", schema
 //
 //	aten::round.decimals(Tensor self, *, int decimals) -> Tensor
 func (t *Tensor) RoundDecimals(decimals int) *Tensor {
-	var k call
-	k.start(&tensorOpRoundDecimals)
-	k.tensor(t)
-	k.int(decimals)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpRoundDecimals)
+	cc.tensor(t)
+	cc.int(decimals)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRoundDecimalsOut = op{name: "aten::round", overload: "decimals_out", schema: "aten::round.decimals_out(Tensor self, *, int decimals, Tensor(a!) out) -> Tensor(a!)"}
@@ -2467,13 +2488,13 @@ var torchOpRoundDecimalsOut = op{name: "aten::round", overload: "decimals_out", 
 //
 //	aten::round.decimals_out(Tensor self, *, int decimals, Tensor(a!) out) -> Tensor(a!)
 func RoundDecimalsOut(out, input *Tensor, decimals int) *Tensor {
-	var k call
-	k.start(&torchOpRoundDecimalsOut)
-	k.tensor(input)
-	k.int(decimals)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRoundDecimalsOut)
+	cc.tensor(input)
+	cc.int(decimals)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRoundOut = op{name: "aten::round", overload: "out", schema: "aten::round.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2482,12 +2503,12 @@ var torchOpRoundOut = op{name: "aten::round", overload: "out", schema: "aten::ro
 //
 //	aten::round.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func RoundOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpRoundOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRoundOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpRound_ = op{name: "aten::round_", overload: "", schema: "aten::round_(Tensor(a!) self) -> Tensor(a!)"}
@@ -2496,11 +2517,11 @@ var tensorOpRound_ = op{name: "aten::round_", overload: "", schema: "aten::round
 //
 //	aten::round_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Round_() *Tensor {
-	var k call
-	k.start(&tensorOpRound_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpRound_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpRoundDecimals_ = op{name: "aten::round_", overload: "decimals", schema: "aten::round_.decimals(Tensor(a!) self, *, int decimals) -> Tensor(a!)"}
@@ -2509,12 +2530,12 @@ var tensorOpRoundDecimals_ = op{name: "aten::round_", overload: "decimals", sche
 //
 //	aten::round_.decimals(Tensor(a!) self, *, int decimals) -> Tensor(a!)
 func (t *Tensor) RoundDecimals_(decimals int) *Tensor {
-	var k call
-	k.start(&tensorOpRoundDecimals_)
-	k.tensor(t)
-	k.int(decimals)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpRoundDecimals_)
+	cc.tensor(t)
+	cc.int(decimals)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpRowIndices = op{name: "aten::row_indices", overload: "", schema: "aten::row_indices(Tensor(a) self) -> Tensor(a)"}
@@ -2523,11 +2544,11 @@ var tensorOpRowIndices = op{name: "aten::row_indices", overload: "", schema: "at
 //
 //	aten::row_indices(Tensor(a) self) -> Tensor(a)
 func (t *Tensor) RowIndices() *Tensor {
-	var k call
-	k.start(&tensorOpRowIndices)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpRowIndices)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRowIndicesCopy = op{name: "aten::row_indices_copy", overload: "", schema: "aten::row_indices_copy(Tensor self) -> Tensor"}
@@ -2536,11 +2557,11 @@ var torchOpRowIndicesCopy = op{name: "aten::row_indices_copy", overload: "", sch
 //
 //	aten::row_indices_copy(Tensor self) -> Tensor
 func RowIndicesCopy(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpRowIndicesCopy)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRowIndicesCopy)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRowIndicesCopyOut = op{name: "aten::row_indices_copy", overload: "out", schema: "aten::row_indices_copy.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2549,12 +2570,12 @@ var torchOpRowIndicesCopyOut = op{name: "aten::row_indices_copy", overload: "out
 //
 //	aten::row_indices_copy.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func RowIndicesCopyOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpRowIndicesCopyOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRowIndicesCopyOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRowStack = op{name: "aten::row_stack", overload: "", schema: "aten::row_stack(Tensor[] tensors) -> Tensor"}
@@ -2563,11 +2584,11 @@ var torchOpRowStack = op{name: "aten::row_stack", overload: "", schema: "aten::r
 //
 //	aten::row_stack(Tensor[] tensors) -> Tensor
 func RowStack(tensors []*Tensor) *Tensor {
-	var k call
-	k.start(&torchOpRowStack)
-	k.tensors(tensors)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRowStack)
+	cc.tensors(tensors)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRowStackOut = op{name: "aten::row_stack", overload: "out", schema: "aten::row_stack.out(Tensor[] tensors, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2576,12 +2597,12 @@ var torchOpRowStackOut = op{name: "aten::row_stack", overload: "out", schema: "a
 //
 //	aten::row_stack.out(Tensor[] tensors, *, Tensor(a!) out) -> Tensor(a!)
 func RowStackOut(out *Tensor, tensors []*Tensor) *Tensor {
-	var k call
-	k.start(&torchOpRowStackOut)
-	k.tensors(tensors)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRowStackOut)
+	cc.tensors(tensors)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRrelu = op{name: "aten::rrelu", overload: "", schema: "aten::rrelu(Tensor self, Scalar lower=0.125, Scalar upper=0.33333333333333331, bool training=False, Generator? generator=None) -> Tensor"}
@@ -2599,15 +2620,15 @@ type RreluOptions struct {
 //	aten::rrelu(Tensor self, Scalar lower=0.125, Scalar upper=0.33333333333333331, bool training=False, Generator? generator=None) -> Tensor
 func Rrelu(input *Tensor, opts ...RreluOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRrelu)
-	k.tensor(input)
-	k.scalar(orScalar(o.Lower, 0.125))
-	k.scalar(orScalar(o.Upper, 0.3333333333333333))
-	k.bool(o.Training)
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRrelu)
+	cc.tensor(input)
+	cc.scalar(orScalar(o.Lower, 0.125))
+	cc.scalar(orScalar(o.Upper, 0.3333333333333333))
+	cc.bool(o.Training)
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRrelu_ = op{name: "aten::rrelu_", overload: "", schema: "aten::rrelu_(Tensor(a!) self, Scalar lower=0.125, Scalar upper=0.33333333333333331, bool training=False, Generator? generator=None) -> Tensor(a!)"}
@@ -2617,15 +2638,15 @@ var torchOpRrelu_ = op{name: "aten::rrelu_", overload: "", schema: "aten::rrelu_
 //	aten::rrelu_(Tensor(a!) self, Scalar lower=0.125, Scalar upper=0.33333333333333331, bool training=False, Generator? generator=None) -> Tensor(a!)
 func Rrelu_(input *Tensor, opts ...RreluOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRrelu_)
-	k.tensor(input)
-	k.scalar(orScalar(o.Lower, 0.125))
-	k.scalar(orScalar(o.Upper, 0.3333333333333333))
-	k.bool(o.Training)
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRrelu_)
+	cc.tensor(input)
+	cc.scalar(orScalar(o.Lower, 0.125))
+	cc.scalar(orScalar(o.Upper, 0.3333333333333333))
+	cc.bool(o.Training)
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRreluWithNoise = op{name: "aten::rrelu_with_noise", overload: "", schema: "aten::rrelu_with_noise(Tensor self, Tensor(b!) noise, Scalar lower=0.125, Scalar upper=0.33333333333333331, bool training=False, Generator? generator=None) -> Tensor"}
@@ -2638,79 +2659,79 @@ type RreluWithNoiseOptions struct {
 	Generator *Generator
 }
 
-// RreluWithNoise is PyTorch's torch.nn.functional.rrelu_with_noise.
+// RreluWithNoise is PyTorch's torch.ops.aten.rrelu_with_noise.
 //
 //	aten::rrelu_with_noise(Tensor self, Tensor(b!) noise, Scalar lower=0.125, Scalar upper=0.33333333333333331, bool training=False, Generator? generator=None) -> Tensor
 func RreluWithNoise(input, noise *Tensor, opts ...RreluWithNoiseOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRreluWithNoise)
-	k.tensor(input)
-	k.tensor(noise)
-	k.scalar(orScalar(o.Lower, 0.125))
-	k.scalar(orScalar(o.Upper, 0.3333333333333333))
-	k.bool(o.Training)
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRreluWithNoise)
+	cc.tensor(input)
+	cc.tensor(noise)
+	cc.scalar(orScalar(o.Lower, 0.125))
+	cc.scalar(orScalar(o.Upper, 0.3333333333333333))
+	cc.bool(o.Training)
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRreluWithNoiseOut = op{name: "aten::rrelu_with_noise", overload: "out", schema: "aten::rrelu_with_noise.out(Tensor self, Tensor(b!) noise, Scalar lower=0.125, Scalar upper=0.33333333333333331, bool training=False, Generator? generator=None, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// RreluWithNoiseOut is PyTorch's torch._C._nn.rrelu_with_noise with its result written to out.
+// RreluWithNoiseOut is PyTorch's torch.ops.aten.rrelu_with_noise with its result written to out.
 //
 //	aten::rrelu_with_noise.out(Tensor self, Tensor(b!) noise, Scalar lower=0.125, Scalar upper=0.33333333333333331, bool training=False, Generator? generator=None, *, Tensor(a!) out) -> Tensor(a!)
 func RreluWithNoiseOut(out, input, noise *Tensor, opts ...RreluWithNoiseOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRreluWithNoiseOut)
-	k.tensor(input)
-	k.tensor(noise)
-	k.scalar(orScalar(o.Lower, 0.125))
-	k.scalar(orScalar(o.Upper, 0.3333333333333333))
-	k.bool(o.Training)
-	k.generator(o.Generator)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRreluWithNoiseOut)
+	cc.tensor(input)
+	cc.tensor(noise)
+	cc.scalar(orScalar(o.Lower, 0.125))
+	cc.scalar(orScalar(o.Upper, 0.3333333333333333))
+	cc.bool(o.Training)
+	cc.generator(o.Generator)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRreluWithNoise_ = op{name: "aten::rrelu_with_noise_", overload: "", schema: "aten::rrelu_with_noise_(Tensor(a!) self, Tensor(b!) noise, Scalar lower=0.125, Scalar upper=0.33333333333333331, bool training=False, Generator? generator=None) -> Tensor(a!)"}
 
-// RreluWithNoise_ is PyTorch's torch._C._nn.rrelu_with_noise_: RreluWithNoise in place.
+// RreluWithNoise_ is PyTorch's torch.ops.aten.rrelu_with_noise_: RreluWithNoise in place.
 //
 //	aten::rrelu_with_noise_(Tensor(a!) self, Tensor(b!) noise, Scalar lower=0.125, Scalar upper=0.33333333333333331, bool training=False, Generator? generator=None) -> Tensor(a!)
 func RreluWithNoise_(input, noise *Tensor, opts ...RreluWithNoiseOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRreluWithNoise_)
-	k.tensor(input)
-	k.tensor(noise)
-	k.scalar(orScalar(o.Lower, 0.125))
-	k.scalar(orScalar(o.Upper, 0.3333333333333333))
-	k.bool(o.Training)
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRreluWithNoise_)
+	cc.tensor(input)
+	cc.tensor(noise)
+	cc.scalar(orScalar(o.Lower, 0.125))
+	cc.scalar(orScalar(o.Upper, 0.3333333333333333))
+	cc.bool(o.Training)
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRreluWithNoiseBackward = op{name: "aten::rrelu_with_noise_backward", overload: "", schema: "aten::rrelu_with_noise_backward(Tensor grad_output, Tensor self, Tensor noise, Scalar lower, Scalar upper, bool training, bool self_is_result) -> Tensor"}
 
-// RreluWithNoiseBackward is PyTorch's torch.nn.functional.rrelu_with_noise_backward.
+// RreluWithNoiseBackward is PyTorch's torch.ops.aten.rrelu_with_noise_backward.
 //
 //	aten::rrelu_with_noise_backward(Tensor grad_output, Tensor self, Tensor noise, Scalar lower, Scalar upper, bool training, bool self_is_result) -> Tensor
 func RreluWithNoiseBackward(gradOutput, input, noise *Tensor, lower, upper Scalar, training, selfIsResult bool) *Tensor {
-	var k call
-	k.start(&torchOpRreluWithNoiseBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(noise)
-	k.scalar(lower)
-	k.scalar(upper)
-	k.bool(training)
-	k.bool(selfIsResult)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRreluWithNoiseBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(noise)
+	cc.scalar(lower)
+	cc.scalar(upper)
+	cc.bool(training)
+	cc.bool(selfIsResult)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRreluWithNoiseBackwardOut = op{name: "aten::rrelu_with_noise_backward", overload: "out", schema: "aten::rrelu_with_noise_backward.out(Tensor grad_output, Tensor self, Tensor noise, Scalar lower, Scalar upper, bool training, bool self_is_result, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2719,18 +2740,18 @@ var torchOpRreluWithNoiseBackwardOut = op{name: "aten::rrelu_with_noise_backward
 //
 //	aten::rrelu_with_noise_backward.out(Tensor grad_output, Tensor self, Tensor noise, Scalar lower, Scalar upper, bool training, bool self_is_result, *, Tensor(a!) out) -> Tensor(a!)
 func RreluWithNoiseBackwardOut(out, gradOutput, input, noise *Tensor, lower, upper Scalar, training, selfIsResult bool) *Tensor {
-	var k call
-	k.start(&torchOpRreluWithNoiseBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(noise)
-	k.scalar(lower)
-	k.scalar(upper)
-	k.bool(training)
-	k.bool(selfIsResult)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRreluWithNoiseBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(noise)
+	cc.scalar(lower)
+	cc.scalar(upper)
+	cc.bool(training)
+	cc.bool(selfIsResult)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRreluWithNoiseFunctional = op{name: "aten::rrelu_with_noise_functional", overload: "", schema: "aten::rrelu_with_noise_functional(Tensor self, Tensor noise, Scalar lower=0.125, Scalar upper=0.33333333333333331, bool training=False, Generator? generator=None) -> (Tensor, Tensor noise_out)"}
@@ -2748,29 +2769,31 @@ type RreluWithNoiseFunctionalOptions struct {
 //	aten::rrelu_with_noise_functional(Tensor self, Tensor noise, Scalar lower=0.125, Scalar upper=0.33333333333333331, bool training=False, Generator? generator=None) -> (Tensor, Tensor noise_out)
 func RreluWithNoiseFunctional(input, noise *Tensor, opts ...RreluWithNoiseFunctionalOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRreluWithNoiseFunctional)
-	k.tensor(input)
-	k.tensor(noise)
-	k.scalar(orScalar(o.Lower, 0.125))
-	k.scalar(orScalar(o.Upper, 0.3333333333333333))
-	k.bool(o.Training)
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpRreluWithNoiseFunctional)
+	cc.tensor(input)
+	cc.tensor(noise)
+	cc.scalar(orScalar(o.Lower, 0.125))
+	cc.scalar(orScalar(o.Upper, 0.3333333333333333))
+	cc.bool(o.Training)
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var tensorOpRsqrt = op{name: "aten::rsqrt", overload: "", schema: "aten::rsqrt(Tensor self) -> Tensor"}
 
-// Rsqrt is PyTorch's Tensor.rsqrt.
+// Rsqrt is the reciprocal of the square root. It is PyTorch's Tensor.rsqrt.
+//
+//	y = 1 / √t
 //
 //	aten::rsqrt(Tensor self) -> Tensor
 func (t *Tensor) Rsqrt() *Tensor {
-	var k call
-	k.start(&tensorOpRsqrt)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpRsqrt)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRsqrtOut = op{name: "aten::rsqrt", overload: "out", schema: "aten::rsqrt.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2779,12 +2802,12 @@ var torchOpRsqrtOut = op{name: "aten::rsqrt", overload: "out", schema: "aten::rs
 //
 //	aten::rsqrt.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func RsqrtOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpRsqrtOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRsqrtOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpRsqrt_ = op{name: "aten::rsqrt_", overload: "", schema: "aten::rsqrt_(Tensor(a!) self) -> Tensor(a!)"}
@@ -2793,11 +2816,11 @@ var tensorOpRsqrt_ = op{name: "aten::rsqrt_", overload: "", schema: "aten::rsqrt
 //
 //	aten::rsqrt_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Rsqrt_() *Tensor {
-	var k call
-	k.start(&tensorOpRsqrt_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpRsqrt_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRsubScalar = op{name: "aten::rsub", overload: "Scalar", schema: "aten::rsub.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor"}
@@ -2812,13 +2835,13 @@ type RsubScalarOptions struct {
 //	aten::rsub.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor
 func RsubScalar(input *Tensor, other Scalar, opts ...RsubScalarOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRsubScalar)
-	k.tensor(input)
-	k.scalar(other)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRsubScalar)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRsubScalarOut = op{name: "aten::rsub", overload: "Scalar_out", schema: "aten::rsub.Scalar_out(Tensor self, Scalar other, Scalar alpha=1, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2828,14 +2851,14 @@ var torchOpRsubScalarOut = op{name: "aten::rsub", overload: "Scalar_out", schema
 //	aten::rsub.Scalar_out(Tensor self, Scalar other, Scalar alpha=1, *, Tensor(a!) out) -> Tensor(a!)
 func RsubScalarOut(out, input *Tensor, other Scalar, opts ...RsubScalarOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRsubScalarOut)
-	k.tensor(input)
-	k.scalar(other)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRsubScalarOut)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRsub = op{name: "aten::rsub", overload: "Tensor", schema: "aten::rsub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"}
@@ -2850,13 +2873,13 @@ type RsubOptions struct {
 //	aten::rsub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor
 func Rsub(input, other *Tensor, opts ...RsubOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRsub)
-	k.tensor(input)
-	k.tensor(other)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRsub)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpRsubOut = op{name: "aten::rsub", overload: "Tensor_out", schema: "aten::rsub.Tensor_out(Tensor self, Tensor other, *, Scalar alpha=1, Tensor(a!) out) -> Tensor(a!)"}
@@ -2866,12 +2889,12 @@ var torchOpRsubOut = op{name: "aten::rsub", overload: "Tensor_out", schema: "ate
 //	aten::rsub.Tensor_out(Tensor self, Tensor other, *, Scalar alpha=1, Tensor(a!) out) -> Tensor(a!)
 func RsubOut(out, input, other *Tensor, opts ...RsubOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpRsubOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpRsubOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }

@@ -9,15 +9,15 @@ var torchOpScalarTensor = op{name: "aten::scalar_tensor", overload: "", schema: 
 //	aten::scalar_tensor(Scalar s, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func ScalarTensor(s Scalar, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpScalarTensor)
-	k.scalar(s)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpScalarTensor)
+	cc.scalar(s)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpScalarTensorOut = op{name: "aten::scalar_tensor", overload: "out", schema: "aten::scalar_tensor.out(Scalar s, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -26,12 +26,12 @@ var torchOpScalarTensorOut = op{name: "aten::scalar_tensor", overload: "out", sc
 //
 //	aten::scalar_tensor.out(Scalar s, *, Tensor(a!) out) -> Tensor(a!)
 func ScalarTensorOut(out *Tensor, s Scalar) *Tensor {
-	var k call
-	k.start(&torchOpScalarTensorOut)
-	k.scalar(s)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpScalarTensorOut)
+	cc.scalar(s)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpScaledDotProductAttention = op{name: "aten::scaled_dot_product_attention", overload: "", schema: "aten::scaled_dot_product_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float dropout_p=0., bool is_causal=False, *, float? scale=None, bool enable_gqa=False) -> Tensor"}
@@ -45,23 +45,26 @@ type ScaledDotProductAttentionOptions struct {
 	EnableGqa bool
 }
 
-// ScaledDotProductAttention is PyTorch's torch.nn.functional.scaled_dot_product_attention.
+// ScaledDotProductAttention is attention, with a fused kernel where there is one. It is PyTorch's torch.nn.functional.scaled_dot_product_attention.
+//
+//	y = softmax(query @ keyᵀ · scale + AttnMask) @ value, scale = Scale or 1/√D
+//	query (B, H, T, D), key (B, H, S, D), value (B, H, S, E) -> (B, H, T, E)
 //
 //	aten::scaled_dot_product_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float dropout_p=0., bool is_causal=False, *, float? scale=None, bool enable_gqa=False) -> Tensor
 func ScaledDotProductAttention(query, key, value *Tensor, opts ...ScaledDotProductAttentionOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpScaledDotProductAttention)
-	k.tensor(query)
-	k.tensor(key)
-	k.tensor(value)
-	k.optTensor(o.AttnMask)
-	k.float(o.DropoutP)
-	k.bool(o.IsCausal)
-	k.optFloat(o.Scale)
-	k.bool(o.EnableGqa)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpScaledDotProductAttention)
+	cc.tensor(query)
+	cc.tensor(key)
+	cc.tensor(value)
+	cc.optTensor(o.AttnMask)
+	cc.float(o.DropoutP)
+	cc.bool(o.IsCausal)
+	cc.optFloat(o.Scale)
+	cc.bool(o.EnableGqa)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpScatterSrcReduce = op{name: "aten::scatter", overload: "reduce", schema: "aten::scatter.reduce(Tensor self, int dim, Tensor index, Tensor src, *, str reduce) -> Tensor"}
@@ -70,15 +73,15 @@ var tensorOpScatterSrcReduce = op{name: "aten::scatter", overload: "reduce", sch
 //
 //	aten::scatter.reduce(Tensor self, int dim, Tensor index, Tensor src, *, str reduce) -> Tensor
 func (t *Tensor) ScatterSrcReduce(dim int, index, src *Tensor, reduce string) *Tensor {
-	var k call
-	k.start(&tensorOpScatterSrcReduce)
-	k.tensor(t)
-	k.int(dim)
-	k.tensor(index)
-	k.tensor(src)
-	k.str(reduce)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpScatterSrcReduce)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.tensor(src)
+	cc.str(reduce)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpScatterSrcReduceOut = op{name: "aten::scatter", overload: "reduce_out", schema: "aten::scatter.reduce_out(Tensor self, int dim, Tensor index, Tensor src, *, str reduce, Tensor(a!) out) -> Tensor(a!)"}
@@ -87,32 +90,34 @@ var torchOpScatterSrcReduceOut = op{name: "aten::scatter", overload: "reduce_out
 //
 //	aten::scatter.reduce_out(Tensor self, int dim, Tensor index, Tensor src, *, str reduce, Tensor(a!) out) -> Tensor(a!)
 func ScatterSrcReduceOut(out, input *Tensor, dim int, index, src *Tensor, reduce string) *Tensor {
-	var k call
-	k.start(&torchOpScatterSrcReduceOut)
-	k.tensor(input)
-	k.int(dim)
-	k.tensor(index)
-	k.tensor(src)
-	k.str(reduce)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpScatterSrcReduceOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.tensor(src)
+	cc.str(reduce)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpScatter = op{name: "aten::scatter", overload: "src", schema: "aten::scatter.src(Tensor self, int dim, Tensor index, Tensor src) -> Tensor"}
 
-// Scatter is PyTorch's Tensor.scatter.
+// Scatter is t with elements of src put along a dimension. It is PyTorch's Tensor.scatter.
+//
+//	y[index[i][j]][j] = src[i][j] for dim 0
 //
 //	aten::scatter.src(Tensor self, int dim, Tensor index, Tensor src) -> Tensor
 func (t *Tensor) Scatter(dim int, index, src *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpScatter)
-	k.tensor(t)
-	k.int(dim)
-	k.tensor(index)
-	k.tensor(src)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpScatter)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.tensor(src)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpScatterOut = op{name: "aten::scatter", overload: "src_out", schema: "aten::scatter.src_out(Tensor self, int dim, Tensor index, Tensor src, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -121,15 +126,15 @@ var torchOpScatterOut = op{name: "aten::scatter", overload: "src_out", schema: "
 //
 //	aten::scatter.src_out(Tensor self, int dim, Tensor index, Tensor src, *, Tensor(a!) out) -> Tensor(a!)
 func ScatterOut(out, input *Tensor, dim int, index, src *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpScatterOut)
-	k.tensor(input)
-	k.int(dim)
-	k.tensor(index)
-	k.tensor(src)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpScatterOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.tensor(src)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpScatterValue = op{name: "aten::scatter", overload: "value", schema: "aten::scatter.value(Tensor self, int dim, Tensor index, Scalar value) -> Tensor"}
@@ -138,14 +143,14 @@ var tensorOpScatterValue = op{name: "aten::scatter", overload: "value", schema: 
 //
 //	aten::scatter.value(Tensor self, int dim, Tensor index, Scalar value) -> Tensor
 func (t *Tensor) ScatterValue(dim int, index *Tensor, value Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpScatterValue)
-	k.tensor(t)
-	k.int(dim)
-	k.tensor(index)
-	k.scalar(value)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpScatterValue)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.scalar(value)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpScatterValueOut = op{name: "aten::scatter", overload: "value_out", schema: "aten::scatter.value_out(Tensor self, int dim, Tensor index, Scalar value, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -154,15 +159,15 @@ var torchOpScatterValueOut = op{name: "aten::scatter", overload: "value_out", sc
 //
 //	aten::scatter.value_out(Tensor self, int dim, Tensor index, Scalar value, *, Tensor(a!) out) -> Tensor(a!)
 func ScatterValueOut(out, input *Tensor, dim int, index *Tensor, value Scalar) *Tensor {
-	var k call
-	k.start(&torchOpScatterValueOut)
-	k.tensor(input)
-	k.int(dim)
-	k.tensor(index)
-	k.scalar(value)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpScatterValueOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.scalar(value)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpScatterValueReduce = op{name: "aten::scatter", overload: "value_reduce", schema: "aten::scatter.value_reduce(Tensor self, int dim, Tensor index, Scalar value, *, str reduce) -> Tensor"}
@@ -171,15 +176,15 @@ var tensorOpScatterValueReduce = op{name: "aten::scatter", overload: "value_redu
 //
 //	aten::scatter.value_reduce(Tensor self, int dim, Tensor index, Scalar value, *, str reduce) -> Tensor
 func (t *Tensor) ScatterValueReduce(dim int, index *Tensor, value Scalar, reduce string) *Tensor {
-	var k call
-	k.start(&tensorOpScatterValueReduce)
-	k.tensor(t)
-	k.int(dim)
-	k.tensor(index)
-	k.scalar(value)
-	k.str(reduce)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpScatterValueReduce)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.scalar(value)
+	cc.str(reduce)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpScatterValueReduceOut = op{name: "aten::scatter", overload: "value_reduce_out", schema: "aten::scatter.value_reduce_out(Tensor self, int dim, Tensor index, Scalar value, *, str reduce, Tensor(a!) out) -> Tensor(a!)"}
@@ -188,16 +193,16 @@ var torchOpScatterValueReduceOut = op{name: "aten::scatter", overload: "value_re
 //
 //	aten::scatter.value_reduce_out(Tensor self, int dim, Tensor index, Scalar value, *, str reduce, Tensor(a!) out) -> Tensor(a!)
 func ScatterValueReduceOut(out, input *Tensor, dim int, index *Tensor, value Scalar, reduce string) *Tensor {
-	var k call
-	k.start(&torchOpScatterValueReduceOut)
-	k.tensor(input)
-	k.int(dim)
-	k.tensor(index)
-	k.scalar(value)
-	k.str(reduce)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpScatterValueReduceOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.scalar(value)
+	cc.str(reduce)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpScatterSrcReduce_ = op{name: "aten::scatter_", overload: "reduce", schema: "aten::scatter_.reduce(Tensor(a!) self, int dim, Tensor index, Tensor src, *, str reduce) -> Tensor(a!)"}
@@ -206,15 +211,15 @@ var tensorOpScatterSrcReduce_ = op{name: "aten::scatter_", overload: "reduce", s
 //
 //	aten::scatter_.reduce(Tensor(a!) self, int dim, Tensor index, Tensor src, *, str reduce) -> Tensor(a!)
 func (t *Tensor) ScatterSrcReduce_(dim int, index, src *Tensor, reduce string) *Tensor {
-	var k call
-	k.start(&tensorOpScatterSrcReduce_)
-	k.tensor(t)
-	k.int(dim)
-	k.tensor(index)
-	k.tensor(src)
-	k.str(reduce)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpScatterSrcReduce_)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.tensor(src)
+	cc.str(reduce)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpScatter_ = op{name: "aten::scatter_", overload: "src", schema: "aten::scatter_.src(Tensor(a!) self, int dim, Tensor index, Tensor src) -> Tensor(a!)"}
@@ -223,14 +228,14 @@ var tensorOpScatter_ = op{name: "aten::scatter_", overload: "src", schema: "aten
 //
 //	aten::scatter_.src(Tensor(a!) self, int dim, Tensor index, Tensor src) -> Tensor(a!)
 func (t *Tensor) Scatter_(dim int, index, src *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpScatter_)
-	k.tensor(t)
-	k.int(dim)
-	k.tensor(index)
-	k.tensor(src)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpScatter_)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.tensor(src)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpScatterValue_ = op{name: "aten::scatter_", overload: "value", schema: "aten::scatter_.value(Tensor(a!) self, int dim, Tensor index, Scalar value) -> Tensor(a!)"}
@@ -239,14 +244,14 @@ var tensorOpScatterValue_ = op{name: "aten::scatter_", overload: "value", schema
 //
 //	aten::scatter_.value(Tensor(a!) self, int dim, Tensor index, Scalar value) -> Tensor(a!)
 func (t *Tensor) ScatterValue_(dim int, index *Tensor, value Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpScatterValue_)
-	k.tensor(t)
-	k.int(dim)
-	k.tensor(index)
-	k.scalar(value)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpScatterValue_)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.scalar(value)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpScatterValueReduce_ = op{name: "aten::scatter_", overload: "value_reduce", schema: "aten::scatter_.value_reduce(Tensor(a!) self, int dim, Tensor index, Scalar value, *, str reduce) -> Tensor(a!)"}
@@ -255,15 +260,15 @@ var tensorOpScatterValueReduce_ = op{name: "aten::scatter_", overload: "value_re
 //
 //	aten::scatter_.value_reduce(Tensor(a!) self, int dim, Tensor index, Scalar value, *, str reduce) -> Tensor(a!)
 func (t *Tensor) ScatterValueReduce_(dim int, index *Tensor, value Scalar, reduce string) *Tensor {
-	var k call
-	k.start(&tensorOpScatterValueReduce_)
-	k.tensor(t)
-	k.int(dim)
-	k.tensor(index)
-	k.scalar(value)
-	k.str(reduce)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpScatterValueReduce_)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.scalar(value)
+	cc.str(reduce)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpScatterAdd = op{name: "aten::scatter_add", overload: "", schema: "aten::scatter_add(Tensor self, int dim, Tensor index, Tensor src) -> Tensor"}
@@ -272,14 +277,14 @@ var tensorOpScatterAdd = op{name: "aten::scatter_add", overload: "", schema: "at
 //
 //	aten::scatter_add(Tensor self, int dim, Tensor index, Tensor src) -> Tensor
 func (t *Tensor) ScatterAdd(dim int, index, src *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpScatterAdd)
-	k.tensor(t)
-	k.int(dim)
-	k.tensor(index)
-	k.tensor(src)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpScatterAdd)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.tensor(src)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpScatterAddOut = op{name: "aten::scatter_add", overload: "out", schema: "aten::scatter_add.out(Tensor self, int dim, Tensor index, Tensor src, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -288,15 +293,15 @@ var torchOpScatterAddOut = op{name: "aten::scatter_add", overload: "out", schema
 //
 //	aten::scatter_add.out(Tensor self, int dim, Tensor index, Tensor src, *, Tensor(a!) out) -> Tensor(a!)
 func ScatterAddOut(out, input *Tensor, dim int, index, src *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpScatterAddOut)
-	k.tensor(input)
-	k.int(dim)
-	k.tensor(index)
-	k.tensor(src)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpScatterAddOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.tensor(src)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpScatterAdd_ = op{name: "aten::scatter_add_", overload: "", schema: "aten::scatter_add_(Tensor(a!) self, int dim, Tensor index, Tensor src) -> Tensor(a!)"}
@@ -305,14 +310,14 @@ var tensorOpScatterAdd_ = op{name: "aten::scatter_add_", overload: "", schema: "
 //
 //	aten::scatter_add_(Tensor(a!) self, int dim, Tensor index, Tensor src) -> Tensor(a!)
 func (t *Tensor) ScatterAdd_(dim int, index, src *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpScatterAdd_)
-	k.tensor(t)
-	k.int(dim)
-	k.tensor(index)
-	k.tensor(src)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpScatterAdd_)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.tensor(src)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpScatterReduce = op{name: "aten::scatter_reduce", overload: "two", schema: "aten::scatter_reduce.two(Tensor self, int dim, Tensor index, Tensor src, str reduce, *, bool include_self=True) -> Tensor"}
@@ -327,16 +332,16 @@ type ScatterReduceOptions struct {
 //	aten::scatter_reduce.two(Tensor self, int dim, Tensor index, Tensor src, str reduce, *, bool include_self=True) -> Tensor
 func (t *Tensor) ScatterReduce(dim int, index, src *Tensor, reduce string, opts ...ScatterReduceOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpScatterReduce)
-	k.tensor(t)
-	k.int(dim)
-	k.tensor(index)
-	k.tensor(src)
-	k.str(reduce)
-	k.bool(o.IncludeSelf.Or(true))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpScatterReduce)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.tensor(src)
+	cc.str(reduce)
+	cc.bool(o.IncludeSelf.Or(true))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpScatterReduceOut = op{name: "aten::scatter_reduce", overload: "two_out", schema: "aten::scatter_reduce.two_out(Tensor self, int dim, Tensor index, Tensor src, str reduce, *, bool include_self=True, Tensor(a!) out) -> Tensor(a!)"}
@@ -346,17 +351,17 @@ var torchOpScatterReduceOut = op{name: "aten::scatter_reduce", overload: "two_ou
 //	aten::scatter_reduce.two_out(Tensor self, int dim, Tensor index, Tensor src, str reduce, *, bool include_self=True, Tensor(a!) out) -> Tensor(a!)
 func ScatterReduceOut(out, input *Tensor, dim int, index, src *Tensor, reduce string, opts ...ScatterReduceOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpScatterReduceOut)
-	k.tensor(input)
-	k.int(dim)
-	k.tensor(index)
-	k.tensor(src)
-	k.str(reduce)
-	k.bool(o.IncludeSelf.Or(true))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpScatterReduceOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.tensor(src)
+	cc.str(reduce)
+	cc.bool(o.IncludeSelf.Or(true))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpScatterReduce_ = op{name: "aten::scatter_reduce_", overload: "two", schema: "aten::scatter_reduce_.two(Tensor(a!) self, int dim, Tensor index, Tensor src, str reduce, *, bool include_self=True) -> Tensor(a!)"}
@@ -366,16 +371,16 @@ var tensorOpScatterReduce_ = op{name: "aten::scatter_reduce_", overload: "two", 
 //	aten::scatter_reduce_.two(Tensor(a!) self, int dim, Tensor index, Tensor src, str reduce, *, bool include_self=True) -> Tensor(a!)
 func (t *Tensor) ScatterReduce_(dim int, index, src *Tensor, reduce string, opts ...ScatterReduceOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpScatterReduce_)
-	k.tensor(t)
-	k.int(dim)
-	k.tensor(index)
-	k.tensor(src)
-	k.str(reduce)
-	k.bool(o.IncludeSelf.Or(true))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpScatterReduce_)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.tensor(index)
+	cc.tensor(src)
+	cc.str(reduce)
+	cc.bool(o.IncludeSelf.Or(true))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSearchsortedScalar = op{name: "aten::searchsorted", overload: "Scalar", schema: "aten::searchsorted.Scalar(Tensor sorted_sequence, Scalar self, *, bool out_int32=False, bool right=False, str? side=None, Tensor? sorter=None) -> Tensor"}
@@ -393,16 +398,16 @@ type SearchsortedScalarOptions struct {
 //	aten::searchsorted.Scalar(Tensor sorted_sequence, Scalar self, *, bool out_int32=False, bool right=False, str? side=None, Tensor? sorter=None) -> Tensor
 func SearchsortedScalar(sortedSequence *Tensor, input Scalar, opts ...SearchsortedScalarOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSearchsortedScalar)
-	k.tensor(sortedSequence)
-	k.scalar(input)
-	k.bool(o.OutInt32)
-	k.bool(o.Right)
-	k.optStr(o.Side)
-	k.optTensor(o.Sorter)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSearchsortedScalar)
+	cc.tensor(sortedSequence)
+	cc.scalar(input)
+	cc.bool(o.OutInt32)
+	cc.bool(o.Right)
+	cc.optStr(o.Side)
+	cc.optTensor(o.Sorter)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSearchsortedScalarOut = op{name: "aten::searchsorted", overload: "Scalar_out", schema: "aten::searchsorted.Scalar_out(Tensor sorted_sequence, Scalar self, *, bool out_int32=False, bool right=False, str? side=None, Tensor? sorter=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -412,17 +417,17 @@ var torchOpSearchsortedScalarOut = op{name: "aten::searchsorted", overload: "Sca
 //	aten::searchsorted.Scalar_out(Tensor sorted_sequence, Scalar self, *, bool out_int32=False, bool right=False, str? side=None, Tensor? sorter=None, Tensor(a!) out) -> Tensor(a!)
 func SearchsortedScalarOut(out, sortedSequence *Tensor, input Scalar, opts ...SearchsortedScalarOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSearchsortedScalarOut)
-	k.tensor(sortedSequence)
-	k.scalar(input)
-	k.bool(o.OutInt32)
-	k.bool(o.Right)
-	k.optStr(o.Side)
-	k.optTensor(o.Sorter)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSearchsortedScalarOut)
+	cc.tensor(sortedSequence)
+	cc.scalar(input)
+	cc.bool(o.OutInt32)
+	cc.bool(o.Right)
+	cc.optStr(o.Side)
+	cc.optTensor(o.Sorter)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSearchsorted = op{name: "aten::searchsorted", overload: "Tensor", schema: "aten::searchsorted.Tensor(Tensor sorted_sequence, Tensor self, *, bool out_int32=False, bool right=False, str? side=None, Tensor? sorter=None) -> Tensor"}
@@ -440,16 +445,16 @@ type SearchsortedOptions struct {
 //	aten::searchsorted.Tensor(Tensor sorted_sequence, Tensor self, *, bool out_int32=False, bool right=False, str? side=None, Tensor? sorter=None) -> Tensor
 func Searchsorted(sortedSequence, input *Tensor, opts ...SearchsortedOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSearchsorted)
-	k.tensor(sortedSequence)
-	k.tensor(input)
-	k.bool(o.OutInt32)
-	k.bool(o.Right)
-	k.optStr(o.Side)
-	k.optTensor(o.Sorter)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSearchsorted)
+	cc.tensor(sortedSequence)
+	cc.tensor(input)
+	cc.bool(o.OutInt32)
+	cc.bool(o.Right)
+	cc.optStr(o.Side)
+	cc.optTensor(o.Sorter)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSearchsortedOut = op{name: "aten::searchsorted", overload: "Tensor_out", schema: "aten::searchsorted.Tensor_out(Tensor sorted_sequence, Tensor self, *, bool out_int32=False, bool right=False, str? side=None, Tensor? sorter=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -459,17 +464,17 @@ var torchOpSearchsortedOut = op{name: "aten::searchsorted", overload: "Tensor_ou
 //	aten::searchsorted.Tensor_out(Tensor sorted_sequence, Tensor self, *, bool out_int32=False, bool right=False, str? side=None, Tensor? sorter=None, Tensor(a!) out) -> Tensor(a!)
 func SearchsortedOut(out, sortedSequence, input *Tensor, opts ...SearchsortedOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSearchsortedOut)
-	k.tensor(sortedSequence)
-	k.tensor(input)
-	k.bool(o.OutInt32)
-	k.bool(o.Right)
-	k.optStr(o.Side)
-	k.optTensor(o.Sorter)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSearchsortedOut)
+	cc.tensor(sortedSequence)
+	cc.tensor(input)
+	cc.bool(o.OutInt32)
+	cc.bool(o.Right)
+	cc.optStr(o.Side)
+	cc.optTensor(o.Sorter)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSegmentReduce = op{name: "aten::segment_reduce", overload: "", schema: "aten::segment_reduce(Tensor data, str reduce, *, Tensor? lengths=None, Tensor? indices=None, Tensor? offsets=None, int axis=0, bool unsafe=False, Scalar? initial=None) -> Tensor"}
@@ -489,18 +494,18 @@ type SegmentReduceOptions struct {
 //	aten::segment_reduce(Tensor data, str reduce, *, Tensor? lengths=None, Tensor? indices=None, Tensor? offsets=None, int axis=0, bool unsafe=False, Scalar? initial=None) -> Tensor
 func SegmentReduce(data *Tensor, reduce string, opts ...SegmentReduceOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSegmentReduce)
-	k.tensor(data)
-	k.str(reduce)
-	k.optTensor(o.Lengths)
-	k.optTensor(o.Indices)
-	k.optTensor(o.Offsets)
-	k.int(o.Axis)
-	k.bool(o.Unsafe)
-	k.optScalar(o.Initial)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSegmentReduce)
+	cc.tensor(data)
+	cc.str(reduce)
+	cc.optTensor(o.Lengths)
+	cc.optTensor(o.Indices)
+	cc.optTensor(o.Offsets)
+	cc.int(o.Axis)
+	cc.bool(o.Unsafe)
+	cc.optScalar(o.Initial)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSegmentReduceOut = op{name: "aten::segment_reduce", overload: "out", schema: "aten::segment_reduce.out(Tensor data, str reduce, *, Tensor? lengths=None, Tensor? indices=None, Tensor? offsets=None, int axis=0, bool unsafe=False, Scalar? initial=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -510,50 +515,52 @@ var torchOpSegmentReduceOut = op{name: "aten::segment_reduce", overload: "out", 
 //	aten::segment_reduce.out(Tensor data, str reduce, *, Tensor? lengths=None, Tensor? indices=None, Tensor? offsets=None, int axis=0, bool unsafe=False, Scalar? initial=None, Tensor(a!) out) -> Tensor(a!)
 func SegmentReduceOut(out, data *Tensor, reduce string, opts ...SegmentReduceOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSegmentReduceOut)
-	k.tensor(data)
-	k.str(reduce)
-	k.optTensor(o.Lengths)
-	k.optTensor(o.Indices)
-	k.optTensor(o.Offsets)
-	k.int(o.Axis)
-	k.bool(o.Unsafe)
-	k.optScalar(o.Initial)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSegmentReduceOut)
+	cc.tensor(data)
+	cc.str(reduce)
+	cc.optTensor(o.Lengths)
+	cc.optTensor(o.Indices)
+	cc.optTensor(o.Offsets)
+	cc.int(o.Axis)
+	cc.bool(o.Unsafe)
+	cc.optScalar(o.Initial)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSelect = op{name: "aten::select", overload: "int", schema: "aten::select.int(Tensor(a) self, int dim, SymInt index) -> Tensor(a)"}
 
-// Select is PyTorch's Tensor.select.
+// Select is one slice along a dimension. It is PyTorch's Tensor.select.
+//
+//	t (..., D, ...) -> (..., ...), a view
 //
 //	aten::select.int(Tensor(a) self, int dim, SymInt index) -> Tensor(a)
 func (t *Tensor) Select(dim, index int) *Tensor {
-	var k call
-	k.start(&tensorOpSelect)
-	k.tensor(t)
-	k.int(dim)
-	k.int(index)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSelect)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.int(index)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSelectBackward = op{name: "aten::select_backward", overload: "", schema: "aten::select_backward(Tensor grad_output, SymInt[] input_sizes, int dim, SymInt index) -> Tensor"}
 
-// SelectBackward is PyTorch's torch.select_backward.
+// SelectBackward is PyTorch's torch.ops.aten.select_backward.
 //
 //	aten::select_backward(Tensor grad_output, SymInt[] input_sizes, int dim, SymInt index) -> Tensor
 func SelectBackward(gradOutput *Tensor, inputSizes []int, dim, index int) *Tensor {
-	var k call
-	k.start(&torchOpSelectBackward)
-	k.tensor(gradOutput)
-	k.ints(inputSizes)
-	k.int(dim)
-	k.int(index)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSelectBackward)
+	cc.tensor(gradOutput)
+	cc.ints(inputSizes)
+	cc.int(dim)
+	cc.int(index)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSelectBackwardOut = op{name: "aten::select_backward", overload: "out", schema: "aten::select_backward.out(Tensor grad_output, SymInt[] input_sizes, int dim, SymInt index, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -562,15 +569,15 @@ var torchOpSelectBackwardOut = op{name: "aten::select_backward", overload: "out"
 //
 //	aten::select_backward.out(Tensor grad_output, SymInt[] input_sizes, int dim, SymInt index, *, Tensor(a!) out) -> Tensor(a!)
 func SelectBackwardOut(out, gradOutput *Tensor, inputSizes []int, dim, index int) *Tensor {
-	var k call
-	k.start(&torchOpSelectBackwardOut)
-	k.tensor(gradOutput)
-	k.ints(inputSizes)
-	k.int(dim)
-	k.int(index)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSelectBackwardOut)
+	cc.tensor(gradOutput)
+	cc.ints(inputSizes)
+	cc.int(dim)
+	cc.int(index)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSelectCopy = op{name: "aten::select_copy", overload: "int", schema: "aten::select_copy.int(Tensor self, int dim, SymInt index) -> Tensor"}
@@ -579,13 +586,13 @@ var torchOpSelectCopy = op{name: "aten::select_copy", overload: "int", schema: "
 //
 //	aten::select_copy.int(Tensor self, int dim, SymInt index) -> Tensor
 func SelectCopy(input *Tensor, dim, index int) *Tensor {
-	var k call
-	k.start(&torchOpSelectCopy)
-	k.tensor(input)
-	k.int(dim)
-	k.int(index)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSelectCopy)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.int(index)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSelectCopyOut = op{name: "aten::select_copy", overload: "int_out", schema: "aten::select_copy.int_out(Tensor self, int dim, SymInt index, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -594,14 +601,14 @@ var torchOpSelectCopyOut = op{name: "aten::select_copy", overload: "int_out", sc
 //
 //	aten::select_copy.int_out(Tensor self, int dim, SymInt index, *, Tensor(a!) out) -> Tensor(a!)
 func SelectCopyOut(out, input *Tensor, dim, index int) *Tensor {
-	var k call
-	k.start(&torchOpSelectCopyOut)
-	k.tensor(input)
-	k.int(dim)
-	k.int(index)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSelectCopyOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.int(index)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSelectScatter = op{name: "aten::select_scatter", overload: "", schema: "aten::select_scatter(Tensor self, Tensor src, int dim, SymInt index) -> Tensor"}
@@ -610,14 +617,14 @@ var tensorOpSelectScatter = op{name: "aten::select_scatter", overload: "", schem
 //
 //	aten::select_scatter(Tensor self, Tensor src, int dim, SymInt index) -> Tensor
 func (t *Tensor) SelectScatter(src *Tensor, dim, index int) *Tensor {
-	var k call
-	k.start(&tensorOpSelectScatter)
-	k.tensor(t)
-	k.tensor(src)
-	k.int(dim)
-	k.int(index)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSelectScatter)
+	cc.tensor(t)
+	cc.tensor(src)
+	cc.int(dim)
+	cc.int(index)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSelectScatterOut = op{name: "aten::select_scatter", overload: "out", schema: "aten::select_scatter.out(Tensor self, Tensor src, int dim, SymInt index, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -626,15 +633,15 @@ var torchOpSelectScatterOut = op{name: "aten::select_scatter", overload: "out", 
 //
 //	aten::select_scatter.out(Tensor self, Tensor src, int dim, SymInt index, *, Tensor(a!) out) -> Tensor(a!)
 func SelectScatterOut(out, input, src *Tensor, dim, index int) *Tensor {
-	var k call
-	k.start(&torchOpSelectScatterOut)
-	k.tensor(input)
-	k.tensor(src)
-	k.int(dim)
-	k.int(index)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSelectScatterOut)
+	cc.tensor(input)
+	cc.tensor(src)
+	cc.int(dim)
+	cc.int(index)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSelu = op{name: "aten::selu", overload: "", schema: "aten::selu(Tensor self) -> Tensor"}
@@ -643,11 +650,11 @@ var torchOpSelu = op{name: "aten::selu", overload: "", schema: "aten::selu(Tenso
 //
 //	aten::selu(Tensor self) -> Tensor
 func Selu(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSelu)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSelu)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSelu_ = op{name: "aten::selu_", overload: "", schema: "aten::selu_(Tensor(a!) self) -> Tensor(a!)"}
@@ -656,11 +663,11 @@ var torchOpSelu_ = op{name: "aten::selu_", overload: "", schema: "aten::selu_(Te
 //
 //	aten::selu_(Tensor(a!) self) -> Tensor(a!)
 func Selu_(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSelu_)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSelu_)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSet = op{name: "aten::set", overload: "", schema: "aten::set(Tensor self) -> Tensor"}
@@ -669,11 +676,11 @@ var torchOpSet = op{name: "aten::set", overload: "", schema: "aten::set(Tensor s
 //
 //	aten::set(Tensor self) -> Tensor
 func Set(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSet)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSet)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSetOut = op{name: "aten::set", overload: "out", schema: "aten::set.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -682,12 +689,12 @@ var torchOpSetOut = op{name: "aten::set", overload: "out", schema: "aten::set.ou
 //
 //	aten::set.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SetOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSetOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSetOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSetSourceTensor = op{name: "aten::set", overload: "source_Tensor", schema: "aten::set.source_Tensor(Tensor self, Tensor source) -> Tensor"}
@@ -696,12 +703,12 @@ var torchOpSetSourceTensor = op{name: "aten::set", overload: "source_Tensor", sc
 //
 //	aten::set.source_Tensor(Tensor self, Tensor source) -> Tensor
 func SetSourceTensor(input, source *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSetSourceTensor)
-	k.tensor(input)
-	k.tensor(source)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSetSourceTensor)
+	cc.tensor(input)
+	cc.tensor(source)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSetSourceTensorOut = op{name: "aten::set", overload: "source_Tensor_out", schema: "aten::set.source_Tensor_out(Tensor self, Tensor source, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -710,13 +717,13 @@ var torchOpSetSourceTensorOut = op{name: "aten::set", overload: "source_Tensor_o
 //
 //	aten::set.source_Tensor_out(Tensor self, Tensor source, *, Tensor(a!) out) -> Tensor(a!)
 func SetSourceTensorOut(out, input, source *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSetSourceTensorOut)
-	k.tensor(input)
-	k.tensor(source)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSetSourceTensorOut)
+	cc.tensor(input)
+	cc.tensor(source)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSet_ = op{name: "aten::set_", overload: "", schema: "aten::set_(Tensor(a!) self) -> Tensor(a!)"}
@@ -725,11 +732,11 @@ var tensorOpSet_ = op{name: "aten::set_", overload: "", schema: "aten::set_(Tens
 //
 //	aten::set_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Set_() *Tensor {
-	var k call
-	k.start(&tensorOpSet_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSet_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSetSourceTensor_ = op{name: "aten::set_", overload: "source_Tensor", schema: "aten::set_.source_Tensor(Tensor(a!) self, Tensor source) -> Tensor(a!)"}
@@ -738,12 +745,12 @@ var tensorOpSetSourceTensor_ = op{name: "aten::set_", overload: "source_Tensor",
 //
 //	aten::set_.source_Tensor(Tensor(a!) self, Tensor source) -> Tensor(a!)
 func (t *Tensor) SetSourceTensor_(source *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpSetSourceTensor_)
-	k.tensor(t)
-	k.tensor(source)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSetSourceTensor_)
+	cc.tensor(t)
+	cc.tensor(source)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSetSourceTensorStorageOffset_ = op{name: "aten::set_", overload: "source_Tensor_storage_offset", schema: "aten::set_.source_Tensor_storage_offset(Tensor(a!) self, Tensor source, SymInt storage_offset, SymInt[] size, SymInt[] stride=[]) -> Tensor(a!)"}
@@ -758,15 +765,15 @@ type SetSourceTensorStorageOffsetOptions struct {
 //	aten::set_.source_Tensor_storage_offset(Tensor(a!) self, Tensor source, SymInt storage_offset, SymInt[] size, SymInt[] stride=[]) -> Tensor(a!)
 func (t *Tensor) SetSourceTensorStorageOffset_(source *Tensor, storageOffset int, size []int, opts ...SetSourceTensorStorageOffsetOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpSetSourceTensorStorageOffset_)
-	k.tensor(t)
-	k.tensor(source)
-	k.int(storageOffset)
-	k.ints(size)
-	k.ints(o.Stride)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSetSourceTensorStorageOffset_)
+	cc.tensor(t)
+	cc.tensor(source)
+	cc.int(storageOffset)
+	cc.ints(size)
+	cc.ints(o.Stride)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSgn = op{name: "aten::sgn", overload: "", schema: "aten::sgn(Tensor self) -> Tensor"}
@@ -775,11 +782,11 @@ var tensorOpSgn = op{name: "aten::sgn", overload: "", schema: "aten::sgn(Tensor 
 //
 //	aten::sgn(Tensor self) -> Tensor
 func (t *Tensor) Sgn() *Tensor {
-	var k call
-	k.start(&tensorOpSgn)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSgn)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSgnOut = op{name: "aten::sgn", overload: "out", schema: "aten::sgn.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -788,12 +795,12 @@ var torchOpSgnOut = op{name: "aten::sgn", overload: "out", schema: "aten::sgn.ou
 //
 //	aten::sgn.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SgnOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSgnOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSgnOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSgn_ = op{name: "aten::sgn_", overload: "", schema: "aten::sgn_(Tensor(a!) self) -> Tensor(a!)"}
@@ -802,11 +809,11 @@ var tensorOpSgn_ = op{name: "aten::sgn_", overload: "", schema: "aten::sgn_(Tens
 //
 //	aten::sgn_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Sgn_() *Tensor {
-	var k call
-	k.start(&tensorOpSgn_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSgn_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpShallowCopyData_ = op{name: "aten::shallow_copy_data_", overload: "", schema: "aten::shallow_copy_data_(Tensor(a!) self, Tensor source) -> Tensor(a!)"}
@@ -815,25 +822,27 @@ var torchOpShallowCopyData_ = op{name: "aten::shallow_copy_data_", overload: "",
 //
 //	aten::shallow_copy_data_(Tensor(a!) self, Tensor source) -> Tensor(a!)
 func ShallowCopyData_(input, source *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpShallowCopyData_)
-	k.tensor(input)
-	k.tensor(source)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpShallowCopyData_)
+	cc.tensor(input)
+	cc.tensor(source)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSigmoid = op{name: "aten::sigmoid", overload: "", schema: "aten::sigmoid(Tensor self) -> Tensor"}
 
-// Sigmoid is PyTorch's Tensor.sigmoid.
+// Sigmoid is the logistic function. It is PyTorch's Tensor.sigmoid.
+//
+//	y = 1 / (1 + e⁻ᵗ)
 //
 //	aten::sigmoid(Tensor self) -> Tensor
 func (t *Tensor) Sigmoid() *Tensor {
-	var k call
-	k.start(&tensorOpSigmoid)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSigmoid)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSigmoidOut = op{name: "aten::sigmoid", overload: "out", schema: "aten::sigmoid.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -842,12 +851,12 @@ var torchOpSigmoidOut = op{name: "aten::sigmoid", overload: "out", schema: "aten
 //
 //	aten::sigmoid.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SigmoidOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSigmoidOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSigmoidOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSigmoid_ = op{name: "aten::sigmoid_", overload: "", schema: "aten::sigmoid_(Tensor(a!) self) -> Tensor(a!)"}
@@ -856,40 +865,40 @@ var tensorOpSigmoid_ = op{name: "aten::sigmoid_", overload: "", schema: "aten::s
 //
 //	aten::sigmoid_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Sigmoid_() *Tensor {
-	var k call
-	k.start(&tensorOpSigmoid_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSigmoid_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSigmoidBackward = op{name: "aten::sigmoid_backward", overload: "", schema: "aten::sigmoid_backward(Tensor grad_output, Tensor output) -> Tensor"}
 
-// SigmoidBackward is PyTorch's torch.nn.functional.sigmoid_backward.
+// SigmoidBackward is PyTorch's torch.ops.aten.sigmoid_backward.
 //
 //	aten::sigmoid_backward(Tensor grad_output, Tensor output) -> Tensor
 func SigmoidBackward(gradOutput, output *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSigmoidBackward)
-	k.tensor(gradOutput)
-	k.tensor(output)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSigmoidBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(output)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSigmoidBackwardOut = op{name: "aten::sigmoid_backward", overload: "grad_input", schema: "aten::sigmoid_backward.grad_input(Tensor grad_output, Tensor output, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// SigmoidBackwardOut is PyTorch's torch._C._nn.sigmoid_backward with its result written to gradInput.
+// SigmoidBackwardOut is PyTorch's torch.ops.aten.sigmoid_backward with its result written to gradInput.
 //
 //	aten::sigmoid_backward.grad_input(Tensor grad_output, Tensor output, *, Tensor(a!) grad_input) -> Tensor(a!)
 func SigmoidBackwardOut(gradInput, gradOutput, output *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSigmoidBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(output)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSigmoidBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(output)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSign = op{name: "aten::sign", overload: "", schema: "aten::sign(Tensor self) -> Tensor"}
@@ -898,11 +907,11 @@ var tensorOpSign = op{name: "aten::sign", overload: "", schema: "aten::sign(Tens
 //
 //	aten::sign(Tensor self) -> Tensor
 func (t *Tensor) Sign() *Tensor {
-	var k call
-	k.start(&tensorOpSign)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSign)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSignOut = op{name: "aten::sign", overload: "out", schema: "aten::sign.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -911,12 +920,12 @@ var torchOpSignOut = op{name: "aten::sign", overload: "out", schema: "aten::sign
 //
 //	aten::sign.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SignOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSignOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSignOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSign_ = op{name: "aten::sign_", overload: "", schema: "aten::sign_(Tensor(a!) self) -> Tensor(a!)"}
@@ -925,11 +934,11 @@ var tensorOpSign_ = op{name: "aten::sign_", overload: "", schema: "aten::sign_(T
 //
 //	aten::sign_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Sign_() *Tensor {
-	var k call
-	k.start(&tensorOpSign_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSign_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSignbit = op{name: "aten::signbit", overload: "", schema: "aten::signbit(Tensor self) -> Tensor"}
@@ -938,11 +947,11 @@ var tensorOpSignbit = op{name: "aten::signbit", overload: "", schema: "aten::sig
 //
 //	aten::signbit(Tensor self) -> Tensor
 func (t *Tensor) Signbit() *Tensor {
-	var k call
-	k.start(&tensorOpSignbit)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSignbit)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSignbitOut = op{name: "aten::signbit", overload: "out", schema: "aten::signbit.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -951,94 +960,98 @@ var torchOpSignbitOut = op{name: "aten::signbit", overload: "out", schema: "aten
 //
 //	aten::signbit.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SignbitOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSignbitOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSignbitOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSilu = op{name: "aten::silu", overload: "", schema: "aten::silu(Tensor self) -> Tensor"}
 
-// Silu is PyTorch's torch.nn.functional.silu.
+// Silu is the sigmoid linear unit (swish). It is PyTorch's torch.nn.functional.silu.
+//
+//	y = input / (1 + exp(-input))
 //
 //	aten::silu(Tensor self) -> Tensor
 func Silu(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSilu)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSilu)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSiluOut = op{name: "aten::silu", overload: "out", schema: "aten::silu.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// SiluOut is PyTorch's torch._C._nn.silu with its result written to out.
+// SiluOut is PyTorch's torch.nn.functional.silu with its result written to out.
 //
 //	aten::silu.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SiluOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSiluOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSiluOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSilu_ = op{name: "aten::silu_", overload: "", schema: "aten::silu_(Tensor(a!) self) -> Tensor(a!)"}
 
-// Silu_ is PyTorch's torch._C._nn.silu_: Silu in place.
+// Silu_ is PyTorch's torch.ops.aten.silu_: Silu in place.
 //
 //	aten::silu_(Tensor(a!) self) -> Tensor(a!)
 func Silu_(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSilu_)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSilu_)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSiluBackward = op{name: "aten::silu_backward", overload: "", schema: "aten::silu_backward(Tensor grad_output, Tensor self) -> Tensor"}
 
-// SiluBackward is PyTorch's torch.nn.functional.silu_backward.
+// SiluBackward is PyTorch's torch.ops.aten.silu_backward.
 //
 //	aten::silu_backward(Tensor grad_output, Tensor self) -> Tensor
 func SiluBackward(gradOutput, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSiluBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSiluBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSiluBackwardOut = op{name: "aten::silu_backward", overload: "grad_input", schema: "aten::silu_backward.grad_input(Tensor grad_output, Tensor self, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// SiluBackwardOut is PyTorch's torch._C._nn.silu_backward with its result written to gradInput.
+// SiluBackwardOut is PyTorch's torch.ops.aten.silu_backward with its result written to gradInput.
 //
 //	aten::silu_backward.grad_input(Tensor grad_output, Tensor self, *, Tensor(a!) grad_input) -> Tensor(a!)
 func SiluBackwardOut(gradInput, gradOutput, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSiluBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSiluBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSin = op{name: "aten::sin", overload: "", schema: "aten::sin(Tensor self) -> Tensor"}
 
-// Sin is PyTorch's Tensor.sin.
+// Sin is the sine. It is PyTorch's Tensor.sin.
+//
+//	y = sin t
 //
 //	aten::sin(Tensor self) -> Tensor
 func (t *Tensor) Sin() *Tensor {
-	var k call
-	k.start(&tensorOpSin)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSin)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSinOut = op{name: "aten::sin", overload: "out", schema: "aten::sin.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1047,12 +1060,12 @@ var torchOpSinOut = op{name: "aten::sin", overload: "out", schema: "aten::sin.ou
 //
 //	aten::sin.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SinOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSinOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSinOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSin_ = op{name: "aten::sin_", overload: "", schema: "aten::sin_(Tensor(a!) self) -> Tensor(a!)"}
@@ -1061,11 +1074,11 @@ var tensorOpSin_ = op{name: "aten::sin_", overload: "", schema: "aten::sin_(Tens
 //
 //	aten::sin_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Sin_() *Tensor {
-	var k call
-	k.start(&tensorOpSin_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSin_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSinc = op{name: "aten::sinc", overload: "", schema: "aten::sinc(Tensor self) -> Tensor"}
@@ -1074,11 +1087,11 @@ var tensorOpSinc = op{name: "aten::sinc", overload: "", schema: "aten::sinc(Tens
 //
 //	aten::sinc(Tensor self) -> Tensor
 func (t *Tensor) Sinc() *Tensor {
-	var k call
-	k.start(&tensorOpSinc)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSinc)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSincOut = op{name: "aten::sinc", overload: "out", schema: "aten::sinc.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1087,12 +1100,12 @@ var torchOpSincOut = op{name: "aten::sinc", overload: "out", schema: "aten::sinc
 //
 //	aten::sinc.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SincOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSincOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSincOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSinc_ = op{name: "aten::sinc_", overload: "", schema: "aten::sinc_(Tensor(a!) self) -> Tensor(a!)"}
@@ -1101,11 +1114,11 @@ var tensorOpSinc_ = op{name: "aten::sinc_", overload: "", schema: "aten::sinc_(T
 //
 //	aten::sinc_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Sinc_() *Tensor {
-	var k call
-	k.start(&tensorOpSinc_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSinc_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSinh = op{name: "aten::sinh", overload: "", schema: "aten::sinh(Tensor self) -> Tensor"}
@@ -1114,11 +1127,11 @@ var tensorOpSinh = op{name: "aten::sinh", overload: "", schema: "aten::sinh(Tens
 //
 //	aten::sinh(Tensor self) -> Tensor
 func (t *Tensor) Sinh() *Tensor {
-	var k call
-	k.start(&tensorOpSinh)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSinh)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSinhOut = op{name: "aten::sinh", overload: "out", schema: "aten::sinh.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1127,12 +1140,12 @@ var torchOpSinhOut = op{name: "aten::sinh", overload: "out", schema: "aten::sinh
 //
 //	aten::sinh.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SinhOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSinhOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSinhOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSinh_ = op{name: "aten::sinh_", overload: "", schema: "aten::sinh_(Tensor(a!) self) -> Tensor(a!)"}
@@ -1141,11 +1154,11 @@ var tensorOpSinh_ = op{name: "aten::sinh_", overload: "", schema: "aten::sinh_(T
 //
 //	aten::sinh_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Sinh_() *Tensor {
-	var k call
-	k.start(&tensorOpSinh_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSinh_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSlice = op{name: "aten::slice", overload: "Tensor", schema: "aten::slice.Tensor(Tensor(a) self, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor(a)"}
@@ -1158,38 +1171,40 @@ type SliceOptions struct {
 	Step  Opt[int] // default 1
 }
 
-// Slice is PyTorch's Tensor.slice.
+// Slice is the part from Start to End in steps, along Dim. It is PyTorch's torch.ops.aten.slice.
+//
+//	t (..., D, ...) -> (..., ⌈(End - Start) / Step⌉, ...), a view
 //
 //	aten::slice.Tensor(Tensor(a) self, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor(a)
 func (t *Tensor) Slice(opts ...SliceOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpSlice)
-	k.tensor(t)
-	k.int(o.Dim)
-	k.optInt(o.Start)
-	k.optInt(o.End)
-	k.int(o.Step.Or(1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSlice)
+	cc.tensor(t)
+	cc.int(o.Dim)
+	cc.optInt(o.Start)
+	cc.optInt(o.End)
+	cc.int(o.Step.Or(1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSliceBackward = op{name: "aten::slice_backward", overload: "", schema: "aten::slice_backward(Tensor grad_output, SymInt[] input_sizes, int dim, SymInt start, SymInt end, SymInt step) -> Tensor"}
 
-// SliceBackward is PyTorch's torch.slice_backward.
+// SliceBackward is PyTorch's torch.ops.aten.slice_backward.
 //
 //	aten::slice_backward(Tensor grad_output, SymInt[] input_sizes, int dim, SymInt start, SymInt end, SymInt step) -> Tensor
 func SliceBackward(gradOutput *Tensor, inputSizes []int, dim, start, end, step int) *Tensor {
-	var k call
-	k.start(&torchOpSliceBackward)
-	k.tensor(gradOutput)
-	k.ints(inputSizes)
-	k.int(dim)
-	k.int(start)
-	k.int(end)
-	k.int(step)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSliceBackward)
+	cc.tensor(gradOutput)
+	cc.ints(inputSizes)
+	cc.int(dim)
+	cc.int(start)
+	cc.int(end)
+	cc.int(step)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSliceBackwardOut = op{name: "aten::slice_backward", overload: "out", schema: "aten::slice_backward.out(Tensor grad_output, SymInt[] input_sizes, int dim, SymInt start, SymInt end, SymInt step, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1198,17 +1213,17 @@ var torchOpSliceBackwardOut = op{name: "aten::slice_backward", overload: "out", 
 //
 //	aten::slice_backward.out(Tensor grad_output, SymInt[] input_sizes, int dim, SymInt start, SymInt end, SymInt step, *, Tensor(a!) out) -> Tensor(a!)
 func SliceBackwardOut(out, gradOutput *Tensor, inputSizes []int, dim, start, end, step int) *Tensor {
-	var k call
-	k.start(&torchOpSliceBackwardOut)
-	k.tensor(gradOutput)
-	k.ints(inputSizes)
-	k.int(dim)
-	k.int(start)
-	k.int(end)
-	k.int(step)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSliceBackwardOut)
+	cc.tensor(gradOutput)
+	cc.ints(inputSizes)
+	cc.int(dim)
+	cc.int(start)
+	cc.int(end)
+	cc.int(step)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSliceCopy = op{name: "aten::slice_copy", overload: "Tensor", schema: "aten::slice_copy.Tensor(Tensor self, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor"}
@@ -1226,15 +1241,15 @@ type SliceCopyOptions struct {
 //	aten::slice_copy.Tensor(Tensor self, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor
 func SliceCopy(input *Tensor, opts ...SliceCopyOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSliceCopy)
-	k.tensor(input)
-	k.int(o.Dim)
-	k.optInt(o.Start)
-	k.optInt(o.End)
-	k.int(o.Step.Or(1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSliceCopy)
+	cc.tensor(input)
+	cc.int(o.Dim)
+	cc.optInt(o.Start)
+	cc.optInt(o.End)
+	cc.int(o.Step.Or(1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSliceCopyOut = op{name: "aten::slice_copy", overload: "Tensor_out", schema: "aten::slice_copy.Tensor_out(Tensor self, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1244,16 +1259,16 @@ var torchOpSliceCopyOut = op{name: "aten::slice_copy", overload: "Tensor_out", s
 //	aten::slice_copy.Tensor_out(Tensor self, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1, *, Tensor(a!) out) -> Tensor(a!)
 func SliceCopyOut(out, input *Tensor, opts ...SliceCopyOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSliceCopyOut)
-	k.tensor(input)
-	k.int(o.Dim)
-	k.optInt(o.Start)
-	k.optInt(o.End)
-	k.int(o.Step.Or(1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSliceCopyOut)
+	cc.tensor(input)
+	cc.int(o.Dim)
+	cc.optInt(o.Start)
+	cc.optInt(o.End)
+	cc.int(o.Step.Or(1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSliceInverse = op{name: "aten::slice_inverse", overload: "", schema: "aten::slice_inverse(Tensor(a) self, Tensor src, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor(a)"}
@@ -1271,16 +1286,16 @@ type SliceInverseOptions struct {
 //	aten::slice_inverse(Tensor(a) self, Tensor src, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor(a)
 func (t *Tensor) SliceInverse(src *Tensor, opts ...SliceInverseOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpSliceInverse)
-	k.tensor(t)
-	k.tensor(src)
-	k.int(o.Dim)
-	k.optInt(o.Start)
-	k.optInt(o.End)
-	k.int(o.Step.Or(1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSliceInverse)
+	cc.tensor(t)
+	cc.tensor(src)
+	cc.int(o.Dim)
+	cc.optInt(o.Start)
+	cc.optInt(o.End)
+	cc.int(o.Step.Or(1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSliceScatter = op{name: "aten::slice_scatter", overload: "", schema: "aten::slice_scatter(Tensor self, Tensor src, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor"}
@@ -1298,16 +1313,16 @@ type SliceScatterOptions struct {
 //	aten::slice_scatter(Tensor self, Tensor src, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor
 func (t *Tensor) SliceScatter(src *Tensor, opts ...SliceScatterOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpSliceScatter)
-	k.tensor(t)
-	k.tensor(src)
-	k.int(o.Dim)
-	k.optInt(o.Start)
-	k.optInt(o.End)
-	k.int(o.Step.Or(1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSliceScatter)
+	cc.tensor(t)
+	cc.tensor(src)
+	cc.int(o.Dim)
+	cc.optInt(o.Start)
+	cc.optInt(o.End)
+	cc.int(o.Step.Or(1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSliceScatterOut = op{name: "aten::slice_scatter", overload: "out", schema: "aten::slice_scatter.out(Tensor self, Tensor src, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1317,17 +1332,17 @@ var torchOpSliceScatterOut = op{name: "aten::slice_scatter", overload: "out", sc
 //	aten::slice_scatter.out(Tensor self, Tensor src, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1, *, Tensor(a!) out) -> Tensor(a!)
 func SliceScatterOut(out, input, src *Tensor, opts ...SliceScatterOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSliceScatterOut)
-	k.tensor(input)
-	k.tensor(src)
-	k.int(o.Dim)
-	k.optInt(o.Start)
-	k.optInt(o.End)
-	k.int(o.Step.Or(1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSliceScatterOut)
+	cc.tensor(input)
+	cc.tensor(src)
+	cc.int(o.Dim)
+	cc.optInt(o.Start)
+	cc.optInt(o.End)
+	cc.int(o.Step.Or(1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSlogdet = op{name: "aten::slogdet", overload: "", schema: "aten::slogdet(Tensor self) -> (Tensor sign, Tensor logabsdet)"}
@@ -1336,11 +1351,11 @@ var tensorOpSlogdet = op{name: "aten::slogdet", overload: "", schema: "aten::slo
 //
 //	aten::slogdet(Tensor self) -> (Tensor sign, Tensor logabsdet)
 func (t *Tensor) Slogdet() (sign, logabsdet *Tensor) {
-	var k call
-	k.start(&tensorOpSlogdet)
-	k.tensor(t)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&tensorOpSlogdet)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpSlogdetOut = op{name: "aten::slogdet", overload: "out", schema: "aten::slogdet.out(Tensor self, *, Tensor(a!) sign, Tensor(b!) logabsdet) -> (Tensor(a!) sign, Tensor(b!) logabsdet)"}
@@ -1349,13 +1364,13 @@ var torchOpSlogdetOut = op{name: "aten::slogdet", overload: "out", schema: "aten
 //
 //	aten::slogdet.out(Tensor self, *, Tensor(a!) sign, Tensor(b!) logabsdet) -> (Tensor(a!) sign, Tensor(b!) logabsdet)
 func SlogdetOut(sign, logabsdet, input *Tensor) (*Tensor, *Tensor) {
-	var k call
-	k.start(&torchOpSlogdetOut)
-	k.tensor(input)
-	k.tensor(sign)
-	k.tensor(logabsdet)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpSlogdetOut)
+	cc.tensor(input)
+	cc.tensor(sign)
+	cc.tensor(logabsdet)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpSlowConv3d = op{name: "aten::slow_conv3d", overload: "", schema: "aten::slow_conv3d(Tensor self, Tensor weight, SymInt[3] kernel_size, Tensor? bias=None, SymInt[3] stride=[1, 1, 1], SymInt[3] padding=[0, 0, 0]) -> Tensor"}
@@ -1367,78 +1382,78 @@ type SlowConv3dOptions struct {
 	Padding []int // default [0, 0, 0]
 }
 
-// SlowConv3d is PyTorch's torch.nn.functional.slow_conv3d.
+// SlowConv3d is PyTorch's torch.ops.aten.slow_conv3d.
 //
 //	aten::slow_conv3d(Tensor self, Tensor weight, SymInt[3] kernel_size, Tensor? bias=None, SymInt[3] stride=[1, 1, 1], SymInt[3] padding=[0, 0, 0]) -> Tensor
 func SlowConv3d(input, weight *Tensor, kernelSize []int, opts ...SlowConv3dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSlowConv3d)
-	k.tensor(input)
-	k.tensor(weight)
-	k.ints(kernelSize)
-	k.optTensor(o.Bias)
-	k.ints(orInts(o.Stride, 1, 1, 1))
-	k.ints(orInts(o.Padding, 0, 0, 0))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSlowConv3d)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.ints(kernelSize)
+	cc.optTensor(o.Bias)
+	cc.ints(orInts(o.Stride, 1, 1, 1))
+	cc.ints(orInts(o.Padding, 0, 0, 0))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSlowConv3dOut = op{name: "aten::slow_conv3d", overload: "out", schema: "aten::slow_conv3d.out(Tensor self, Tensor weight, SymInt[3] kernel_size, Tensor? bias=None, SymInt[3] stride=[1, 1, 1], SymInt[3] padding=[0, 0, 0], *, Tensor(a!) out) -> Tensor(a!)"}
 
-// SlowConv3dOut is PyTorch's torch._C._nn.slow_conv3d with its result written to out.
+// SlowConv3dOut is PyTorch's torch.ops.aten.slow_conv3d with its result written to out.
 //
 //	aten::slow_conv3d.out(Tensor self, Tensor weight, SymInt[3] kernel_size, Tensor? bias=None, SymInt[3] stride=[1, 1, 1], SymInt[3] padding=[0, 0, 0], *, Tensor(a!) out) -> Tensor(a!)
 func SlowConv3dOut(out, input, weight *Tensor, kernelSize []int, opts ...SlowConv3dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSlowConv3dOut)
-	k.tensor(input)
-	k.tensor(weight)
-	k.ints(kernelSize)
-	k.optTensor(o.Bias)
-	k.ints(orInts(o.Stride, 1, 1, 1))
-	k.ints(orInts(o.Padding, 0, 0, 0))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSlowConv3dOut)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.ints(kernelSize)
+	cc.optTensor(o.Bias)
+	cc.ints(orInts(o.Stride, 1, 1, 1))
+	cc.ints(orInts(o.Padding, 0, 0, 0))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSlowConv3dForward = op{name: "aten::slow_conv3d_forward", overload: "", schema: "aten::slow_conv3d_forward(Tensor self, Tensor weight, SymInt[3] kernel_size, Tensor? bias, SymInt[3] stride, SymInt[3] padding) -> Tensor"}
 
-// SlowConv3dForward is PyTorch's torch.nn.functional.slow_conv3d_forward.
+// SlowConv3dForward is PyTorch's torch.ops.aten.slow_conv3d_forward.
 //
 //	aten::slow_conv3d_forward(Tensor self, Tensor weight, SymInt[3] kernel_size, Tensor? bias, SymInt[3] stride, SymInt[3] padding) -> Tensor
 func SlowConv3dForward(input, weight *Tensor, kernelSize []int, bias *Tensor, stride []int, padding ...int) *Tensor {
-	var k call
-	k.start(&torchOpSlowConv3dForward)
-	k.tensor(input)
-	k.tensor(weight)
-	k.ints(kernelSize)
-	k.optTensor(bias)
-	k.ints(stride)
-	k.ints(padding)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSlowConv3dForward)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.ints(kernelSize)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSlowConv3dForwardOut = op{name: "aten::slow_conv3d_forward", overload: "output", schema: "aten::slow_conv3d_forward.output(Tensor self, Tensor weight, SymInt[3] kernel_size, Tensor? bias, SymInt[3] stride, SymInt[3] padding, *, Tensor(a!) output) -> Tensor(a!)"}
 
-// SlowConv3dForwardOut is PyTorch's torch._C._nn.slow_conv3d_forward with its result written to output.
+// SlowConv3dForwardOut is PyTorch's torch.ops.aten.slow_conv3d_forward with its result written to output.
 //
 //	aten::slow_conv3d_forward.output(Tensor self, Tensor weight, SymInt[3] kernel_size, Tensor? bias, SymInt[3] stride, SymInt[3] padding, *, Tensor(a!) output) -> Tensor(a!)
 func SlowConv3dForwardOut(output, input, weight *Tensor, kernelSize []int, bias *Tensor, stride []int, padding ...int) *Tensor {
-	var k call
-	k.start(&torchOpSlowConv3dForwardOut)
-	k.tensor(input)
-	k.tensor(weight)
-	k.ints(kernelSize)
-	k.optTensor(bias)
-	k.ints(stride)
-	k.ints(padding)
-	k.tensor(output)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSlowConv3dForwardOut)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.ints(kernelSize)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.tensor(output)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSlowConvDilated2d = op{name: "aten::slow_conv_dilated2d", overload: "", schema: "aten::slow_conv_dilated2d(Tensor self, Tensor weight, SymInt[2] kernel_size, Tensor? bias=None, SymInt[2] stride=[1, 1], SymInt[2] padding=[0, 0], SymInt[2] dilation=[1, 1]) -> Tensor"}
@@ -1451,22 +1466,22 @@ type SlowConvDilated2dOptions struct {
 	Dilation []int // default [1, 1]
 }
 
-// SlowConvDilated2d is PyTorch's torch.nn.functional.slow_conv_dilated2d.
+// SlowConvDilated2d is PyTorch's torch.ops.aten.slow_conv_dilated2d.
 //
 //	aten::slow_conv_dilated2d(Tensor self, Tensor weight, SymInt[2] kernel_size, Tensor? bias=None, SymInt[2] stride=[1, 1], SymInt[2] padding=[0, 0], SymInt[2] dilation=[1, 1]) -> Tensor
 func SlowConvDilated2d(input, weight *Tensor, kernelSize []int, opts ...SlowConvDilated2dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSlowConvDilated2d)
-	k.tensor(input)
-	k.tensor(weight)
-	k.ints(kernelSize)
-	k.optTensor(o.Bias)
-	k.ints(orInts(o.Stride, 1, 1))
-	k.ints(orInts(o.Padding, 0, 0))
-	k.ints(orInts(o.Dilation, 1, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSlowConvDilated2d)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.ints(kernelSize)
+	cc.optTensor(o.Bias)
+	cc.ints(orInts(o.Stride, 1, 1))
+	cc.ints(orInts(o.Padding, 0, 0))
+	cc.ints(orInts(o.Dilation, 1, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSlowConvDilated2dOut = op{name: "aten::slow_conv_dilated2d", overload: "out", schema: "aten::slow_conv_dilated2d.out(Tensor self, Tensor weight, SymInt[2] kernel_size, Tensor? bias=None, SymInt[2] stride=[1, 1], SymInt[2] padding=[0, 0], SymInt[2] dilation=[1, 1], *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1476,18 +1491,18 @@ var torchOpSlowConvDilated2dOut = op{name: "aten::slow_conv_dilated2d", overload
 //	aten::slow_conv_dilated2d.out(Tensor self, Tensor weight, SymInt[2] kernel_size, Tensor? bias=None, SymInt[2] stride=[1, 1], SymInt[2] padding=[0, 0], SymInt[2] dilation=[1, 1], *, Tensor(a!) out) -> Tensor(a!)
 func SlowConvDilated2dOut(out, input, weight *Tensor, kernelSize []int, opts ...SlowConvDilated2dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSlowConvDilated2dOut)
-	k.tensor(input)
-	k.tensor(weight)
-	k.ints(kernelSize)
-	k.optTensor(o.Bias)
-	k.ints(orInts(o.Stride, 1, 1))
-	k.ints(orInts(o.Padding, 0, 0))
-	k.ints(orInts(o.Dilation, 1, 1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSlowConvDilated2dOut)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.ints(kernelSize)
+	cc.optTensor(o.Bias)
+	cc.ints(orInts(o.Stride, 1, 1))
+	cc.ints(orInts(o.Padding, 0, 0))
+	cc.ints(orInts(o.Dilation, 1, 1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSlowConvDilated3d = op{name: "aten::slow_conv_dilated3d", overload: "", schema: "aten::slow_conv_dilated3d(Tensor self, Tensor weight, SymInt[3] kernel_size, Tensor? bias=None, SymInt[3] stride=[1, 1, 1], SymInt[3] padding=[0, 0, 0], SymInt[3] dilation=[1, 1, 1]) -> Tensor"}
@@ -1500,22 +1515,22 @@ type SlowConvDilated3dOptions struct {
 	Dilation []int // default [1, 1, 1]
 }
 
-// SlowConvDilated3d is PyTorch's torch.nn.functional.slow_conv_dilated3d.
+// SlowConvDilated3d is PyTorch's torch.ops.aten.slow_conv_dilated3d.
 //
 //	aten::slow_conv_dilated3d(Tensor self, Tensor weight, SymInt[3] kernel_size, Tensor? bias=None, SymInt[3] stride=[1, 1, 1], SymInt[3] padding=[0, 0, 0], SymInt[3] dilation=[1, 1, 1]) -> Tensor
 func SlowConvDilated3d(input, weight *Tensor, kernelSize []int, opts ...SlowConvDilated3dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSlowConvDilated3d)
-	k.tensor(input)
-	k.tensor(weight)
-	k.ints(kernelSize)
-	k.optTensor(o.Bias)
-	k.ints(orInts(o.Stride, 1, 1, 1))
-	k.ints(orInts(o.Padding, 0, 0, 0))
-	k.ints(orInts(o.Dilation, 1, 1, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSlowConvDilated3d)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.ints(kernelSize)
+	cc.optTensor(o.Bias)
+	cc.ints(orInts(o.Stride, 1, 1, 1))
+	cc.ints(orInts(o.Padding, 0, 0, 0))
+	cc.ints(orInts(o.Dilation, 1, 1, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSlowConvDilated3dOut = op{name: "aten::slow_conv_dilated3d", overload: "out", schema: "aten::slow_conv_dilated3d.out(Tensor self, Tensor weight, SymInt[3] kernel_size, Tensor? bias=None, SymInt[3] stride=[1, 1, 1], SymInt[3] padding=[0, 0, 0], SymInt[3] dilation=[1, 1, 1], *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1525,18 +1540,18 @@ var torchOpSlowConvDilated3dOut = op{name: "aten::slow_conv_dilated3d", overload
 //	aten::slow_conv_dilated3d.out(Tensor self, Tensor weight, SymInt[3] kernel_size, Tensor? bias=None, SymInt[3] stride=[1, 1, 1], SymInt[3] padding=[0, 0, 0], SymInt[3] dilation=[1, 1, 1], *, Tensor(a!) out) -> Tensor(a!)
 func SlowConvDilated3dOut(out, input, weight *Tensor, kernelSize []int, opts ...SlowConvDilated3dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSlowConvDilated3dOut)
-	k.tensor(input)
-	k.tensor(weight)
-	k.ints(kernelSize)
-	k.optTensor(o.Bias)
-	k.ints(orInts(o.Stride, 1, 1, 1))
-	k.ints(orInts(o.Padding, 0, 0, 0))
-	k.ints(orInts(o.Dilation, 1, 1, 1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSlowConvDilated3dOut)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.ints(kernelSize)
+	cc.optTensor(o.Bias)
+	cc.ints(orInts(o.Stride, 1, 1, 1))
+	cc.ints(orInts(o.Padding, 0, 0, 0))
+	cc.ints(orInts(o.Dilation, 1, 1, 1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSlowConvTranspose2d = op{name: "aten::slow_conv_transpose2d", overload: "", schema: "aten::slow_conv_transpose2d(Tensor self, Tensor weight, SymInt[2] kernel_size, Tensor? bias=None, SymInt[2] stride=[1, 1], SymInt[2] padding=[0, 0], SymInt[2] output_padding=[0, 0], SymInt[2] dilation=[1, 1]) -> Tensor"}
@@ -1550,45 +1565,45 @@ type SlowConvTranspose2dOptions struct {
 	Dilation      []int // default [1, 1]
 }
 
-// SlowConvTranspose2d is PyTorch's torch.nn.functional.slow_conv_transpose2d.
+// SlowConvTranspose2d is PyTorch's torch.ops.aten.slow_conv_transpose2d.
 //
 //	aten::slow_conv_transpose2d(Tensor self, Tensor weight, SymInt[2] kernel_size, Tensor? bias=None, SymInt[2] stride=[1, 1], SymInt[2] padding=[0, 0], SymInt[2] output_padding=[0, 0], SymInt[2] dilation=[1, 1]) -> Tensor
 func SlowConvTranspose2d(input, weight *Tensor, kernelSize []int, opts ...SlowConvTranspose2dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSlowConvTranspose2d)
-	k.tensor(input)
-	k.tensor(weight)
-	k.ints(kernelSize)
-	k.optTensor(o.Bias)
-	k.ints(orInts(o.Stride, 1, 1))
-	k.ints(orInts(o.Padding, 0, 0))
-	k.ints(orInts(o.OutputPadding, 0, 0))
-	k.ints(orInts(o.Dilation, 1, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSlowConvTranspose2d)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.ints(kernelSize)
+	cc.optTensor(o.Bias)
+	cc.ints(orInts(o.Stride, 1, 1))
+	cc.ints(orInts(o.Padding, 0, 0))
+	cc.ints(orInts(o.OutputPadding, 0, 0))
+	cc.ints(orInts(o.Dilation, 1, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSlowConvTranspose2dOut = op{name: "aten::slow_conv_transpose2d", overload: "out", schema: "aten::slow_conv_transpose2d.out(Tensor self, Tensor weight, SymInt[2] kernel_size, Tensor? bias=None, SymInt[2] stride=[1, 1], SymInt[2] padding=[0, 0], SymInt[2] output_padding=[0, 0], SymInt[2] dilation=[1, 1], *, Tensor(a!) out) -> Tensor(a!)"}
 
-// SlowConvTranspose2dOut is PyTorch's torch._C._nn.slow_conv_transpose2d with its result written to out.
+// SlowConvTranspose2dOut is PyTorch's torch.ops.aten.slow_conv_transpose2d with its result written to out.
 //
 //	aten::slow_conv_transpose2d.out(Tensor self, Tensor weight, SymInt[2] kernel_size, Tensor? bias=None, SymInt[2] stride=[1, 1], SymInt[2] padding=[0, 0], SymInt[2] output_padding=[0, 0], SymInt[2] dilation=[1, 1], *, Tensor(a!) out) -> Tensor(a!)
 func SlowConvTranspose2dOut(out, input, weight *Tensor, kernelSize []int, opts ...SlowConvTranspose2dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSlowConvTranspose2dOut)
-	k.tensor(input)
-	k.tensor(weight)
-	k.ints(kernelSize)
-	k.optTensor(o.Bias)
-	k.ints(orInts(o.Stride, 1, 1))
-	k.ints(orInts(o.Padding, 0, 0))
-	k.ints(orInts(o.OutputPadding, 0, 0))
-	k.ints(orInts(o.Dilation, 1, 1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSlowConvTranspose2dOut)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.ints(kernelSize)
+	cc.optTensor(o.Bias)
+	cc.ints(orInts(o.Stride, 1, 1))
+	cc.ints(orInts(o.Padding, 0, 0))
+	cc.ints(orInts(o.OutputPadding, 0, 0))
+	cc.ints(orInts(o.Dilation, 1, 1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSlowConvTranspose3d = op{name: "aten::slow_conv_transpose3d", overload: "", schema: "aten::slow_conv_transpose3d(Tensor self, Tensor weight, SymInt[3] kernel_size, Tensor? bias=None, SymInt[3] stride=[1, 1, 1], SymInt[3] padding=[0, 0, 0], SymInt[3] output_padding=[0, 0, 0], SymInt[3] dilation=[1, 1, 1]) -> Tensor"}
@@ -1602,45 +1617,45 @@ type SlowConvTranspose3dOptions struct {
 	Dilation      []int // default [1, 1, 1]
 }
 
-// SlowConvTranspose3d is PyTorch's torch.nn.functional.slow_conv_transpose3d.
+// SlowConvTranspose3d is PyTorch's torch.ops.aten.slow_conv_transpose3d.
 //
 //	aten::slow_conv_transpose3d(Tensor self, Tensor weight, SymInt[3] kernel_size, Tensor? bias=None, SymInt[3] stride=[1, 1, 1], SymInt[3] padding=[0, 0, 0], SymInt[3] output_padding=[0, 0, 0], SymInt[3] dilation=[1, 1, 1]) -> Tensor
 func SlowConvTranspose3d(input, weight *Tensor, kernelSize []int, opts ...SlowConvTranspose3dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSlowConvTranspose3d)
-	k.tensor(input)
-	k.tensor(weight)
-	k.ints(kernelSize)
-	k.optTensor(o.Bias)
-	k.ints(orInts(o.Stride, 1, 1, 1))
-	k.ints(orInts(o.Padding, 0, 0, 0))
-	k.ints(orInts(o.OutputPadding, 0, 0, 0))
-	k.ints(orInts(o.Dilation, 1, 1, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSlowConvTranspose3d)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.ints(kernelSize)
+	cc.optTensor(o.Bias)
+	cc.ints(orInts(o.Stride, 1, 1, 1))
+	cc.ints(orInts(o.Padding, 0, 0, 0))
+	cc.ints(orInts(o.OutputPadding, 0, 0, 0))
+	cc.ints(orInts(o.Dilation, 1, 1, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSlowConvTranspose3dOut = op{name: "aten::slow_conv_transpose3d", overload: "out", schema: "aten::slow_conv_transpose3d.out(Tensor self, Tensor weight, SymInt[3] kernel_size, Tensor? bias=None, SymInt[3] stride=[1, 1, 1], SymInt[3] padding=[0, 0, 0], SymInt[3] output_padding=[0, 0, 0], SymInt[3] dilation=[1, 1, 1], *, Tensor(a!) out) -> Tensor(a!)"}
 
-// SlowConvTranspose3dOut is PyTorch's torch._C._nn.slow_conv_transpose3d with its result written to out.
+// SlowConvTranspose3dOut is PyTorch's torch.ops.aten.slow_conv_transpose3d with its result written to out.
 //
 //	aten::slow_conv_transpose3d.out(Tensor self, Tensor weight, SymInt[3] kernel_size, Tensor? bias=None, SymInt[3] stride=[1, 1, 1], SymInt[3] padding=[0, 0, 0], SymInt[3] output_padding=[0, 0, 0], SymInt[3] dilation=[1, 1, 1], *, Tensor(a!) out) -> Tensor(a!)
 func SlowConvTranspose3dOut(out, input, weight *Tensor, kernelSize []int, opts ...SlowConvTranspose3dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSlowConvTranspose3dOut)
-	k.tensor(input)
-	k.tensor(weight)
-	k.ints(kernelSize)
-	k.optTensor(o.Bias)
-	k.ints(orInts(o.Stride, 1, 1, 1))
-	k.ints(orInts(o.Padding, 0, 0, 0))
-	k.ints(orInts(o.OutputPadding, 0, 0, 0))
-	k.ints(orInts(o.Dilation, 1, 1, 1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSlowConvTranspose3dOut)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.ints(kernelSize)
+	cc.optTensor(o.Bias)
+	cc.ints(orInts(o.Stride, 1, 1, 1))
+	cc.ints(orInts(o.Padding, 0, 0, 0))
+	cc.ints(orInts(o.OutputPadding, 0, 0, 0))
+	cc.ints(orInts(o.Dilation, 1, 1, 1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSmm = op{name: "aten::smm", overload: "", schema: "aten::smm(Tensor self, Tensor mat2) -> Tensor"}
@@ -1649,12 +1664,12 @@ var tensorOpSmm = op{name: "aten::smm", overload: "", schema: "aten::smm(Tensor 
 //
 //	aten::smm(Tensor self, Tensor mat2) -> Tensor
 func (t *Tensor) Smm(mat2 *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpSmm)
-	k.tensor(t)
-	k.tensor(mat2)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSmm)
+	cc.tensor(t)
+	cc.tensor(mat2)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSmoothL1Loss = op{name: "aten::smooth_l1_loss", overload: "", schema: "aten::smooth_l1_loss(Tensor self, Tensor target, int reduction=1, float beta=1.) -> Tensor"}
@@ -1670,67 +1685,67 @@ type SmoothL1LossOptions struct {
 //	aten::smooth_l1_loss(Tensor self, Tensor target, int reduction=1, float beta=1.) -> Tensor
 func SmoothL1Loss(input, target *Tensor, opts ...SmoothL1LossOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSmoothL1Loss)
-	k.tensor(input)
-	k.tensor(target)
-	k.int(o.Reduction.Or(1))
-	k.float(o.Beta.Or(1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSmoothL1Loss)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.int(o.Reduction.Or(1))
+	cc.float(o.Beta.Or(1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSmoothL1LossOut = op{name: "aten::smooth_l1_loss", overload: "out", schema: "aten::smooth_l1_loss.out(Tensor self, Tensor target, int reduction=1, float beta=1., *, Tensor(a!) out) -> Tensor(a!)"}
 
-// SmoothL1LossOut is PyTorch's torch._C._nn.smooth_l1_loss with its result written to out.
+// SmoothL1LossOut is PyTorch's torch.nn.functional.smooth_l1_loss with its result written to out.
 //
 //	aten::smooth_l1_loss.out(Tensor self, Tensor target, int reduction=1, float beta=1., *, Tensor(a!) out) -> Tensor(a!)
 func SmoothL1LossOut(out, input, target *Tensor, opts ...SmoothL1LossOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSmoothL1LossOut)
-	k.tensor(input)
-	k.tensor(target)
-	k.int(o.Reduction.Or(1))
-	k.float(o.Beta.Or(1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSmoothL1LossOut)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.int(o.Reduction.Or(1))
+	cc.float(o.Beta.Or(1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSmoothL1LossBackward = op{name: "aten::smooth_l1_loss_backward", overload: "", schema: "aten::smooth_l1_loss_backward(Tensor grad_output, Tensor self, Tensor target, int reduction, float beta) -> Tensor"}
 
-// SmoothL1LossBackward is PyTorch's torch.nn.functional.smooth_l1_loss_backward.
+// SmoothL1LossBackward is PyTorch's torch.ops.aten.smooth_l1_loss_backward.
 //
 //	aten::smooth_l1_loss_backward(Tensor grad_output, Tensor self, Tensor target, int reduction, float beta) -> Tensor
 func SmoothL1LossBackward(gradOutput, input, target *Tensor, reduction int, beta float64) *Tensor {
-	var k call
-	k.start(&torchOpSmoothL1LossBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(target)
-	k.int(reduction)
-	k.float(beta)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSmoothL1LossBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.int(reduction)
+	cc.float(beta)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSmoothL1LossBackwardOut = op{name: "aten::smooth_l1_loss_backward", overload: "grad_input", schema: "aten::smooth_l1_loss_backward.grad_input(Tensor grad_output, Tensor self, Tensor target, int reduction, float beta, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// SmoothL1LossBackwardOut is PyTorch's torch._C._nn.smooth_l1_loss_backward with its result written to gradInput.
+// SmoothL1LossBackwardOut is PyTorch's torch.ops.aten.smooth_l1_loss_backward with its result written to gradInput.
 //
 //	aten::smooth_l1_loss_backward.grad_input(Tensor grad_output, Tensor self, Tensor target, int reduction, float beta, *, Tensor(a!) grad_input) -> Tensor(a!)
 func SmoothL1LossBackwardOut(gradInput, gradOutput, input, target *Tensor, reduction int, beta float64) *Tensor {
-	var k call
-	k.start(&torchOpSmoothL1LossBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(target)
-	k.int(reduction)
-	k.float(beta)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSmoothL1LossBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.int(reduction)
+	cc.float(beta)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSoftMarginLoss = op{name: "aten::soft_margin_loss", overload: "", schema: "aten::soft_margin_loss(Tensor self, Tensor target, int reduction=1) -> Tensor"}
@@ -1745,63 +1760,63 @@ type SoftMarginLossOptions struct {
 //	aten::soft_margin_loss(Tensor self, Tensor target, int reduction=1) -> Tensor
 func SoftMarginLoss(input, target *Tensor, opts ...SoftMarginLossOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSoftMarginLoss)
-	k.tensor(input)
-	k.tensor(target)
-	k.int(o.Reduction.Or(1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSoftMarginLoss)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.int(o.Reduction.Or(1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSoftMarginLossOut = op{name: "aten::soft_margin_loss", overload: "out", schema: "aten::soft_margin_loss.out(Tensor self, Tensor target, int reduction=1, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// SoftMarginLossOut is PyTorch's torch._C._nn.soft_margin_loss with its result written to out.
+// SoftMarginLossOut is PyTorch's torch.nn.functional.soft_margin_loss with its result written to out.
 //
 //	aten::soft_margin_loss.out(Tensor self, Tensor target, int reduction=1, *, Tensor(a!) out) -> Tensor(a!)
 func SoftMarginLossOut(out, input, target *Tensor, opts ...SoftMarginLossOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSoftMarginLossOut)
-	k.tensor(input)
-	k.tensor(target)
-	k.int(o.Reduction.Or(1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSoftMarginLossOut)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.int(o.Reduction.Or(1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSoftMarginLossBackward = op{name: "aten::soft_margin_loss_backward", overload: "", schema: "aten::soft_margin_loss_backward(Tensor grad_output, Tensor self, Tensor target, int reduction) -> Tensor"}
 
-// SoftMarginLossBackward is PyTorch's torch.nn.functional.soft_margin_loss_backward.
+// SoftMarginLossBackward is PyTorch's torch.ops.aten.soft_margin_loss_backward.
 //
 //	aten::soft_margin_loss_backward(Tensor grad_output, Tensor self, Tensor target, int reduction) -> Tensor
 func SoftMarginLossBackward(gradOutput, input, target *Tensor, reduction int) *Tensor {
-	var k call
-	k.start(&torchOpSoftMarginLossBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(target)
-	k.int(reduction)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSoftMarginLossBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.int(reduction)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSoftMarginLossBackwardOut = op{name: "aten::soft_margin_loss_backward", overload: "grad_input", schema: "aten::soft_margin_loss_backward.grad_input(Tensor grad_output, Tensor self, Tensor target, int reduction, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// SoftMarginLossBackwardOut is PyTorch's torch._C._nn.soft_margin_loss_backward with its result written to gradInput.
+// SoftMarginLossBackwardOut is PyTorch's torch.ops.aten.soft_margin_loss_backward with its result written to gradInput.
 //
 //	aten::soft_margin_loss_backward.grad_input(Tensor grad_output, Tensor self, Tensor target, int reduction, *, Tensor(a!) grad_input) -> Tensor(a!)
 func SoftMarginLossBackwardOut(gradInput, gradOutput, input, target *Tensor, reduction int) *Tensor {
-	var k call
-	k.start(&torchOpSoftMarginLossBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.tensor(target)
-	k.int(reduction)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSoftMarginLossBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.tensor(target)
+	cc.int(reduction)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSoftmax = op{name: "aten::softmax", overload: "int", schema: "aten::softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor"}
@@ -1811,18 +1826,21 @@ type SoftmaxOptions struct {
 	DType DType
 }
 
-// Softmax is PyTorch's Tensor.softmax.
+// Softmax is the softmax over a dimension. It is PyTorch's Tensor.softmax.
+//
+//	y[i] = exp(t[i]) / Σⱼ exp(t[j])
+//	t (..., D, ...) -> (..., D, ...)
 //
 //	aten::softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor
 func (t *Tensor) Softmax(dim int, opts ...SoftmaxOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpSoftmax)
-	k.tensor(t)
-	k.int(dim)
-	k.optDType(o.DType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSoftmax)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.optDType(o.DType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSoftmaxOut = op{name: "aten::softmax", overload: "int_out", schema: "aten::softmax.int_out(Tensor self, int dim, ScalarType? dtype=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1832,14 +1850,14 @@ var torchOpSoftmaxOut = op{name: "aten::softmax", overload: "int_out", schema: "
 //	aten::softmax.int_out(Tensor self, int dim, ScalarType? dtype=None, *, Tensor(a!) out) -> Tensor(a!)
 func SoftmaxOut(out, input *Tensor, dim int, opts ...SoftmaxOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSoftmaxOut)
-	k.tensor(input)
-	k.int(dim)
-	k.optDType(o.DType)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSoftmaxOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.optDType(o.DType)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSoftplus = op{name: "aten::softplus", overload: "", schema: "aten::softplus(Tensor self, Scalar beta=1, Scalar threshold=20) -> Tensor"}
@@ -1850,68 +1868,70 @@ type SoftplusOptions struct {
 	Threshold Scalar // default 20
 }
 
-// Softplus is PyTorch's torch.nn.functional.softplus.
+// Softplus is a smooth rectified linear unit. It is PyTorch's torch.nn.functional.softplus.
+//
+//	y = ln(1 + exp(Beta · input)) / Beta; input above Threshold / Beta
 //
 //	aten::softplus(Tensor self, Scalar beta=1, Scalar threshold=20) -> Tensor
 func Softplus(input *Tensor, opts ...SoftplusOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSoftplus)
-	k.tensor(input)
-	k.scalar(orScalar(o.Beta, 1))
-	k.scalar(orScalar(o.Threshold, 20))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSoftplus)
+	cc.tensor(input)
+	cc.scalar(orScalar(o.Beta, 1))
+	cc.scalar(orScalar(o.Threshold, 20))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSoftplusOut = op{name: "aten::softplus", overload: "out", schema: "aten::softplus.out(Tensor self, Scalar beta=1, Scalar threshold=20, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// SoftplusOut is PyTorch's torch._C._nn.softplus with its result written to out.
+// SoftplusOut is PyTorch's torch.nn.functional.softplus with its result written to out.
 //
 //	aten::softplus.out(Tensor self, Scalar beta=1, Scalar threshold=20, *, Tensor(a!) out) -> Tensor(a!)
 func SoftplusOut(out, input *Tensor, opts ...SoftplusOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSoftplusOut)
-	k.tensor(input)
-	k.scalar(orScalar(o.Beta, 1))
-	k.scalar(orScalar(o.Threshold, 20))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSoftplusOut)
+	cc.tensor(input)
+	cc.scalar(orScalar(o.Beta, 1))
+	cc.scalar(orScalar(o.Threshold, 20))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSoftplusBackward = op{name: "aten::softplus_backward", overload: "", schema: "aten::softplus_backward(Tensor grad_output, Tensor self, Scalar beta, Scalar threshold) -> Tensor"}
 
-// SoftplusBackward is PyTorch's torch.nn.functional.softplus_backward.
+// SoftplusBackward is PyTorch's torch.ops.aten.softplus_backward.
 //
 //	aten::softplus_backward(Tensor grad_output, Tensor self, Scalar beta, Scalar threshold) -> Tensor
 func SoftplusBackward(gradOutput, input *Tensor, beta, threshold Scalar) *Tensor {
-	var k call
-	k.start(&torchOpSoftplusBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.scalar(beta)
-	k.scalar(threshold)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSoftplusBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.scalar(beta)
+	cc.scalar(threshold)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSoftplusBackwardOut = op{name: "aten::softplus_backward", overload: "grad_input", schema: "aten::softplus_backward.grad_input(Tensor grad_output, Tensor self, Scalar beta, Scalar threshold, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// SoftplusBackwardOut is PyTorch's torch._C._nn.softplus_backward with its result written to gradInput.
+// SoftplusBackwardOut is PyTorch's torch.ops.aten.softplus_backward with its result written to gradInput.
 //
 //	aten::softplus_backward.grad_input(Tensor grad_output, Tensor self, Scalar beta, Scalar threshold, *, Tensor(a!) grad_input) -> Tensor(a!)
 func SoftplusBackwardOut(gradInput, gradOutput, input *Tensor, beta, threshold Scalar) *Tensor {
-	var k call
-	k.start(&torchOpSoftplusBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.scalar(beta)
-	k.scalar(threshold)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSoftplusBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.scalar(beta)
+	cc.scalar(threshold)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSoftshrink = op{name: "aten::softshrink", overload: "", schema: "aten::softshrink(Tensor self, Scalar lambd=0.5) -> Tensor"}
@@ -1926,59 +1946,59 @@ type SoftshrinkOptions struct {
 //	aten::softshrink(Tensor self, Scalar lambd=0.5) -> Tensor
 func Softshrink(input *Tensor, opts ...SoftshrinkOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSoftshrink)
-	k.tensor(input)
-	k.scalar(orScalar(o.Lambd, 0.5))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSoftshrink)
+	cc.tensor(input)
+	cc.scalar(orScalar(o.Lambd, 0.5))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSoftshrinkOut = op{name: "aten::softshrink", overload: "out", schema: "aten::softshrink.out(Tensor self, Scalar lambd=0.5, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// SoftshrinkOut is PyTorch's torch._C._nn.softshrink with its result written to out.
+// SoftshrinkOut is PyTorch's torch.nn.functional.softshrink with its result written to out.
 //
 //	aten::softshrink.out(Tensor self, Scalar lambd=0.5, *, Tensor(a!) out) -> Tensor(a!)
 func SoftshrinkOut(out, input *Tensor, opts ...SoftshrinkOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSoftshrinkOut)
-	k.tensor(input)
-	k.scalar(orScalar(o.Lambd, 0.5))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSoftshrinkOut)
+	cc.tensor(input)
+	cc.scalar(orScalar(o.Lambd, 0.5))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSoftshrinkBackward = op{name: "aten::softshrink_backward", overload: "", schema: "aten::softshrink_backward(Tensor grad_output, Tensor self, Scalar lambd) -> Tensor"}
 
-// SoftshrinkBackward is PyTorch's torch.nn.functional.softshrink_backward.
+// SoftshrinkBackward is PyTorch's torch.ops.aten.softshrink_backward.
 //
 //	aten::softshrink_backward(Tensor grad_output, Tensor self, Scalar lambd) -> Tensor
 func SoftshrinkBackward(gradOutput, input *Tensor, lambd Scalar) *Tensor {
-	var k call
-	k.start(&torchOpSoftshrinkBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.scalar(lambd)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSoftshrinkBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.scalar(lambd)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSoftshrinkBackwardOut = op{name: "aten::softshrink_backward", overload: "grad_input", schema: "aten::softshrink_backward.grad_input(Tensor grad_output, Tensor self, Scalar lambd, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// SoftshrinkBackwardOut is PyTorch's torch._C._nn.softshrink_backward with its result written to gradInput.
+// SoftshrinkBackwardOut is PyTorch's torch.ops.aten.softshrink_backward with its result written to gradInput.
 //
 //	aten::softshrink_backward.grad_input(Tensor grad_output, Tensor self, Scalar lambd, *, Tensor(a!) grad_input) -> Tensor(a!)
 func SoftshrinkBackwardOut(gradInput, gradOutput, input *Tensor, lambd Scalar) *Tensor {
-	var k call
-	k.start(&torchOpSoftshrinkBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.scalar(lambd)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSoftshrinkBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.scalar(lambd)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSort = op{name: "aten::sort", overload: "", schema: "aten::sort(Tensor self, int dim=-1, bool descending=False) -> (Tensor values, Tensor indices)"}
@@ -1989,18 +2009,20 @@ type SortOptions struct {
 	Descending bool
 }
 
-// Sort is PyTorch's Tensor.sort.
+// Sort sorts along Dim, by default the last, and tells where the elements were. It is PyTorch's Tensor.sort.
+//
+//	t (..., D) -> (..., D) both
 //
 //	aten::sort(Tensor self, int dim=-1, bool descending=False) -> (Tensor values, Tensor indices)
 func (t *Tensor) Sort(opts ...SortOptions) (values, indices *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpSort)
-	k.tensor(t)
-	k.int(o.Dim.Or(-1))
-	k.bool(o.Descending)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&tensorOpSort)
+	cc.tensor(t)
+	cc.int(o.Dim.Or(-1))
+	cc.bool(o.Descending)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var tensorOpSortStable = op{name: "aten::sort", overload: "stable", schema: "aten::sort.stable(Tensor self, *, bool? stable, int dim=-1, bool descending=False) -> (Tensor values, Tensor indices)"}
@@ -2016,14 +2038,14 @@ type SortStableOptions struct {
 //	aten::sort.stable(Tensor self, *, bool? stable, int dim=-1, bool descending=False) -> (Tensor values, Tensor indices)
 func (t *Tensor) SortStable(stable Opt[bool], opts ...SortStableOptions) (values, indices *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpSortStable)
-	k.tensor(t)
-	k.optBool(stable)
-	k.int(o.Dim.Or(-1))
-	k.bool(o.Descending)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&tensorOpSortStable)
+	cc.tensor(t)
+	cc.optBool(stable)
+	cc.int(o.Dim.Or(-1))
+	cc.bool(o.Descending)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpSortOut = op{name: "aten::sort", overload: "values", schema: "aten::sort.values(Tensor self, int dim=-1, bool descending=False, *, Tensor(a!) values, Tensor(b!) indices) -> (Tensor(a!) values, Tensor(b!) indices)"}
@@ -2033,15 +2055,15 @@ var torchOpSortOut = op{name: "aten::sort", overload: "values", schema: "aten::s
 //	aten::sort.values(Tensor self, int dim=-1, bool descending=False, *, Tensor(a!) values, Tensor(b!) indices) -> (Tensor(a!) values, Tensor(b!) indices)
 func SortOut(values, indices, input *Tensor, opts ...SortOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSortOut)
-	k.tensor(input)
-	k.int(o.Dim.Or(-1))
-	k.bool(o.Descending)
-	k.tensor(values)
-	k.tensor(indices)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpSortOut)
+	cc.tensor(input)
+	cc.int(o.Dim.Or(-1))
+	cc.bool(o.Descending)
+	cc.tensor(values)
+	cc.tensor(indices)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpSortStableOut = op{name: "aten::sort", overload: "values_stable", schema: "aten::sort.values_stable(Tensor self, *, bool? stable, int dim=-1, bool descending=False, Tensor(a!) values, Tensor(b!) indices) -> (Tensor(a!) values, Tensor(b!) indices)"}
@@ -2051,16 +2073,16 @@ var torchOpSortStableOut = op{name: "aten::sort", overload: "values_stable", sch
 //	aten::sort.values_stable(Tensor self, *, bool? stable, int dim=-1, bool descending=False, Tensor(a!) values, Tensor(b!) indices) -> (Tensor(a!) values, Tensor(b!) indices)
 func SortStableOut(values, indices, input *Tensor, stable Opt[bool], opts ...SortStableOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSortStableOut)
-	k.tensor(input)
-	k.optBool(stable)
-	k.int(o.Dim.Or(-1))
-	k.bool(o.Descending)
-	k.tensor(values)
-	k.tensor(indices)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpSortStableOut)
+	cc.tensor(input)
+	cc.optBool(stable)
+	cc.int(o.Dim.Or(-1))
+	cc.bool(o.Descending)
+	cc.tensor(values)
+	cc.tensor(indices)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpSparseBscTensorInfer = op{name: "aten::sparse_bsc_tensor", overload: "ccol_row_value", schema: "aten::sparse_bsc_tensor.ccol_row_value(Tensor ccol_indices, Tensor row_indices, Tensor values, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor"}
@@ -2070,17 +2092,17 @@ var torchOpSparseBscTensorInfer = op{name: "aten::sparse_bsc_tensor", overload: 
 //	aten::sparse_bsc_tensor.ccol_row_value(Tensor ccol_indices, Tensor row_indices, Tensor values, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor
 func SparseBscTensorInfer(ccolIndices, rowIndices, values *Tensor, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSparseBscTensorInfer)
-	k.tensor(ccolIndices)
-	k.tensor(rowIndices)
-	k.tensor(values)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSparseBscTensorInfer)
+	cc.tensor(ccolIndices)
+	cc.tensor(rowIndices)
+	cc.tensor(values)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSparseBscTensor = op{name: "aten::sparse_bsc_tensor", overload: "ccol_row_value_size", schema: "aten::sparse_bsc_tensor.ccol_row_value_size(Tensor ccol_indices, Tensor row_indices, Tensor values, int[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor"}
@@ -2090,18 +2112,18 @@ var torchOpSparseBscTensor = op{name: "aten::sparse_bsc_tensor", overload: "ccol
 //	aten::sparse_bsc_tensor.ccol_row_value_size(Tensor ccol_indices, Tensor row_indices, Tensor values, int[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor
 func SparseBscTensor(ccolIndices, rowIndices, values *Tensor, size []int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSparseBscTensor)
-	k.tensor(ccolIndices)
-	k.tensor(rowIndices)
-	k.tensor(values)
-	k.ints(size)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSparseBscTensor)
+	cc.tensor(ccolIndices)
+	cc.tensor(rowIndices)
+	cc.tensor(values)
+	cc.ints(size)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSparseBsrTensorInfer = op{name: "aten::sparse_bsr_tensor", overload: "crow_col_value", schema: "aten::sparse_bsr_tensor.crow_col_value(Tensor crow_indices, Tensor col_indices, Tensor values, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor"}
@@ -2111,17 +2133,17 @@ var torchOpSparseBsrTensorInfer = op{name: "aten::sparse_bsr_tensor", overload: 
 //	aten::sparse_bsr_tensor.crow_col_value(Tensor crow_indices, Tensor col_indices, Tensor values, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor
 func SparseBsrTensorInfer(crowIndices, colIndices, values *Tensor, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSparseBsrTensorInfer)
-	k.tensor(crowIndices)
-	k.tensor(colIndices)
-	k.tensor(values)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSparseBsrTensorInfer)
+	cc.tensor(crowIndices)
+	cc.tensor(colIndices)
+	cc.tensor(values)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSparseBsrTensor = op{name: "aten::sparse_bsr_tensor", overload: "crow_col_value_size", schema: "aten::sparse_bsr_tensor.crow_col_value_size(Tensor crow_indices, Tensor col_indices, Tensor values, int[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor"}
@@ -2131,18 +2153,18 @@ var torchOpSparseBsrTensor = op{name: "aten::sparse_bsr_tensor", overload: "crow
 //	aten::sparse_bsr_tensor.crow_col_value_size(Tensor crow_indices, Tensor col_indices, Tensor values, int[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor
 func SparseBsrTensor(crowIndices, colIndices, values *Tensor, size []int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSparseBsrTensor)
-	k.tensor(crowIndices)
-	k.tensor(colIndices)
-	k.tensor(values)
-	k.ints(size)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSparseBsrTensor)
+	cc.tensor(crowIndices)
+	cc.tensor(colIndices)
+	cc.tensor(values)
+	cc.ints(size)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSparseCompressedTensorInfer = op{name: "aten::sparse_compressed_tensor", overload: "comp_plain_value", schema: "aten::sparse_compressed_tensor.comp_plain_value(Tensor compressed_indices, Tensor plain_indices, Tensor values, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor"}
@@ -2152,17 +2174,17 @@ var torchOpSparseCompressedTensorInfer = op{name: "aten::sparse_compressed_tenso
 //	aten::sparse_compressed_tensor.comp_plain_value(Tensor compressed_indices, Tensor plain_indices, Tensor values, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor
 func SparseCompressedTensorInfer(compressedIndices, plainIndices, values *Tensor, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSparseCompressedTensorInfer)
-	k.tensor(compressedIndices)
-	k.tensor(plainIndices)
-	k.tensor(values)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSparseCompressedTensorInfer)
+	cc.tensor(compressedIndices)
+	cc.tensor(plainIndices)
+	cc.tensor(values)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSparseCompressedTensor = op{name: "aten::sparse_compressed_tensor", overload: "comp_plain_value_size", schema: "aten::sparse_compressed_tensor.comp_plain_value_size(Tensor compressed_indices, Tensor plain_indices, Tensor values, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor"}
@@ -2172,18 +2194,18 @@ var torchOpSparseCompressedTensor = op{name: "aten::sparse_compressed_tensor", o
 //	aten::sparse_compressed_tensor.comp_plain_value_size(Tensor compressed_indices, Tensor plain_indices, Tensor values, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor
 func SparseCompressedTensor(compressedIndices, plainIndices, values *Tensor, size []int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSparseCompressedTensor)
-	k.tensor(compressedIndices)
-	k.tensor(plainIndices)
-	k.tensor(values)
-	k.ints(size)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSparseCompressedTensor)
+	cc.tensor(compressedIndices)
+	cc.tensor(plainIndices)
+	cc.tensor(values)
+	cc.ints(size)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSparseCooTensorInfer = op{name: "aten::sparse_coo_tensor", overload: "indices", schema: "aten::sparse_coo_tensor.indices(Tensor indices, Tensor values, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, bool? is_coalesced=None) -> Tensor"}
@@ -2202,17 +2224,17 @@ type SparseCooTensorInferOptions struct {
 //	aten::sparse_coo_tensor.indices(Tensor indices, Tensor values, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, bool? is_coalesced=None) -> Tensor
 func SparseCooTensorInfer(indices, values *Tensor, opts ...SparseCooTensorInferOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSparseCooTensorInfer)
-	k.tensor(indices)
-	k.tensor(values)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.optBool(o.IsCoalesced)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSparseCooTensorInfer)
+	cc.tensor(indices)
+	cc.tensor(values)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.optBool(o.IsCoalesced)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSparseCooTensor = op{name: "aten::sparse_coo_tensor", overload: "indices_size", schema: "aten::sparse_coo_tensor.indices_size(Tensor indices, Tensor values, int[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, bool? is_coalesced=None) -> Tensor"}
@@ -2231,18 +2253,18 @@ type SparseCooTensorOptions struct {
 //	aten::sparse_coo_tensor.indices_size(Tensor indices, Tensor values, int[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, bool? is_coalesced=None) -> Tensor
 func SparseCooTensor(indices, values *Tensor, size []int, opts ...SparseCooTensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSparseCooTensor)
-	k.tensor(indices)
-	k.tensor(values)
-	k.ints(size)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.optBool(o.IsCoalesced)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSparseCooTensor)
+	cc.tensor(indices)
+	cc.tensor(values)
+	cc.ints(size)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.optBool(o.IsCoalesced)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSparseCooTensorEmpty = op{name: "aten::sparse_coo_tensor", overload: "size", schema: "aten::sparse_coo_tensor.size(int[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor"}
@@ -2252,15 +2274,15 @@ var torchOpSparseCooTensorEmpty = op{name: "aten::sparse_coo_tensor", overload: 
 //	aten::sparse_coo_tensor.size(int[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor
 func SparseCooTensorEmpty(size []int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSparseCooTensorEmpty)
-	k.ints(size)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSparseCooTensorEmpty)
+	cc.ints(size)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSparseCooTensorEmptyOut = op{name: "aten::sparse_coo_tensor", overload: "size_out", schema: "aten::sparse_coo_tensor.size_out(int[] size, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2269,12 +2291,12 @@ var torchOpSparseCooTensorEmptyOut = op{name: "aten::sparse_coo_tensor", overloa
 //
 //	aten::sparse_coo_tensor.size_out(int[] size, *, Tensor(a!) out) -> Tensor(a!)
 func SparseCooTensorEmptyOut(out *Tensor, size ...int) *Tensor {
-	var k call
-	k.start(&torchOpSparseCooTensorEmptyOut)
-	k.ints(size)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSparseCooTensorEmptyOut)
+	cc.ints(size)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSparseCscTensorInfer = op{name: "aten::sparse_csc_tensor", overload: "ccol_row_value", schema: "aten::sparse_csc_tensor.ccol_row_value(Tensor ccol_indices, Tensor row_indices, Tensor values, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor"}
@@ -2284,17 +2306,17 @@ var torchOpSparseCscTensorInfer = op{name: "aten::sparse_csc_tensor", overload: 
 //	aten::sparse_csc_tensor.ccol_row_value(Tensor ccol_indices, Tensor row_indices, Tensor values, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor
 func SparseCscTensorInfer(ccolIndices, rowIndices, values *Tensor, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSparseCscTensorInfer)
-	k.tensor(ccolIndices)
-	k.tensor(rowIndices)
-	k.tensor(values)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSparseCscTensorInfer)
+	cc.tensor(ccolIndices)
+	cc.tensor(rowIndices)
+	cc.tensor(values)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSparseCscTensor = op{name: "aten::sparse_csc_tensor", overload: "ccol_row_value_size", schema: "aten::sparse_csc_tensor.ccol_row_value_size(Tensor ccol_indices, Tensor row_indices, Tensor values, int[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor"}
@@ -2304,18 +2326,18 @@ var torchOpSparseCscTensor = op{name: "aten::sparse_csc_tensor", overload: "ccol
 //	aten::sparse_csc_tensor.ccol_row_value_size(Tensor ccol_indices, Tensor row_indices, Tensor values, int[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor
 func SparseCscTensor(ccolIndices, rowIndices, values *Tensor, size []int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSparseCscTensor)
-	k.tensor(ccolIndices)
-	k.tensor(rowIndices)
-	k.tensor(values)
-	k.ints(size)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSparseCscTensor)
+	cc.tensor(ccolIndices)
+	cc.tensor(rowIndices)
+	cc.tensor(values)
+	cc.ints(size)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSparseCsrTensorInfer = op{name: "aten::sparse_csr_tensor", overload: "crow_col_value", schema: "aten::sparse_csr_tensor.crow_col_value(Tensor crow_indices, Tensor col_indices, Tensor values, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor"}
@@ -2325,17 +2347,17 @@ var torchOpSparseCsrTensorInfer = op{name: "aten::sparse_csr_tensor", overload: 
 //	aten::sparse_csr_tensor.crow_col_value(Tensor crow_indices, Tensor col_indices, Tensor values, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor
 func SparseCsrTensorInfer(crowIndices, colIndices, values *Tensor, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSparseCsrTensorInfer)
-	k.tensor(crowIndices)
-	k.tensor(colIndices)
-	k.tensor(values)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSparseCsrTensorInfer)
+	cc.tensor(crowIndices)
+	cc.tensor(colIndices)
+	cc.tensor(values)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSparseCsrTensor = op{name: "aten::sparse_csr_tensor", overload: "crow_col_value_size", schema: "aten::sparse_csr_tensor.crow_col_value_size(Tensor crow_indices, Tensor col_indices, Tensor values, int[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor"}
@@ -2345,18 +2367,18 @@ var torchOpSparseCsrTensor = op{name: "aten::sparse_csr_tensor", overload: "crow
 //	aten::sparse_csr_tensor.crow_col_value_size(Tensor crow_indices, Tensor col_indices, Tensor values, int[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor
 func SparseCsrTensor(crowIndices, colIndices, values *Tensor, size []int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSparseCsrTensor)
-	k.tensor(crowIndices)
-	k.tensor(colIndices)
-	k.tensor(values)
-	k.ints(size)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSparseCsrTensor)
+	cc.tensor(crowIndices)
+	cc.tensor(colIndices)
+	cc.tensor(values)
+	cc.ints(size)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSparseDim = op{name: "aten::sparse_dim", overload: "", schema: "aten::sparse_dim(Tensor self) -> int"}
@@ -2365,11 +2387,11 @@ var tensorOpSparseDim = op{name: "aten::sparse_dim", overload: "", schema: "aten
 //
 //	aten::sparse_dim(Tensor self) -> int
 func (t *Tensor) SparseDim() int {
-	var k call
-	k.start(&tensorOpSparseDim)
-	k.tensor(t)
-	k.run()
-	return k.retInt()
+	var cc call
+	cc.start(&tensorOpSparseDim)
+	cc.tensor(t)
+	cc.run()
+	return cc.retInt()
 }
 
 var tensorOpSparseMask = op{name: "aten::sparse_mask", overload: "", schema: "aten::sparse_mask(Tensor self, Tensor mask) -> Tensor"}
@@ -2378,12 +2400,12 @@ var tensorOpSparseMask = op{name: "aten::sparse_mask", overload: "", schema: "at
 //
 //	aten::sparse_mask(Tensor self, Tensor mask) -> Tensor
 func (t *Tensor) SparseMask(mask *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpSparseMask)
-	k.tensor(t)
-	k.tensor(mask)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSparseMask)
+	cc.tensor(t)
+	cc.tensor(mask)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSparseMaskOut = op{name: "aten::sparse_mask", overload: "out", schema: "aten::sparse_mask.out(Tensor self, Tensor mask, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2392,13 +2414,13 @@ var torchOpSparseMaskOut = op{name: "aten::sparse_mask", overload: "out", schema
 //
 //	aten::sparse_mask.out(Tensor self, Tensor mask, *, Tensor(a!) out) -> Tensor(a!)
 func SparseMaskOut(out, input, mask *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSparseMaskOut)
-	k.tensor(input)
-	k.tensor(mask)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSparseMaskOut)
+	cc.tensor(input)
+	cc.tensor(mask)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSparseResize = op{name: "aten::sparse_resize", overload: "", schema: "aten::sparse_resize(Tensor self, int[] size, int sparse_dim, int dense_dim) -> Tensor"}
@@ -2407,14 +2429,14 @@ var torchOpSparseResize = op{name: "aten::sparse_resize", overload: "", schema: 
 //
 //	aten::sparse_resize(Tensor self, int[] size, int sparse_dim, int dense_dim) -> Tensor
 func SparseResize(input *Tensor, size []int, sparseDim, denseDim int) *Tensor {
-	var k call
-	k.start(&torchOpSparseResize)
-	k.tensor(input)
-	k.ints(size)
-	k.int(sparseDim)
-	k.int(denseDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSparseResize)
+	cc.tensor(input)
+	cc.ints(size)
+	cc.int(sparseDim)
+	cc.int(denseDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSparseResizeOut = op{name: "aten::sparse_resize", overload: "out", schema: "aten::sparse_resize.out(Tensor self, int[] size, int sparse_dim, int dense_dim, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2423,15 +2445,15 @@ var torchOpSparseResizeOut = op{name: "aten::sparse_resize", overload: "out", sc
 //
 //	aten::sparse_resize.out(Tensor self, int[] size, int sparse_dim, int dense_dim, *, Tensor(a!) out) -> Tensor(a!)
 func SparseResizeOut(out, input *Tensor, size []int, sparseDim, denseDim int) *Tensor {
-	var k call
-	k.start(&torchOpSparseResizeOut)
-	k.tensor(input)
-	k.ints(size)
-	k.int(sparseDim)
-	k.int(denseDim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSparseResizeOut)
+	cc.tensor(input)
+	cc.ints(size)
+	cc.int(sparseDim)
+	cc.int(denseDim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSparseResize_ = op{name: "aten::sparse_resize_", overload: "", schema: "aten::sparse_resize_(Tensor(a!) self, int[] size, int sparse_dim, int dense_dim) -> Tensor(a!)"}
@@ -2440,14 +2462,14 @@ var tensorOpSparseResize_ = op{name: "aten::sparse_resize_", overload: "", schem
 //
 //	aten::sparse_resize_(Tensor(a!) self, int[] size, int sparse_dim, int dense_dim) -> Tensor(a!)
 func (t *Tensor) SparseResize_(size []int, sparseDim, denseDim int) *Tensor {
-	var k call
-	k.start(&tensorOpSparseResize_)
-	k.tensor(t)
-	k.ints(size)
-	k.int(sparseDim)
-	k.int(denseDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSparseResize_)
+	cc.tensor(t)
+	cc.ints(size)
+	cc.int(sparseDim)
+	cc.int(denseDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSparseResizeAndClear = op{name: "aten::sparse_resize_and_clear", overload: "", schema: "aten::sparse_resize_and_clear(Tensor self, int[] size, int sparse_dim, int dense_dim) -> Tensor"}
@@ -2456,14 +2478,14 @@ var torchOpSparseResizeAndClear = op{name: "aten::sparse_resize_and_clear", over
 //
 //	aten::sparse_resize_and_clear(Tensor self, int[] size, int sparse_dim, int dense_dim) -> Tensor
 func SparseResizeAndClear(input *Tensor, size []int, sparseDim, denseDim int) *Tensor {
-	var k call
-	k.start(&torchOpSparseResizeAndClear)
-	k.tensor(input)
-	k.ints(size)
-	k.int(sparseDim)
-	k.int(denseDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSparseResizeAndClear)
+	cc.tensor(input)
+	cc.ints(size)
+	cc.int(sparseDim)
+	cc.int(denseDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSparseResizeAndClearOut = op{name: "aten::sparse_resize_and_clear", overload: "out", schema: "aten::sparse_resize_and_clear.out(Tensor self, int[] size, int sparse_dim, int dense_dim, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2472,15 +2494,15 @@ var torchOpSparseResizeAndClearOut = op{name: "aten::sparse_resize_and_clear", o
 //
 //	aten::sparse_resize_and_clear.out(Tensor self, int[] size, int sparse_dim, int dense_dim, *, Tensor(a!) out) -> Tensor(a!)
 func SparseResizeAndClearOut(out, input *Tensor, size []int, sparseDim, denseDim int) *Tensor {
-	var k call
-	k.start(&torchOpSparseResizeAndClearOut)
-	k.tensor(input)
-	k.ints(size)
-	k.int(sparseDim)
-	k.int(denseDim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSparseResizeAndClearOut)
+	cc.tensor(input)
+	cc.ints(size)
+	cc.int(sparseDim)
+	cc.int(denseDim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSparseResizeAndClear_ = op{name: "aten::sparse_resize_and_clear_", overload: "", schema: "aten::sparse_resize_and_clear_(Tensor(a!) self, int[] size, int sparse_dim, int dense_dim) -> Tensor(a!)"}
@@ -2489,14 +2511,14 @@ var tensorOpSparseResizeAndClear_ = op{name: "aten::sparse_resize_and_clear_", o
 //
 //	aten::sparse_resize_and_clear_(Tensor(a!) self, int[] size, int sparse_dim, int dense_dim) -> Tensor(a!)
 func (t *Tensor) SparseResizeAndClear_(size []int, sparseDim, denseDim int) *Tensor {
-	var k call
-	k.start(&tensorOpSparseResizeAndClear_)
-	k.tensor(t)
-	k.ints(size)
-	k.int(sparseDim)
-	k.int(denseDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSparseResizeAndClear_)
+	cc.tensor(t)
+	cc.ints(size)
+	cc.int(sparseDim)
+	cc.int(denseDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSparseSampledAddmm = op{name: "aten::sparse_sampled_addmm", overload: "", schema: "aten::sparse_sampled_addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor"}
@@ -2507,39 +2529,39 @@ type SparseSampledAddmmOptions struct {
 	Alpha Scalar // default 1
 }
 
-// SparseSampledAddmm is PyTorch's torch.sparse_sampled_addmm.
+// SparseSampledAddmm is PyTorch's torch.ops.aten.sparse_sampled_addmm.
 //
 //	aten::sparse_sampled_addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor
 func SparseSampledAddmm(input, mat1, mat2 *Tensor, opts ...SparseSampledAddmmOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSparseSampledAddmm)
-	k.tensor(input)
-	k.tensor(mat1)
-	k.tensor(mat2)
-	k.scalar(orScalar(o.Beta, 1))
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSparseSampledAddmm)
+	cc.tensor(input)
+	cc.tensor(mat1)
+	cc.tensor(mat2)
+	cc.scalar(orScalar(o.Beta, 1))
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSparseSampledAddmmOut = op{name: "aten::sparse_sampled_addmm", overload: "out", schema: "aten::sparse_sampled_addmm.out(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1, Tensor(a!) out) -> Tensor(a!)"}
 
-// SparseSampledAddmmOut is PyTorch's torch.sparse_sampled_addmm with its result written to out.
+// SparseSampledAddmmOut is PyTorch's torch.ops.aten.sparse_sampled_addmm with its result written to out.
 //
 //	aten::sparse_sampled_addmm.out(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1, Tensor(a!) out) -> Tensor(a!)
 func SparseSampledAddmmOut(out, input, mat1, mat2 *Tensor, opts ...SparseSampledAddmmOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSparseSampledAddmmOut)
-	k.tensor(input)
-	k.tensor(mat1)
-	k.tensor(mat2)
-	k.scalar(orScalar(o.Beta, 1))
-	k.scalar(orScalar(o.Alpha, 1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSparseSampledAddmmOut)
+	cc.tensor(input)
+	cc.tensor(mat1)
+	cc.tensor(mat2)
+	cc.scalar(orScalar(o.Beta, 1))
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialAiryAi = op{name: "aten::special_airy_ai", overload: "", schema: "aten::special_airy_ai(Tensor x) -> Tensor"}
@@ -2548,11 +2570,11 @@ var torchOpSpecialAiryAi = op{name: "aten::special_airy_ai", overload: "", schem
 //
 //	aten::special_airy_ai(Tensor x) -> Tensor
 func SpecialAiryAi(x *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialAiryAi)
-	k.tensor(x)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialAiryAi)
+	cc.tensor(x)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialAiryAiOut = op{name: "aten::special_airy_ai", overload: "out", schema: "aten::special_airy_ai.out(Tensor x, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2561,12 +2583,12 @@ var torchOpSpecialAiryAiOut = op{name: "aten::special_airy_ai", overload: "out",
 //
 //	aten::special_airy_ai.out(Tensor x, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialAiryAiOut(out, x *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialAiryAiOut)
-	k.tensor(x)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialAiryAiOut)
+	cc.tensor(x)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialBesselJ0 = op{name: "aten::special_bessel_j0", overload: "", schema: "aten::special_bessel_j0(Tensor self) -> Tensor"}
@@ -2575,11 +2597,11 @@ var torchOpSpecialBesselJ0 = op{name: "aten::special_bessel_j0", overload: "", s
 //
 //	aten::special_bessel_j0(Tensor self) -> Tensor
 func SpecialBesselJ0(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialBesselJ0)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialBesselJ0)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialBesselJ0Out = op{name: "aten::special_bessel_j0", overload: "out", schema: "aten::special_bessel_j0.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2588,12 +2610,12 @@ var torchOpSpecialBesselJ0Out = op{name: "aten::special_bessel_j0", overload: "o
 //
 //	aten::special_bessel_j0.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialBesselJ0Out(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialBesselJ0Out)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialBesselJ0Out)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialBesselJ1 = op{name: "aten::special_bessel_j1", overload: "", schema: "aten::special_bessel_j1(Tensor self) -> Tensor"}
@@ -2602,11 +2624,11 @@ var torchOpSpecialBesselJ1 = op{name: "aten::special_bessel_j1", overload: "", s
 //
 //	aten::special_bessel_j1(Tensor self) -> Tensor
 func SpecialBesselJ1(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialBesselJ1)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialBesselJ1)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialBesselJ1Out = op{name: "aten::special_bessel_j1", overload: "out", schema: "aten::special_bessel_j1.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2615,12 +2637,12 @@ var torchOpSpecialBesselJ1Out = op{name: "aten::special_bessel_j1", overload: "o
 //
 //	aten::special_bessel_j1.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialBesselJ1Out(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialBesselJ1Out)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialBesselJ1Out)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialBesselY0 = op{name: "aten::special_bessel_y0", overload: "", schema: "aten::special_bessel_y0(Tensor self) -> Tensor"}
@@ -2629,11 +2651,11 @@ var torchOpSpecialBesselY0 = op{name: "aten::special_bessel_y0", overload: "", s
 //
 //	aten::special_bessel_y0(Tensor self) -> Tensor
 func SpecialBesselY0(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialBesselY0)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialBesselY0)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialBesselY0Out = op{name: "aten::special_bessel_y0", overload: "out", schema: "aten::special_bessel_y0.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2642,12 +2664,12 @@ var torchOpSpecialBesselY0Out = op{name: "aten::special_bessel_y0", overload: "o
 //
 //	aten::special_bessel_y0.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialBesselY0Out(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialBesselY0Out)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialBesselY0Out)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialBesselY1 = op{name: "aten::special_bessel_y1", overload: "", schema: "aten::special_bessel_y1(Tensor self) -> Tensor"}
@@ -2656,11 +2678,11 @@ var torchOpSpecialBesselY1 = op{name: "aten::special_bessel_y1", overload: "", s
 //
 //	aten::special_bessel_y1(Tensor self) -> Tensor
 func SpecialBesselY1(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialBesselY1)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialBesselY1)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialBesselY1Out = op{name: "aten::special_bessel_y1", overload: "out", schema: "aten::special_bessel_y1.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2669,12 +2691,12 @@ var torchOpSpecialBesselY1Out = op{name: "aten::special_bessel_y1", overload: "o
 //
 //	aten::special_bessel_y1.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialBesselY1Out(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialBesselY1Out)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialBesselY1Out)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialChebyshevPolynomialT = op{name: "aten::special_chebyshev_polynomial_t", overload: "", schema: "aten::special_chebyshev_polynomial_t(Tensor x, Tensor n) -> Tensor"}
@@ -2683,12 +2705,12 @@ var torchOpSpecialChebyshevPolynomialT = op{name: "aten::special_chebyshev_polyn
 //
 //	aten::special_chebyshev_polynomial_t(Tensor x, Tensor n) -> Tensor
 func SpecialChebyshevPolynomialT(x, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialChebyshevPolynomialT)
-	k.tensor(x)
-	k.tensor(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialChebyshevPolynomialT)
+	cc.tensor(x)
+	cc.tensor(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialChebyshevPolynomialTNScalar = op{name: "aten::special_chebyshev_polynomial_t", overload: "n_scalar", schema: "aten::special_chebyshev_polynomial_t.n_scalar(Tensor x, Scalar n) -> Tensor"}
@@ -2697,12 +2719,12 @@ var torchOpSpecialChebyshevPolynomialTNScalar = op{name: "aten::special_chebyshe
 //
 //	aten::special_chebyshev_polynomial_t.n_scalar(Tensor x, Scalar n) -> Tensor
 func SpecialChebyshevPolynomialTNScalar(x *Tensor, n Scalar) *Tensor {
-	var k call
-	k.start(&torchOpSpecialChebyshevPolynomialTNScalar)
-	k.tensor(x)
-	k.scalar(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialChebyshevPolynomialTNScalar)
+	cc.tensor(x)
+	cc.scalar(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialChebyshevPolynomialTNScalarOut = op{name: "aten::special_chebyshev_polynomial_t", overload: "n_scalar_out", schema: "aten::special_chebyshev_polynomial_t.n_scalar_out(Tensor x, Scalar n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2711,13 +2733,13 @@ var torchOpSpecialChebyshevPolynomialTNScalarOut = op{name: "aten::special_cheby
 //
 //	aten::special_chebyshev_polynomial_t.n_scalar_out(Tensor x, Scalar n, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialChebyshevPolynomialTNScalarOut(out, x *Tensor, n Scalar) *Tensor {
-	var k call
-	k.start(&torchOpSpecialChebyshevPolynomialTNScalarOut)
-	k.tensor(x)
-	k.scalar(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialChebyshevPolynomialTNScalarOut)
+	cc.tensor(x)
+	cc.scalar(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialChebyshevPolynomialTOut = op{name: "aten::special_chebyshev_polynomial_t", overload: "out", schema: "aten::special_chebyshev_polynomial_t.out(Tensor x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2726,13 +2748,13 @@ var torchOpSpecialChebyshevPolynomialTOut = op{name: "aten::special_chebyshev_po
 //
 //	aten::special_chebyshev_polynomial_t.out(Tensor x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialChebyshevPolynomialTOut(out, x, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialChebyshevPolynomialTOut)
-	k.tensor(x)
-	k.tensor(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialChebyshevPolynomialTOut)
+	cc.tensor(x)
+	cc.tensor(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialChebyshevPolynomialTXScalar = op{name: "aten::special_chebyshev_polynomial_t", overload: "x_scalar", schema: "aten::special_chebyshev_polynomial_t.x_scalar(Scalar x, Tensor n) -> Tensor"}
@@ -2741,12 +2763,12 @@ var torchOpSpecialChebyshevPolynomialTXScalar = op{name: "aten::special_chebyshe
 //
 //	aten::special_chebyshev_polynomial_t.x_scalar(Scalar x, Tensor n) -> Tensor
 func SpecialChebyshevPolynomialTXScalar(x Scalar, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialChebyshevPolynomialTXScalar)
-	k.scalar(x)
-	k.tensor(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialChebyshevPolynomialTXScalar)
+	cc.scalar(x)
+	cc.tensor(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialChebyshevPolynomialTXScalarOut = op{name: "aten::special_chebyshev_polynomial_t", overload: "x_scalar_out", schema: "aten::special_chebyshev_polynomial_t.x_scalar_out(Scalar x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2755,13 +2777,13 @@ var torchOpSpecialChebyshevPolynomialTXScalarOut = op{name: "aten::special_cheby
 //
 //	aten::special_chebyshev_polynomial_t.x_scalar_out(Scalar x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialChebyshevPolynomialTXScalarOut(out *Tensor, x Scalar, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialChebyshevPolynomialTXScalarOut)
-	k.scalar(x)
-	k.tensor(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialChebyshevPolynomialTXScalarOut)
+	cc.scalar(x)
+	cc.tensor(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialChebyshevPolynomialU = op{name: "aten::special_chebyshev_polynomial_u", overload: "", schema: "aten::special_chebyshev_polynomial_u(Tensor x, Tensor n) -> Tensor"}
@@ -2770,12 +2792,12 @@ var torchOpSpecialChebyshevPolynomialU = op{name: "aten::special_chebyshev_polyn
 //
 //	aten::special_chebyshev_polynomial_u(Tensor x, Tensor n) -> Tensor
 func SpecialChebyshevPolynomialU(x, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialChebyshevPolynomialU)
-	k.tensor(x)
-	k.tensor(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialChebyshevPolynomialU)
+	cc.tensor(x)
+	cc.tensor(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialChebyshevPolynomialUNScalar = op{name: "aten::special_chebyshev_polynomial_u", overload: "n_scalar", schema: "aten::special_chebyshev_polynomial_u.n_scalar(Tensor x, Scalar n) -> Tensor"}
@@ -2784,12 +2806,12 @@ var torchOpSpecialChebyshevPolynomialUNScalar = op{name: "aten::special_chebyshe
 //
 //	aten::special_chebyshev_polynomial_u.n_scalar(Tensor x, Scalar n) -> Tensor
 func SpecialChebyshevPolynomialUNScalar(x *Tensor, n Scalar) *Tensor {
-	var k call
-	k.start(&torchOpSpecialChebyshevPolynomialUNScalar)
-	k.tensor(x)
-	k.scalar(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialChebyshevPolynomialUNScalar)
+	cc.tensor(x)
+	cc.scalar(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialChebyshevPolynomialUNScalarOut = op{name: "aten::special_chebyshev_polynomial_u", overload: "n_scalar_out", schema: "aten::special_chebyshev_polynomial_u.n_scalar_out(Tensor x, Scalar n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2798,13 +2820,13 @@ var torchOpSpecialChebyshevPolynomialUNScalarOut = op{name: "aten::special_cheby
 //
 //	aten::special_chebyshev_polynomial_u.n_scalar_out(Tensor x, Scalar n, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialChebyshevPolynomialUNScalarOut(out, x *Tensor, n Scalar) *Tensor {
-	var k call
-	k.start(&torchOpSpecialChebyshevPolynomialUNScalarOut)
-	k.tensor(x)
-	k.scalar(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialChebyshevPolynomialUNScalarOut)
+	cc.tensor(x)
+	cc.scalar(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialChebyshevPolynomialUOut = op{name: "aten::special_chebyshev_polynomial_u", overload: "out", schema: "aten::special_chebyshev_polynomial_u.out(Tensor x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2813,13 +2835,13 @@ var torchOpSpecialChebyshevPolynomialUOut = op{name: "aten::special_chebyshev_po
 //
 //	aten::special_chebyshev_polynomial_u.out(Tensor x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialChebyshevPolynomialUOut(out, x, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialChebyshevPolynomialUOut)
-	k.tensor(x)
-	k.tensor(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialChebyshevPolynomialUOut)
+	cc.tensor(x)
+	cc.tensor(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialChebyshevPolynomialUXScalar = op{name: "aten::special_chebyshev_polynomial_u", overload: "x_scalar", schema: "aten::special_chebyshev_polynomial_u.x_scalar(Scalar x, Tensor n) -> Tensor"}
@@ -2828,12 +2850,12 @@ var torchOpSpecialChebyshevPolynomialUXScalar = op{name: "aten::special_chebyshe
 //
 //	aten::special_chebyshev_polynomial_u.x_scalar(Scalar x, Tensor n) -> Tensor
 func SpecialChebyshevPolynomialUXScalar(x Scalar, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialChebyshevPolynomialUXScalar)
-	k.scalar(x)
-	k.tensor(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialChebyshevPolynomialUXScalar)
+	cc.scalar(x)
+	cc.tensor(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialChebyshevPolynomialUXScalarOut = op{name: "aten::special_chebyshev_polynomial_u", overload: "x_scalar_out", schema: "aten::special_chebyshev_polynomial_u.x_scalar_out(Scalar x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2842,13 +2864,13 @@ var torchOpSpecialChebyshevPolynomialUXScalarOut = op{name: "aten::special_cheby
 //
 //	aten::special_chebyshev_polynomial_u.x_scalar_out(Scalar x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialChebyshevPolynomialUXScalarOut(out *Tensor, x Scalar, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialChebyshevPolynomialUXScalarOut)
-	k.scalar(x)
-	k.tensor(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialChebyshevPolynomialUXScalarOut)
+	cc.scalar(x)
+	cc.tensor(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialChebyshevPolynomialV = op{name: "aten::special_chebyshev_polynomial_v", overload: "", schema: "aten::special_chebyshev_polynomial_v(Tensor x, Tensor n) -> Tensor"}
@@ -2857,12 +2879,12 @@ var torchOpSpecialChebyshevPolynomialV = op{name: "aten::special_chebyshev_polyn
 //
 //	aten::special_chebyshev_polynomial_v(Tensor x, Tensor n) -> Tensor
 func SpecialChebyshevPolynomialV(x, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialChebyshevPolynomialV)
-	k.tensor(x)
-	k.tensor(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialChebyshevPolynomialV)
+	cc.tensor(x)
+	cc.tensor(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialChebyshevPolynomialVNScalar = op{name: "aten::special_chebyshev_polynomial_v", overload: "n_scalar", schema: "aten::special_chebyshev_polynomial_v.n_scalar(Tensor x, Scalar n) -> Tensor"}
@@ -2871,12 +2893,12 @@ var torchOpSpecialChebyshevPolynomialVNScalar = op{name: "aten::special_chebyshe
 //
 //	aten::special_chebyshev_polynomial_v.n_scalar(Tensor x, Scalar n) -> Tensor
 func SpecialChebyshevPolynomialVNScalar(x *Tensor, n Scalar) *Tensor {
-	var k call
-	k.start(&torchOpSpecialChebyshevPolynomialVNScalar)
-	k.tensor(x)
-	k.scalar(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialChebyshevPolynomialVNScalar)
+	cc.tensor(x)
+	cc.scalar(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialChebyshevPolynomialVNScalarOut = op{name: "aten::special_chebyshev_polynomial_v", overload: "n_scalar_out", schema: "aten::special_chebyshev_polynomial_v.n_scalar_out(Tensor x, Scalar n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2885,13 +2907,13 @@ var torchOpSpecialChebyshevPolynomialVNScalarOut = op{name: "aten::special_cheby
 //
 //	aten::special_chebyshev_polynomial_v.n_scalar_out(Tensor x, Scalar n, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialChebyshevPolynomialVNScalarOut(out, x *Tensor, n Scalar) *Tensor {
-	var k call
-	k.start(&torchOpSpecialChebyshevPolynomialVNScalarOut)
-	k.tensor(x)
-	k.scalar(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialChebyshevPolynomialVNScalarOut)
+	cc.tensor(x)
+	cc.scalar(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialChebyshevPolynomialVOut = op{name: "aten::special_chebyshev_polynomial_v", overload: "out", schema: "aten::special_chebyshev_polynomial_v.out(Tensor x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2900,13 +2922,13 @@ var torchOpSpecialChebyshevPolynomialVOut = op{name: "aten::special_chebyshev_po
 //
 //	aten::special_chebyshev_polynomial_v.out(Tensor x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialChebyshevPolynomialVOut(out, x, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialChebyshevPolynomialVOut)
-	k.tensor(x)
-	k.tensor(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialChebyshevPolynomialVOut)
+	cc.tensor(x)
+	cc.tensor(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialChebyshevPolynomialVXScalar = op{name: "aten::special_chebyshev_polynomial_v", overload: "x_scalar", schema: "aten::special_chebyshev_polynomial_v.x_scalar(Scalar x, Tensor n) -> Tensor"}
@@ -2915,12 +2937,12 @@ var torchOpSpecialChebyshevPolynomialVXScalar = op{name: "aten::special_chebyshe
 //
 //	aten::special_chebyshev_polynomial_v.x_scalar(Scalar x, Tensor n) -> Tensor
 func SpecialChebyshevPolynomialVXScalar(x Scalar, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialChebyshevPolynomialVXScalar)
-	k.scalar(x)
-	k.tensor(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialChebyshevPolynomialVXScalar)
+	cc.scalar(x)
+	cc.tensor(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialChebyshevPolynomialVXScalarOut = op{name: "aten::special_chebyshev_polynomial_v", overload: "x_scalar_out", schema: "aten::special_chebyshev_polynomial_v.x_scalar_out(Scalar x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2929,13 +2951,13 @@ var torchOpSpecialChebyshevPolynomialVXScalarOut = op{name: "aten::special_cheby
 //
 //	aten::special_chebyshev_polynomial_v.x_scalar_out(Scalar x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialChebyshevPolynomialVXScalarOut(out *Tensor, x Scalar, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialChebyshevPolynomialVXScalarOut)
-	k.scalar(x)
-	k.tensor(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialChebyshevPolynomialVXScalarOut)
+	cc.scalar(x)
+	cc.tensor(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialChebyshevPolynomialW = op{name: "aten::special_chebyshev_polynomial_w", overload: "", schema: "aten::special_chebyshev_polynomial_w(Tensor x, Tensor n) -> Tensor"}
@@ -2944,12 +2966,12 @@ var torchOpSpecialChebyshevPolynomialW = op{name: "aten::special_chebyshev_polyn
 //
 //	aten::special_chebyshev_polynomial_w(Tensor x, Tensor n) -> Tensor
 func SpecialChebyshevPolynomialW(x, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialChebyshevPolynomialW)
-	k.tensor(x)
-	k.tensor(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialChebyshevPolynomialW)
+	cc.tensor(x)
+	cc.tensor(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialChebyshevPolynomialWNScalar = op{name: "aten::special_chebyshev_polynomial_w", overload: "n_scalar", schema: "aten::special_chebyshev_polynomial_w.n_scalar(Tensor x, Scalar n) -> Tensor"}
@@ -2958,12 +2980,12 @@ var torchOpSpecialChebyshevPolynomialWNScalar = op{name: "aten::special_chebyshe
 //
 //	aten::special_chebyshev_polynomial_w.n_scalar(Tensor x, Scalar n) -> Tensor
 func SpecialChebyshevPolynomialWNScalar(x *Tensor, n Scalar) *Tensor {
-	var k call
-	k.start(&torchOpSpecialChebyshevPolynomialWNScalar)
-	k.tensor(x)
-	k.scalar(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialChebyshevPolynomialWNScalar)
+	cc.tensor(x)
+	cc.scalar(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialChebyshevPolynomialWNScalarOut = op{name: "aten::special_chebyshev_polynomial_w", overload: "n_scalar_out", schema: "aten::special_chebyshev_polynomial_w.n_scalar_out(Tensor x, Scalar n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2972,13 +2994,13 @@ var torchOpSpecialChebyshevPolynomialWNScalarOut = op{name: "aten::special_cheby
 //
 //	aten::special_chebyshev_polynomial_w.n_scalar_out(Tensor x, Scalar n, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialChebyshevPolynomialWNScalarOut(out, x *Tensor, n Scalar) *Tensor {
-	var k call
-	k.start(&torchOpSpecialChebyshevPolynomialWNScalarOut)
-	k.tensor(x)
-	k.scalar(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialChebyshevPolynomialWNScalarOut)
+	cc.tensor(x)
+	cc.scalar(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialChebyshevPolynomialWOut = op{name: "aten::special_chebyshev_polynomial_w", overload: "out", schema: "aten::special_chebyshev_polynomial_w.out(Tensor x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -2987,13 +3009,13 @@ var torchOpSpecialChebyshevPolynomialWOut = op{name: "aten::special_chebyshev_po
 //
 //	aten::special_chebyshev_polynomial_w.out(Tensor x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialChebyshevPolynomialWOut(out, x, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialChebyshevPolynomialWOut)
-	k.tensor(x)
-	k.tensor(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialChebyshevPolynomialWOut)
+	cc.tensor(x)
+	cc.tensor(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialChebyshevPolynomialWXScalar = op{name: "aten::special_chebyshev_polynomial_w", overload: "x_scalar", schema: "aten::special_chebyshev_polynomial_w.x_scalar(Scalar x, Tensor n) -> Tensor"}
@@ -3002,12 +3024,12 @@ var torchOpSpecialChebyshevPolynomialWXScalar = op{name: "aten::special_chebyshe
 //
 //	aten::special_chebyshev_polynomial_w.x_scalar(Scalar x, Tensor n) -> Tensor
 func SpecialChebyshevPolynomialWXScalar(x Scalar, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialChebyshevPolynomialWXScalar)
-	k.scalar(x)
-	k.tensor(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialChebyshevPolynomialWXScalar)
+	cc.scalar(x)
+	cc.tensor(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialChebyshevPolynomialWXScalarOut = op{name: "aten::special_chebyshev_polynomial_w", overload: "x_scalar_out", schema: "aten::special_chebyshev_polynomial_w.x_scalar_out(Scalar x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3016,13 +3038,13 @@ var torchOpSpecialChebyshevPolynomialWXScalarOut = op{name: "aten::special_cheby
 //
 //	aten::special_chebyshev_polynomial_w.x_scalar_out(Scalar x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialChebyshevPolynomialWXScalarOut(out *Tensor, x Scalar, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialChebyshevPolynomialWXScalarOut)
-	k.scalar(x)
-	k.tensor(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialChebyshevPolynomialWXScalarOut)
+	cc.scalar(x)
+	cc.tensor(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialDigamma = op{name: "aten::special_digamma", overload: "", schema: "aten::special_digamma(Tensor self) -> Tensor"}
@@ -3031,11 +3053,11 @@ var torchOpSpecialDigamma = op{name: "aten::special_digamma", overload: "", sche
 //
 //	aten::special_digamma(Tensor self) -> Tensor
 func SpecialDigamma(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialDigamma)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialDigamma)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialDigammaOut = op{name: "aten::special_digamma", overload: "out", schema: "aten::special_digamma.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3044,12 +3066,12 @@ var torchOpSpecialDigammaOut = op{name: "aten::special_digamma", overload: "out"
 //
 //	aten::special_digamma.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialDigammaOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialDigammaOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialDigammaOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialEntr = op{name: "aten::special_entr", overload: "", schema: "aten::special_entr(Tensor self) -> Tensor"}
@@ -3058,11 +3080,11 @@ var torchOpSpecialEntr = op{name: "aten::special_entr", overload: "", schema: "a
 //
 //	aten::special_entr(Tensor self) -> Tensor
 func SpecialEntr(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialEntr)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialEntr)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialEntrOut = op{name: "aten::special_entr", overload: "out", schema: "aten::special_entr.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3071,12 +3093,12 @@ var torchOpSpecialEntrOut = op{name: "aten::special_entr", overload: "out", sche
 //
 //	aten::special_entr.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialEntrOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialEntrOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialEntrOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialErf = op{name: "aten::special_erf", overload: "", schema: "aten::special_erf(Tensor self) -> Tensor"}
@@ -3085,11 +3107,11 @@ var torchOpSpecialErf = op{name: "aten::special_erf", overload: "", schema: "ate
 //
 //	aten::special_erf(Tensor self) -> Tensor
 func SpecialErf(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialErf)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialErf)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialErfOut = op{name: "aten::special_erf", overload: "out", schema: "aten::special_erf.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3098,12 +3120,12 @@ var torchOpSpecialErfOut = op{name: "aten::special_erf", overload: "out", schema
 //
 //	aten::special_erf.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialErfOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialErfOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialErfOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialErfc = op{name: "aten::special_erfc", overload: "", schema: "aten::special_erfc(Tensor self) -> Tensor"}
@@ -3112,11 +3134,11 @@ var torchOpSpecialErfc = op{name: "aten::special_erfc", overload: "", schema: "a
 //
 //	aten::special_erfc(Tensor self) -> Tensor
 func SpecialErfc(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialErfc)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialErfc)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialErfcOut = op{name: "aten::special_erfc", overload: "out", schema: "aten::special_erfc.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3125,12 +3147,12 @@ var torchOpSpecialErfcOut = op{name: "aten::special_erfc", overload: "out", sche
 //
 //	aten::special_erfc.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialErfcOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialErfcOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialErfcOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialErfcx = op{name: "aten::special_erfcx", overload: "", schema: "aten::special_erfcx(Tensor self) -> Tensor"}
@@ -3139,11 +3161,11 @@ var torchOpSpecialErfcx = op{name: "aten::special_erfcx", overload: "", schema: 
 //
 //	aten::special_erfcx(Tensor self) -> Tensor
 func SpecialErfcx(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialErfcx)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialErfcx)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialErfcxOut = op{name: "aten::special_erfcx", overload: "out", schema: "aten::special_erfcx.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3152,12 +3174,12 @@ var torchOpSpecialErfcxOut = op{name: "aten::special_erfcx", overload: "out", sc
 //
 //	aten::special_erfcx.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialErfcxOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialErfcxOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialErfcxOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialErfinv = op{name: "aten::special_erfinv", overload: "", schema: "aten::special_erfinv(Tensor self) -> Tensor"}
@@ -3166,11 +3188,11 @@ var torchOpSpecialErfinv = op{name: "aten::special_erfinv", overload: "", schema
 //
 //	aten::special_erfinv(Tensor self) -> Tensor
 func SpecialErfinv(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialErfinv)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialErfinv)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialErfinvOut = op{name: "aten::special_erfinv", overload: "out", schema: "aten::special_erfinv.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3179,12 +3201,12 @@ var torchOpSpecialErfinvOut = op{name: "aten::special_erfinv", overload: "out", 
 //
 //	aten::special_erfinv.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialErfinvOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialErfinvOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialErfinvOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialExp2 = op{name: "aten::special_exp2", overload: "", schema: "aten::special_exp2(Tensor self) -> Tensor"}
@@ -3193,11 +3215,11 @@ var torchOpSpecialExp2 = op{name: "aten::special_exp2", overload: "", schema: "a
 //
 //	aten::special_exp2(Tensor self) -> Tensor
 func SpecialExp2(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialExp2)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialExp2)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialExp2Out = op{name: "aten::special_exp2", overload: "out", schema: "aten::special_exp2.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3206,12 +3228,12 @@ var torchOpSpecialExp2Out = op{name: "aten::special_exp2", overload: "out", sche
 //
 //	aten::special_exp2.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialExp2Out(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialExp2Out)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialExp2Out)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialExpit = op{name: "aten::special_expit", overload: "", schema: "aten::special_expit(Tensor self) -> Tensor"}
@@ -3220,11 +3242,11 @@ var torchOpSpecialExpit = op{name: "aten::special_expit", overload: "", schema: 
 //
 //	aten::special_expit(Tensor self) -> Tensor
 func SpecialExpit(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialExpit)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialExpit)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialExpitOut = op{name: "aten::special_expit", overload: "out", schema: "aten::special_expit.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3233,12 +3255,12 @@ var torchOpSpecialExpitOut = op{name: "aten::special_expit", overload: "out", sc
 //
 //	aten::special_expit.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialExpitOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialExpitOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialExpitOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialExpm1 = op{name: "aten::special_expm1", overload: "", schema: "aten::special_expm1(Tensor self) -> Tensor"}
@@ -3247,11 +3269,11 @@ var torchOpSpecialExpm1 = op{name: "aten::special_expm1", overload: "", schema: 
 //
 //	aten::special_expm1(Tensor self) -> Tensor
 func SpecialExpm1(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialExpm1)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialExpm1)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialExpm1Out = op{name: "aten::special_expm1", overload: "out", schema: "aten::special_expm1.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3260,12 +3282,12 @@ var torchOpSpecialExpm1Out = op{name: "aten::special_expm1", overload: "out", sc
 //
 //	aten::special_expm1.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialExpm1Out(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialExpm1Out)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialExpm1Out)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialGammainc = op{name: "aten::special_gammainc", overload: "", schema: "aten::special_gammainc(Tensor self, Tensor other) -> Tensor"}
@@ -3274,12 +3296,12 @@ var torchOpSpecialGammainc = op{name: "aten::special_gammainc", overload: "", sc
 //
 //	aten::special_gammainc(Tensor self, Tensor other) -> Tensor
 func SpecialGammainc(input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialGammainc)
-	k.tensor(input)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialGammainc)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialGammaincOut = op{name: "aten::special_gammainc", overload: "out", schema: "aten::special_gammainc.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3288,13 +3310,13 @@ var torchOpSpecialGammaincOut = op{name: "aten::special_gammainc", overload: "ou
 //
 //	aten::special_gammainc.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialGammaincOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialGammaincOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialGammaincOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialGammaincc = op{name: "aten::special_gammaincc", overload: "", schema: "aten::special_gammaincc(Tensor self, Tensor other) -> Tensor"}
@@ -3303,12 +3325,12 @@ var torchOpSpecialGammaincc = op{name: "aten::special_gammaincc", overload: "", 
 //
 //	aten::special_gammaincc(Tensor self, Tensor other) -> Tensor
 func SpecialGammaincc(input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialGammaincc)
-	k.tensor(input)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialGammaincc)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialGammainccOut = op{name: "aten::special_gammaincc", overload: "out", schema: "aten::special_gammaincc.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3317,13 +3339,13 @@ var torchOpSpecialGammainccOut = op{name: "aten::special_gammaincc", overload: "
 //
 //	aten::special_gammaincc.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialGammainccOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialGammainccOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialGammainccOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialGammaln = op{name: "aten::special_gammaln", overload: "", schema: "aten::special_gammaln(Tensor self) -> Tensor"}
@@ -3332,11 +3354,11 @@ var torchOpSpecialGammaln = op{name: "aten::special_gammaln", overload: "", sche
 //
 //	aten::special_gammaln(Tensor self) -> Tensor
 func SpecialGammaln(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialGammaln)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialGammaln)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialGammalnOut = op{name: "aten::special_gammaln", overload: "out", schema: "aten::special_gammaln.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3345,12 +3367,12 @@ var torchOpSpecialGammalnOut = op{name: "aten::special_gammaln", overload: "out"
 //
 //	aten::special_gammaln.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialGammalnOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialGammalnOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialGammalnOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialHermitePolynomialH = op{name: "aten::special_hermite_polynomial_h", overload: "", schema: "aten::special_hermite_polynomial_h(Tensor x, Tensor n) -> Tensor"}
@@ -3359,12 +3381,12 @@ var torchOpSpecialHermitePolynomialH = op{name: "aten::special_hermite_polynomia
 //
 //	aten::special_hermite_polynomial_h(Tensor x, Tensor n) -> Tensor
 func SpecialHermitePolynomialH(x, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialHermitePolynomialH)
-	k.tensor(x)
-	k.tensor(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialHermitePolynomialH)
+	cc.tensor(x)
+	cc.tensor(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialHermitePolynomialHNScalar = op{name: "aten::special_hermite_polynomial_h", overload: "n_scalar", schema: "aten::special_hermite_polynomial_h.n_scalar(Tensor x, Scalar n) -> Tensor"}
@@ -3373,12 +3395,12 @@ var torchOpSpecialHermitePolynomialHNScalar = op{name: "aten::special_hermite_po
 //
 //	aten::special_hermite_polynomial_h.n_scalar(Tensor x, Scalar n) -> Tensor
 func SpecialHermitePolynomialHNScalar(x *Tensor, n Scalar) *Tensor {
-	var k call
-	k.start(&torchOpSpecialHermitePolynomialHNScalar)
-	k.tensor(x)
-	k.scalar(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialHermitePolynomialHNScalar)
+	cc.tensor(x)
+	cc.scalar(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialHermitePolynomialHNScalarOut = op{name: "aten::special_hermite_polynomial_h", overload: "n_scalar_out", schema: "aten::special_hermite_polynomial_h.n_scalar_out(Tensor x, Scalar n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3387,13 +3409,13 @@ var torchOpSpecialHermitePolynomialHNScalarOut = op{name: "aten::special_hermite
 //
 //	aten::special_hermite_polynomial_h.n_scalar_out(Tensor x, Scalar n, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialHermitePolynomialHNScalarOut(out, x *Tensor, n Scalar) *Tensor {
-	var k call
-	k.start(&torchOpSpecialHermitePolynomialHNScalarOut)
-	k.tensor(x)
-	k.scalar(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialHermitePolynomialHNScalarOut)
+	cc.tensor(x)
+	cc.scalar(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialHermitePolynomialHOut = op{name: "aten::special_hermite_polynomial_h", overload: "out", schema: "aten::special_hermite_polynomial_h.out(Tensor x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3402,13 +3424,13 @@ var torchOpSpecialHermitePolynomialHOut = op{name: "aten::special_hermite_polyno
 //
 //	aten::special_hermite_polynomial_h.out(Tensor x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialHermitePolynomialHOut(out, x, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialHermitePolynomialHOut)
-	k.tensor(x)
-	k.tensor(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialHermitePolynomialHOut)
+	cc.tensor(x)
+	cc.tensor(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialHermitePolynomialHXScalar = op{name: "aten::special_hermite_polynomial_h", overload: "x_scalar", schema: "aten::special_hermite_polynomial_h.x_scalar(Scalar x, Tensor n) -> Tensor"}
@@ -3417,12 +3439,12 @@ var torchOpSpecialHermitePolynomialHXScalar = op{name: "aten::special_hermite_po
 //
 //	aten::special_hermite_polynomial_h.x_scalar(Scalar x, Tensor n) -> Tensor
 func SpecialHermitePolynomialHXScalar(x Scalar, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialHermitePolynomialHXScalar)
-	k.scalar(x)
-	k.tensor(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialHermitePolynomialHXScalar)
+	cc.scalar(x)
+	cc.tensor(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialHermitePolynomialHXScalarOut = op{name: "aten::special_hermite_polynomial_h", overload: "x_scalar_out", schema: "aten::special_hermite_polynomial_h.x_scalar_out(Scalar x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3431,13 +3453,13 @@ var torchOpSpecialHermitePolynomialHXScalarOut = op{name: "aten::special_hermite
 //
 //	aten::special_hermite_polynomial_h.x_scalar_out(Scalar x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialHermitePolynomialHXScalarOut(out *Tensor, x Scalar, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialHermitePolynomialHXScalarOut)
-	k.scalar(x)
-	k.tensor(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialHermitePolynomialHXScalarOut)
+	cc.scalar(x)
+	cc.tensor(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialHermitePolynomialHe = op{name: "aten::special_hermite_polynomial_he", overload: "", schema: "aten::special_hermite_polynomial_he(Tensor x, Tensor n) -> Tensor"}
@@ -3446,12 +3468,12 @@ var torchOpSpecialHermitePolynomialHe = op{name: "aten::special_hermite_polynomi
 //
 //	aten::special_hermite_polynomial_he(Tensor x, Tensor n) -> Tensor
 func SpecialHermitePolynomialHe(x, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialHermitePolynomialHe)
-	k.tensor(x)
-	k.tensor(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialHermitePolynomialHe)
+	cc.tensor(x)
+	cc.tensor(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialHermitePolynomialHeNScalar = op{name: "aten::special_hermite_polynomial_he", overload: "n_scalar", schema: "aten::special_hermite_polynomial_he.n_scalar(Tensor x, Scalar n) -> Tensor"}
@@ -3460,12 +3482,12 @@ var torchOpSpecialHermitePolynomialHeNScalar = op{name: "aten::special_hermite_p
 //
 //	aten::special_hermite_polynomial_he.n_scalar(Tensor x, Scalar n) -> Tensor
 func SpecialHermitePolynomialHeNScalar(x *Tensor, n Scalar) *Tensor {
-	var k call
-	k.start(&torchOpSpecialHermitePolynomialHeNScalar)
-	k.tensor(x)
-	k.scalar(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialHermitePolynomialHeNScalar)
+	cc.tensor(x)
+	cc.scalar(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialHermitePolynomialHeNScalarOut = op{name: "aten::special_hermite_polynomial_he", overload: "n_scalar_out", schema: "aten::special_hermite_polynomial_he.n_scalar_out(Tensor x, Scalar n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3474,13 +3496,13 @@ var torchOpSpecialHermitePolynomialHeNScalarOut = op{name: "aten::special_hermit
 //
 //	aten::special_hermite_polynomial_he.n_scalar_out(Tensor x, Scalar n, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialHermitePolynomialHeNScalarOut(out, x *Tensor, n Scalar) *Tensor {
-	var k call
-	k.start(&torchOpSpecialHermitePolynomialHeNScalarOut)
-	k.tensor(x)
-	k.scalar(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialHermitePolynomialHeNScalarOut)
+	cc.tensor(x)
+	cc.scalar(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialHermitePolynomialHeOut = op{name: "aten::special_hermite_polynomial_he", overload: "out", schema: "aten::special_hermite_polynomial_he.out(Tensor x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3489,13 +3511,13 @@ var torchOpSpecialHermitePolynomialHeOut = op{name: "aten::special_hermite_polyn
 //
 //	aten::special_hermite_polynomial_he.out(Tensor x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialHermitePolynomialHeOut(out, x, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialHermitePolynomialHeOut)
-	k.tensor(x)
-	k.tensor(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialHermitePolynomialHeOut)
+	cc.tensor(x)
+	cc.tensor(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialHermitePolynomialHeXScalar = op{name: "aten::special_hermite_polynomial_he", overload: "x_scalar", schema: "aten::special_hermite_polynomial_he.x_scalar(Scalar x, Tensor n) -> Tensor"}
@@ -3504,12 +3526,12 @@ var torchOpSpecialHermitePolynomialHeXScalar = op{name: "aten::special_hermite_p
 //
 //	aten::special_hermite_polynomial_he.x_scalar(Scalar x, Tensor n) -> Tensor
 func SpecialHermitePolynomialHeXScalar(x Scalar, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialHermitePolynomialHeXScalar)
-	k.scalar(x)
-	k.tensor(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialHermitePolynomialHeXScalar)
+	cc.scalar(x)
+	cc.tensor(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialHermitePolynomialHeXScalarOut = op{name: "aten::special_hermite_polynomial_he", overload: "x_scalar_out", schema: "aten::special_hermite_polynomial_he.x_scalar_out(Scalar x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3518,13 +3540,13 @@ var torchOpSpecialHermitePolynomialHeXScalarOut = op{name: "aten::special_hermit
 //
 //	aten::special_hermite_polynomial_he.x_scalar_out(Scalar x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialHermitePolynomialHeXScalarOut(out *Tensor, x Scalar, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialHermitePolynomialHeXScalarOut)
-	k.scalar(x)
-	k.tensor(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialHermitePolynomialHeXScalarOut)
+	cc.scalar(x)
+	cc.tensor(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialI0 = op{name: "aten::special_i0", overload: "", schema: "aten::special_i0(Tensor self) -> Tensor"}
@@ -3533,11 +3555,11 @@ var torchOpSpecialI0 = op{name: "aten::special_i0", overload: "", schema: "aten:
 //
 //	aten::special_i0(Tensor self) -> Tensor
 func SpecialI0(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialI0)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialI0)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialI0Out = op{name: "aten::special_i0", overload: "out", schema: "aten::special_i0.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3546,12 +3568,12 @@ var torchOpSpecialI0Out = op{name: "aten::special_i0", overload: "out", schema: 
 //
 //	aten::special_i0.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialI0Out(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialI0Out)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialI0Out)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialI0e = op{name: "aten::special_i0e", overload: "", schema: "aten::special_i0e(Tensor self) -> Tensor"}
@@ -3560,11 +3582,11 @@ var torchOpSpecialI0e = op{name: "aten::special_i0e", overload: "", schema: "ate
 //
 //	aten::special_i0e(Tensor self) -> Tensor
 func SpecialI0e(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialI0e)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialI0e)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialI0eOut = op{name: "aten::special_i0e", overload: "out", schema: "aten::special_i0e.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3573,12 +3595,12 @@ var torchOpSpecialI0eOut = op{name: "aten::special_i0e", overload: "out", schema
 //
 //	aten::special_i0e.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialI0eOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialI0eOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialI0eOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialI1 = op{name: "aten::special_i1", overload: "", schema: "aten::special_i1(Tensor self) -> Tensor"}
@@ -3587,11 +3609,11 @@ var torchOpSpecialI1 = op{name: "aten::special_i1", overload: "", schema: "aten:
 //
 //	aten::special_i1(Tensor self) -> Tensor
 func SpecialI1(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialI1)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialI1)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialI1Out = op{name: "aten::special_i1", overload: "out", schema: "aten::special_i1.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3600,12 +3622,12 @@ var torchOpSpecialI1Out = op{name: "aten::special_i1", overload: "out", schema: 
 //
 //	aten::special_i1.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialI1Out(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialI1Out)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialI1Out)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialI1e = op{name: "aten::special_i1e", overload: "", schema: "aten::special_i1e(Tensor self) -> Tensor"}
@@ -3614,11 +3636,11 @@ var torchOpSpecialI1e = op{name: "aten::special_i1e", overload: "", schema: "ate
 //
 //	aten::special_i1e(Tensor self) -> Tensor
 func SpecialI1e(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialI1e)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialI1e)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialI1eOut = op{name: "aten::special_i1e", overload: "out", schema: "aten::special_i1e.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3627,12 +3649,12 @@ var torchOpSpecialI1eOut = op{name: "aten::special_i1e", overload: "out", schema
 //
 //	aten::special_i1e.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialI1eOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialI1eOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialI1eOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialLaguerrePolynomialL = op{name: "aten::special_laguerre_polynomial_l", overload: "", schema: "aten::special_laguerre_polynomial_l(Tensor x, Tensor n) -> Tensor"}
@@ -3641,12 +3663,12 @@ var torchOpSpecialLaguerrePolynomialL = op{name: "aten::special_laguerre_polynom
 //
 //	aten::special_laguerre_polynomial_l(Tensor x, Tensor n) -> Tensor
 func SpecialLaguerrePolynomialL(x, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialLaguerrePolynomialL)
-	k.tensor(x)
-	k.tensor(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialLaguerrePolynomialL)
+	cc.tensor(x)
+	cc.tensor(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialLaguerrePolynomialLNScalar = op{name: "aten::special_laguerre_polynomial_l", overload: "n_scalar", schema: "aten::special_laguerre_polynomial_l.n_scalar(Tensor x, Scalar n) -> Tensor"}
@@ -3655,12 +3677,12 @@ var torchOpSpecialLaguerrePolynomialLNScalar = op{name: "aten::special_laguerre_
 //
 //	aten::special_laguerre_polynomial_l.n_scalar(Tensor x, Scalar n) -> Tensor
 func SpecialLaguerrePolynomialLNScalar(x *Tensor, n Scalar) *Tensor {
-	var k call
-	k.start(&torchOpSpecialLaguerrePolynomialLNScalar)
-	k.tensor(x)
-	k.scalar(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialLaguerrePolynomialLNScalar)
+	cc.tensor(x)
+	cc.scalar(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialLaguerrePolynomialLNScalarOut = op{name: "aten::special_laguerre_polynomial_l", overload: "n_scalar_out", schema: "aten::special_laguerre_polynomial_l.n_scalar_out(Tensor x, Scalar n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3669,13 +3691,13 @@ var torchOpSpecialLaguerrePolynomialLNScalarOut = op{name: "aten::special_laguer
 //
 //	aten::special_laguerre_polynomial_l.n_scalar_out(Tensor x, Scalar n, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialLaguerrePolynomialLNScalarOut(out, x *Tensor, n Scalar) *Tensor {
-	var k call
-	k.start(&torchOpSpecialLaguerrePolynomialLNScalarOut)
-	k.tensor(x)
-	k.scalar(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialLaguerrePolynomialLNScalarOut)
+	cc.tensor(x)
+	cc.scalar(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialLaguerrePolynomialLOut = op{name: "aten::special_laguerre_polynomial_l", overload: "out", schema: "aten::special_laguerre_polynomial_l.out(Tensor x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3684,13 +3706,13 @@ var torchOpSpecialLaguerrePolynomialLOut = op{name: "aten::special_laguerre_poly
 //
 //	aten::special_laguerre_polynomial_l.out(Tensor x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialLaguerrePolynomialLOut(out, x, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialLaguerrePolynomialLOut)
-	k.tensor(x)
-	k.tensor(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialLaguerrePolynomialLOut)
+	cc.tensor(x)
+	cc.tensor(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialLaguerrePolynomialLXScalar = op{name: "aten::special_laguerre_polynomial_l", overload: "x_scalar", schema: "aten::special_laguerre_polynomial_l.x_scalar(Scalar x, Tensor n) -> Tensor"}
@@ -3699,12 +3721,12 @@ var torchOpSpecialLaguerrePolynomialLXScalar = op{name: "aten::special_laguerre_
 //
 //	aten::special_laguerre_polynomial_l.x_scalar(Scalar x, Tensor n) -> Tensor
 func SpecialLaguerrePolynomialLXScalar(x Scalar, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialLaguerrePolynomialLXScalar)
-	k.scalar(x)
-	k.tensor(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialLaguerrePolynomialLXScalar)
+	cc.scalar(x)
+	cc.tensor(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialLaguerrePolynomialLXScalarOut = op{name: "aten::special_laguerre_polynomial_l", overload: "x_scalar_out", schema: "aten::special_laguerre_polynomial_l.x_scalar_out(Scalar x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3713,13 +3735,13 @@ var torchOpSpecialLaguerrePolynomialLXScalarOut = op{name: "aten::special_laguer
 //
 //	aten::special_laguerre_polynomial_l.x_scalar_out(Scalar x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialLaguerrePolynomialLXScalarOut(out *Tensor, x Scalar, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialLaguerrePolynomialLXScalarOut)
-	k.scalar(x)
-	k.tensor(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialLaguerrePolynomialLXScalarOut)
+	cc.scalar(x)
+	cc.tensor(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialLegendrePolynomialP = op{name: "aten::special_legendre_polynomial_p", overload: "", schema: "aten::special_legendre_polynomial_p(Tensor x, Tensor n) -> Tensor"}
@@ -3728,12 +3750,12 @@ var torchOpSpecialLegendrePolynomialP = op{name: "aten::special_legendre_polynom
 //
 //	aten::special_legendre_polynomial_p(Tensor x, Tensor n) -> Tensor
 func SpecialLegendrePolynomialP(x, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialLegendrePolynomialP)
-	k.tensor(x)
-	k.tensor(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialLegendrePolynomialP)
+	cc.tensor(x)
+	cc.tensor(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialLegendrePolynomialPNScalar = op{name: "aten::special_legendre_polynomial_p", overload: "n_scalar", schema: "aten::special_legendre_polynomial_p.n_scalar(Tensor x, Scalar n) -> Tensor"}
@@ -3742,12 +3764,12 @@ var torchOpSpecialLegendrePolynomialPNScalar = op{name: "aten::special_legendre_
 //
 //	aten::special_legendre_polynomial_p.n_scalar(Tensor x, Scalar n) -> Tensor
 func SpecialLegendrePolynomialPNScalar(x *Tensor, n Scalar) *Tensor {
-	var k call
-	k.start(&torchOpSpecialLegendrePolynomialPNScalar)
-	k.tensor(x)
-	k.scalar(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialLegendrePolynomialPNScalar)
+	cc.tensor(x)
+	cc.scalar(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialLegendrePolynomialPNScalarOut = op{name: "aten::special_legendre_polynomial_p", overload: "n_scalar_out", schema: "aten::special_legendre_polynomial_p.n_scalar_out(Tensor x, Scalar n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3756,13 +3778,13 @@ var torchOpSpecialLegendrePolynomialPNScalarOut = op{name: "aten::special_legend
 //
 //	aten::special_legendre_polynomial_p.n_scalar_out(Tensor x, Scalar n, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialLegendrePolynomialPNScalarOut(out, x *Tensor, n Scalar) *Tensor {
-	var k call
-	k.start(&torchOpSpecialLegendrePolynomialPNScalarOut)
-	k.tensor(x)
-	k.scalar(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialLegendrePolynomialPNScalarOut)
+	cc.tensor(x)
+	cc.scalar(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialLegendrePolynomialPOut = op{name: "aten::special_legendre_polynomial_p", overload: "out", schema: "aten::special_legendre_polynomial_p.out(Tensor x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3771,13 +3793,13 @@ var torchOpSpecialLegendrePolynomialPOut = op{name: "aten::special_legendre_poly
 //
 //	aten::special_legendre_polynomial_p.out(Tensor x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialLegendrePolynomialPOut(out, x, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialLegendrePolynomialPOut)
-	k.tensor(x)
-	k.tensor(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialLegendrePolynomialPOut)
+	cc.tensor(x)
+	cc.tensor(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialLegendrePolynomialPXScalar = op{name: "aten::special_legendre_polynomial_p", overload: "x_scalar", schema: "aten::special_legendre_polynomial_p.x_scalar(Scalar x, Tensor n) -> Tensor"}
@@ -3786,12 +3808,12 @@ var torchOpSpecialLegendrePolynomialPXScalar = op{name: "aten::special_legendre_
 //
 //	aten::special_legendre_polynomial_p.x_scalar(Scalar x, Tensor n) -> Tensor
 func SpecialLegendrePolynomialPXScalar(x Scalar, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialLegendrePolynomialPXScalar)
-	k.scalar(x)
-	k.tensor(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialLegendrePolynomialPXScalar)
+	cc.scalar(x)
+	cc.tensor(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialLegendrePolynomialPXScalarOut = op{name: "aten::special_legendre_polynomial_p", overload: "x_scalar_out", schema: "aten::special_legendre_polynomial_p.x_scalar_out(Scalar x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3800,13 +3822,13 @@ var torchOpSpecialLegendrePolynomialPXScalarOut = op{name: "aten::special_legend
 //
 //	aten::special_legendre_polynomial_p.x_scalar_out(Scalar x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialLegendrePolynomialPXScalarOut(out *Tensor, x Scalar, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialLegendrePolynomialPXScalarOut)
-	k.scalar(x)
-	k.tensor(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialLegendrePolynomialPXScalarOut)
+	cc.scalar(x)
+	cc.tensor(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialLog1p = op{name: "aten::special_log1p", overload: "", schema: "aten::special_log1p(Tensor self) -> Tensor"}
@@ -3815,11 +3837,11 @@ var torchOpSpecialLog1p = op{name: "aten::special_log1p", overload: "", schema: 
 //
 //	aten::special_log1p(Tensor self) -> Tensor
 func SpecialLog1p(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialLog1p)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialLog1p)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialLog1pOut = op{name: "aten::special_log1p", overload: "out", schema: "aten::special_log1p.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3828,12 +3850,12 @@ var torchOpSpecialLog1pOut = op{name: "aten::special_log1p", overload: "out", sc
 //
 //	aten::special_log1p.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialLog1pOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialLog1pOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialLog1pOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialLogNdtr = op{name: "aten::special_log_ndtr", overload: "", schema: "aten::special_log_ndtr(Tensor self) -> Tensor"}
@@ -3842,11 +3864,11 @@ var torchOpSpecialLogNdtr = op{name: "aten::special_log_ndtr", overload: "", sch
 //
 //	aten::special_log_ndtr(Tensor self) -> Tensor
 func SpecialLogNdtr(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialLogNdtr)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialLogNdtr)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialLogNdtrOut = op{name: "aten::special_log_ndtr", overload: "out", schema: "aten::special_log_ndtr.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3855,12 +3877,12 @@ var torchOpSpecialLogNdtrOut = op{name: "aten::special_log_ndtr", overload: "out
 //
 //	aten::special_log_ndtr.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialLogNdtrOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialLogNdtrOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialLogNdtrOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialLogSoftmax = op{name: "aten::special_log_softmax", overload: "", schema: "aten::special_log_softmax(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor"}
@@ -3875,13 +3897,13 @@ type SpecialLogSoftmaxOptions struct {
 //	aten::special_log_softmax(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor
 func SpecialLogSoftmax(input *Tensor, dim int, opts ...SpecialLogSoftmaxOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSpecialLogSoftmax)
-	k.tensor(input)
-	k.int(dim)
-	k.optDType(o.DType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialLogSoftmax)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.optDType(o.DType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialLogit = op{name: "aten::special_logit", overload: "", schema: "aten::special_logit(Tensor self, float? eps=None) -> Tensor"}
@@ -3896,12 +3918,12 @@ type SpecialLogitOptions struct {
 //	aten::special_logit(Tensor self, float? eps=None) -> Tensor
 func SpecialLogit(input *Tensor, opts ...SpecialLogitOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSpecialLogit)
-	k.tensor(input)
-	k.optFloat(o.Eps)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialLogit)
+	cc.tensor(input)
+	cc.optFloat(o.Eps)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialLogitOut = op{name: "aten::special_logit", overload: "out", schema: "aten::special_logit.out(Tensor self, float? eps=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3911,13 +3933,13 @@ var torchOpSpecialLogitOut = op{name: "aten::special_logit", overload: "out", sc
 //	aten::special_logit.out(Tensor self, float? eps=None, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialLogitOut(out, input *Tensor, opts ...SpecialLogitOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSpecialLogitOut)
-	k.tensor(input)
-	k.optFloat(o.Eps)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialLogitOut)
+	cc.tensor(input)
+	cc.optFloat(o.Eps)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialLogsumexp = op{name: "aten::special_logsumexp", overload: "", schema: "aten::special_logsumexp(Tensor self, int[1] dim, bool keepdim=False) -> Tensor"}
@@ -3932,13 +3954,13 @@ type SpecialLogsumexpOptions struct {
 //	aten::special_logsumexp(Tensor self, int[1] dim, bool keepdim=False) -> Tensor
 func SpecialLogsumexp(input *Tensor, dim []int, opts ...SpecialLogsumexpOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSpecialLogsumexp)
-	k.tensor(input)
-	k.ints(dim)
-	k.bool(o.KeepDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialLogsumexp)
+	cc.tensor(input)
+	cc.ints(dim)
+	cc.bool(o.KeepDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialLogsumexpOut = op{name: "aten::special_logsumexp", overload: "out", schema: "aten::special_logsumexp.out(Tensor self, int[1] dim, bool keepdim=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3948,14 +3970,14 @@ var torchOpSpecialLogsumexpOut = op{name: "aten::special_logsumexp", overload: "
 //	aten::special_logsumexp.out(Tensor self, int[1] dim, bool keepdim=False, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialLogsumexpOut(out, input *Tensor, dim []int, opts ...SpecialLogsumexpOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSpecialLogsumexpOut)
-	k.tensor(input)
-	k.ints(dim)
-	k.bool(o.KeepDim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialLogsumexpOut)
+	cc.tensor(input)
+	cc.ints(dim)
+	cc.bool(o.KeepDim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialModifiedBesselI0 = op{name: "aten::special_modified_bessel_i0", overload: "", schema: "aten::special_modified_bessel_i0(Tensor self) -> Tensor"}
@@ -3964,11 +3986,11 @@ var torchOpSpecialModifiedBesselI0 = op{name: "aten::special_modified_bessel_i0"
 //
 //	aten::special_modified_bessel_i0(Tensor self) -> Tensor
 func SpecialModifiedBesselI0(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialModifiedBesselI0)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialModifiedBesselI0)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialModifiedBesselI0Out = op{name: "aten::special_modified_bessel_i0", overload: "out", schema: "aten::special_modified_bessel_i0.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -3977,12 +3999,12 @@ var torchOpSpecialModifiedBesselI0Out = op{name: "aten::special_modified_bessel_
 //
 //	aten::special_modified_bessel_i0.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialModifiedBesselI0Out(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialModifiedBesselI0Out)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialModifiedBesselI0Out)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialModifiedBesselI1 = op{name: "aten::special_modified_bessel_i1", overload: "", schema: "aten::special_modified_bessel_i1(Tensor self) -> Tensor"}
@@ -3991,11 +4013,11 @@ var torchOpSpecialModifiedBesselI1 = op{name: "aten::special_modified_bessel_i1"
 //
 //	aten::special_modified_bessel_i1(Tensor self) -> Tensor
 func SpecialModifiedBesselI1(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialModifiedBesselI1)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialModifiedBesselI1)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialModifiedBesselI1Out = op{name: "aten::special_modified_bessel_i1", overload: "out", schema: "aten::special_modified_bessel_i1.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -4004,12 +4026,12 @@ var torchOpSpecialModifiedBesselI1Out = op{name: "aten::special_modified_bessel_
 //
 //	aten::special_modified_bessel_i1.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialModifiedBesselI1Out(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialModifiedBesselI1Out)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialModifiedBesselI1Out)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialModifiedBesselK0 = op{name: "aten::special_modified_bessel_k0", overload: "", schema: "aten::special_modified_bessel_k0(Tensor self) -> Tensor"}
@@ -4018,11 +4040,11 @@ var torchOpSpecialModifiedBesselK0 = op{name: "aten::special_modified_bessel_k0"
 //
 //	aten::special_modified_bessel_k0(Tensor self) -> Tensor
 func SpecialModifiedBesselK0(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialModifiedBesselK0)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialModifiedBesselK0)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialModifiedBesselK0Out = op{name: "aten::special_modified_bessel_k0", overload: "out", schema: "aten::special_modified_bessel_k0.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -4031,12 +4053,12 @@ var torchOpSpecialModifiedBesselK0Out = op{name: "aten::special_modified_bessel_
 //
 //	aten::special_modified_bessel_k0.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialModifiedBesselK0Out(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialModifiedBesselK0Out)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialModifiedBesselK0Out)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialModifiedBesselK1 = op{name: "aten::special_modified_bessel_k1", overload: "", schema: "aten::special_modified_bessel_k1(Tensor self) -> Tensor"}
@@ -4045,11 +4067,11 @@ var torchOpSpecialModifiedBesselK1 = op{name: "aten::special_modified_bessel_k1"
 //
 //	aten::special_modified_bessel_k1(Tensor self) -> Tensor
 func SpecialModifiedBesselK1(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialModifiedBesselK1)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialModifiedBesselK1)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialModifiedBesselK1Out = op{name: "aten::special_modified_bessel_k1", overload: "out", schema: "aten::special_modified_bessel_k1.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -4058,12 +4080,12 @@ var torchOpSpecialModifiedBesselK1Out = op{name: "aten::special_modified_bessel_
 //
 //	aten::special_modified_bessel_k1.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialModifiedBesselK1Out(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialModifiedBesselK1Out)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialModifiedBesselK1Out)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialMultigammaln = op{name: "aten::special_multigammaln", overload: "", schema: "aten::special_multigammaln(Tensor self, int p) -> Tensor"}
@@ -4072,12 +4094,12 @@ var torchOpSpecialMultigammaln = op{name: "aten::special_multigammaln", overload
 //
 //	aten::special_multigammaln(Tensor self, int p) -> Tensor
 func SpecialMultigammaln(input *Tensor, p int) *Tensor {
-	var k call
-	k.start(&torchOpSpecialMultigammaln)
-	k.tensor(input)
-	k.int(p)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialMultigammaln)
+	cc.tensor(input)
+	cc.int(p)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialMultigammalnOut = op{name: "aten::special_multigammaln", overload: "out", schema: "aten::special_multigammaln.out(Tensor self, int p, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -4086,13 +4108,13 @@ var torchOpSpecialMultigammalnOut = op{name: "aten::special_multigammaln", overl
 //
 //	aten::special_multigammaln.out(Tensor self, int p, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialMultigammalnOut(out, input *Tensor, p int) *Tensor {
-	var k call
-	k.start(&torchOpSpecialMultigammalnOut)
-	k.tensor(input)
-	k.int(p)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialMultigammalnOut)
+	cc.tensor(input)
+	cc.int(p)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialNdtr = op{name: "aten::special_ndtr", overload: "", schema: "aten::special_ndtr(Tensor self) -> Tensor"}
@@ -4101,11 +4123,11 @@ var torchOpSpecialNdtr = op{name: "aten::special_ndtr", overload: "", schema: "a
 //
 //	aten::special_ndtr(Tensor self) -> Tensor
 func SpecialNdtr(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialNdtr)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialNdtr)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialNdtrOut = op{name: "aten::special_ndtr", overload: "out", schema: "aten::special_ndtr.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -4114,12 +4136,12 @@ var torchOpSpecialNdtrOut = op{name: "aten::special_ndtr", overload: "out", sche
 //
 //	aten::special_ndtr.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialNdtrOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialNdtrOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialNdtrOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialNdtri = op{name: "aten::special_ndtri", overload: "", schema: "aten::special_ndtri(Tensor self) -> Tensor"}
@@ -4128,11 +4150,11 @@ var torchOpSpecialNdtri = op{name: "aten::special_ndtri", overload: "", schema: 
 //
 //	aten::special_ndtri(Tensor self) -> Tensor
 func SpecialNdtri(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialNdtri)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialNdtri)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialNdtriOut = op{name: "aten::special_ndtri", overload: "out", schema: "aten::special_ndtri.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -4141,12 +4163,12 @@ var torchOpSpecialNdtriOut = op{name: "aten::special_ndtri", overload: "out", sc
 //
 //	aten::special_ndtri.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialNdtriOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialNdtriOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialNdtriOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialPolygamma = op{name: "aten::special_polygamma", overload: "", schema: "aten::special_polygamma(int n, Tensor self) -> Tensor"}
@@ -4155,12 +4177,12 @@ var torchOpSpecialPolygamma = op{name: "aten::special_polygamma", overload: "", 
 //
 //	aten::special_polygamma(int n, Tensor self) -> Tensor
 func SpecialPolygamma(n int, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialPolygamma)
-	k.int(n)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialPolygamma)
+	cc.int(n)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialPolygammaOut = op{name: "aten::special_polygamma", overload: "out", schema: "aten::special_polygamma.out(int n, Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -4169,13 +4191,13 @@ var torchOpSpecialPolygammaOut = op{name: "aten::special_polygamma", overload: "
 //
 //	aten::special_polygamma.out(int n, Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialPolygammaOut(out *Tensor, n int, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialPolygammaOut)
-	k.int(n)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialPolygammaOut)
+	cc.int(n)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialPsi = op{name: "aten::special_psi", overload: "", schema: "aten::special_psi(Tensor self) -> Tensor"}
@@ -4184,11 +4206,11 @@ var torchOpSpecialPsi = op{name: "aten::special_psi", overload: "", schema: "ate
 //
 //	aten::special_psi(Tensor self) -> Tensor
 func SpecialPsi(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialPsi)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialPsi)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialPsiOut = op{name: "aten::special_psi", overload: "out", schema: "aten::special_psi.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -4197,12 +4219,12 @@ var torchOpSpecialPsiOut = op{name: "aten::special_psi", overload: "out", schema
 //
 //	aten::special_psi.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialPsiOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialPsiOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialPsiOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialRound = op{name: "aten::special_round", overload: "", schema: "aten::special_round(Tensor self, *, int decimals=0) -> Tensor"}
@@ -4217,12 +4239,12 @@ type SpecialRoundOptions struct {
 //	aten::special_round(Tensor self, *, int decimals=0) -> Tensor
 func SpecialRound(input *Tensor, opts ...SpecialRoundOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSpecialRound)
-	k.tensor(input)
-	k.int(o.Decimals)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialRound)
+	cc.tensor(input)
+	cc.int(o.Decimals)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialRoundOut = op{name: "aten::special_round", overload: "out", schema: "aten::special_round.out(Tensor self, *, int decimals=0, Tensor(a!) out) -> Tensor(a!)"}
@@ -4232,13 +4254,13 @@ var torchOpSpecialRoundOut = op{name: "aten::special_round", overload: "out", sc
 //	aten::special_round.out(Tensor self, *, int decimals=0, Tensor(a!) out) -> Tensor(a!)
 func SpecialRoundOut(out, input *Tensor, opts ...SpecialRoundOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSpecialRoundOut)
-	k.tensor(input)
-	k.int(o.Decimals)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialRoundOut)
+	cc.tensor(input)
+	cc.int(o.Decimals)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialScaledModifiedBesselK0 = op{name: "aten::special_scaled_modified_bessel_k0", overload: "", schema: "aten::special_scaled_modified_bessel_k0(Tensor x) -> Tensor"}
@@ -4247,11 +4269,11 @@ var torchOpSpecialScaledModifiedBesselK0 = op{name: "aten::special_scaled_modifi
 //
 //	aten::special_scaled_modified_bessel_k0(Tensor x) -> Tensor
 func SpecialScaledModifiedBesselK0(x *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialScaledModifiedBesselK0)
-	k.tensor(x)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialScaledModifiedBesselK0)
+	cc.tensor(x)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialScaledModifiedBesselK0Out = op{name: "aten::special_scaled_modified_bessel_k0", overload: "out", schema: "aten::special_scaled_modified_bessel_k0.out(Tensor x, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -4260,12 +4282,12 @@ var torchOpSpecialScaledModifiedBesselK0Out = op{name: "aten::special_scaled_mod
 //
 //	aten::special_scaled_modified_bessel_k0.out(Tensor x, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialScaledModifiedBesselK0Out(out, x *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialScaledModifiedBesselK0Out)
-	k.tensor(x)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialScaledModifiedBesselK0Out)
+	cc.tensor(x)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialScaledModifiedBesselK1 = op{name: "aten::special_scaled_modified_bessel_k1", overload: "", schema: "aten::special_scaled_modified_bessel_k1(Tensor x) -> Tensor"}
@@ -4274,11 +4296,11 @@ var torchOpSpecialScaledModifiedBesselK1 = op{name: "aten::special_scaled_modifi
 //
 //	aten::special_scaled_modified_bessel_k1(Tensor x) -> Tensor
 func SpecialScaledModifiedBesselK1(x *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialScaledModifiedBesselK1)
-	k.tensor(x)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialScaledModifiedBesselK1)
+	cc.tensor(x)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialScaledModifiedBesselK1Out = op{name: "aten::special_scaled_modified_bessel_k1", overload: "out", schema: "aten::special_scaled_modified_bessel_k1.out(Tensor x, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -4287,12 +4309,12 @@ var torchOpSpecialScaledModifiedBesselK1Out = op{name: "aten::special_scaled_mod
 //
 //	aten::special_scaled_modified_bessel_k1.out(Tensor x, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialScaledModifiedBesselK1Out(out, x *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialScaledModifiedBesselK1Out)
-	k.tensor(x)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialScaledModifiedBesselK1Out)
+	cc.tensor(x)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialShiftedChebyshevPolynomialT = op{name: "aten::special_shifted_chebyshev_polynomial_t", overload: "", schema: "aten::special_shifted_chebyshev_polynomial_t(Tensor x, Tensor n) -> Tensor"}
@@ -4301,12 +4323,12 @@ var torchOpSpecialShiftedChebyshevPolynomialT = op{name: "aten::special_shifted_
 //
 //	aten::special_shifted_chebyshev_polynomial_t(Tensor x, Tensor n) -> Tensor
 func SpecialShiftedChebyshevPolynomialT(x, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialShiftedChebyshevPolynomialT)
-	k.tensor(x)
-	k.tensor(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialShiftedChebyshevPolynomialT)
+	cc.tensor(x)
+	cc.tensor(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialShiftedChebyshevPolynomialTNScalar = op{name: "aten::special_shifted_chebyshev_polynomial_t", overload: "n_scalar", schema: "aten::special_shifted_chebyshev_polynomial_t.n_scalar(Tensor x, Scalar n) -> Tensor"}
@@ -4315,12 +4337,12 @@ var torchOpSpecialShiftedChebyshevPolynomialTNScalar = op{name: "aten::special_s
 //
 //	aten::special_shifted_chebyshev_polynomial_t.n_scalar(Tensor x, Scalar n) -> Tensor
 func SpecialShiftedChebyshevPolynomialTNScalar(x *Tensor, n Scalar) *Tensor {
-	var k call
-	k.start(&torchOpSpecialShiftedChebyshevPolynomialTNScalar)
-	k.tensor(x)
-	k.scalar(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialShiftedChebyshevPolynomialTNScalar)
+	cc.tensor(x)
+	cc.scalar(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialShiftedChebyshevPolynomialTNScalarOut = op{name: "aten::special_shifted_chebyshev_polynomial_t", overload: "n_scalar_out", schema: "aten::special_shifted_chebyshev_polynomial_t.n_scalar_out(Tensor x, Scalar n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -4329,13 +4351,13 @@ var torchOpSpecialShiftedChebyshevPolynomialTNScalarOut = op{name: "aten::specia
 //
 //	aten::special_shifted_chebyshev_polynomial_t.n_scalar_out(Tensor x, Scalar n, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialShiftedChebyshevPolynomialTNScalarOut(out, x *Tensor, n Scalar) *Tensor {
-	var k call
-	k.start(&torchOpSpecialShiftedChebyshevPolynomialTNScalarOut)
-	k.tensor(x)
-	k.scalar(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialShiftedChebyshevPolynomialTNScalarOut)
+	cc.tensor(x)
+	cc.scalar(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialShiftedChebyshevPolynomialTOut = op{name: "aten::special_shifted_chebyshev_polynomial_t", overload: "out", schema: "aten::special_shifted_chebyshev_polynomial_t.out(Tensor x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -4344,13 +4366,13 @@ var torchOpSpecialShiftedChebyshevPolynomialTOut = op{name: "aten::special_shift
 //
 //	aten::special_shifted_chebyshev_polynomial_t.out(Tensor x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialShiftedChebyshevPolynomialTOut(out, x, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialShiftedChebyshevPolynomialTOut)
-	k.tensor(x)
-	k.tensor(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialShiftedChebyshevPolynomialTOut)
+	cc.tensor(x)
+	cc.tensor(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialShiftedChebyshevPolynomialTXScalar = op{name: "aten::special_shifted_chebyshev_polynomial_t", overload: "x_scalar", schema: "aten::special_shifted_chebyshev_polynomial_t.x_scalar(Scalar x, Tensor n) -> Tensor"}
@@ -4359,12 +4381,12 @@ var torchOpSpecialShiftedChebyshevPolynomialTXScalar = op{name: "aten::special_s
 //
 //	aten::special_shifted_chebyshev_polynomial_t.x_scalar(Scalar x, Tensor n) -> Tensor
 func SpecialShiftedChebyshevPolynomialTXScalar(x Scalar, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialShiftedChebyshevPolynomialTXScalar)
-	k.scalar(x)
-	k.tensor(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialShiftedChebyshevPolynomialTXScalar)
+	cc.scalar(x)
+	cc.tensor(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialShiftedChebyshevPolynomialTXScalarOut = op{name: "aten::special_shifted_chebyshev_polynomial_t", overload: "x_scalar_out", schema: "aten::special_shifted_chebyshev_polynomial_t.x_scalar_out(Scalar x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -4373,13 +4395,13 @@ var torchOpSpecialShiftedChebyshevPolynomialTXScalarOut = op{name: "aten::specia
 //
 //	aten::special_shifted_chebyshev_polynomial_t.x_scalar_out(Scalar x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialShiftedChebyshevPolynomialTXScalarOut(out *Tensor, x Scalar, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialShiftedChebyshevPolynomialTXScalarOut)
-	k.scalar(x)
-	k.tensor(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialShiftedChebyshevPolynomialTXScalarOut)
+	cc.scalar(x)
+	cc.tensor(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialShiftedChebyshevPolynomialU = op{name: "aten::special_shifted_chebyshev_polynomial_u", overload: "", schema: "aten::special_shifted_chebyshev_polynomial_u(Tensor x, Tensor n) -> Tensor"}
@@ -4388,12 +4410,12 @@ var torchOpSpecialShiftedChebyshevPolynomialU = op{name: "aten::special_shifted_
 //
 //	aten::special_shifted_chebyshev_polynomial_u(Tensor x, Tensor n) -> Tensor
 func SpecialShiftedChebyshevPolynomialU(x, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialShiftedChebyshevPolynomialU)
-	k.tensor(x)
-	k.tensor(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialShiftedChebyshevPolynomialU)
+	cc.tensor(x)
+	cc.tensor(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialShiftedChebyshevPolynomialUNScalar = op{name: "aten::special_shifted_chebyshev_polynomial_u", overload: "n_scalar", schema: "aten::special_shifted_chebyshev_polynomial_u.n_scalar(Tensor x, Scalar n) -> Tensor"}
@@ -4402,12 +4424,12 @@ var torchOpSpecialShiftedChebyshevPolynomialUNScalar = op{name: "aten::special_s
 //
 //	aten::special_shifted_chebyshev_polynomial_u.n_scalar(Tensor x, Scalar n) -> Tensor
 func SpecialShiftedChebyshevPolynomialUNScalar(x *Tensor, n Scalar) *Tensor {
-	var k call
-	k.start(&torchOpSpecialShiftedChebyshevPolynomialUNScalar)
-	k.tensor(x)
-	k.scalar(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialShiftedChebyshevPolynomialUNScalar)
+	cc.tensor(x)
+	cc.scalar(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialShiftedChebyshevPolynomialUNScalarOut = op{name: "aten::special_shifted_chebyshev_polynomial_u", overload: "n_scalar_out", schema: "aten::special_shifted_chebyshev_polynomial_u.n_scalar_out(Tensor x, Scalar n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -4416,13 +4438,13 @@ var torchOpSpecialShiftedChebyshevPolynomialUNScalarOut = op{name: "aten::specia
 //
 //	aten::special_shifted_chebyshev_polynomial_u.n_scalar_out(Tensor x, Scalar n, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialShiftedChebyshevPolynomialUNScalarOut(out, x *Tensor, n Scalar) *Tensor {
-	var k call
-	k.start(&torchOpSpecialShiftedChebyshevPolynomialUNScalarOut)
-	k.tensor(x)
-	k.scalar(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialShiftedChebyshevPolynomialUNScalarOut)
+	cc.tensor(x)
+	cc.scalar(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialShiftedChebyshevPolynomialUOut = op{name: "aten::special_shifted_chebyshev_polynomial_u", overload: "out", schema: "aten::special_shifted_chebyshev_polynomial_u.out(Tensor x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -4431,13 +4453,13 @@ var torchOpSpecialShiftedChebyshevPolynomialUOut = op{name: "aten::special_shift
 //
 //	aten::special_shifted_chebyshev_polynomial_u.out(Tensor x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialShiftedChebyshevPolynomialUOut(out, x, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialShiftedChebyshevPolynomialUOut)
-	k.tensor(x)
-	k.tensor(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialShiftedChebyshevPolynomialUOut)
+	cc.tensor(x)
+	cc.tensor(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialShiftedChebyshevPolynomialUXScalar = op{name: "aten::special_shifted_chebyshev_polynomial_u", overload: "x_scalar", schema: "aten::special_shifted_chebyshev_polynomial_u.x_scalar(Scalar x, Tensor n) -> Tensor"}
@@ -4446,12 +4468,12 @@ var torchOpSpecialShiftedChebyshevPolynomialUXScalar = op{name: "aten::special_s
 //
 //	aten::special_shifted_chebyshev_polynomial_u.x_scalar(Scalar x, Tensor n) -> Tensor
 func SpecialShiftedChebyshevPolynomialUXScalar(x Scalar, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialShiftedChebyshevPolynomialUXScalar)
-	k.scalar(x)
-	k.tensor(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialShiftedChebyshevPolynomialUXScalar)
+	cc.scalar(x)
+	cc.tensor(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialShiftedChebyshevPolynomialUXScalarOut = op{name: "aten::special_shifted_chebyshev_polynomial_u", overload: "x_scalar_out", schema: "aten::special_shifted_chebyshev_polynomial_u.x_scalar_out(Scalar x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -4460,13 +4482,13 @@ var torchOpSpecialShiftedChebyshevPolynomialUXScalarOut = op{name: "aten::specia
 //
 //	aten::special_shifted_chebyshev_polynomial_u.x_scalar_out(Scalar x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialShiftedChebyshevPolynomialUXScalarOut(out *Tensor, x Scalar, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialShiftedChebyshevPolynomialUXScalarOut)
-	k.scalar(x)
-	k.tensor(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialShiftedChebyshevPolynomialUXScalarOut)
+	cc.scalar(x)
+	cc.tensor(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialShiftedChebyshevPolynomialV = op{name: "aten::special_shifted_chebyshev_polynomial_v", overload: "", schema: "aten::special_shifted_chebyshev_polynomial_v(Tensor x, Tensor n) -> Tensor"}
@@ -4475,12 +4497,12 @@ var torchOpSpecialShiftedChebyshevPolynomialV = op{name: "aten::special_shifted_
 //
 //	aten::special_shifted_chebyshev_polynomial_v(Tensor x, Tensor n) -> Tensor
 func SpecialShiftedChebyshevPolynomialV(x, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialShiftedChebyshevPolynomialV)
-	k.tensor(x)
-	k.tensor(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialShiftedChebyshevPolynomialV)
+	cc.tensor(x)
+	cc.tensor(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialShiftedChebyshevPolynomialVNScalar = op{name: "aten::special_shifted_chebyshev_polynomial_v", overload: "n_scalar", schema: "aten::special_shifted_chebyshev_polynomial_v.n_scalar(Tensor x, Scalar n) -> Tensor"}
@@ -4489,12 +4511,12 @@ var torchOpSpecialShiftedChebyshevPolynomialVNScalar = op{name: "aten::special_s
 //
 //	aten::special_shifted_chebyshev_polynomial_v.n_scalar(Tensor x, Scalar n) -> Tensor
 func SpecialShiftedChebyshevPolynomialVNScalar(x *Tensor, n Scalar) *Tensor {
-	var k call
-	k.start(&torchOpSpecialShiftedChebyshevPolynomialVNScalar)
-	k.tensor(x)
-	k.scalar(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialShiftedChebyshevPolynomialVNScalar)
+	cc.tensor(x)
+	cc.scalar(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialShiftedChebyshevPolynomialVNScalarOut = op{name: "aten::special_shifted_chebyshev_polynomial_v", overload: "n_scalar_out", schema: "aten::special_shifted_chebyshev_polynomial_v.n_scalar_out(Tensor x, Scalar n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -4503,13 +4525,13 @@ var torchOpSpecialShiftedChebyshevPolynomialVNScalarOut = op{name: "aten::specia
 //
 //	aten::special_shifted_chebyshev_polynomial_v.n_scalar_out(Tensor x, Scalar n, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialShiftedChebyshevPolynomialVNScalarOut(out, x *Tensor, n Scalar) *Tensor {
-	var k call
-	k.start(&torchOpSpecialShiftedChebyshevPolynomialVNScalarOut)
-	k.tensor(x)
-	k.scalar(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialShiftedChebyshevPolynomialVNScalarOut)
+	cc.tensor(x)
+	cc.scalar(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialShiftedChebyshevPolynomialVOut = op{name: "aten::special_shifted_chebyshev_polynomial_v", overload: "out", schema: "aten::special_shifted_chebyshev_polynomial_v.out(Tensor x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -4518,13 +4540,13 @@ var torchOpSpecialShiftedChebyshevPolynomialVOut = op{name: "aten::special_shift
 //
 //	aten::special_shifted_chebyshev_polynomial_v.out(Tensor x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialShiftedChebyshevPolynomialVOut(out, x, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialShiftedChebyshevPolynomialVOut)
-	k.tensor(x)
-	k.tensor(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialShiftedChebyshevPolynomialVOut)
+	cc.tensor(x)
+	cc.tensor(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialShiftedChebyshevPolynomialVXScalar = op{name: "aten::special_shifted_chebyshev_polynomial_v", overload: "x_scalar", schema: "aten::special_shifted_chebyshev_polynomial_v.x_scalar(Scalar x, Tensor n) -> Tensor"}
@@ -4533,12 +4555,12 @@ var torchOpSpecialShiftedChebyshevPolynomialVXScalar = op{name: "aten::special_s
 //
 //	aten::special_shifted_chebyshev_polynomial_v.x_scalar(Scalar x, Tensor n) -> Tensor
 func SpecialShiftedChebyshevPolynomialVXScalar(x Scalar, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialShiftedChebyshevPolynomialVXScalar)
-	k.scalar(x)
-	k.tensor(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialShiftedChebyshevPolynomialVXScalar)
+	cc.scalar(x)
+	cc.tensor(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialShiftedChebyshevPolynomialVXScalarOut = op{name: "aten::special_shifted_chebyshev_polynomial_v", overload: "x_scalar_out", schema: "aten::special_shifted_chebyshev_polynomial_v.x_scalar_out(Scalar x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -4547,13 +4569,13 @@ var torchOpSpecialShiftedChebyshevPolynomialVXScalarOut = op{name: "aten::specia
 //
 //	aten::special_shifted_chebyshev_polynomial_v.x_scalar_out(Scalar x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialShiftedChebyshevPolynomialVXScalarOut(out *Tensor, x Scalar, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialShiftedChebyshevPolynomialVXScalarOut)
-	k.scalar(x)
-	k.tensor(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialShiftedChebyshevPolynomialVXScalarOut)
+	cc.scalar(x)
+	cc.tensor(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialShiftedChebyshevPolynomialW = op{name: "aten::special_shifted_chebyshev_polynomial_w", overload: "", schema: "aten::special_shifted_chebyshev_polynomial_w(Tensor x, Tensor n) -> Tensor"}
@@ -4562,12 +4584,12 @@ var torchOpSpecialShiftedChebyshevPolynomialW = op{name: "aten::special_shifted_
 //
 //	aten::special_shifted_chebyshev_polynomial_w(Tensor x, Tensor n) -> Tensor
 func SpecialShiftedChebyshevPolynomialW(x, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialShiftedChebyshevPolynomialW)
-	k.tensor(x)
-	k.tensor(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialShiftedChebyshevPolynomialW)
+	cc.tensor(x)
+	cc.tensor(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialShiftedChebyshevPolynomialWNScalar = op{name: "aten::special_shifted_chebyshev_polynomial_w", overload: "n_scalar", schema: "aten::special_shifted_chebyshev_polynomial_w.n_scalar(Tensor x, Scalar n) -> Tensor"}
@@ -4576,12 +4598,12 @@ var torchOpSpecialShiftedChebyshevPolynomialWNScalar = op{name: "aten::special_s
 //
 //	aten::special_shifted_chebyshev_polynomial_w.n_scalar(Tensor x, Scalar n) -> Tensor
 func SpecialShiftedChebyshevPolynomialWNScalar(x *Tensor, n Scalar) *Tensor {
-	var k call
-	k.start(&torchOpSpecialShiftedChebyshevPolynomialWNScalar)
-	k.tensor(x)
-	k.scalar(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialShiftedChebyshevPolynomialWNScalar)
+	cc.tensor(x)
+	cc.scalar(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialShiftedChebyshevPolynomialWNScalarOut = op{name: "aten::special_shifted_chebyshev_polynomial_w", overload: "n_scalar_out", schema: "aten::special_shifted_chebyshev_polynomial_w.n_scalar_out(Tensor x, Scalar n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -4590,13 +4612,13 @@ var torchOpSpecialShiftedChebyshevPolynomialWNScalarOut = op{name: "aten::specia
 //
 //	aten::special_shifted_chebyshev_polynomial_w.n_scalar_out(Tensor x, Scalar n, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialShiftedChebyshevPolynomialWNScalarOut(out, x *Tensor, n Scalar) *Tensor {
-	var k call
-	k.start(&torchOpSpecialShiftedChebyshevPolynomialWNScalarOut)
-	k.tensor(x)
-	k.scalar(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialShiftedChebyshevPolynomialWNScalarOut)
+	cc.tensor(x)
+	cc.scalar(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialShiftedChebyshevPolynomialWOut = op{name: "aten::special_shifted_chebyshev_polynomial_w", overload: "out", schema: "aten::special_shifted_chebyshev_polynomial_w.out(Tensor x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -4605,13 +4627,13 @@ var torchOpSpecialShiftedChebyshevPolynomialWOut = op{name: "aten::special_shift
 //
 //	aten::special_shifted_chebyshev_polynomial_w.out(Tensor x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialShiftedChebyshevPolynomialWOut(out, x, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialShiftedChebyshevPolynomialWOut)
-	k.tensor(x)
-	k.tensor(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialShiftedChebyshevPolynomialWOut)
+	cc.tensor(x)
+	cc.tensor(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialShiftedChebyshevPolynomialWXScalar = op{name: "aten::special_shifted_chebyshev_polynomial_w", overload: "x_scalar", schema: "aten::special_shifted_chebyshev_polynomial_w.x_scalar(Scalar x, Tensor n) -> Tensor"}
@@ -4620,12 +4642,12 @@ var torchOpSpecialShiftedChebyshevPolynomialWXScalar = op{name: "aten::special_s
 //
 //	aten::special_shifted_chebyshev_polynomial_w.x_scalar(Scalar x, Tensor n) -> Tensor
 func SpecialShiftedChebyshevPolynomialWXScalar(x Scalar, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialShiftedChebyshevPolynomialWXScalar)
-	k.scalar(x)
-	k.tensor(n)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialShiftedChebyshevPolynomialWXScalar)
+	cc.scalar(x)
+	cc.tensor(n)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialShiftedChebyshevPolynomialWXScalarOut = op{name: "aten::special_shifted_chebyshev_polynomial_w", overload: "x_scalar_out", schema: "aten::special_shifted_chebyshev_polynomial_w.x_scalar_out(Scalar x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -4634,13 +4656,13 @@ var torchOpSpecialShiftedChebyshevPolynomialWXScalarOut = op{name: "aten::specia
 //
 //	aten::special_shifted_chebyshev_polynomial_w.x_scalar_out(Scalar x, Tensor n, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialShiftedChebyshevPolynomialWXScalarOut(out *Tensor, x Scalar, n *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialShiftedChebyshevPolynomialWXScalarOut)
-	k.scalar(x)
-	k.tensor(n)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialShiftedChebyshevPolynomialWXScalarOut)
+	cc.scalar(x)
+	cc.tensor(n)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialSinc = op{name: "aten::special_sinc", overload: "", schema: "aten::special_sinc(Tensor self) -> Tensor"}
@@ -4649,11 +4671,11 @@ var torchOpSpecialSinc = op{name: "aten::special_sinc", overload: "", schema: "a
 //
 //	aten::special_sinc(Tensor self) -> Tensor
 func SpecialSinc(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialSinc)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialSinc)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialSincOut = op{name: "aten::special_sinc", overload: "out", schema: "aten::special_sinc.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -4662,12 +4684,12 @@ var torchOpSpecialSincOut = op{name: "aten::special_sinc", overload: "out", sche
 //
 //	aten::special_sinc.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialSincOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialSincOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialSincOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialSoftmax = op{name: "aten::special_softmax", overload: "", schema: "aten::special_softmax(Tensor self, int dim, ScalarType? dtype=None) -> Tensor"}
@@ -4682,13 +4704,13 @@ type SpecialSoftmaxOptions struct {
 //	aten::special_softmax(Tensor self, int dim, ScalarType? dtype=None) -> Tensor
 func SpecialSoftmax(input *Tensor, dim int, opts ...SpecialSoftmaxOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSpecialSoftmax)
-	k.tensor(input)
-	k.int(dim)
-	k.optDType(o.DType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialSoftmax)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.optDType(o.DType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialSphericalBesselJ0 = op{name: "aten::special_spherical_bessel_j0", overload: "", schema: "aten::special_spherical_bessel_j0(Tensor x) -> Tensor"}
@@ -4697,11 +4719,11 @@ var torchOpSpecialSphericalBesselJ0 = op{name: "aten::special_spherical_bessel_j
 //
 //	aten::special_spherical_bessel_j0(Tensor x) -> Tensor
 func SpecialSphericalBesselJ0(x *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialSphericalBesselJ0)
-	k.tensor(x)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialSphericalBesselJ0)
+	cc.tensor(x)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialSphericalBesselJ0Out = op{name: "aten::special_spherical_bessel_j0", overload: "out", schema: "aten::special_spherical_bessel_j0.out(Tensor x, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -4710,12 +4732,12 @@ var torchOpSpecialSphericalBesselJ0Out = op{name: "aten::special_spherical_besse
 //
 //	aten::special_spherical_bessel_j0.out(Tensor x, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialSphericalBesselJ0Out(out, x *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialSphericalBesselJ0Out)
-	k.tensor(x)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialSphericalBesselJ0Out)
+	cc.tensor(x)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialXlog1py = op{name: "aten::special_xlog1py", overload: "", schema: "aten::special_xlog1py(Tensor self, Tensor other) -> Tensor"}
@@ -4724,12 +4746,12 @@ var torchOpSpecialXlog1py = op{name: "aten::special_xlog1py", overload: "", sche
 //
 //	aten::special_xlog1py(Tensor self, Tensor other) -> Tensor
 func SpecialXlog1py(input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialXlog1py)
-	k.tensor(input)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialXlog1py)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialXlog1pyOtherScalar = op{name: "aten::special_xlog1py", overload: "other_scalar", schema: "aten::special_xlog1py.other_scalar(Tensor self, Scalar other) -> Tensor"}
@@ -4738,12 +4760,12 @@ var torchOpSpecialXlog1pyOtherScalar = op{name: "aten::special_xlog1py", overloa
 //
 //	aten::special_xlog1py.other_scalar(Tensor self, Scalar other) -> Tensor
 func SpecialXlog1pyOtherScalar(input *Tensor, other Scalar) *Tensor {
-	var k call
-	k.start(&torchOpSpecialXlog1pyOtherScalar)
-	k.tensor(input)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialXlog1pyOtherScalar)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialXlog1pyOtherScalarOut = op{name: "aten::special_xlog1py", overload: "other_scalar_out", schema: "aten::special_xlog1py.other_scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -4752,13 +4774,13 @@ var torchOpSpecialXlog1pyOtherScalarOut = op{name: "aten::special_xlog1py", over
 //
 //	aten::special_xlog1py.other_scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialXlog1pyOtherScalarOut(out, input *Tensor, other Scalar) *Tensor {
-	var k call
-	k.start(&torchOpSpecialXlog1pyOtherScalarOut)
-	k.tensor(input)
-	k.scalar(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialXlog1pyOtherScalarOut)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialXlog1pyOut = op{name: "aten::special_xlog1py", overload: "out", schema: "aten::special_xlog1py.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -4767,13 +4789,13 @@ var torchOpSpecialXlog1pyOut = op{name: "aten::special_xlog1py", overload: "out"
 //
 //	aten::special_xlog1py.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialXlog1pyOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialXlog1pyOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialXlog1pyOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialXlog1pySelfScalar = op{name: "aten::special_xlog1py", overload: "self_scalar", schema: "aten::special_xlog1py.self_scalar(Scalar self, Tensor other) -> Tensor"}
@@ -4782,12 +4804,12 @@ var torchOpSpecialXlog1pySelfScalar = op{name: "aten::special_xlog1py", overload
 //
 //	aten::special_xlog1py.self_scalar(Scalar self, Tensor other) -> Tensor
 func SpecialXlog1pySelfScalar(input Scalar, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialXlog1pySelfScalar)
-	k.scalar(input)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialXlog1pySelfScalar)
+	cc.scalar(input)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialXlog1pySelfScalarOut = op{name: "aten::special_xlog1py", overload: "self_scalar_out", schema: "aten::special_xlog1py.self_scalar_out(Scalar self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -4796,13 +4818,13 @@ var torchOpSpecialXlog1pySelfScalarOut = op{name: "aten::special_xlog1py", overl
 //
 //	aten::special_xlog1py.self_scalar_out(Scalar self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialXlog1pySelfScalarOut(out *Tensor, input Scalar, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialXlog1pySelfScalarOut)
-	k.scalar(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialXlog1pySelfScalarOut)
+	cc.scalar(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialXlogy = op{name: "aten::special_xlogy", overload: "", schema: "aten::special_xlogy(Tensor self, Tensor other) -> Tensor"}
@@ -4811,12 +4833,12 @@ var torchOpSpecialXlogy = op{name: "aten::special_xlogy", overload: "", schema: 
 //
 //	aten::special_xlogy(Tensor self, Tensor other) -> Tensor
 func SpecialXlogy(input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialXlogy)
-	k.tensor(input)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialXlogy)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialXlogyOtherScalar = op{name: "aten::special_xlogy", overload: "other_scalar", schema: "aten::special_xlogy.other_scalar(Tensor self, Scalar other) -> Tensor"}
@@ -4825,12 +4847,12 @@ var torchOpSpecialXlogyOtherScalar = op{name: "aten::special_xlogy", overload: "
 //
 //	aten::special_xlogy.other_scalar(Tensor self, Scalar other) -> Tensor
 func SpecialXlogyOtherScalar(input *Tensor, other Scalar) *Tensor {
-	var k call
-	k.start(&torchOpSpecialXlogyOtherScalar)
-	k.tensor(input)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialXlogyOtherScalar)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialXlogyOtherScalarOut = op{name: "aten::special_xlogy", overload: "other_scalar_out", schema: "aten::special_xlogy.other_scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -4839,13 +4861,13 @@ var torchOpSpecialXlogyOtherScalarOut = op{name: "aten::special_xlogy", overload
 //
 //	aten::special_xlogy.other_scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialXlogyOtherScalarOut(out, input *Tensor, other Scalar) *Tensor {
-	var k call
-	k.start(&torchOpSpecialXlogyOtherScalarOut)
-	k.tensor(input)
-	k.scalar(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialXlogyOtherScalarOut)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialXlogyOut = op{name: "aten::special_xlogy", overload: "out", schema: "aten::special_xlogy.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -4854,13 +4876,13 @@ var torchOpSpecialXlogyOut = op{name: "aten::special_xlogy", overload: "out", sc
 //
 //	aten::special_xlogy.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialXlogyOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialXlogyOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialXlogyOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialXlogySelfScalar = op{name: "aten::special_xlogy", overload: "self_scalar", schema: "aten::special_xlogy.self_scalar(Scalar self, Tensor other) -> Tensor"}
@@ -4869,12 +4891,12 @@ var torchOpSpecialXlogySelfScalar = op{name: "aten::special_xlogy", overload: "s
 //
 //	aten::special_xlogy.self_scalar(Scalar self, Tensor other) -> Tensor
 func SpecialXlogySelfScalar(input Scalar, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialXlogySelfScalar)
-	k.scalar(input)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialXlogySelfScalar)
+	cc.scalar(input)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialXlogySelfScalarOut = op{name: "aten::special_xlogy", overload: "self_scalar_out", schema: "aten::special_xlogy.self_scalar_out(Scalar self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -4883,13 +4905,13 @@ var torchOpSpecialXlogySelfScalarOut = op{name: "aten::special_xlogy", overload:
 //
 //	aten::special_xlogy.self_scalar_out(Scalar self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialXlogySelfScalarOut(out *Tensor, input Scalar, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialXlogySelfScalarOut)
-	k.scalar(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialXlogySelfScalarOut)
+	cc.scalar(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialZeta = op{name: "aten::special_zeta", overload: "", schema: "aten::special_zeta(Tensor self, Tensor other) -> Tensor"}
@@ -4898,12 +4920,12 @@ var torchOpSpecialZeta = op{name: "aten::special_zeta", overload: "", schema: "a
 //
 //	aten::special_zeta(Tensor self, Tensor other) -> Tensor
 func SpecialZeta(input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialZeta)
-	k.tensor(input)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialZeta)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialZetaOtherScalar = op{name: "aten::special_zeta", overload: "other_scalar", schema: "aten::special_zeta.other_scalar(Tensor self, Scalar other) -> Tensor"}
@@ -4912,12 +4934,12 @@ var torchOpSpecialZetaOtherScalar = op{name: "aten::special_zeta", overload: "ot
 //
 //	aten::special_zeta.other_scalar(Tensor self, Scalar other) -> Tensor
 func SpecialZetaOtherScalar(input *Tensor, other Scalar) *Tensor {
-	var k call
-	k.start(&torchOpSpecialZetaOtherScalar)
-	k.tensor(input)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialZetaOtherScalar)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialZetaOtherScalarOut = op{name: "aten::special_zeta", overload: "other_scalar_out", schema: "aten::special_zeta.other_scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -4926,13 +4948,13 @@ var torchOpSpecialZetaOtherScalarOut = op{name: "aten::special_zeta", overload: 
 //
 //	aten::special_zeta.other_scalar_out(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialZetaOtherScalarOut(out, input *Tensor, other Scalar) *Tensor {
-	var k call
-	k.start(&torchOpSpecialZetaOtherScalarOut)
-	k.tensor(input)
-	k.scalar(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialZetaOtherScalarOut)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialZetaOut = op{name: "aten::special_zeta", overload: "out", schema: "aten::special_zeta.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -4941,13 +4963,13 @@ var torchOpSpecialZetaOut = op{name: "aten::special_zeta", overload: "out", sche
 //
 //	aten::special_zeta.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialZetaOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialZetaOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialZetaOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialZetaSelfScalar = op{name: "aten::special_zeta", overload: "self_scalar", schema: "aten::special_zeta.self_scalar(Scalar self, Tensor other) -> Tensor"}
@@ -4956,12 +4978,12 @@ var torchOpSpecialZetaSelfScalar = op{name: "aten::special_zeta", overload: "sel
 //
 //	aten::special_zeta.self_scalar(Scalar self, Tensor other) -> Tensor
 func SpecialZetaSelfScalar(input Scalar, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialZetaSelfScalar)
-	k.scalar(input)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialZetaSelfScalar)
+	cc.scalar(input)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSpecialZetaSelfScalarOut = op{name: "aten::special_zeta", overload: "self_scalar_out", schema: "aten::special_zeta.self_scalar_out(Scalar self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -4970,13 +4992,13 @@ var torchOpSpecialZetaSelfScalarOut = op{name: "aten::special_zeta", overload: "
 //
 //	aten::special_zeta.self_scalar_out(Scalar self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func SpecialZetaSelfScalarOut(out *Tensor, input Scalar, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSpecialZetaSelfScalarOut)
-	k.scalar(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSpecialZetaSelfScalarOut)
+	cc.scalar(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSplit = op{name: "aten::split", overload: "Tensor", schema: "aten::split.Tensor(Tensor(a -> *) self, SymInt split_size, int dim=0) -> Tensor(a)[]"}
@@ -4986,18 +5008,20 @@ type SplitOptions struct {
 	Dim int
 }
 
-// Split is PyTorch's Tensor.split.
+// Split splits into parts of a size along Dim, views. It is PyTorch's Tensor.split.
+//
+//	t (D, ...) -> ⌈D / splitSize⌉ × (splitSize, ...), the last may be smaller
 //
 //	aten::split.Tensor(Tensor(a -> *) self, SymInt split_size, int dim=0) -> Tensor(a)[]
 func (t *Tensor) Split(splitSize int, opts ...SplitOptions) []*Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpSplit)
-	k.tensor(t)
-	k.int(splitSize)
-	k.int(o.Dim)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&tensorOpSplit)
+	cc.tensor(t)
+	cc.int(splitSize)
+	cc.int(o.Dim)
+	cc.run()
+	return cc.retTensors()
 }
 
 var tensorOpSplitSizes = op{name: "aten::split", overload: "sizes", schema: "aten::split.sizes(Tensor(a -> *) self, SymInt[] split_size, int dim=0) -> Tensor(a)[]"}
@@ -5012,13 +5036,13 @@ type SplitSizesOptions struct {
 //	aten::split.sizes(Tensor(a -> *) self, SymInt[] split_size, int dim=0) -> Tensor(a)[]
 func (t *Tensor) SplitSizes(splitSize []int, opts ...SplitSizesOptions) []*Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpSplitSizes)
-	k.tensor(t)
-	k.ints(splitSize)
-	k.int(o.Dim)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&tensorOpSplitSizes)
+	cc.tensor(t)
+	cc.ints(splitSize)
+	cc.int(o.Dim)
+	cc.run()
+	return cc.retTensors()
 }
 
 var torchOpSplitCopy = op{name: "aten::split_copy", overload: "Tensor", schema: "aten::split_copy.Tensor(Tensor self, SymInt split_size, int dim=0) -> Tensor[]"}
@@ -5033,13 +5057,13 @@ type SplitCopyOptions struct {
 //	aten::split_copy.Tensor(Tensor self, SymInt split_size, int dim=0) -> Tensor[]
 func SplitCopy(input *Tensor, splitSize int, opts ...SplitCopyOptions) []*Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSplitCopy)
-	k.tensor(input)
-	k.int(splitSize)
-	k.int(o.Dim)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&torchOpSplitCopy)
+	cc.tensor(input)
+	cc.int(splitSize)
+	cc.int(o.Dim)
+	cc.run()
+	return cc.retTensors()
 }
 
 var torchOpSplitCopyOut = op{name: "aten::split_copy", overload: "Tensor_out", schema: "aten::split_copy.Tensor_out(Tensor self, SymInt split_size, int dim=0, *, Tensor(a!)[] out) -> ()"}
@@ -5049,13 +5073,13 @@ var torchOpSplitCopyOut = op{name: "aten::split_copy", overload: "Tensor_out", s
 //	aten::split_copy.Tensor_out(Tensor self, SymInt split_size, int dim=0, *, Tensor(a!)[] out) -> ()
 func SplitCopyOut(out []*Tensor, input *Tensor, splitSize int, opts ...SplitCopyOptions) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSplitCopyOut)
-	k.tensor(input)
-	k.int(splitSize)
-	k.int(o.Dim)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&torchOpSplitCopyOut)
+	cc.tensor(input)
+	cc.int(splitSize)
+	cc.int(o.Dim)
+	cc.tensors(out)
+	cc.run()
 }
 
 var tensorOpSplitWithSizes = op{name: "aten::split_with_sizes", overload: "", schema: "aten::split_with_sizes(Tensor(a -> *) self, SymInt[] split_sizes, int dim=0) -> Tensor(a)[]"}
@@ -5070,13 +5094,13 @@ type SplitWithSizesOptions struct {
 //	aten::split_with_sizes(Tensor(a -> *) self, SymInt[] split_sizes, int dim=0) -> Tensor(a)[]
 func (t *Tensor) SplitWithSizes(splitSizes []int, opts ...SplitWithSizesOptions) []*Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpSplitWithSizes)
-	k.tensor(t)
-	k.ints(splitSizes)
-	k.int(o.Dim)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&tensorOpSplitWithSizes)
+	cc.tensor(t)
+	cc.ints(splitSizes)
+	cc.int(o.Dim)
+	cc.run()
+	return cc.retTensors()
 }
 
 var torchOpSplitWithSizesCopy = op{name: "aten::split_with_sizes_copy", overload: "", schema: "aten::split_with_sizes_copy(Tensor self, SymInt[] split_sizes, int dim=0) -> Tensor[]"}
@@ -5091,13 +5115,13 @@ type SplitWithSizesCopyOptions struct {
 //	aten::split_with_sizes_copy(Tensor self, SymInt[] split_sizes, int dim=0) -> Tensor[]
 func SplitWithSizesCopy(input *Tensor, splitSizes []int, opts ...SplitWithSizesCopyOptions) []*Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSplitWithSizesCopy)
-	k.tensor(input)
-	k.ints(splitSizes)
-	k.int(o.Dim)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&torchOpSplitWithSizesCopy)
+	cc.tensor(input)
+	cc.ints(splitSizes)
+	cc.int(o.Dim)
+	cc.run()
+	return cc.retTensors()
 }
 
 var torchOpSplitWithSizesCopyOut = op{name: "aten::split_with_sizes_copy", overload: "out", schema: "aten::split_with_sizes_copy.out(Tensor self, SymInt[] split_sizes, int dim=0, *, Tensor(a!)[] out) -> ()"}
@@ -5107,26 +5131,28 @@ var torchOpSplitWithSizesCopyOut = op{name: "aten::split_with_sizes_copy", overl
 //	aten::split_with_sizes_copy.out(Tensor self, SymInt[] split_sizes, int dim=0, *, Tensor(a!)[] out) -> ()
 func SplitWithSizesCopyOut(out []*Tensor, input *Tensor, splitSizes []int, opts ...SplitWithSizesCopyOptions) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSplitWithSizesCopyOut)
-	k.tensor(input)
-	k.ints(splitSizes)
-	k.int(o.Dim)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&torchOpSplitWithSizesCopyOut)
+	cc.tensor(input)
+	cc.ints(splitSizes)
+	cc.int(o.Dim)
+	cc.tensors(out)
+	cc.run()
 }
 
 var tensorOpSqrt = op{name: "aten::sqrt", overload: "", schema: "aten::sqrt(Tensor self) -> Tensor"}
 
-// Sqrt is PyTorch's Tensor.sqrt.
+// Sqrt is the square root. It is PyTorch's Tensor.sqrt.
+//
+//	y = √t
 //
 //	aten::sqrt(Tensor self) -> Tensor
 func (t *Tensor) Sqrt() *Tensor {
-	var k call
-	k.start(&tensorOpSqrt)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSqrt)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSqrtOut = op{name: "aten::sqrt", overload: "out", schema: "aten::sqrt.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -5135,12 +5161,12 @@ var torchOpSqrtOut = op{name: "aten::sqrt", overload: "out", schema: "aten::sqrt
 //
 //	aten::sqrt.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SqrtOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSqrtOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSqrtOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSqrt_ = op{name: "aten::sqrt_", overload: "", schema: "aten::sqrt_(Tensor(a!) self) -> Tensor(a!)"}
@@ -5149,24 +5175,26 @@ var tensorOpSqrt_ = op{name: "aten::sqrt_", overload: "", schema: "aten::sqrt_(T
 //
 //	aten::sqrt_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Sqrt_() *Tensor {
-	var k call
-	k.start(&tensorOpSqrt_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSqrt_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSquare = op{name: "aten::square", overload: "", schema: "aten::square(Tensor self) -> Tensor"}
 
-// Square is PyTorch's Tensor.square.
+// Square is the square. It is PyTorch's Tensor.square.
+//
+//	y = t²
 //
 //	aten::square(Tensor self) -> Tensor
 func (t *Tensor) Square() *Tensor {
-	var k call
-	k.start(&tensorOpSquare)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSquare)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSquareOut = op{name: "aten::square", overload: "out", schema: "aten::square.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -5175,12 +5203,12 @@ var torchOpSquareOut = op{name: "aten::square", overload: "out", schema: "aten::
 //
 //	aten::square.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SquareOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSquareOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSquareOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSquare_ = op{name: "aten::square_", overload: "", schema: "aten::square_(Tensor(a!) self) -> Tensor(a!)"}
@@ -5189,38 +5217,42 @@ var tensorOpSquare_ = op{name: "aten::square_", overload: "", schema: "aten::squ
 //
 //	aten::square_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Square_() *Tensor {
-	var k call
-	k.start(&tensorOpSquare_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSquare_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSqueeze = op{name: "aten::squeeze", overload: "", schema: "aten::squeeze(Tensor(a) self) -> Tensor(a)"}
 
-// Squeeze is PyTorch's Tensor.squeeze.
+// Squeeze drops all dimensions of size 1. It is PyTorch's Tensor.squeeze.
+//
+//	a view
 //
 //	aten::squeeze(Tensor(a) self) -> Tensor(a)
 func (t *Tensor) Squeeze() *Tensor {
-	var k call
-	k.start(&tensorOpSqueeze)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSqueeze)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSqueezeDim = op{name: "aten::squeeze", overload: "dim", schema: "aten::squeeze.dim(Tensor(a) self, int dim) -> Tensor(a)"}
 
-// SqueezeDim is PyTorch's Tensor.squeeze.
+// SqueezeDim drops a dimension, if its size is 1. It is PyTorch's Tensor.squeeze.
+//
+//	t (..., 1, ...) -> (..., ...), a view
 //
 //	aten::squeeze.dim(Tensor(a) self, int dim) -> Tensor(a)
 func (t *Tensor) SqueezeDim(dim int) *Tensor {
-	var k call
-	k.start(&tensorOpSqueezeDim)
-	k.tensor(t)
-	k.int(dim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSqueezeDim)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSqueezeDims = op{name: "aten::squeeze", overload: "dims", schema: "aten::squeeze.dims(Tensor(a) self, int[] dim) -> Tensor(a)"}
@@ -5229,12 +5261,12 @@ var tensorOpSqueezeDims = op{name: "aten::squeeze", overload: "dims", schema: "a
 //
 //	aten::squeeze.dims(Tensor(a) self, int[] dim) -> Tensor(a)
 func (t *Tensor) SqueezeDims(dim ...int) *Tensor {
-	var k call
-	k.start(&tensorOpSqueezeDims)
-	k.tensor(t)
-	k.ints(dim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSqueezeDims)
+	cc.tensor(t)
+	cc.ints(dim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSqueeze_ = op{name: "aten::squeeze_", overload: "", schema: "aten::squeeze_(Tensor(a!) self) -> Tensor(a!)"}
@@ -5243,11 +5275,11 @@ var tensorOpSqueeze_ = op{name: "aten::squeeze_", overload: "", schema: "aten::s
 //
 //	aten::squeeze_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Squeeze_() *Tensor {
-	var k call
-	k.start(&tensorOpSqueeze_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSqueeze_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSqueezeDim_ = op{name: "aten::squeeze_", overload: "dim", schema: "aten::squeeze_.dim(Tensor(a!) self, int dim) -> Tensor(a!)"}
@@ -5256,12 +5288,12 @@ var tensorOpSqueezeDim_ = op{name: "aten::squeeze_", overload: "dim", schema: "a
 //
 //	aten::squeeze_.dim(Tensor(a!) self, int dim) -> Tensor(a!)
 func (t *Tensor) SqueezeDim_(dim int) *Tensor {
-	var k call
-	k.start(&tensorOpSqueezeDim_)
-	k.tensor(t)
-	k.int(dim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSqueezeDim_)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSqueezeDims_ = op{name: "aten::squeeze_", overload: "dims", schema: "aten::squeeze_.dims(Tensor(a!) self, int[] dim) -> Tensor(a!)"}
@@ -5270,12 +5302,12 @@ var tensorOpSqueezeDims_ = op{name: "aten::squeeze_", overload: "dims", schema: 
 //
 //	aten::squeeze_.dims(Tensor(a!) self, int[] dim) -> Tensor(a!)
 func (t *Tensor) SqueezeDims_(dim ...int) *Tensor {
-	var k call
-	k.start(&tensorOpSqueezeDims_)
-	k.tensor(t)
-	k.ints(dim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSqueezeDims_)
+	cc.tensor(t)
+	cc.ints(dim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSqueezeCopy = op{name: "aten::squeeze_copy", overload: "", schema: "aten::squeeze_copy(Tensor self) -> Tensor"}
@@ -5284,11 +5316,11 @@ var torchOpSqueezeCopy = op{name: "aten::squeeze_copy", overload: "", schema: "a
 //
 //	aten::squeeze_copy(Tensor self) -> Tensor
 func SqueezeCopy(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSqueezeCopy)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSqueezeCopy)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSqueezeCopyDim = op{name: "aten::squeeze_copy", overload: "dim", schema: "aten::squeeze_copy.dim(Tensor self, int dim) -> Tensor"}
@@ -5297,12 +5329,12 @@ var torchOpSqueezeCopyDim = op{name: "aten::squeeze_copy", overload: "dim", sche
 //
 //	aten::squeeze_copy.dim(Tensor self, int dim) -> Tensor
 func SqueezeCopyDim(input *Tensor, dim int) *Tensor {
-	var k call
-	k.start(&torchOpSqueezeCopyDim)
-	k.tensor(input)
-	k.int(dim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSqueezeCopyDim)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSqueezeCopyDimOut = op{name: "aten::squeeze_copy", overload: "dim_out", schema: "aten::squeeze_copy.dim_out(Tensor self, int dim, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -5311,13 +5343,13 @@ var torchOpSqueezeCopyDimOut = op{name: "aten::squeeze_copy", overload: "dim_out
 //
 //	aten::squeeze_copy.dim_out(Tensor self, int dim, *, Tensor(a!) out) -> Tensor(a!)
 func SqueezeCopyDimOut(out, input *Tensor, dim int) *Tensor {
-	var k call
-	k.start(&torchOpSqueezeCopyDimOut)
-	k.tensor(input)
-	k.int(dim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSqueezeCopyDimOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSqueezeCopyDims = op{name: "aten::squeeze_copy", overload: "dims", schema: "aten::squeeze_copy.dims(Tensor self, int[] dim) -> Tensor"}
@@ -5326,12 +5358,12 @@ var torchOpSqueezeCopyDims = op{name: "aten::squeeze_copy", overload: "dims", sc
 //
 //	aten::squeeze_copy.dims(Tensor self, int[] dim) -> Tensor
 func SqueezeCopyDims(input *Tensor, dim ...int) *Tensor {
-	var k call
-	k.start(&torchOpSqueezeCopyDims)
-	k.tensor(input)
-	k.ints(dim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSqueezeCopyDims)
+	cc.tensor(input)
+	cc.ints(dim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSqueezeCopyDimsOut = op{name: "aten::squeeze_copy", overload: "dims_out", schema: "aten::squeeze_copy.dims_out(Tensor self, int[] dim, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -5340,13 +5372,13 @@ var torchOpSqueezeCopyDimsOut = op{name: "aten::squeeze_copy", overload: "dims_o
 //
 //	aten::squeeze_copy.dims_out(Tensor self, int[] dim, *, Tensor(a!) out) -> Tensor(a!)
 func SqueezeCopyDimsOut(out, input *Tensor, dim ...int) *Tensor {
-	var k call
-	k.start(&torchOpSqueezeCopyDimsOut)
-	k.tensor(input)
-	k.ints(dim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSqueezeCopyDimsOut)
+	cc.tensor(input)
+	cc.ints(dim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSqueezeCopyOut = op{name: "aten::squeeze_copy", overload: "out", schema: "aten::squeeze_copy.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -5355,12 +5387,12 @@ var torchOpSqueezeCopyOut = op{name: "aten::squeeze_copy", overload: "out", sche
 //
 //	aten::squeeze_copy.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func SqueezeCopyOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpSqueezeCopyOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSqueezeCopyOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSspaddmm = op{name: "aten::sspaddmm", overload: "", schema: "aten::sspaddmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor"}
@@ -5376,15 +5408,15 @@ type SspaddmmOptions struct {
 //	aten::sspaddmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor
 func (t *Tensor) Sspaddmm(mat1, mat2 *Tensor, opts ...SspaddmmOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpSspaddmm)
-	k.tensor(t)
-	k.tensor(mat1)
-	k.tensor(mat2)
-	k.scalar(orScalar(o.Beta, 1))
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSspaddmm)
+	cc.tensor(t)
+	cc.tensor(mat1)
+	cc.tensor(mat2)
+	cc.scalar(orScalar(o.Beta, 1))
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSspaddmmOut = op{name: "aten::sspaddmm", overload: "out", schema: "aten::sspaddmm.out(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1, Tensor(a!) out) -> Tensor(a!)"}
@@ -5394,16 +5426,16 @@ var torchOpSspaddmmOut = op{name: "aten::sspaddmm", overload: "out", schema: "at
 //	aten::sspaddmm.out(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1, Tensor(a!) out) -> Tensor(a!)
 func SspaddmmOut(out, input, mat1, mat2 *Tensor, opts ...SspaddmmOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSspaddmmOut)
-	k.tensor(input)
-	k.tensor(mat1)
-	k.tensor(mat2)
-	k.scalar(orScalar(o.Beta, 1))
-	k.scalar(orScalar(o.Alpha, 1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSspaddmmOut)
+	cc.tensor(input)
+	cc.tensor(mat1)
+	cc.tensor(mat2)
+	cc.scalar(orScalar(o.Beta, 1))
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpStack = op{name: "aten::stack", overload: "", schema: "aten::stack(Tensor[] tensors, int dim=0) -> Tensor"}
@@ -5413,17 +5445,19 @@ type StackOptions struct {
 	Dim int
 }
 
-// Stack is PyTorch's torch.stack.
+// Stack joins tensors along a new dimension Dim, by default the first. It is PyTorch's torch.stack.
+//
+//	n × (...) -> (n, ...)
 //
 //	aten::stack(Tensor[] tensors, int dim=0) -> Tensor
 func Stack(tensors []*Tensor, opts ...StackOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpStack)
-	k.tensors(tensors)
-	k.int(o.Dim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpStack)
+	cc.tensors(tensors)
+	cc.int(o.Dim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpStackOut = op{name: "aten::stack", overload: "out", schema: "aten::stack.out(Tensor[] tensors, int dim=0, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -5433,13 +5467,13 @@ var torchOpStackOut = op{name: "aten::stack", overload: "out", schema: "aten::st
 //	aten::stack.out(Tensor[] tensors, int dim=0, *, Tensor(a!) out) -> Tensor(a!)
 func StackOut(out *Tensor, tensors []*Tensor, opts ...StackOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpStackOut)
-	k.tensors(tensors)
-	k.int(o.Dim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpStackOut)
+	cc.tensors(tensors)
+	cc.int(o.Dim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpStdUnbiased = op{name: "aten::std", overload: "", schema: "aten::std(Tensor self, bool unbiased=True) -> Tensor"}
@@ -5454,12 +5488,12 @@ type StdUnbiasedOptions struct {
 //	aten::std(Tensor self, bool unbiased=True) -> Tensor
 func (t *Tensor) StdUnbiased(opts ...StdUnbiasedOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpStdUnbiased)
-	k.tensor(t)
-	k.bool(o.Unbiased.Or(true))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpStdUnbiased)
+	cc.tensor(t)
+	cc.bool(o.Unbiased.Or(true))
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpStd = op{name: "aten::std", overload: "correction", schema: "aten::std.correction(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False) -> Tensor"}
@@ -5471,19 +5505,21 @@ type StdOptions struct {
 	KeepDim    bool
 }
 
-// Std is PyTorch's Tensor.std.
+// Std is the standard deviation, of all elements or over Dim. It is PyTorch's Tensor.std.
+//
+//	y = √(Σ (t - mean)² / (n - Correction)), Correction 1 unless given
 //
 //	aten::std.correction(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False) -> Tensor
 func (t *Tensor) Std(opts ...StdOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpStd)
-	k.tensor(t)
-	k.optInts(o.Dim)
-	k.optScalar(o.Correction)
-	k.bool(o.KeepDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpStd)
+	cc.tensor(t)
+	cc.optInts(o.Dim)
+	cc.optScalar(o.Correction)
+	cc.bool(o.KeepDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpStdOut = op{name: "aten::std", overload: "correction_out", schema: "aten::std.correction_out(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False, Tensor(a!) out) -> Tensor(a!)"}
@@ -5493,15 +5529,15 @@ var torchOpStdOut = op{name: "aten::std", overload: "correction_out", schema: "a
 //	aten::std.correction_out(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False, Tensor(a!) out) -> Tensor(a!)
 func StdOut(out, input *Tensor, opts ...StdOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpStdOut)
-	k.tensor(input)
-	k.optInts(o.Dim)
-	k.optScalar(o.Correction)
-	k.bool(o.KeepDim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpStdOut)
+	cc.tensor(input)
+	cc.optInts(o.Dim)
+	cc.optScalar(o.Correction)
+	cc.bool(o.KeepDim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpStdDimUnbiased = op{name: "aten::std", overload: "dim", schema: "aten::std.dim(Tensor self, int[1]? dim, bool unbiased=True, bool keepdim=False) -> Tensor"}
@@ -5517,14 +5553,14 @@ type StdDimUnbiasedOptions struct {
 //	aten::std.dim(Tensor self, int[1]? dim, bool unbiased=True, bool keepdim=False) -> Tensor
 func (t *Tensor) StdDimUnbiased(dim []int, opts ...StdDimUnbiasedOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpStdDimUnbiased)
-	k.tensor(t)
-	k.optInts(dim)
-	k.bool(o.Unbiased.Or(true))
-	k.bool(o.KeepDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpStdDimUnbiased)
+	cc.tensor(t)
+	cc.optInts(dim)
+	cc.bool(o.Unbiased.Or(true))
+	cc.bool(o.KeepDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpStdDimUnbiasedOut = op{name: "aten::std", overload: "out", schema: "aten::std.out(Tensor self, int[1]? dim, bool unbiased=True, bool keepdim=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -5534,15 +5570,15 @@ var torchOpStdDimUnbiasedOut = op{name: "aten::std", overload: "out", schema: "a
 //	aten::std.out(Tensor self, int[1]? dim, bool unbiased=True, bool keepdim=False, *, Tensor(a!) out) -> Tensor(a!)
 func StdDimUnbiasedOut(out, input *Tensor, dim []int, opts ...StdDimUnbiasedOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpStdDimUnbiasedOut)
-	k.tensor(input)
-	k.optInts(dim)
-	k.bool(o.Unbiased.Or(true))
-	k.bool(o.KeepDim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpStdDimUnbiasedOut)
+	cc.tensor(input)
+	cc.optInts(dim)
+	cc.bool(o.Unbiased.Or(true))
+	cc.bool(o.KeepDim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpStdMeanUnbiased = op{name: "aten::std_mean", overload: "", schema: "aten::std_mean(Tensor self, bool unbiased=True) -> (Tensor, Tensor)"}
@@ -5557,12 +5593,12 @@ type StdMeanUnbiasedOptions struct {
 //	aten::std_mean(Tensor self, bool unbiased=True) -> (Tensor, Tensor)
 func StdMeanUnbiased(input *Tensor, opts ...StdMeanUnbiasedOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpStdMeanUnbiased)
-	k.tensor(input)
-	k.bool(o.Unbiased.Or(true))
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpStdMeanUnbiased)
+	cc.tensor(input)
+	cc.bool(o.Unbiased.Or(true))
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpStdMean = op{name: "aten::std_mean", overload: "correction", schema: "aten::std_mean.correction(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False) -> (Tensor, Tensor)"}
@@ -5579,14 +5615,14 @@ type StdMeanOptions struct {
 //	aten::std_mean.correction(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False) -> (Tensor, Tensor)
 func StdMean(input *Tensor, opts ...StdMeanOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpStdMean)
-	k.tensor(input)
-	k.optInts(o.Dim)
-	k.optScalar(o.Correction)
-	k.bool(o.KeepDim)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpStdMean)
+	cc.tensor(input)
+	cc.optInts(o.Dim)
+	cc.optScalar(o.Correction)
+	cc.bool(o.KeepDim)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpStdMeanOut = op{name: "aten::std_mean", overload: "correction_out", schema: "aten::std_mean.correction_out(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))"}
@@ -5596,16 +5632,16 @@ var torchOpStdMeanOut = op{name: "aten::std_mean", overload: "correction_out", s
 //	aten::std_mean.correction_out(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))
 func StdMeanOut(out0, out1, input *Tensor, opts ...StdMeanOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpStdMeanOut)
-	k.tensor(input)
-	k.optInts(o.Dim)
-	k.optScalar(o.Correction)
-	k.bool(o.KeepDim)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpStdMeanOut)
+	cc.tensor(input)
+	cc.optInts(o.Dim)
+	cc.optScalar(o.Correction)
+	cc.bool(o.KeepDim)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpStdMeanDimUnbiased = op{name: "aten::std_mean", overload: "dim", schema: "aten::std_mean.dim(Tensor self, int[1]? dim, bool unbiased=True, bool keepdim=False) -> (Tensor, Tensor)"}
@@ -5621,14 +5657,14 @@ type StdMeanDimUnbiasedOptions struct {
 //	aten::std_mean.dim(Tensor self, int[1]? dim, bool unbiased=True, bool keepdim=False) -> (Tensor, Tensor)
 func StdMeanDimUnbiased(input *Tensor, dim []int, opts ...StdMeanDimUnbiasedOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpStdMeanDimUnbiased)
-	k.tensor(input)
-	k.optInts(dim)
-	k.bool(o.Unbiased.Or(true))
-	k.bool(o.KeepDim)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpStdMeanDimUnbiased)
+	cc.tensor(input)
+	cc.optInts(dim)
+	cc.bool(o.Unbiased.Or(true))
+	cc.bool(o.KeepDim)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var tensorOpStftNoCenter = op{name: "aten::stft", overload: "", schema: "aten::stft(Tensor self, int n_fft, int? hop_length=None, int? win_length=None, Tensor? window=None, bool normalized=False, bool? onesided=None, bool? return_complex=None, bool? align_to_window=None) -> Tensor"}
@@ -5649,19 +5685,19 @@ type StftNoCenterOptions struct {
 //	aten::stft(Tensor self, int n_fft, int? hop_length=None, int? win_length=None, Tensor? window=None, bool normalized=False, bool? onesided=None, bool? return_complex=None, bool? align_to_window=None) -> Tensor
 func (t *Tensor) StftNoCenter(nFft int, opts ...StftNoCenterOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpStftNoCenter)
-	k.tensor(t)
-	k.int(nFft)
-	k.optInt(o.HopLength)
-	k.optInt(o.WinLength)
-	k.optTensor(o.Window)
-	k.bool(o.Normalized)
-	k.optBool(o.Onesided)
-	k.optBool(o.ReturnComplex)
-	k.optBool(o.AlignToWindow)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpStftNoCenter)
+	cc.tensor(t)
+	cc.int(nFft)
+	cc.optInt(o.HopLength)
+	cc.optInt(o.WinLength)
+	cc.optTensor(o.Window)
+	cc.bool(o.Normalized)
+	cc.optBool(o.Onesided)
+	cc.optBool(o.ReturnComplex)
+	cc.optBool(o.AlignToWindow)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpStft = op{name: "aten::stft", overload: "center", schema: "aten::stft.center(Tensor self, int n_fft, int? hop_length=None, int? win_length=None, Tensor? window=None, bool center=True, str pad_mode=\"reflect\", bool normalized=False, bool? onesided=None, bool? return_complex=None, bool? align_to_window=None) -> Tensor"}
@@ -5684,21 +5720,21 @@ type StftOptions struct {
 //	aten::stft.center(Tensor self, int n_fft, int? hop_length=None, int? win_length=None, Tensor? window=None, bool center=True, str pad_mode="reflect", bool normalized=False, bool? onesided=None, bool? return_complex=None, bool? align_to_window=None) -> Tensor
 func (t *Tensor) Stft(nFft int, opts ...StftOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpStft)
-	k.tensor(t)
-	k.int(nFft)
-	k.optInt(o.HopLength)
-	k.optInt(o.WinLength)
-	k.optTensor(o.Window)
-	k.bool(o.Center.Or(true))
-	k.str(o.PadMode.Or("reflect"))
-	k.bool(o.Normalized)
-	k.optBool(o.Onesided)
-	k.optBool(o.ReturnComplex)
-	k.optBool(o.AlignToWindow)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpStft)
+	cc.tensor(t)
+	cc.int(nFft)
+	cc.optInt(o.HopLength)
+	cc.optInt(o.WinLength)
+	cc.optTensor(o.Window)
+	cc.bool(o.Center.Or(true))
+	cc.str(o.PadMode.Or("reflect"))
+	cc.bool(o.Normalized)
+	cc.optBool(o.Onesided)
+	cc.optBool(o.ReturnComplex)
+	cc.optBool(o.AlignToWindow)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSubScalar = op{name: "aten::sub", overload: "Scalar", schema: "aten::sub.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor"}
@@ -5708,18 +5744,20 @@ type SubScalarOptions struct {
 	Alpha Scalar // default 1
 }
 
-// SubScalar is PyTorch's Tensor.sub.
+// SubScalar subtracts a number from each element. It is PyTorch's Tensor.sub.
+//
+//	y = t - alpha · other
 //
 //	aten::sub.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor
 func (t *Tensor) SubScalar(other Scalar, opts ...SubScalarOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpSubScalar)
-	k.tensor(t)
-	k.scalar(other)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSubScalar)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSubScalarOut = op{name: "aten::sub", overload: "Scalar_out", schema: "aten::sub.Scalar_out(Tensor self, Scalar other, Scalar alpha=1, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -5729,14 +5767,14 @@ var torchOpSubScalarOut = op{name: "aten::sub", overload: "Scalar_out", schema: 
 //	aten::sub.Scalar_out(Tensor self, Scalar other, Scalar alpha=1, *, Tensor(a!) out) -> Tensor(a!)
 func SubScalarOut(out, input *Tensor, other Scalar, opts ...SubScalarOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSubScalarOut)
-	k.tensor(input)
-	k.scalar(other)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSubScalarOut)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSub = op{name: "aten::sub", overload: "Tensor", schema: "aten::sub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"}
@@ -5746,18 +5784,20 @@ type SubOptions struct {
 	Alpha Scalar // default 1
 }
 
-// Sub is PyTorch's Tensor.sub.
+// Sub subtracts element by element, with broadcasting. It is PyTorch's Tensor.sub.
+//
+//	y = t - alpha · other
 //
 //	aten::sub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor
 func (t *Tensor) Sub(other *Tensor, opts ...SubOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpSub)
-	k.tensor(t)
-	k.tensor(other)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSub)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSubOut = op{name: "aten::sub", overload: "out", schema: "aten::sub.out(Tensor self, Tensor other, *, Scalar alpha=1, Tensor(a!) out) -> Tensor(a!)"}
@@ -5767,14 +5807,14 @@ var torchOpSubOut = op{name: "aten::sub", overload: "out", schema: "aten::sub.ou
 //	aten::sub.out(Tensor self, Tensor other, *, Scalar alpha=1, Tensor(a!) out) -> Tensor(a!)
 func SubOut(out, input, other *Tensor, opts ...SubOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSubOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSubOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSubScalar_ = op{name: "aten::sub_", overload: "Scalar", schema: "aten::sub_.Scalar(Tensor(a!) self, Scalar other, Scalar alpha=1) -> Tensor(a!)"}
@@ -5784,13 +5824,13 @@ var tensorOpSubScalar_ = op{name: "aten::sub_", overload: "Scalar", schema: "ate
 //	aten::sub_.Scalar(Tensor(a!) self, Scalar other, Scalar alpha=1) -> Tensor(a!)
 func (t *Tensor) SubScalar_(other Scalar, opts ...SubScalarOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpSubScalar_)
-	k.tensor(t)
-	k.scalar(other)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSubScalar_)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSub_ = op{name: "aten::sub_", overload: "Tensor", schema: "aten::sub_.Tensor(Tensor(a!) self, Tensor other, *, Scalar alpha=1) -> Tensor(a!)"}
@@ -5800,13 +5840,13 @@ var tensorOpSub_ = op{name: "aten::sub_", overload: "Tensor", schema: "aten::sub
 //	aten::sub_.Tensor(Tensor(a!) self, Tensor other, *, Scalar alpha=1) -> Tensor(a!)
 func (t *Tensor) Sub_(other *Tensor, opts ...SubOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpSub_)
-	k.tensor(t)
-	k.tensor(other)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSub_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSubtractScalar = op{name: "aten::subtract", overload: "Scalar", schema: "aten::subtract.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor"}
@@ -5821,13 +5861,13 @@ type SubtractScalarOptions struct {
 //	aten::subtract.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor
 func (t *Tensor) SubtractScalar(other Scalar, opts ...SubtractScalarOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpSubtractScalar)
-	k.tensor(t)
-	k.scalar(other)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSubtractScalar)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSubtract = op{name: "aten::subtract", overload: "Tensor", schema: "aten::subtract.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"}
@@ -5842,13 +5882,13 @@ type SubtractOptions struct {
 //	aten::subtract.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor
 func (t *Tensor) Subtract(other *Tensor, opts ...SubtractOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpSubtract)
-	k.tensor(t)
-	k.tensor(other)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSubtract)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSubtractOut = op{name: "aten::subtract", overload: "out", schema: "aten::subtract.out(Tensor self, Tensor other, *, Scalar alpha=1, Tensor(a!) out) -> Tensor(a!)"}
@@ -5858,14 +5898,14 @@ var torchOpSubtractOut = op{name: "aten::subtract", overload: "out", schema: "at
 //	aten::subtract.out(Tensor self, Tensor other, *, Scalar alpha=1, Tensor(a!) out) -> Tensor(a!)
 func SubtractOut(out, input, other *Tensor, opts ...SubtractOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSubtractOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSubtractOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSubtractScalar_ = op{name: "aten::subtract_", overload: "Scalar", schema: "aten::subtract_.Scalar(Tensor(a!) self, Scalar other, Scalar alpha=1) -> Tensor(a!)"}
@@ -5875,13 +5915,13 @@ var tensorOpSubtractScalar_ = op{name: "aten::subtract_", overload: "Scalar", sc
 //	aten::subtract_.Scalar(Tensor(a!) self, Scalar other, Scalar alpha=1) -> Tensor(a!)
 func (t *Tensor) SubtractScalar_(other Scalar, opts ...SubtractScalarOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpSubtractScalar_)
-	k.tensor(t)
-	k.scalar(other)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSubtractScalar_)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSubtract_ = op{name: "aten::subtract_", overload: "Tensor", schema: "aten::subtract_.Tensor(Tensor(a!) self, Tensor other, *, Scalar alpha=1) -> Tensor(a!)"}
@@ -5891,13 +5931,13 @@ var tensorOpSubtract_ = op{name: "aten::subtract_", overload: "Tensor", schema: 
 //	aten::subtract_.Tensor(Tensor(a!) self, Tensor other, *, Scalar alpha=1) -> Tensor(a!)
 func (t *Tensor) Subtract_(other *Tensor, opts ...SubtractOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpSubtract_)
-	k.tensor(t)
-	k.tensor(other)
-	k.scalar(orScalar(o.Alpha, 1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSubtract_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.scalar(orScalar(o.Alpha, 1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSum = op{name: "aten::sum", overload: "", schema: "aten::sum(Tensor self, *, ScalarType? dtype=None) -> Tensor"}
@@ -5907,17 +5947,20 @@ type SumOptions struct {
 	DType DType
 }
 
-// Sum is PyTorch's Tensor.sum.
+// Sum is the sum of all elements. It is PyTorch's Tensor.sum.
+//
+//	y = Σ t
+//	t (...) -> ()
 //
 //	aten::sum(Tensor self, *, ScalarType? dtype=None) -> Tensor
 func (t *Tensor) Sum(opts ...SumOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpSum)
-	k.tensor(t)
-	k.optDType(o.DType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSum)
+	cc.tensor(t)
+	cc.optDType(o.DType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSumDimOut = op{name: "aten::sum", overload: "IntList_out", schema: "aten::sum.IntList_out(Tensor self, int[1]? dim, bool keepdim=False, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -5927,15 +5970,15 @@ var torchOpSumDimOut = op{name: "aten::sum", overload: "IntList_out", schema: "a
 //	aten::sum.IntList_out(Tensor self, int[1]? dim, bool keepdim=False, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)
 func SumDimOut(out, input *Tensor, dim []int, opts ...SumDimOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSumDimOut)
-	k.tensor(input)
-	k.optInts(dim)
-	k.bool(o.KeepDim)
-	k.optDType(o.DType)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSumDimOut)
+	cc.tensor(input)
+	cc.optInts(dim)
+	cc.bool(o.KeepDim)
+	cc.optDType(o.DType)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSumDim = op{name: "aten::sum", overload: "dim_IntList", schema: "aten::sum.dim_IntList(Tensor self, int[1]? dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"}
@@ -5946,19 +5989,21 @@ type SumDimOptions struct {
 	DType   DType
 }
 
-// SumDim is PyTorch's Tensor.sum.
+// SumDim is the sum over dimensions; nil means all. It is PyTorch's Tensor.sum.
+//
+//	t (..., D, ...) -> (..., ...), or (..., 1, ...) with KeepDim
 //
 //	aten::sum.dim_IntList(Tensor self, int[1]? dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor
 func (t *Tensor) SumDim(dim []int, opts ...SumDimOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpSumDim)
-	k.tensor(t)
-	k.optInts(dim)
-	k.bool(o.KeepDim)
-	k.optDType(o.DType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSumDim)
+	cc.tensor(t)
+	cc.optInts(dim)
+	cc.bool(o.KeepDim)
+	cc.optDType(o.DType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSumOut = op{name: "aten::sum", overload: "out", schema: "aten::sum.out(Tensor self, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -5968,13 +6013,13 @@ var torchOpSumOut = op{name: "aten::sum", overload: "out", schema: "aten::sum.ou
 //	aten::sum.out(Tensor self, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)
 func SumOut(out, input *Tensor, opts ...SumOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSumOut)
-	k.tensor(input)
-	k.optDType(o.DType)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpSumOut)
+	cc.tensor(input)
+	cc.optDType(o.DType)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSumToSize = op{name: "aten::sum_to_size", overload: "", schema: "aten::sum_to_size(Tensor self, SymInt[] size) -> Tensor"}
@@ -5983,12 +6028,12 @@ var tensorOpSumToSize = op{name: "aten::sum_to_size", overload: "", schema: "ate
 //
 //	aten::sum_to_size(Tensor self, SymInt[] size) -> Tensor
 func (t *Tensor) SumToSize(size ...int) *Tensor {
-	var k call
-	k.start(&tensorOpSumToSize)
-	k.tensor(t)
-	k.ints(size)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSumToSize)
+	cc.tensor(t)
+	cc.ints(size)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSvd = op{name: "aten::svd", overload: "", schema: "aten::svd(Tensor self, bool some=True, bool compute_uv=True) -> (Tensor U, Tensor S, Tensor V)"}
@@ -6004,13 +6049,13 @@ type SvdOptions struct {
 //	aten::svd(Tensor self, bool some=True, bool compute_uv=True) -> (Tensor U, Tensor S, Tensor V)
 func (t *Tensor) Svd(opts ...SvdOptions) (u, s, v *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpSvd)
-	k.tensor(t)
-	k.bool(o.Some.Or(true))
-	k.bool(o.ComputeUv.Or(true))
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&tensorOpSvd)
+	cc.tensor(t)
+	cc.bool(o.Some.Or(true))
+	cc.bool(o.ComputeUv.Or(true))
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpSvdOut = op{name: "aten::svd", overload: "U", schema: "aten::svd.U(Tensor self, bool some=True, bool compute_uv=True, *, Tensor(a!) U, Tensor(b!) S, Tensor(c!) V) -> (Tensor(a!) U, Tensor(b!) S, Tensor(c!) V)"}
@@ -6020,16 +6065,16 @@ var torchOpSvdOut = op{name: "aten::svd", overload: "U", schema: "aten::svd.U(Te
 //	aten::svd.U(Tensor self, bool some=True, bool compute_uv=True, *, Tensor(a!) U, Tensor(b!) S, Tensor(c!) V) -> (Tensor(a!) U, Tensor(b!) S, Tensor(c!) V)
 func SvdOut(u, s, v, input *Tensor, opts ...SvdOptions) (*Tensor, *Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSvdOut)
-	k.tensor(input)
-	k.bool(o.Some.Or(true))
-	k.bool(o.ComputeUv.Or(true))
-	k.tensor(u)
-	k.tensor(s)
-	k.tensor(v)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpSvdOut)
+	cc.tensor(input)
+	cc.bool(o.Some.Or(true))
+	cc.bool(o.ComputeUv.Or(true))
+	cc.tensor(u)
+	cc.tensor(s)
+	cc.tensor(v)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var tensorOpSwapaxes = op{name: "aten::swapaxes", overload: "", schema: "aten::swapaxes(Tensor(a) self, int axis0, int axis1) -> Tensor(a)"}
@@ -6038,13 +6083,13 @@ var tensorOpSwapaxes = op{name: "aten::swapaxes", overload: "", schema: "aten::s
 //
 //	aten::swapaxes(Tensor(a) self, int axis0, int axis1) -> Tensor(a)
 func (t *Tensor) Swapaxes(axis0, axis1 int) *Tensor {
-	var k call
-	k.start(&tensorOpSwapaxes)
-	k.tensor(t)
-	k.int(axis0)
-	k.int(axis1)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSwapaxes)
+	cc.tensor(t)
+	cc.int(axis0)
+	cc.int(axis1)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSwapaxes_ = op{name: "aten::swapaxes_", overload: "", schema: "aten::swapaxes_(Tensor(a!) self, int axis0, int axis1) -> Tensor(a!)"}
@@ -6053,13 +6098,13 @@ var tensorOpSwapaxes_ = op{name: "aten::swapaxes_", overload: "", schema: "aten:
 //
 //	aten::swapaxes_(Tensor(a!) self, int axis0, int axis1) -> Tensor(a!)
 func (t *Tensor) Swapaxes_(axis0, axis1 int) *Tensor {
-	var k call
-	k.start(&tensorOpSwapaxes_)
-	k.tensor(t)
-	k.int(axis0)
-	k.int(axis1)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSwapaxes_)
+	cc.tensor(t)
+	cc.int(axis0)
+	cc.int(axis1)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSwapdims = op{name: "aten::swapdims", overload: "", schema: "aten::swapdims(Tensor(a) self, int dim0, int dim1) -> Tensor(a)"}
@@ -6068,13 +6113,13 @@ var tensorOpSwapdims = op{name: "aten::swapdims", overload: "", schema: "aten::s
 //
 //	aten::swapdims(Tensor(a) self, int dim0, int dim1) -> Tensor(a)
 func (t *Tensor) Swapdims(dim0, dim1 int) *Tensor {
-	var k call
-	k.start(&tensorOpSwapdims)
-	k.tensor(t)
-	k.int(dim0)
-	k.int(dim1)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSwapdims)
+	cc.tensor(t)
+	cc.int(dim0)
+	cc.int(dim1)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpSwapdims_ = op{name: "aten::swapdims_", overload: "", schema: "aten::swapdims_(Tensor(a!) self, int dim0, int dim1) -> Tensor(a!)"}
@@ -6083,13 +6128,13 @@ var tensorOpSwapdims_ = op{name: "aten::swapdims_", overload: "", schema: "aten:
 //
 //	aten::swapdims_(Tensor(a!) self, int dim0, int dim1) -> Tensor(a!)
 func (t *Tensor) Swapdims_(dim0, dim1 int) *Tensor {
-	var k call
-	k.start(&tensorOpSwapdims_)
-	k.tensor(t)
-	k.int(dim0)
-	k.int(dim1)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpSwapdims_)
+	cc.tensor(t)
+	cc.int(dim0)
+	cc.int(dim1)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpSymConstrainRange = op{name: "aten::sym_constrain_range", overload: "", schema: "aten::sym_constrain_range(Scalar size, *, int? min=None, int? max=None) -> ()"}
@@ -6105,12 +6150,12 @@ type SymConstrainRangeOptions struct {
 //	aten::sym_constrain_range(Scalar size, *, int? min=None, int? max=None) -> ()
 func SymConstrainRange(size Scalar, opts ...SymConstrainRangeOptions) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSymConstrainRange)
-	k.scalar(size)
-	k.optInt(o.Min)
-	k.optInt(o.Max)
-	k.run()
+	var cc call
+	cc.start(&torchOpSymConstrainRange)
+	cc.scalar(size)
+	cc.optInt(o.Min)
+	cc.optInt(o.Max)
+	cc.run()
 }
 
 var torchOpSymConstrainRangeForSize = op{name: "aten::sym_constrain_range_for_size", overload: "", schema: "aten::sym_constrain_range_for_size(Scalar size, *, int? min=None, int? max=None) -> ()"}
@@ -6126,10 +6171,10 @@ type SymConstrainRangeForSizeOptions struct {
 //	aten::sym_constrain_range_for_size(Scalar size, *, int? min=None, int? max=None) -> ()
 func SymConstrainRangeForSize(size Scalar, opts ...SymConstrainRangeForSizeOptions) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpSymConstrainRangeForSize)
-	k.scalar(size)
-	k.optInt(o.Min)
-	k.optInt(o.Max)
-	k.run()
+	var cc call
+	cc.start(&torchOpSymConstrainRangeForSize)
+	cc.scalar(size)
+	cc.optInt(o.Min)
+	cc.optInt(o.Max)
+	cc.run()
 }

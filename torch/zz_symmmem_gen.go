@@ -8,14 +8,14 @@ var symmmemOpAsyncInputMm = op{name: "symm_mem::_async_input_mm", overload: "", 
 //
 //	symm_mem::_async_input_mm(Tensor a, Tensor b, Tensor a_chunk_signals, int a_chunk_pivot) -> Tensor
 func (SymmMemOps) AsyncInputMm(a, b, aChunkSignals *Tensor, aChunkPivot int) *Tensor {
-	var k call
-	k.start(&symmmemOpAsyncInputMm)
-	k.tensor(a)
-	k.tensor(b)
-	k.tensor(aChunkSignals)
-	k.int(aChunkPivot)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&symmmemOpAsyncInputMm)
+	cc.tensor(a)
+	cc.tensor(b)
+	cc.tensor(aChunkSignals)
+	cc.int(aChunkPivot)
+	cc.run()
+	return cc.retTensor()
 }
 
 var symmmemOpAllToAllVdev = op{name: "symm_mem::all_to_all_vdev", overload: "", schema: "symm_mem::all_to_all_vdev(Tensor input, Tensor(a!) out, Tensor in_splits, Tensor(a!) out_splits_offsets, str group_name) -> ()"}
@@ -24,14 +24,14 @@ var symmmemOpAllToAllVdev = op{name: "symm_mem::all_to_all_vdev", overload: "", 
 //
 //	symm_mem::all_to_all_vdev(Tensor input, Tensor(a!) out, Tensor in_splits, Tensor(a!) out_splits_offsets, str group_name) -> ()
 func (SymmMemOps) AllToAllVdev(input, out, inSplits, outSplitsOffsets *Tensor, groupName string) {
-	var k call
-	k.start(&symmmemOpAllToAllVdev)
-	k.tensor(input)
-	k.tensor(out)
-	k.tensor(inSplits)
-	k.tensor(outSplitsOffsets)
-	k.str(groupName)
-	k.run()
+	var cc call
+	cc.start(&symmmemOpAllToAllVdev)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.tensor(inSplits)
+	cc.tensor(outSplitsOffsets)
+	cc.str(groupName)
+	cc.run()
 }
 
 var symmmemOpAllToAllVdev2d = op{name: "symm_mem::all_to_all_vdev_2d", overload: "", schema: "symm_mem::all_to_all_vdev_2d(Tensor input, Tensor(a!) out, Tensor in_splits, Tensor(a!) out_splits_offsets, str group_name, int? major_align=None) -> ()"}
@@ -46,15 +46,15 @@ type SymmMemAllToAllVdev2dOptions struct {
 //	symm_mem::all_to_all_vdev_2d(Tensor input, Tensor(a!) out, Tensor in_splits, Tensor(a!) out_splits_offsets, str group_name, int? major_align=None) -> ()
 func (SymmMemOps) AllToAllVdev2d(input, out, inSplits, outSplitsOffsets *Tensor, groupName string, opts ...SymmMemAllToAllVdev2dOptions) {
 	o := one(opts)
-	var k call
-	k.start(&symmmemOpAllToAllVdev2d)
-	k.tensor(input)
-	k.tensor(out)
-	k.tensor(inSplits)
-	k.tensor(outSplitsOffsets)
-	k.str(groupName)
-	k.optInt(o.MajorAlign)
-	k.run()
+	var cc call
+	cc.start(&symmmemOpAllToAllVdev2d)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.tensor(inSplits)
+	cc.tensor(outSplitsOffsets)
+	cc.str(groupName)
+	cc.optInt(o.MajorAlign)
+	cc.run()
 }
 
 var symmmemOpAllToAllVdev2dOffset = op{name: "symm_mem::all_to_all_vdev_2d_offset", overload: "", schema: "symm_mem::all_to_all_vdev_2d_offset(Tensor input, Tensor(a!) out, Tensor in_splits_offsets, Tensor(a!) out_splits_offsets, str group_name) -> ()"}
@@ -63,14 +63,14 @@ var symmmemOpAllToAllVdev2dOffset = op{name: "symm_mem::all_to_all_vdev_2d_offse
 //
 //	symm_mem::all_to_all_vdev_2d_offset(Tensor input, Tensor(a!) out, Tensor in_splits_offsets, Tensor(a!) out_splits_offsets, str group_name) -> ()
 func (SymmMemOps) AllToAllVdev2dOffset(input, out, inSplitsOffsets, outSplitsOffsets *Tensor, groupName string) {
-	var k call
-	k.start(&symmmemOpAllToAllVdev2dOffset)
-	k.tensor(input)
-	k.tensor(out)
-	k.tensor(inSplitsOffsets)
-	k.tensor(outSplitsOffsets)
-	k.str(groupName)
-	k.run()
+	var cc call
+	cc.start(&symmmemOpAllToAllVdev2dOffset)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.tensor(inSplitsOffsets)
+	cc.tensor(outSplitsOffsets)
+	cc.str(groupName)
+	cc.run()
 }
 
 var symmmemOpMemcpyToMulticast_ = op{name: "symm_mem::memcpy_to_multicast_", overload: "", schema: "symm_mem::memcpy_to_multicast_(Tensor(a!) symm_mem_out, Tensor src, int byte_offset, str group_name) -> Tensor(a!)"}
@@ -79,14 +79,14 @@ var symmmemOpMemcpyToMulticast_ = op{name: "symm_mem::memcpy_to_multicast_", ove
 //
 //	symm_mem::memcpy_to_multicast_(Tensor(a!) symm_mem_out, Tensor src, int byte_offset, str group_name) -> Tensor(a!)
 func (SymmMemOps) MemcpyToMulticast_(symmMemOut, src *Tensor, byteOffset int, groupName string) *Tensor {
-	var k call
-	k.start(&symmmemOpMemcpyToMulticast_)
-	k.tensor(symmMemOut)
-	k.tensor(src)
-	k.int(byteOffset)
-	k.str(groupName)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&symmmemOpMemcpyToMulticast_)
+	cc.tensor(symmMemOut)
+	cc.tensor(src)
+	cc.int(byteOffset)
+	cc.str(groupName)
+	cc.run()
+	return cc.retTensor()
 }
 
 var symmmemOpMemset32_ = op{name: "symm_mem::memset32_", overload: "", schema: "symm_mem::memset32_(Tensor(a!) input, int offset, int val, int count) -> Tensor(a!)"}
@@ -95,14 +95,14 @@ var symmmemOpMemset32_ = op{name: "symm_mem::memset32_", overload: "", schema: "
 //
 //	symm_mem::memset32_(Tensor(a!) input, int offset, int val, int count) -> Tensor(a!)
 func (SymmMemOps) Memset32_(input *Tensor, offset, val, count int) *Tensor {
-	var k call
-	k.start(&symmmemOpMemset32_)
-	k.tensor(input)
-	k.int(offset)
-	k.int(val)
-	k.int(count)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&symmmemOpMemset32_)
+	cc.tensor(input)
+	cc.int(offset)
+	cc.int(val)
+	cc.int(count)
+	cc.run()
+	return cc.retTensor()
 }
 
 var symmmemOpMultiRootTileReduce = op{name: "symm_mem::multi_root_tile_reduce", overload: "", schema: "symm_mem::multi_root_tile_reduce(Tensor[] in_tiles, Tensor(a!) out_tile, int[] roots, str group_name, str reduce_op=\"sum\") -> ()"}
@@ -117,14 +117,14 @@ type SymmMemMultiRootTileReduceOptions struct {
 //	symm_mem::multi_root_tile_reduce(Tensor[] in_tiles, Tensor(a!) out_tile, int[] roots, str group_name, str reduce_op="sum") -> ()
 func (SymmMemOps) MultiRootTileReduce(inTiles []*Tensor, outTile *Tensor, roots []int, groupName string, opts ...SymmMemMultiRootTileReduceOptions) {
 	o := one(opts)
-	var k call
-	k.start(&symmmemOpMultiRootTileReduce)
-	k.tensors(inTiles)
-	k.tensor(outTile)
-	k.ints(roots)
-	k.str(groupName)
-	k.str(o.ReduceOp.Or("sum"))
-	k.run()
+	var cc call
+	cc.start(&symmmemOpMultiRootTileReduce)
+	cc.tensors(inTiles)
+	cc.tensor(outTile)
+	cc.ints(roots)
+	cc.str(groupName)
+	cc.str(o.ReduceOp.Or("sum"))
+	cc.run()
 }
 
 var symmmemOpMultimemAllGatherOut = op{name: "symm_mem::multimem_all_gather_out", overload: "", schema: "symm_mem::multimem_all_gather_out(Tensor input, str group_name, Tensor(a!) out) -> Tensor(a!)"}
@@ -133,13 +133,13 @@ var symmmemOpMultimemAllGatherOut = op{name: "symm_mem::multimem_all_gather_out"
 //
 //	symm_mem::multimem_all_gather_out(Tensor input, str group_name, Tensor(a!) out) -> Tensor(a!)
 func (SymmMemOps) MultimemAllGatherOut(out, input *Tensor, groupName string) *Tensor {
-	var k call
-	k.start(&symmmemOpMultimemAllGatherOut)
-	k.tensor(input)
-	k.str(groupName)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&symmmemOpMultimemAllGatherOut)
+	cc.tensor(input)
+	cc.str(groupName)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var symmmemOpMultimemAllReduce_ = op{name: "symm_mem::multimem_all_reduce_", overload: "", schema: "symm_mem::multimem_all_reduce_(Tensor(a!) input, str reduce_op, str group_name) -> Tensor(a!)"}
@@ -148,13 +148,13 @@ var symmmemOpMultimemAllReduce_ = op{name: "symm_mem::multimem_all_reduce_", ove
 //
 //	symm_mem::multimem_all_reduce_(Tensor(a!) input, str reduce_op, str group_name) -> Tensor(a!)
 func (SymmMemOps) MultimemAllReduce_(input *Tensor, reduceOp, groupName string) *Tensor {
-	var k call
-	k.start(&symmmemOpMultimemAllReduce_)
-	k.tensor(input)
-	k.str(reduceOp)
-	k.str(groupName)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&symmmemOpMultimemAllReduce_)
+	cc.tensor(input)
+	cc.str(reduceOp)
+	cc.str(groupName)
+	cc.run()
+	return cc.retTensor()
 }
 
 var symmmemOpMultimemOneShotAllReduce = op{name: "symm_mem::multimem_one_shot_all_reduce", overload: "", schema: "symm_mem::multimem_one_shot_all_reduce(Tensor input, str reduce_op, str group_name) -> Tensor"}
@@ -163,13 +163,13 @@ var symmmemOpMultimemOneShotAllReduce = op{name: "symm_mem::multimem_one_shot_al
 //
 //	symm_mem::multimem_one_shot_all_reduce(Tensor input, str reduce_op, str group_name) -> Tensor
 func (SymmMemOps) MultimemOneShotAllReduce(input *Tensor, reduceOp, groupName string) *Tensor {
-	var k call
-	k.start(&symmmemOpMultimemOneShotAllReduce)
-	k.tensor(input)
-	k.str(reduceOp)
-	k.str(groupName)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&symmmemOpMultimemOneShotAllReduce)
+	cc.tensor(input)
+	cc.str(reduceOp)
+	cc.str(groupName)
+	cc.run()
+	return cc.retTensor()
 }
 
 var symmmemOpMultimemOneShotAllReduceOut = op{name: "symm_mem::multimem_one_shot_all_reduce_out", overload: "", schema: "symm_mem::multimem_one_shot_all_reduce_out(Tensor input, str reduce_op, str group_name, Tensor(a!) out) -> Tensor(a!)"}
@@ -178,14 +178,14 @@ var symmmemOpMultimemOneShotAllReduceOut = op{name: "symm_mem::multimem_one_shot
 //
 //	symm_mem::multimem_one_shot_all_reduce_out(Tensor input, str reduce_op, str group_name, Tensor(a!) out) -> Tensor(a!)
 func (SymmMemOps) MultimemOneShotAllReduceOut(out, input *Tensor, reduceOp, groupName string) *Tensor {
-	var k call
-	k.start(&symmmemOpMultimemOneShotAllReduceOut)
-	k.tensor(input)
-	k.str(reduceOp)
-	k.str(groupName)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&symmmemOpMultimemOneShotAllReduceOut)
+	cc.tensor(input)
+	cc.str(reduceOp)
+	cc.str(groupName)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var symmmemOpMultimemOneShotReduceOut = op{name: "symm_mem::multimem_one_shot_reduce_out", overload: "", schema: "symm_mem::multimem_one_shot_reduce_out(Tensor input, str reduce_op, int root, str group_name, Tensor(a!) out) -> Tensor(a!)"}
@@ -194,15 +194,15 @@ var symmmemOpMultimemOneShotReduceOut = op{name: "symm_mem::multimem_one_shot_re
 //
 //	symm_mem::multimem_one_shot_reduce_out(Tensor input, str reduce_op, int root, str group_name, Tensor(a!) out) -> Tensor(a!)
 func (SymmMemOps) MultimemOneShotReduceOut(out, input *Tensor, reduceOp string, root int, groupName string) *Tensor {
-	var k call
-	k.start(&symmmemOpMultimemOneShotReduceOut)
-	k.tensor(input)
-	k.str(reduceOp)
-	k.int(root)
-	k.str(groupName)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&symmmemOpMultimemOneShotReduceOut)
+	cc.tensor(input)
+	cc.str(reduceOp)
+	cc.int(root)
+	cc.str(groupName)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var symmmemOpNcclAllToAllNd = op{name: "symm_mem::nccl_all_to_all_nd", overload: "", schema: "symm_mem::nccl_all_to_all_nd(Tensor input, Tensor(a!) out, int scatter_dim, int gather_dim, str group_name) -> ()"}
@@ -211,14 +211,14 @@ var symmmemOpNcclAllToAllNd = op{name: "symm_mem::nccl_all_to_all_nd", overload:
 //
 //	symm_mem::nccl_all_to_all_nd(Tensor input, Tensor(a!) out, int scatter_dim, int gather_dim, str group_name) -> ()
 func (SymmMemOps) NcclAllToAllNd(input, out *Tensor, scatterDim, gatherDim int, groupName string) {
-	var k call
-	k.start(&symmmemOpNcclAllToAllNd)
-	k.tensor(input)
-	k.tensor(out)
-	k.int(scatterDim)
-	k.int(gatherDim)
-	k.str(groupName)
-	k.run()
+	var cc call
+	cc.start(&symmmemOpNcclAllToAllNd)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.int(scatterDim)
+	cc.int(gatherDim)
+	cc.str(groupName)
+	cc.run()
 }
 
 var symmmemOpNcclGet = op{name: "symm_mem::nccl_get", overload: "", schema: "symm_mem::nccl_get(Tensor(a!) tensor, int peer) -> ()"}
@@ -227,11 +227,11 @@ var symmmemOpNcclGet = op{name: "symm_mem::nccl_get", overload: "", schema: "sym
 //
 //	symm_mem::nccl_get(Tensor(a!) tensor, int peer) -> ()
 func (SymmMemOps) NcclGet(tensor *Tensor, peer int) {
-	var k call
-	k.start(&symmmemOpNcclGet)
-	k.tensor(tensor)
-	k.int(peer)
-	k.run()
+	var cc call
+	cc.start(&symmmemOpNcclGet)
+	cc.tensor(tensor)
+	cc.int(peer)
+	cc.run()
 }
 
 var symmmemOpNcclPut = op{name: "symm_mem::nccl_put", overload: "", schema: "symm_mem::nccl_put(Tensor(a!) tensor, int peer) -> ()"}
@@ -240,11 +240,11 @@ var symmmemOpNcclPut = op{name: "symm_mem::nccl_put", overload: "", schema: "sym
 //
 //	symm_mem::nccl_put(Tensor(a!) tensor, int peer) -> ()
 func (SymmMemOps) NcclPut(tensor *Tensor, peer int) {
-	var k call
-	k.start(&symmmemOpNcclPut)
-	k.tensor(tensor)
-	k.int(peer)
-	k.run()
+	var cc call
+	cc.start(&symmmemOpNcclPut)
+	cc.tensor(tensor)
+	cc.int(peer)
+	cc.run()
 }
 
 var symmmemOpNcclPutWithSignal = op{name: "symm_mem::nccl_put_with_signal", overload: "", schema: "symm_mem::nccl_put_with_signal(Tensor(a) tensor, int signal, int peer) -> ()"}
@@ -253,12 +253,12 @@ var symmmemOpNcclPutWithSignal = op{name: "symm_mem::nccl_put_with_signal", over
 //
 //	symm_mem::nccl_put_with_signal(Tensor(a) tensor, int signal, int peer) -> ()
 func (SymmMemOps) NcclPutWithSignal(tensor *Tensor, signal, peer int) {
-	var k call
-	k.start(&symmmemOpNcclPutWithSignal)
-	k.tensor(tensor)
-	k.int(signal)
-	k.int(peer)
-	k.run()
+	var cc call
+	cc.start(&symmmemOpNcclPutWithSignal)
+	cc.tensor(tensor)
+	cc.int(signal)
+	cc.int(peer)
+	cc.run()
 }
 
 var symmmemOpNcclReduceScatterOffset = op{name: "symm_mem::nccl_reduce_scatter_offset", overload: "", schema: "symm_mem::nccl_reduce_scatter_offset(Tensor input, Tensor(a!)[] out, str group_name, int dim, int[]? offsets=None, int[]? dst_ranks=None, str red_op=\"sum\") -> ()"}
@@ -275,16 +275,16 @@ type SymmMemNcclReduceScatterOffsetOptions struct {
 //	symm_mem::nccl_reduce_scatter_offset(Tensor input, Tensor(a!)[] out, str group_name, int dim, int[]? offsets=None, int[]? dst_ranks=None, str red_op="sum") -> ()
 func (SymmMemOps) NcclReduceScatterOffset(input *Tensor, out []*Tensor, groupName string, dim int, opts ...SymmMemNcclReduceScatterOffsetOptions) {
 	o := one(opts)
-	var k call
-	k.start(&symmmemOpNcclReduceScatterOffset)
-	k.tensor(input)
-	k.tensors(out)
-	k.str(groupName)
-	k.int(dim)
-	k.optInts(o.Offsets)
-	k.optInts(o.DstRanks)
-	k.str(o.RedOp.Or("sum"))
-	k.run()
+	var cc call
+	cc.start(&symmmemOpNcclReduceScatterOffset)
+	cc.tensor(input)
+	cc.tensors(out)
+	cc.str(groupName)
+	cc.int(dim)
+	cc.optInts(o.Offsets)
+	cc.optInts(o.DstRanks)
+	cc.str(o.RedOp.Or("sum"))
+	cc.run()
 }
 
 var symmmemOpNcclWaitForSignal = op{name: "symm_mem::nccl_wait_for_signal", overload: "", schema: "symm_mem::nccl_wait_for_signal(Tensor sigpad, int signal) -> ()"}
@@ -293,11 +293,11 @@ var symmmemOpNcclWaitForSignal = op{name: "symm_mem::nccl_wait_for_signal", over
 //
 //	symm_mem::nccl_wait_for_signal(Tensor sigpad, int signal) -> ()
 func (SymmMemOps) NcclWaitForSignal(sigpad *Tensor, signal int) {
-	var k call
-	k.start(&symmmemOpNcclWaitForSignal)
-	k.tensor(sigpad)
-	k.int(signal)
-	k.run()
+	var cc call
+	cc.start(&symmmemOpNcclWaitForSignal)
+	cc.tensor(sigpad)
+	cc.int(signal)
+	cc.run()
 }
 
 var symmmemOpNvshmemAllToAll = op{name: "symm_mem::nvshmem_all_to_all", overload: "", schema: "symm_mem::nvshmem_all_to_all(Tensor input, Tensor(a!) out, str group_name) -> Tensor(a!)"}
@@ -306,13 +306,13 @@ var symmmemOpNvshmemAllToAll = op{name: "symm_mem::nvshmem_all_to_all", overload
 //
 //	symm_mem::nvshmem_all_to_all(Tensor input, Tensor(a!) out, str group_name) -> Tensor(a!)
 func (SymmMemOps) NvshmemAllToAll(input, out *Tensor, groupName string) *Tensor {
-	var k call
-	k.start(&symmmemOpNvshmemAllToAll)
-	k.tensor(input)
-	k.tensor(out)
-	k.str(groupName)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&symmmemOpNvshmemAllToAll)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.str(groupName)
+	cc.run()
+	return cc.retTensor()
 }
 
 var symmmemOpNvshmemBroadcast = op{name: "symm_mem::nvshmem_broadcast", overload: "", schema: "symm_mem::nvshmem_broadcast(Tensor(a!) input, int root, str group_name) -> Tensor(a!)"}
@@ -321,13 +321,13 @@ var symmmemOpNvshmemBroadcast = op{name: "symm_mem::nvshmem_broadcast", overload
 //
 //	symm_mem::nvshmem_broadcast(Tensor(a!) input, int root, str group_name) -> Tensor(a!)
 func (SymmMemOps) NvshmemBroadcast(input *Tensor, root int, groupName string) *Tensor {
-	var k call
-	k.start(&symmmemOpNvshmemBroadcast)
-	k.tensor(input)
-	k.int(root)
-	k.str(groupName)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&symmmemOpNvshmemBroadcast)
+	cc.tensor(input)
+	cc.int(root)
+	cc.str(groupName)
+	cc.run()
+	return cc.retTensor()
 }
 
 var symmmemOpNvshmemGet = op{name: "symm_mem::nvshmem_get", overload: "", schema: "symm_mem::nvshmem_get(Tensor(a!) tensor, int peer) -> ()"}
@@ -336,11 +336,11 @@ var symmmemOpNvshmemGet = op{name: "symm_mem::nvshmem_get", overload: "", schema
 //
 //	symm_mem::nvshmem_get(Tensor(a!) tensor, int peer) -> ()
 func (SymmMemOps) NvshmemGet(tensor *Tensor, peer int) {
-	var k call
-	k.start(&symmmemOpNvshmemGet)
-	k.tensor(tensor)
-	k.int(peer)
-	k.run()
+	var cc call
+	cc.start(&symmmemOpNvshmemGet)
+	cc.tensor(tensor)
+	cc.int(peer)
+	cc.run()
 }
 
 var symmmemOpNvshmemPut = op{name: "symm_mem::nvshmem_put", overload: "", schema: "symm_mem::nvshmem_put(Tensor(a!) tensor, int peer) -> ()"}
@@ -349,11 +349,11 @@ var symmmemOpNvshmemPut = op{name: "symm_mem::nvshmem_put", overload: "", schema
 //
 //	symm_mem::nvshmem_put(Tensor(a!) tensor, int peer) -> ()
 func (SymmMemOps) NvshmemPut(tensor *Tensor, peer int) {
-	var k call
-	k.start(&symmmemOpNvshmemPut)
-	k.tensor(tensor)
-	k.int(peer)
-	k.run()
+	var cc call
+	cc.start(&symmmemOpNvshmemPut)
+	cc.tensor(tensor)
+	cc.int(peer)
+	cc.run()
 }
 
 var symmmemOpNvshmemPutWithSignal = op{name: "symm_mem::nvshmem_put_with_signal", overload: "", schema: "symm_mem::nvshmem_put_with_signal(Tensor(a) tensor, Tensor(a) sigpad, int signal, int peer) -> ()"}
@@ -362,13 +362,13 @@ var symmmemOpNvshmemPutWithSignal = op{name: "symm_mem::nvshmem_put_with_signal"
 //
 //	symm_mem::nvshmem_put_with_signal(Tensor(a) tensor, Tensor(a) sigpad, int signal, int peer) -> ()
 func (SymmMemOps) NvshmemPutWithSignal(tensor, sigpad *Tensor, signal, peer int) {
-	var k call
-	k.start(&symmmemOpNvshmemPutWithSignal)
-	k.tensor(tensor)
-	k.tensor(sigpad)
-	k.int(signal)
-	k.int(peer)
-	k.run()
+	var cc call
+	cc.start(&symmmemOpNvshmemPutWithSignal)
+	cc.tensor(tensor)
+	cc.tensor(sigpad)
+	cc.int(signal)
+	cc.int(peer)
+	cc.run()
 }
 
 var symmmemOpNvshmemWaitForSignal = op{name: "symm_mem::nvshmem_wait_for_signal", overload: "", schema: "symm_mem::nvshmem_wait_for_signal(Tensor sigpad, int signal, int peer) -> ()"}
@@ -377,12 +377,12 @@ var symmmemOpNvshmemWaitForSignal = op{name: "symm_mem::nvshmem_wait_for_signal"
 //
 //	symm_mem::nvshmem_wait_for_signal(Tensor sigpad, int signal, int peer) -> ()
 func (SymmMemOps) NvshmemWaitForSignal(sigpad *Tensor, signal, peer int) {
-	var k call
-	k.start(&symmmemOpNvshmemWaitForSignal)
-	k.tensor(sigpad)
-	k.int(signal)
-	k.int(peer)
-	k.run()
+	var cc call
+	cc.start(&symmmemOpNvshmemWaitForSignal)
+	cc.tensor(sigpad)
+	cc.int(signal)
+	cc.int(peer)
+	cc.run()
 }
 
 var symmmemOpOneShotAllReduce = op{name: "symm_mem::one_shot_all_reduce", overload: "", schema: "symm_mem::one_shot_all_reduce(Tensor input, str reduce_op, str group_name) -> Tensor"}
@@ -391,13 +391,13 @@ var symmmemOpOneShotAllReduce = op{name: "symm_mem::one_shot_all_reduce", overlo
 //
 //	symm_mem::one_shot_all_reduce(Tensor input, str reduce_op, str group_name) -> Tensor
 func (SymmMemOps) OneShotAllReduce(input *Tensor, reduceOp, groupName string) *Tensor {
-	var k call
-	k.start(&symmmemOpOneShotAllReduce)
-	k.tensor(input)
-	k.str(reduceOp)
-	k.str(groupName)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&symmmemOpOneShotAllReduce)
+	cc.tensor(input)
+	cc.str(reduceOp)
+	cc.str(groupName)
+	cc.run()
+	return cc.retTensor()
 }
 
 var symmmemOpOneShotAllReduceCopy = op{name: "symm_mem::one_shot_all_reduce_copy", overload: "", schema: "symm_mem::one_shot_all_reduce_copy(Tensor symm_buffer, Tensor local_input, str reduce_op, str group_name) -> Tensor"}
@@ -406,14 +406,14 @@ var symmmemOpOneShotAllReduceCopy = op{name: "symm_mem::one_shot_all_reduce_copy
 //
 //	symm_mem::one_shot_all_reduce_copy(Tensor symm_buffer, Tensor local_input, str reduce_op, str group_name) -> Tensor
 func (SymmMemOps) OneShotAllReduceCopy(symmBuffer, localInput *Tensor, reduceOp, groupName string) *Tensor {
-	var k call
-	k.start(&symmmemOpOneShotAllReduceCopy)
-	k.tensor(symmBuffer)
-	k.tensor(localInput)
-	k.str(reduceOp)
-	k.str(groupName)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&symmmemOpOneShotAllReduceCopy)
+	cc.tensor(symmBuffer)
+	cc.tensor(localInput)
+	cc.str(reduceOp)
+	cc.str(groupName)
+	cc.run()
+	return cc.retTensor()
 }
 
 var symmmemOpOneShotAllReduceCopyOut = op{name: "symm_mem::one_shot_all_reduce_copy_out", overload: "", schema: "symm_mem::one_shot_all_reduce_copy_out(Tensor symm_buffer, Tensor local_input, str reduce_op, str group_name, Tensor(a!) out) -> Tensor(a!)"}
@@ -422,15 +422,15 @@ var symmmemOpOneShotAllReduceCopyOut = op{name: "symm_mem::one_shot_all_reduce_c
 //
 //	symm_mem::one_shot_all_reduce_copy_out(Tensor symm_buffer, Tensor local_input, str reduce_op, str group_name, Tensor(a!) out) -> Tensor(a!)
 func (SymmMemOps) OneShotAllReduceCopyOut(out, symmBuffer, localInput *Tensor, reduceOp, groupName string) *Tensor {
-	var k call
-	k.start(&symmmemOpOneShotAllReduceCopyOut)
-	k.tensor(symmBuffer)
-	k.tensor(localInput)
-	k.str(reduceOp)
-	k.str(groupName)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&symmmemOpOneShotAllReduceCopyOut)
+	cc.tensor(symmBuffer)
+	cc.tensor(localInput)
+	cc.str(reduceOp)
+	cc.str(groupName)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var symmmemOpOneShotAllReduceOut = op{name: "symm_mem::one_shot_all_reduce_out", overload: "", schema: "symm_mem::one_shot_all_reduce_out(Tensor input, str reduce_op, str group_name, Tensor(a!) out) -> Tensor(a!)"}
@@ -439,14 +439,14 @@ var symmmemOpOneShotAllReduceOut = op{name: "symm_mem::one_shot_all_reduce_out",
 //
 //	symm_mem::one_shot_all_reduce_out(Tensor input, str reduce_op, str group_name, Tensor(a!) out) -> Tensor(a!)
 func (SymmMemOps) OneShotAllReduceOut(out, input *Tensor, reduceOp, groupName string) *Tensor {
-	var k call
-	k.start(&symmmemOpOneShotAllReduceOut)
-	k.tensor(input)
-	k.str(reduceOp)
-	k.str(groupName)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&symmmemOpOneShotAllReduceOut)
+	cc.tensor(input)
+	cc.str(reduceOp)
+	cc.str(groupName)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var symmmemOpReduceScatterOut = op{name: "symm_mem::reduce_scatter_out", overload: "", schema: "symm_mem::reduce_scatter_out(Tensor(a!) input, str group_name, bool split_last_dim, Tensor(b!) output) -> Tensor(b!)"}
@@ -455,14 +455,14 @@ var symmmemOpReduceScatterOut = op{name: "symm_mem::reduce_scatter_out", overloa
 //
 //	symm_mem::reduce_scatter_out(Tensor(a!) input, str group_name, bool split_last_dim, Tensor(b!) output) -> Tensor(b!)
 func (SymmMemOps) ReduceScatterOut(output, input *Tensor, groupName string, splitLastDim bool) *Tensor {
-	var k call
-	k.start(&symmmemOpReduceScatterOut)
-	k.tensor(input)
-	k.str(groupName)
-	k.bool(splitLastDim)
-	k.tensor(output)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&symmmemOpReduceScatterOut)
+	cc.tensor(input)
+	cc.str(groupName)
+	cc.bool(splitLastDim)
+	cc.tensor(output)
+	cc.run()
+	return cc.retTensor()
 }
 
 var symmmemOpStreamWriteValue32_ = op{name: "symm_mem::stream_write_value32_", overload: "", schema: "symm_mem::stream_write_value32_(Tensor(a!) input, int offset, int val) -> Tensor(a!)"}
@@ -471,13 +471,13 @@ var symmmemOpStreamWriteValue32_ = op{name: "symm_mem::stream_write_value32_", o
 //
 //	symm_mem::stream_write_value32_(Tensor(a!) input, int offset, int val) -> Tensor(a!)
 func (SymmMemOps) StreamWriteValue32_(input *Tensor, offset, val int) *Tensor {
-	var k call
-	k.start(&symmmemOpStreamWriteValue32_)
-	k.tensor(input)
-	k.int(offset)
-	k.int(val)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&symmmemOpStreamWriteValue32_)
+	cc.tensor(input)
+	cc.int(offset)
+	cc.int(val)
+	cc.run()
+	return cc.retTensor()
 }
 
 var symmmemOpTileReduce = op{name: "symm_mem::tile_reduce", overload: "", schema: "symm_mem::tile_reduce(Tensor in_tile, Tensor(a!) out_tile, int root, str group_name, str reduce_op=\"sum\") -> ()"}
@@ -492,14 +492,14 @@ type SymmMemTileReduceOptions struct {
 //	symm_mem::tile_reduce(Tensor in_tile, Tensor(a!) out_tile, int root, str group_name, str reduce_op="sum") -> ()
 func (SymmMemOps) TileReduce(inTile, outTile *Tensor, root int, groupName string, opts ...SymmMemTileReduceOptions) {
 	o := one(opts)
-	var k call
-	k.start(&symmmemOpTileReduce)
-	k.tensor(inTile)
-	k.tensor(outTile)
-	k.int(root)
-	k.str(groupName)
-	k.str(o.ReduceOp.Or("sum"))
-	k.run()
+	var cc call
+	cc.start(&symmmemOpTileReduce)
+	cc.tensor(inTile)
+	cc.tensor(outTile)
+	cc.int(root)
+	cc.str(groupName)
+	cc.str(o.ReduceOp.Or("sum"))
+	cc.run()
 }
 
 var symmmemOpTwoShotAllReduce_ = op{name: "symm_mem::two_shot_all_reduce_", overload: "", schema: "symm_mem::two_shot_all_reduce_(Tensor(a!) input, str reduce_op, str group_name) -> Tensor(a!)"}
@@ -508,13 +508,13 @@ var symmmemOpTwoShotAllReduce_ = op{name: "symm_mem::two_shot_all_reduce_", over
 //
 //	symm_mem::two_shot_all_reduce_(Tensor(a!) input, str reduce_op, str group_name) -> Tensor(a!)
 func (SymmMemOps) TwoShotAllReduce_(input *Tensor, reduceOp, groupName string) *Tensor {
-	var k call
-	k.start(&symmmemOpTwoShotAllReduce_)
-	k.tensor(input)
-	k.str(reduceOp)
-	k.str(groupName)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&symmmemOpTwoShotAllReduce_)
+	cc.tensor(input)
+	cc.str(reduceOp)
+	cc.str(groupName)
+	cc.run()
+	return cc.retTensor()
 }
 
 var symmmemOpTwoShotAllReduceOut = op{name: "symm_mem::two_shot_all_reduce_out", overload: "", schema: "symm_mem::two_shot_all_reduce_out(Tensor(a!) input, str reduce_op, str group_name, Tensor(b!) output) -> Tensor(b!)"}
@@ -523,12 +523,12 @@ var symmmemOpTwoShotAllReduceOut = op{name: "symm_mem::two_shot_all_reduce_out",
 //
 //	symm_mem::two_shot_all_reduce_out(Tensor(a!) input, str reduce_op, str group_name, Tensor(b!) output) -> Tensor(b!)
 func (SymmMemOps) TwoShotAllReduceOut(output, input *Tensor, reduceOp, groupName string) *Tensor {
-	var k call
-	k.start(&symmmemOpTwoShotAllReduceOut)
-	k.tensor(input)
-	k.str(reduceOp)
-	k.str(groupName)
-	k.tensor(output)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&symmmemOpTwoShotAllReduceOut)
+	cc.tensor(input)
+	cc.str(reduceOp)
+	cc.str(groupName)
+	cc.tensor(output)
+	cc.run()
+	return cc.retTensor()
 }

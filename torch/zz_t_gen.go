@@ -4,15 +4,17 @@ package torch
 
 var tensorOpT = op{name: "aten::t", overload: "", schema: "aten::t(Tensor(a) self) -> Tensor(a)"}
 
-// T is PyTorch's Tensor.t.
+// T is the transpose of a matrix. It is PyTorch's Tensor.t.
+//
+//	t (N, M) -> (M, N), a view
 //
 //	aten::t(Tensor(a) self) -> Tensor(a)
 func (t *Tensor) T() *Tensor {
-	var k call
-	k.start(&tensorOpT)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpT)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpT_ = op{name: "aten::t_", overload: "", schema: "aten::t_(Tensor(a!) self) -> Tensor(a!)"}
@@ -21,11 +23,11 @@ var tensorOpT_ = op{name: "aten::t_", overload: "", schema: "aten::t_(Tensor(a!)
 //
 //	aten::t_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) T_() *Tensor {
-	var k call
-	k.start(&tensorOpT_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpT_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpTCopy = op{name: "aten::t_copy", overload: "", schema: "aten::t_copy(Tensor self) -> Tensor"}
@@ -34,11 +36,11 @@ var torchOpTCopy = op{name: "aten::t_copy", overload: "", schema: "aten::t_copy(
 //
 //	aten::t_copy(Tensor self) -> Tensor
 func TCopy(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpTCopy)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpTCopy)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpTCopyOut = op{name: "aten::t_copy", overload: "out", schema: "aten::t_copy.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -47,12 +49,12 @@ var torchOpTCopyOut = op{name: "aten::t_copy", overload: "out", schema: "aten::t
 //
 //	aten::t_copy.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func TCopyOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpTCopyOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpTCopyOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpTake = op{name: "aten::take", overload: "", schema: "aten::take(Tensor self, Tensor index) -> Tensor"}
@@ -61,12 +63,12 @@ var tensorOpTake = op{name: "aten::take", overload: "", schema: "aten::take(Tens
 //
 //	aten::take(Tensor self, Tensor index) -> Tensor
 func (t *Tensor) Take(index *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpTake)
-	k.tensor(t)
-	k.tensor(index)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpTake)
+	cc.tensor(t)
+	cc.tensor(index)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpTakeOut = op{name: "aten::take", overload: "out", schema: "aten::take.out(Tensor self, Tensor index, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -75,13 +77,13 @@ var torchOpTakeOut = op{name: "aten::take", overload: "out", schema: "aten::take
 //
 //	aten::take.out(Tensor self, Tensor index, *, Tensor(a!) out) -> Tensor(a!)
 func TakeOut(out, input, index *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpTakeOut)
-	k.tensor(input)
-	k.tensor(index)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpTakeOut)
+	cc.tensor(input)
+	cc.tensor(index)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpTakeAlongDim = op{name: "aten::take_along_dim", overload: "", schema: "aten::take_along_dim(Tensor self, Tensor indices, int? dim=None) -> Tensor"}
@@ -96,13 +98,13 @@ type TakeAlongDimOptions struct {
 //	aten::take_along_dim(Tensor self, Tensor indices, int? dim=None) -> Tensor
 func (t *Tensor) TakeAlongDim(indices *Tensor, opts ...TakeAlongDimOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpTakeAlongDim)
-	k.tensor(t)
-	k.tensor(indices)
-	k.optInt(o.Dim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpTakeAlongDim)
+	cc.tensor(t)
+	cc.tensor(indices)
+	cc.optInt(o.Dim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpTakeAlongDimOut = op{name: "aten::take_along_dim", overload: "out", schema: "aten::take_along_dim.out(Tensor self, Tensor indices, int? dim=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -112,14 +114,14 @@ var torchOpTakeAlongDimOut = op{name: "aten::take_along_dim", overload: "out", s
 //	aten::take_along_dim.out(Tensor self, Tensor indices, int? dim=None, *, Tensor(a!) out) -> Tensor(a!)
 func TakeAlongDimOut(out, input, indices *Tensor, opts ...TakeAlongDimOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpTakeAlongDimOut)
-	k.tensor(input)
-	k.tensor(indices)
-	k.optInt(o.Dim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpTakeAlongDimOut)
+	cc.tensor(input)
+	cc.tensor(indices)
+	cc.optInt(o.Dim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpTan = op{name: "aten::tan", overload: "", schema: "aten::tan(Tensor self) -> Tensor"}
@@ -128,11 +130,11 @@ var tensorOpTan = op{name: "aten::tan", overload: "", schema: "aten::tan(Tensor 
 //
 //	aten::tan(Tensor self) -> Tensor
 func (t *Tensor) Tan() *Tensor {
-	var k call
-	k.start(&tensorOpTan)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpTan)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpTanOut = op{name: "aten::tan", overload: "out", schema: "aten::tan.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -141,12 +143,12 @@ var torchOpTanOut = op{name: "aten::tan", overload: "out", schema: "aten::tan.ou
 //
 //	aten::tan.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func TanOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpTanOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpTanOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpTan_ = op{name: "aten::tan_", overload: "", schema: "aten::tan_(Tensor(a!) self) -> Tensor(a!)"}
@@ -155,24 +157,26 @@ var tensorOpTan_ = op{name: "aten::tan_", overload: "", schema: "aten::tan_(Tens
 //
 //	aten::tan_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Tan_() *Tensor {
-	var k call
-	k.start(&tensorOpTan_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpTan_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpTanh = op{name: "aten::tanh", overload: "", schema: "aten::tanh(Tensor self) -> Tensor"}
 
-// Tanh is PyTorch's Tensor.tanh.
+// Tanh is the hyperbolic tangent. It is PyTorch's Tensor.tanh.
+//
+//	y = (eᵗ - e⁻ᵗ) / (eᵗ + e⁻ᵗ)
 //
 //	aten::tanh(Tensor self) -> Tensor
 func (t *Tensor) Tanh() *Tensor {
-	var k call
-	k.start(&tensorOpTanh)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpTanh)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpTanhOut = op{name: "aten::tanh", overload: "out", schema: "aten::tanh.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -181,12 +185,12 @@ var torchOpTanhOut = op{name: "aten::tanh", overload: "out", schema: "aten::tanh
 //
 //	aten::tanh.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func TanhOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpTanhOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpTanhOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpTanh_ = op{name: "aten::tanh_", overload: "", schema: "aten::tanh_(Tensor(a!) self) -> Tensor(a!)"}
@@ -195,40 +199,40 @@ var tensorOpTanh_ = op{name: "aten::tanh_", overload: "", schema: "aten::tanh_(T
 //
 //	aten::tanh_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Tanh_() *Tensor {
-	var k call
-	k.start(&tensorOpTanh_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpTanh_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpTanhBackward = op{name: "aten::tanh_backward", overload: "", schema: "aten::tanh_backward(Tensor grad_output, Tensor output) -> Tensor"}
 
-// TanhBackward is PyTorch's torch.nn.functional.tanh_backward.
+// TanhBackward is PyTorch's torch.ops.aten.tanh_backward.
 //
 //	aten::tanh_backward(Tensor grad_output, Tensor output) -> Tensor
 func TanhBackward(gradOutput, output *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpTanhBackward)
-	k.tensor(gradOutput)
-	k.tensor(output)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpTanhBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(output)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpTanhBackwardOut = op{name: "aten::tanh_backward", overload: "grad_input", schema: "aten::tanh_backward.grad_input(Tensor grad_output, Tensor output, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// TanhBackwardOut is PyTorch's torch._C._nn.tanh_backward with its result written to gradInput.
+// TanhBackwardOut is PyTorch's torch.ops.aten.tanh_backward with its result written to gradInput.
 //
 //	aten::tanh_backward.grad_input(Tensor grad_output, Tensor output, *, Tensor(a!) grad_input) -> Tensor(a!)
 func TanhBackwardOut(gradInput, gradOutput, output *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpTanhBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(output)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpTanhBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(output)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpTensorSplitIndices = op{name: "aten::tensor_split", overload: "indices", schema: "aten::tensor_split.indices(Tensor(a -> *) self, SymInt[] indices, int dim=0) -> Tensor(a)[]"}
@@ -243,13 +247,13 @@ type TensorSplitIndicesOptions struct {
 //	aten::tensor_split.indices(Tensor(a -> *) self, SymInt[] indices, int dim=0) -> Tensor(a)[]
 func (t *Tensor) TensorSplitIndices(indices []int, opts ...TensorSplitIndicesOptions) []*Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpTensorSplitIndices)
-	k.tensor(t)
-	k.ints(indices)
-	k.int(o.Dim)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&tensorOpTensorSplitIndices)
+	cc.tensor(t)
+	cc.ints(indices)
+	cc.int(o.Dim)
+	cc.run()
+	return cc.retTensors()
 }
 
 var tensorOpTensorSplit = op{name: "aten::tensor_split", overload: "sections", schema: "aten::tensor_split.sections(Tensor(a -> *) self, SymInt sections, int dim=0) -> Tensor(a)[]"}
@@ -264,13 +268,13 @@ type TensorSplitOptions struct {
 //	aten::tensor_split.sections(Tensor(a -> *) self, SymInt sections, int dim=0) -> Tensor(a)[]
 func (t *Tensor) TensorSplit(sections int, opts ...TensorSplitOptions) []*Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpTensorSplit)
-	k.tensor(t)
-	k.int(sections)
-	k.int(o.Dim)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&tensorOpTensorSplit)
+	cc.tensor(t)
+	cc.int(sections)
+	cc.int(o.Dim)
+	cc.run()
+	return cc.retTensors()
 }
 
 var tensorOpTensorSplitTensor = op{name: "aten::tensor_split", overload: "tensor_indices_or_sections", schema: "aten::tensor_split.tensor_indices_or_sections(Tensor(a -> *) self, Tensor tensor_indices_or_sections, int dim=0) -> Tensor(a)[]"}
@@ -285,13 +289,13 @@ type TensorSplitTensorOptions struct {
 //	aten::tensor_split.tensor_indices_or_sections(Tensor(a -> *) self, Tensor tensor_indices_or_sections, int dim=0) -> Tensor(a)[]
 func (t *Tensor) TensorSplitTensor(tensorIndicesOrSections *Tensor, opts ...TensorSplitTensorOptions) []*Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpTensorSplitTensor)
-	k.tensor(t)
-	k.tensor(tensorIndicesOrSections)
-	k.int(o.Dim)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&tensorOpTensorSplitTensor)
+	cc.tensor(t)
+	cc.tensor(tensorIndicesOrSections)
+	cc.int(o.Dim)
+	cc.run()
+	return cc.retTensors()
 }
 
 var torchOpTensordot = op{name: "aten::tensordot", overload: "", schema: "aten::tensordot(Tensor self, Tensor other, int[] dims_self, int[] dims_other) -> Tensor"}
@@ -300,14 +304,14 @@ var torchOpTensordot = op{name: "aten::tensordot", overload: "", schema: "aten::
 //
 //	aten::tensordot(Tensor self, Tensor other, int[] dims_self, int[] dims_other) -> Tensor
 func Tensordot(input, other *Tensor, dimsSelf []int, dimsOther ...int) *Tensor {
-	var k call
-	k.start(&torchOpTensordot)
-	k.tensor(input)
-	k.tensor(other)
-	k.ints(dimsSelf)
-	k.ints(dimsOther)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpTensordot)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.ints(dimsSelf)
+	cc.ints(dimsOther)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpTensordotOut = op{name: "aten::tensordot", overload: "out", schema: "aten::tensordot.out(Tensor self, Tensor other, int[] dims_self, int[] dims_other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -316,15 +320,15 @@ var torchOpTensordotOut = op{name: "aten::tensordot", overload: "out", schema: "
 //
 //	aten::tensordot.out(Tensor self, Tensor other, int[] dims_self, int[] dims_other, *, Tensor(a!) out) -> Tensor(a!)
 func TensordotOut(out, input, other *Tensor, dimsSelf []int, dimsOther ...int) *Tensor {
-	var k call
-	k.start(&torchOpTensordotOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.ints(dimsSelf)
-	k.ints(dimsOther)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpTensordotOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.ints(dimsSelf)
+	cc.ints(dimsOther)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpThnnConv2d = op{name: "aten::thnn_conv2d", overload: "", schema: "aten::thnn_conv2d(Tensor self, Tensor weight, SymInt[2] kernel_size, Tensor? bias=None, SymInt[2] stride=[1, 1], SymInt[2] padding=[0, 0]) -> Tensor"}
@@ -336,41 +340,41 @@ type ThnnConv2dOptions struct {
 	Padding []int // default [0, 0]
 }
 
-// ThnnConv2d is PyTorch's torch.nn.functional.thnn_conv2d.
+// ThnnConv2d is PyTorch's torch.ops.aten.thnn_conv2d.
 //
 //	aten::thnn_conv2d(Tensor self, Tensor weight, SymInt[2] kernel_size, Tensor? bias=None, SymInt[2] stride=[1, 1], SymInt[2] padding=[0, 0]) -> Tensor
 func ThnnConv2d(input, weight *Tensor, kernelSize []int, opts ...ThnnConv2dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpThnnConv2d)
-	k.tensor(input)
-	k.tensor(weight)
-	k.ints(kernelSize)
-	k.optTensor(o.Bias)
-	k.ints(orInts(o.Stride, 1, 1))
-	k.ints(orInts(o.Padding, 0, 0))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpThnnConv2d)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.ints(kernelSize)
+	cc.optTensor(o.Bias)
+	cc.ints(orInts(o.Stride, 1, 1))
+	cc.ints(orInts(o.Padding, 0, 0))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpThnnConv2dOut = op{name: "aten::thnn_conv2d", overload: "out", schema: "aten::thnn_conv2d.out(Tensor self, Tensor weight, SymInt[2] kernel_size, Tensor? bias=None, SymInt[2] stride=[1, 1], SymInt[2] padding=[0, 0], *, Tensor(a!) out) -> Tensor(a!)"}
 
-// ThnnConv2dOut is PyTorch's torch._C._nn.thnn_conv2d with its result written to out.
+// ThnnConv2dOut is PyTorch's torch.ops.aten.thnn_conv2d with its result written to out.
 //
 //	aten::thnn_conv2d.out(Tensor self, Tensor weight, SymInt[2] kernel_size, Tensor? bias=None, SymInt[2] stride=[1, 1], SymInt[2] padding=[0, 0], *, Tensor(a!) out) -> Tensor(a!)
 func ThnnConv2dOut(out, input, weight *Tensor, kernelSize []int, opts ...ThnnConv2dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpThnnConv2dOut)
-	k.tensor(input)
-	k.tensor(weight)
-	k.ints(kernelSize)
-	k.optTensor(o.Bias)
-	k.ints(orInts(o.Stride, 1, 1))
-	k.ints(orInts(o.Padding, 0, 0))
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpThnnConv2dOut)
+	cc.tensor(input)
+	cc.tensor(weight)
+	cc.ints(kernelSize)
+	cc.optTensor(o.Bias)
+	cc.ints(orInts(o.Stride, 1, 1))
+	cc.ints(orInts(o.Padding, 0, 0))
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpThreshold = op{name: "aten::threshold", overload: "", schema: "aten::threshold(Tensor self, Scalar threshold, Scalar value) -> Tensor"}
@@ -379,13 +383,13 @@ var torchOpThreshold = op{name: "aten::threshold", overload: "", schema: "aten::
 //
 //	aten::threshold(Tensor self, Scalar threshold, Scalar value) -> Tensor
 func Threshold(input *Tensor, threshold, value Scalar) *Tensor {
-	var k call
-	k.start(&torchOpThreshold)
-	k.tensor(input)
-	k.scalar(threshold)
-	k.scalar(value)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpThreshold)
+	cc.tensor(input)
+	cc.scalar(threshold)
+	cc.scalar(value)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpThresholdOut = op{name: "aten::threshold", overload: "out", schema: "aten::threshold.out(Tensor self, Scalar threshold, Scalar value, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -394,14 +398,14 @@ var torchOpThresholdOut = op{name: "aten::threshold", overload: "out", schema: "
 //
 //	aten::threshold.out(Tensor self, Scalar threshold, Scalar value, *, Tensor(a!) out) -> Tensor(a!)
 func ThresholdOut(out, input *Tensor, threshold, value Scalar) *Tensor {
-	var k call
-	k.start(&torchOpThresholdOut)
-	k.tensor(input)
-	k.scalar(threshold)
-	k.scalar(value)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpThresholdOut)
+	cc.tensor(input)
+	cc.scalar(threshold)
+	cc.scalar(value)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpThreshold_ = op{name: "aten::threshold_", overload: "", schema: "aten::threshold_(Tensor(a!) self, Scalar threshold, Scalar value) -> Tensor(a!)"}
@@ -410,44 +414,44 @@ var torchOpThreshold_ = op{name: "aten::threshold_", overload: "", schema: "aten
 //
 //	aten::threshold_(Tensor(a!) self, Scalar threshold, Scalar value) -> Tensor(a!)
 func Threshold_(input *Tensor, threshold, value Scalar) *Tensor {
-	var k call
-	k.start(&torchOpThreshold_)
-	k.tensor(input)
-	k.scalar(threshold)
-	k.scalar(value)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpThreshold_)
+	cc.tensor(input)
+	cc.scalar(threshold)
+	cc.scalar(value)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpThresholdBackward = op{name: "aten::threshold_backward", overload: "", schema: "aten::threshold_backward(Tensor grad_output, Tensor self, Scalar threshold) -> Tensor"}
 
-// ThresholdBackward is PyTorch's torch.threshold_backward.
+// ThresholdBackward is PyTorch's torch.ops.aten.threshold_backward.
 //
 //	aten::threshold_backward(Tensor grad_output, Tensor self, Scalar threshold) -> Tensor
 func ThresholdBackward(gradOutput, input *Tensor, threshold Scalar) *Tensor {
-	var k call
-	k.start(&torchOpThresholdBackward)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.scalar(threshold)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpThresholdBackward)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.scalar(threshold)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpThresholdBackwardOut = op{name: "aten::threshold_backward", overload: "grad_input", schema: "aten::threshold_backward.grad_input(Tensor grad_output, Tensor self, Scalar threshold, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// ThresholdBackwardOut is PyTorch's torch.threshold_backward with its result written to gradInput.
+// ThresholdBackwardOut is PyTorch's torch.ops.aten.threshold_backward with its result written to gradInput.
 //
 //	aten::threshold_backward.grad_input(Tensor grad_output, Tensor self, Scalar threshold, *, Tensor(a!) grad_input) -> Tensor(a!)
 func ThresholdBackwardOut(gradInput, gradOutput, input *Tensor, threshold Scalar) *Tensor {
-	var k call
-	k.start(&torchOpThresholdBackwardOut)
-	k.tensor(gradOutput)
-	k.tensor(input)
-	k.scalar(threshold)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpThresholdBackwardOut)
+	cc.tensor(gradOutput)
+	cc.tensor(input)
+	cc.scalar(threshold)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpTile = op{name: "aten::tile", overload: "", schema: "aten::tile(Tensor self, SymInt[] dims) -> Tensor"}
@@ -456,12 +460,12 @@ var tensorOpTile = op{name: "aten::tile", overload: "", schema: "aten::tile(Tens
 //
 //	aten::tile(Tensor self, SymInt[] dims) -> Tensor
 func (t *Tensor) Tile(dims ...int) *Tensor {
-	var k call
-	k.start(&tensorOpTile)
-	k.tensor(t)
-	k.ints(dims)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpTile)
+	cc.tensor(t)
+	cc.ints(dims)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpToDense = op{name: "aten::to_dense", overload: "", schema: "aten::to_dense(Tensor self, ScalarType? dtype=None, *, bool? masked_grad=None) -> Tensor"}
@@ -477,13 +481,13 @@ type ToDenseOptions struct {
 //	aten::to_dense(Tensor self, ScalarType? dtype=None, *, bool? masked_grad=None) -> Tensor
 func (t *Tensor) ToDense(opts ...ToDenseOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpToDense)
-	k.tensor(t)
-	k.optDType(o.DType)
-	k.optBool(o.MaskedGrad)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpToDense)
+	cc.tensor(t)
+	cc.optDType(o.DType)
+	cc.optBool(o.MaskedGrad)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpToDenseBackward = op{name: "aten::to_dense_backward", overload: "", schema: "aten::to_dense_backward(Tensor grad, Tensor input, bool? masked_grad=None) -> Tensor"}
@@ -493,18 +497,18 @@ type ToDenseBackwardOptions struct {
 	MaskedGrad Opt[bool]
 }
 
-// ToDenseBackward is PyTorch's torch.to_dense_backward.
+// ToDenseBackward is PyTorch's torch.ops.aten.to_dense_backward.
 //
 //	aten::to_dense_backward(Tensor grad, Tensor input, bool? masked_grad=None) -> Tensor
 func ToDenseBackward(grad, input *Tensor, opts ...ToDenseBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpToDenseBackward)
-	k.tensor(grad)
-	k.tensor(input)
-	k.optBool(o.MaskedGrad)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpToDenseBackward)
+	cc.tensor(grad)
+	cc.tensor(input)
+	cc.optBool(o.MaskedGrad)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpToMkldnn = op{name: "aten::to_mkldnn", overload: "", schema: "aten::to_mkldnn(Tensor self, ScalarType? dtype=None) -> Tensor"}
@@ -519,12 +523,12 @@ type ToMkldnnOptions struct {
 //	aten::to_mkldnn(Tensor self, ScalarType? dtype=None) -> Tensor
 func (t *Tensor) ToMkldnn(opts ...ToMkldnnOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpToMkldnn)
-	k.tensor(t)
-	k.optDType(o.DType)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpToMkldnn)
+	cc.tensor(t)
+	cc.optDType(o.DType)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpToMkldnnOut = op{name: "aten::to_mkldnn", overload: "out", schema: "aten::to_mkldnn.out(Tensor self, ScalarType? dtype=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -534,27 +538,27 @@ var torchOpToMkldnnOut = op{name: "aten::to_mkldnn", overload: "out", schema: "a
 //	aten::to_mkldnn.out(Tensor self, ScalarType? dtype=None, *, Tensor(a!) out) -> Tensor(a!)
 func ToMkldnnOut(out, input *Tensor, opts ...ToMkldnnOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpToMkldnnOut)
-	k.tensor(input)
-	k.optDType(o.DType)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpToMkldnnOut)
+	cc.tensor(input)
+	cc.optDType(o.DType)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpToMkldnnBackward = op{name: "aten::to_mkldnn_backward", overload: "", schema: "aten::to_mkldnn_backward(Tensor grad, Tensor input) -> Tensor"}
 
-// ToMkldnnBackward is PyTorch's torch.to_mkldnn_backward.
+// ToMkldnnBackward is PyTorch's torch.ops.aten.to_mkldnn_backward.
 //
 //	aten::to_mkldnn_backward(Tensor grad, Tensor input) -> Tensor
 func ToMkldnnBackward(grad, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpToMkldnnBackward)
-	k.tensor(grad)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpToMkldnnBackward)
+	cc.tensor(grad)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpToPaddedTensor = op{name: "aten::to_padded_tensor", overload: "", schema: "aten::to_padded_tensor(Tensor self, float padding, SymInt[]? output_size=None) -> Tensor"}
@@ -569,13 +573,13 @@ type ToPaddedTensorOptions struct {
 //	aten::to_padded_tensor(Tensor self, float padding, SymInt[]? output_size=None) -> Tensor
 func (t *Tensor) ToPaddedTensor(padding float64, opts ...ToPaddedTensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpToPaddedTensor)
-	k.tensor(t)
-	k.float(padding)
-	k.optInts(o.OutputSize)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpToPaddedTensor)
+	cc.tensor(t)
+	cc.float(padding)
+	cc.optInts(o.OutputSize)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpToPaddedTensorOut = op{name: "aten::to_padded_tensor", overload: "out", schema: "aten::to_padded_tensor.out(Tensor self, float padding, SymInt[]? output_size=None, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -585,14 +589,14 @@ var torchOpToPaddedTensorOut = op{name: "aten::to_padded_tensor", overload: "out
 //	aten::to_padded_tensor.out(Tensor self, float padding, SymInt[]? output_size=None, *, Tensor(a!) out) -> Tensor(a!)
 func ToPaddedTensorOut(out, input *Tensor, padding float64, opts ...ToPaddedTensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpToPaddedTensorOut)
-	k.tensor(input)
-	k.float(padding)
-	k.optInts(o.OutputSize)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpToPaddedTensorOut)
+	cc.tensor(input)
+	cc.float(padding)
+	cc.optInts(o.OutputSize)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpToSparse = op{name: "aten::to_sparse", overload: "", schema: "aten::to_sparse(Tensor self, *, Layout? layout=None, int[2]? blocksize=None, int? dense_dim=None) -> Tensor"}
@@ -609,14 +613,14 @@ type ToSparseOptions struct {
 //	aten::to_sparse(Tensor self, *, Layout? layout=None, int[2]? blocksize=None, int? dense_dim=None) -> Tensor
 func (t *Tensor) ToSparse(opts ...ToSparseOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpToSparse)
-	k.tensor(t)
-	k.optLayout(o.Layout)
-	k.optInts(o.Blocksize)
-	k.optInt(o.DenseDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpToSparse)
+	cc.tensor(t)
+	cc.optLayout(o.Layout)
+	cc.optInts(o.Blocksize)
+	cc.optInt(o.DenseDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpToSparseDim = op{name: "aten::to_sparse", overload: "sparse_dim", schema: "aten::to_sparse.sparse_dim(Tensor self, int sparse_dim) -> Tensor"}
@@ -625,12 +629,12 @@ var tensorOpToSparseDim = op{name: "aten::to_sparse", overload: "sparse_dim", sc
 //
 //	aten::to_sparse.sparse_dim(Tensor self, int sparse_dim) -> Tensor
 func (t *Tensor) ToSparseDim(sparseDim int) *Tensor {
-	var k call
-	k.start(&tensorOpToSparseDim)
-	k.tensor(t)
-	k.int(sparseDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpToSparseDim)
+	cc.tensor(t)
+	cc.int(sparseDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpToSparseBsc = op{name: "aten::to_sparse_bsc", overload: "", schema: "aten::to_sparse_bsc(Tensor self, int[2] blocksize, int? dense_dim=None) -> Tensor"}
@@ -645,13 +649,13 @@ type ToSparseBscOptions struct {
 //	aten::to_sparse_bsc(Tensor self, int[2] blocksize, int? dense_dim=None) -> Tensor
 func (t *Tensor) ToSparseBsc(blocksize []int, opts ...ToSparseBscOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpToSparseBsc)
-	k.tensor(t)
-	k.ints(blocksize)
-	k.optInt(o.DenseDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpToSparseBsc)
+	cc.tensor(t)
+	cc.ints(blocksize)
+	cc.optInt(o.DenseDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpToSparseBsr = op{name: "aten::to_sparse_bsr", overload: "", schema: "aten::to_sparse_bsr(Tensor self, int[2] blocksize, int? dense_dim=None) -> Tensor"}
@@ -666,13 +670,13 @@ type ToSparseBsrOptions struct {
 //	aten::to_sparse_bsr(Tensor self, int[2] blocksize, int? dense_dim=None) -> Tensor
 func (t *Tensor) ToSparseBsr(blocksize []int, opts ...ToSparseBsrOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpToSparseBsr)
-	k.tensor(t)
-	k.ints(blocksize)
-	k.optInt(o.DenseDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpToSparseBsr)
+	cc.tensor(t)
+	cc.ints(blocksize)
+	cc.optInt(o.DenseDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpToSparseCsc = op{name: "aten::to_sparse_csc", overload: "", schema: "aten::to_sparse_csc(Tensor self, int? dense_dim=None) -> Tensor"}
@@ -687,12 +691,12 @@ type ToSparseCscOptions struct {
 //	aten::to_sparse_csc(Tensor self, int? dense_dim=None) -> Tensor
 func (t *Tensor) ToSparseCsc(opts ...ToSparseCscOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpToSparseCsc)
-	k.tensor(t)
-	k.optInt(o.DenseDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpToSparseCsc)
+	cc.tensor(t)
+	cc.optInt(o.DenseDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpToSparseCsr = op{name: "aten::to_sparse_csr", overload: "", schema: "aten::to_sparse_csr(Tensor self, int? dense_dim=None) -> Tensor"}
@@ -707,12 +711,12 @@ type ToSparseCsrOptions struct {
 //	aten::to_sparse_csr(Tensor self, int? dense_dim=None) -> Tensor
 func (t *Tensor) ToSparseCsr(opts ...ToSparseCsrOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpToSparseCsr)
-	k.tensor(t)
-	k.optInt(o.DenseDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpToSparseCsr)
+	cc.tensor(t)
+	cc.optInt(o.DenseDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpTopk = op{name: "aten::topk", overload: "", schema: "aten::topk(Tensor self, SymInt k, int dim=-1, bool largest=True, bool sorted=True) -> (Tensor values, Tensor indices)"}
@@ -724,20 +728,22 @@ type TopkOptions struct {
 	Sorted  Opt[bool] // default true
 }
 
-// Topk is PyTorch's Tensor.topk.
+// Topk has the k largest elements along Dim, by default the last, and where they are. It is PyTorch's Tensor.topk.
+//
+//	t (..., D) -> (..., k) both
 //
 //	aten::topk(Tensor self, SymInt k, int dim=-1, bool largest=True, bool sorted=True) -> (Tensor values, Tensor indices)
-func (t *Tensor) Topk(kArg int, opts ...TopkOptions) (values, indices *Tensor) {
+func (t *Tensor) Topk(k int, opts ...TopkOptions) (values, indices *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpTopk)
-	k.tensor(t)
-	k.int(kArg)
-	k.int(o.Dim.Or(-1))
-	k.bool(o.Largest.Or(true))
-	k.bool(o.Sorted.Or(true))
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&tensorOpTopk)
+	cc.tensor(t)
+	cc.int(k)
+	cc.int(o.Dim.Or(-1))
+	cc.bool(o.Largest.Or(true))
+	cc.bool(o.Sorted.Or(true))
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpTopkOut = op{name: "aten::topk", overload: "values", schema: "aten::topk.values(Tensor self, SymInt k, int dim=-1, bool largest=True, bool sorted=True, *, Tensor(a!) values, Tensor(b!) indices) -> (Tensor(a!) values, Tensor(b!) indices)"}
@@ -745,19 +751,19 @@ var torchOpTopkOut = op{name: "aten::topk", overload: "values", schema: "aten::t
 // TopkOut is PyTorch's torch.topk with its result written to values and indices.
 //
 //	aten::topk.values(Tensor self, SymInt k, int dim=-1, bool largest=True, bool sorted=True, *, Tensor(a!) values, Tensor(b!) indices) -> (Tensor(a!) values, Tensor(b!) indices)
-func TopkOut(values, indices, input *Tensor, kArg int, opts ...TopkOptions) (*Tensor, *Tensor) {
+func TopkOut(values, indices, input *Tensor, k int, opts ...TopkOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpTopkOut)
-	k.tensor(input)
-	k.int(kArg)
-	k.int(o.Dim.Or(-1))
-	k.bool(o.Largest.Or(true))
-	k.bool(o.Sorted.Or(true))
-	k.tensor(values)
-	k.tensor(indices)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpTopkOut)
+	cc.tensor(input)
+	cc.int(k)
+	cc.int(o.Dim.Or(-1))
+	cc.bool(o.Largest.Or(true))
+	cc.bool(o.Sorted.Or(true))
+	cc.tensor(values)
+	cc.tensor(indices)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var tensorOpTrace = op{name: "aten::trace", overload: "", schema: "aten::trace(Tensor self) -> Tensor"}
@@ -766,11 +772,11 @@ var tensorOpTrace = op{name: "aten::trace", overload: "", schema: "aten::trace(T
 //
 //	aten::trace(Tensor self) -> Tensor
 func (t *Tensor) Trace() *Tensor {
-	var k call
-	k.start(&tensorOpTrace)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpTrace)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpTraceOut = op{name: "aten::trace", overload: "out", schema: "aten::trace.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -779,41 +785,43 @@ var torchOpTraceOut = op{name: "aten::trace", overload: "out", schema: "aten::tr
 //
 //	aten::trace.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func TraceOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpTraceOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpTraceOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpTraceBackward = op{name: "aten::trace_backward", overload: "", schema: "aten::trace_backward(Tensor grad, SymInt[] sizes) -> Tensor"}
 
-// TraceBackward is PyTorch's torch.trace_backward.
+// TraceBackward is PyTorch's torch.ops.aten.trace_backward.
 //
 //	aten::trace_backward(Tensor grad, SymInt[] sizes) -> Tensor
 func TraceBackward(grad *Tensor, sizes ...int) *Tensor {
-	var k call
-	k.start(&torchOpTraceBackward)
-	k.tensor(grad)
-	k.ints(sizes)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpTraceBackward)
+	cc.tensor(grad)
+	cc.ints(sizes)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpTranspose = op{name: "aten::transpose", overload: "int", schema: "aten::transpose.int(Tensor(a) self, int dim0, int dim1) -> Tensor(a)"}
 
-// Transpose is PyTorch's Tensor.transpose.
+// Transpose swaps two dimensions. It is PyTorch's Tensor.transpose.
+//
+//	t (..., N, ..., M, ...) -> (..., M, ..., N, ...), a view
 //
 //	aten::transpose.int(Tensor(a) self, int dim0, int dim1) -> Tensor(a)
 func (t *Tensor) Transpose(dim0, dim1 int) *Tensor {
-	var k call
-	k.start(&tensorOpTranspose)
-	k.tensor(t)
-	k.int(dim0)
-	k.int(dim1)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpTranspose)
+	cc.tensor(t)
+	cc.int(dim0)
+	cc.int(dim1)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpTranspose_ = op{name: "aten::transpose_", overload: "", schema: "aten::transpose_(Tensor(a!) self, int dim0, int dim1) -> Tensor(a!)"}
@@ -822,13 +830,13 @@ var tensorOpTranspose_ = op{name: "aten::transpose_", overload: "", schema: "ate
 //
 //	aten::transpose_(Tensor(a!) self, int dim0, int dim1) -> Tensor(a!)
 func (t *Tensor) Transpose_(dim0, dim1 int) *Tensor {
-	var k call
-	k.start(&tensorOpTranspose_)
-	k.tensor(t)
-	k.int(dim0)
-	k.int(dim1)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpTranspose_)
+	cc.tensor(t)
+	cc.int(dim0)
+	cc.int(dim1)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpTransposeCopy = op{name: "aten::transpose_copy", overload: "int", schema: "aten::transpose_copy.int(Tensor self, int dim0, int dim1) -> Tensor"}
@@ -837,13 +845,13 @@ var torchOpTransposeCopy = op{name: "aten::transpose_copy", overload: "int", sch
 //
 //	aten::transpose_copy.int(Tensor self, int dim0, int dim1) -> Tensor
 func TransposeCopy(input *Tensor, dim0, dim1 int) *Tensor {
-	var k call
-	k.start(&torchOpTransposeCopy)
-	k.tensor(input)
-	k.int(dim0)
-	k.int(dim1)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpTransposeCopy)
+	cc.tensor(input)
+	cc.int(dim0)
+	cc.int(dim1)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpTransposeCopyOut = op{name: "aten::transpose_copy", overload: "int_out", schema: "aten::transpose_copy.int_out(Tensor self, int dim0, int dim1, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -852,14 +860,14 @@ var torchOpTransposeCopyOut = op{name: "aten::transpose_copy", overload: "int_ou
 //
 //	aten::transpose_copy.int_out(Tensor self, int dim0, int dim1, *, Tensor(a!) out) -> Tensor(a!)
 func TransposeCopyOut(out, input *Tensor, dim0, dim1 int) *Tensor {
-	var k call
-	k.start(&torchOpTransposeCopyOut)
-	k.tensor(input)
-	k.int(dim0)
-	k.int(dim1)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpTransposeCopyOut)
+	cc.tensor(input)
+	cc.int(dim0)
+	cc.int(dim1)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpTrapezoidDx = op{name: "aten::trapezoid", overload: "dx", schema: "aten::trapezoid.dx(Tensor y, *, Scalar dx=1, int dim=-1) -> Tensor"}
@@ -875,13 +883,13 @@ type TrapezoidDxOptions struct {
 //	aten::trapezoid.dx(Tensor y, *, Scalar dx=1, int dim=-1) -> Tensor
 func TrapezoidDx(y *Tensor, opts ...TrapezoidDxOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpTrapezoidDx)
-	k.tensor(y)
-	k.scalar(orScalar(o.Dx, 1))
-	k.int(o.Dim.Or(-1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpTrapezoidDx)
+	cc.tensor(y)
+	cc.scalar(orScalar(o.Dx, 1))
+	cc.int(o.Dim.Or(-1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpTrapezoid = op{name: "aten::trapezoid", overload: "x", schema: "aten::trapezoid.x(Tensor y, Tensor x, *, int dim=-1) -> Tensor"}
@@ -896,13 +904,13 @@ type TrapezoidOptions struct {
 //	aten::trapezoid.x(Tensor y, Tensor x, *, int dim=-1) -> Tensor
 func Trapezoid(y, x *Tensor, opts ...TrapezoidOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpTrapezoid)
-	k.tensor(y)
-	k.tensor(x)
-	k.int(o.Dim.Or(-1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpTrapezoid)
+	cc.tensor(y)
+	cc.tensor(x)
+	cc.int(o.Dim.Or(-1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpTrapzDx = op{name: "aten::trapz", overload: "dx", schema: "aten::trapz.dx(Tensor y, *, float dx=1., int dim=-1) -> Tensor"}
@@ -918,13 +926,13 @@ type TrapzDxOptions struct {
 //	aten::trapz.dx(Tensor y, *, float dx=1., int dim=-1) -> Tensor
 func TrapzDx(y *Tensor, opts ...TrapzDxOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpTrapzDx)
-	k.tensor(y)
-	k.float(o.Dx.Or(1))
-	k.int(o.Dim.Or(-1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpTrapzDx)
+	cc.tensor(y)
+	cc.float(o.Dx.Or(1))
+	cc.int(o.Dim.Or(-1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpTrapz = op{name: "aten::trapz", overload: "x", schema: "aten::trapz.x(Tensor y, Tensor x, *, int dim=-1) -> Tensor"}
@@ -939,13 +947,13 @@ type TrapzOptions struct {
 //	aten::trapz.x(Tensor y, Tensor x, *, int dim=-1) -> Tensor
 func Trapz(y, x *Tensor, opts ...TrapzOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpTrapz)
-	k.tensor(y)
-	k.tensor(x)
-	k.int(o.Dim.Or(-1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpTrapz)
+	cc.tensor(y)
+	cc.tensor(x)
+	cc.int(o.Dim.Or(-1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpTriangularSolve = op{name: "aten::triangular_solve", overload: "", schema: "aten::triangular_solve(Tensor self, Tensor A, bool upper=True, bool transpose=False, bool unitriangular=False) -> (Tensor solution, Tensor cloned_coefficient)"}
@@ -962,15 +970,15 @@ type TriangularSolveOptions struct {
 //	aten::triangular_solve(Tensor self, Tensor A, bool upper=True, bool transpose=False, bool unitriangular=False) -> (Tensor solution, Tensor cloned_coefficient)
 func (t *Tensor) TriangularSolve(a *Tensor, opts ...TriangularSolveOptions) (solution, clonedCoefficient *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpTriangularSolve)
-	k.tensor(t)
-	k.tensor(a)
-	k.bool(o.Upper.Or(true))
-	k.bool(o.Transpose)
-	k.bool(o.Unitriangular)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&tensorOpTriangularSolve)
+	cc.tensor(t)
+	cc.tensor(a)
+	cc.bool(o.Upper.Or(true))
+	cc.bool(o.Transpose)
+	cc.bool(o.Unitriangular)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpTriangularSolveOut = op{name: "aten::triangular_solve", overload: "X", schema: "aten::triangular_solve.X(Tensor self, Tensor A, bool upper=True, bool transpose=False, bool unitriangular=False, *, Tensor(a!) X, Tensor(b!) M) -> (Tensor(a!) solution, Tensor(b!) cloned_coefficient)"}
@@ -980,17 +988,17 @@ var torchOpTriangularSolveOut = op{name: "aten::triangular_solve", overload: "X"
 //	aten::triangular_solve.X(Tensor self, Tensor A, bool upper=True, bool transpose=False, bool unitriangular=False, *, Tensor(a!) X, Tensor(b!) M) -> (Tensor(a!) solution, Tensor(b!) cloned_coefficient)
 func TriangularSolveOut(x, m, input, a *Tensor, opts ...TriangularSolveOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpTriangularSolveOut)
-	k.tensor(input)
-	k.tensor(a)
-	k.bool(o.Upper.Or(true))
-	k.bool(o.Transpose)
-	k.bool(o.Unitriangular)
-	k.tensor(x)
-	k.tensor(m)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpTriangularSolveOut)
+	cc.tensor(input)
+	cc.tensor(a)
+	cc.bool(o.Upper.Or(true))
+	cc.bool(o.Transpose)
+	cc.bool(o.Unitriangular)
+	cc.tensor(x)
+	cc.tensor(m)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var tensorOpTril = op{name: "aten::tril", overload: "", schema: "aten::tril(Tensor self, SymInt diagonal=0) -> Tensor"}
@@ -1000,17 +1008,19 @@ type TrilOptions struct {
 	Diagonal int
 }
 
-// Tril is PyTorch's Tensor.tril.
+// Tril keeps the lower triangle of matrices. It is PyTorch's Tensor.tril.
+//
+//	y[..., i, j] = j - i <= Diagonal ? t[..., i, j] : 0
 //
 //	aten::tril(Tensor self, SymInt diagonal=0) -> Tensor
 func (t *Tensor) Tril(opts ...TrilOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpTril)
-	k.tensor(t)
-	k.int(o.Diagonal)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpTril)
+	cc.tensor(t)
+	cc.int(o.Diagonal)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpTrilOut = op{name: "aten::tril", overload: "out", schema: "aten::tril.out(Tensor self, SymInt diagonal=0, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1020,13 +1030,13 @@ var torchOpTrilOut = op{name: "aten::tril", overload: "out", schema: "aten::tril
 //	aten::tril.out(Tensor self, SymInt diagonal=0, *, Tensor(a!) out) -> Tensor(a!)
 func TrilOut(out, input *Tensor, opts ...TrilOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpTrilOut)
-	k.tensor(input)
-	k.int(o.Diagonal)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpTrilOut)
+	cc.tensor(input)
+	cc.int(o.Diagonal)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpTril_ = op{name: "aten::tril_", overload: "", schema: "aten::tril_(Tensor(a!) self, SymInt diagonal=0) -> Tensor(a!)"}
@@ -1036,12 +1046,12 @@ var tensorOpTril_ = op{name: "aten::tril_", overload: "", schema: "aten::tril_(T
 //	aten::tril_(Tensor(a!) self, SymInt diagonal=0) -> Tensor(a!)
 func (t *Tensor) Tril_(opts ...TrilOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpTril_)
-	k.tensor(t)
-	k.int(o.Diagonal)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpTril_)
+	cc.tensor(t)
+	cc.int(o.Diagonal)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpTrilIndices = op{name: "aten::tril_indices", overload: "", schema: "aten::tril_indices(int row, int col, int offset=0, *, ScalarType? dtype=4, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -1060,17 +1070,17 @@ type TrilIndicesOptions struct {
 //	aten::tril_indices(int row, int col, int offset=0, *, ScalarType? dtype=4, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func TrilIndices(row, col int, opts ...TrilIndicesOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpTrilIndices)
-	k.int(row)
-	k.int(col)
-	k.int(o.Offset)
-	k.dtype(orDType(o.DType, Int64))
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpTrilIndices)
+	cc.int(row)
+	cc.int(col)
+	cc.int(o.Offset)
+	cc.dtype(orDType(o.DType, Int64))
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpTrilIndicesOut = op{name: "aten::tril_indices", overload: "out", schema: "aten::tril_indices.out(int row, int col, int offset=0, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1085,14 +1095,14 @@ type TrilIndicesOutOptions struct {
 //	aten::tril_indices.out(int row, int col, int offset=0, *, Tensor(a!) out) -> Tensor(a!)
 func TrilIndicesOut(out *Tensor, row, col int, opts ...TrilIndicesOutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpTrilIndicesOut)
-	k.int(row)
-	k.int(col)
-	k.int(o.Offset)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpTrilIndicesOut)
+	cc.int(row)
+	cc.int(col)
+	cc.int(o.Offset)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpTripletMarginLoss = op{name: "aten::triplet_margin_loss", overload: "", schema: "aten::triplet_margin_loss(Tensor anchor, Tensor positive, Tensor negative, float margin=1., float p=2., float eps=9.9999999999999995e-07, bool swap=False, int reduction=1) -> Tensor"}
@@ -1111,18 +1121,18 @@ type TripletMarginLossOptions struct {
 //	aten::triplet_margin_loss(Tensor anchor, Tensor positive, Tensor negative, float margin=1., float p=2., float eps=9.9999999999999995e-07, bool swap=False, int reduction=1) -> Tensor
 func TripletMarginLoss(anchor, positive, negative *Tensor, opts ...TripletMarginLossOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpTripletMarginLoss)
-	k.tensor(anchor)
-	k.tensor(positive)
-	k.tensor(negative)
-	k.float(o.Margin.Or(1))
-	k.float(o.P.Or(2))
-	k.float(o.Eps.Or(1e-06))
-	k.bool(o.Swap)
-	k.int(o.Reduction.Or(1))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpTripletMarginLoss)
+	cc.tensor(anchor)
+	cc.tensor(positive)
+	cc.tensor(negative)
+	cc.float(o.Margin.Or(1))
+	cc.float(o.P.Or(2))
+	cc.float(o.Eps.Or(1e-06))
+	cc.bool(o.Swap)
+	cc.int(o.Reduction.Or(1))
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpTriu = op{name: "aten::triu", overload: "", schema: "aten::triu(Tensor self, SymInt diagonal=0) -> Tensor"}
@@ -1132,17 +1142,19 @@ type TriuOptions struct {
 	Diagonal int
 }
 
-// Triu is PyTorch's Tensor.triu.
+// Triu keeps the upper triangle of matrices. It is PyTorch's Tensor.triu.
+//
+//	y[..., i, j] = j - i >= Diagonal ? t[..., i, j] : 0
 //
 //	aten::triu(Tensor self, SymInt diagonal=0) -> Tensor
 func (t *Tensor) Triu(opts ...TriuOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpTriu)
-	k.tensor(t)
-	k.int(o.Diagonal)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpTriu)
+	cc.tensor(t)
+	cc.int(o.Diagonal)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpTriuOut = op{name: "aten::triu", overload: "out", schema: "aten::triu.out(Tensor self, SymInt diagonal=0, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1152,13 +1164,13 @@ var torchOpTriuOut = op{name: "aten::triu", overload: "out", schema: "aten::triu
 //	aten::triu.out(Tensor self, SymInt diagonal=0, *, Tensor(a!) out) -> Tensor(a!)
 func TriuOut(out, input *Tensor, opts ...TriuOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpTriuOut)
-	k.tensor(input)
-	k.int(o.Diagonal)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpTriuOut)
+	cc.tensor(input)
+	cc.int(o.Diagonal)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpTriu_ = op{name: "aten::triu_", overload: "", schema: "aten::triu_(Tensor(a!) self, SymInt diagonal=0) -> Tensor(a!)"}
@@ -1168,12 +1180,12 @@ var tensorOpTriu_ = op{name: "aten::triu_", overload: "", schema: "aten::triu_(T
 //	aten::triu_(Tensor(a!) self, SymInt diagonal=0) -> Tensor(a!)
 func (t *Tensor) Triu_(opts ...TriuOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpTriu_)
-	k.tensor(t)
-	k.int(o.Diagonal)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpTriu_)
+	cc.tensor(t)
+	cc.int(o.Diagonal)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpTriuIndices = op{name: "aten::triu_indices", overload: "", schema: "aten::triu_indices(int row, int col, int offset=0, *, ScalarType? dtype=4, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
@@ -1192,17 +1204,17 @@ type TriuIndicesOptions struct {
 //	aten::triu_indices(int row, int col, int offset=0, *, ScalarType? dtype=4, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func TriuIndices(row, col int, opts ...TriuIndicesOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpTriuIndices)
-	k.int(row)
-	k.int(col)
-	k.int(o.Offset)
-	k.dtype(orDType(o.DType, Int64))
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpTriuIndices)
+	cc.int(row)
+	cc.int(col)
+	cc.int(o.Offset)
+	cc.dtype(orDType(o.DType, Int64))
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpTriuIndicesOut = op{name: "aten::triu_indices", overload: "out", schema: "aten::triu_indices.out(int row, int col, int offset=0, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1217,14 +1229,14 @@ type TriuIndicesOutOptions struct {
 //	aten::triu_indices.out(int row, int col, int offset=0, *, Tensor(a!) out) -> Tensor(a!)
 func TriuIndicesOut(out *Tensor, row, col int, opts ...TriuIndicesOutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpTriuIndicesOut)
-	k.int(row)
-	k.int(col)
-	k.int(o.Offset)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpTriuIndicesOut)
+	cc.int(row)
+	cc.int(col)
+	cc.int(o.Offset)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpTrueDivideScalar = op{name: "aten::true_divide", overload: "Scalar", schema: "aten::true_divide.Scalar(Tensor self, Scalar other) -> Tensor"}
@@ -1233,12 +1245,12 @@ var tensorOpTrueDivideScalar = op{name: "aten::true_divide", overload: "Scalar",
 //
 //	aten::true_divide.Scalar(Tensor self, Scalar other) -> Tensor
 func (t *Tensor) TrueDivideScalar(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpTrueDivideScalar)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpTrueDivideScalar)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpTrueDivide = op{name: "aten::true_divide", overload: "Tensor", schema: "aten::true_divide.Tensor(Tensor self, Tensor other) -> Tensor"}
@@ -1247,12 +1259,12 @@ var tensorOpTrueDivide = op{name: "aten::true_divide", overload: "Tensor", schem
 //
 //	aten::true_divide.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) TrueDivide(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpTrueDivide)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpTrueDivide)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpTrueDivideOut = op{name: "aten::true_divide", overload: "out", schema: "aten::true_divide.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1261,13 +1273,13 @@ var torchOpTrueDivideOut = op{name: "aten::true_divide", overload: "out", schema
 //
 //	aten::true_divide.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func TrueDivideOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpTrueDivideOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpTrueDivideOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpTrueDivideScalar_ = op{name: "aten::true_divide_", overload: "Scalar", schema: "aten::true_divide_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)"}
@@ -1276,12 +1288,12 @@ var tensorOpTrueDivideScalar_ = op{name: "aten::true_divide_", overload: "Scalar
 //
 //	aten::true_divide_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
 func (t *Tensor) TrueDivideScalar_(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpTrueDivideScalar_)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpTrueDivideScalar_)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpTrueDivide_ = op{name: "aten::true_divide_", overload: "Tensor", schema: "aten::true_divide_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -1290,12 +1302,12 @@ var tensorOpTrueDivide_ = op{name: "aten::true_divide_", overload: "Tensor", sch
 //
 //	aten::true_divide_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) TrueDivide_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpTrueDivide_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpTrueDivide_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpTrunc = op{name: "aten::trunc", overload: "", schema: "aten::trunc(Tensor self) -> Tensor"}
@@ -1304,11 +1316,11 @@ var tensorOpTrunc = op{name: "aten::trunc", overload: "", schema: "aten::trunc(T
 //
 //	aten::trunc(Tensor self) -> Tensor
 func (t *Tensor) Trunc() *Tensor {
-	var k call
-	k.start(&tensorOpTrunc)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpTrunc)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpTruncOut = op{name: "aten::trunc", overload: "out", schema: "aten::trunc.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -1317,12 +1329,12 @@ var torchOpTruncOut = op{name: "aten::trunc", overload: "out", schema: "aten::tr
 //
 //	aten::trunc.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func TruncOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpTruncOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpTruncOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpTrunc_ = op{name: "aten::trunc_", overload: "", schema: "aten::trunc_(Tensor(a!) self) -> Tensor(a!)"}
@@ -1331,11 +1343,11 @@ var tensorOpTrunc_ = op{name: "aten::trunc_", overload: "", schema: "aten::trunc
 //
 //	aten::trunc_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Trunc_() *Tensor {
-	var k call
-	k.start(&tensorOpTrunc_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpTrunc_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpTypeAs = op{name: "aten::type_as", overload: "", schema: "aten::type_as(Tensor self, Tensor other) -> Tensor"}
@@ -1344,10 +1356,10 @@ var tensorOpTypeAs = op{name: "aten::type_as", overload: "", schema: "aten::type
 //
 //	aten::type_as(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) TypeAs(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpTypeAs)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpTypeAs)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }

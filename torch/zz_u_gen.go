@@ -9,17 +9,19 @@ type UnbindOptions struct {
 	Dim int
 }
 
-// Unbind is PyTorch's Tensor.unbind.
+// Unbind has the slices along Dim, views. It is PyTorch's Tensor.unbind.
+//
+//	t (D, ...) -> D × (...)
 //
 //	aten::unbind.int(Tensor(a -> *) self, int dim=0) -> Tensor(a)[]
 func (t *Tensor) Unbind(opts ...UnbindOptions) []*Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpUnbind)
-	k.tensor(t)
-	k.int(o.Dim)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&tensorOpUnbind)
+	cc.tensor(t)
+	cc.int(o.Dim)
+	cc.run()
+	return cc.retTensors()
 }
 
 var torchOpUnbindCopy = op{name: "aten::unbind_copy", overload: "int", schema: "aten::unbind_copy.int(Tensor self, int dim=0) -> Tensor[]"}
@@ -34,12 +36,12 @@ type UnbindCopyOptions struct {
 //	aten::unbind_copy.int(Tensor self, int dim=0) -> Tensor[]
 func UnbindCopy(input *Tensor, opts ...UnbindCopyOptions) []*Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUnbindCopy)
-	k.tensor(input)
-	k.int(o.Dim)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&torchOpUnbindCopy)
+	cc.tensor(input)
+	cc.int(o.Dim)
+	cc.run()
+	return cc.retTensors()
 }
 
 var torchOpUnbindCopyOut = op{name: "aten::unbind_copy", overload: "int_out", schema: "aten::unbind_copy.int_out(Tensor self, int dim=0, *, Tensor(a!)[] out) -> ()"}
@@ -49,12 +51,12 @@ var torchOpUnbindCopyOut = op{name: "aten::unbind_copy", overload: "int_out", sc
 //	aten::unbind_copy.int_out(Tensor self, int dim=0, *, Tensor(a!)[] out) -> ()
 func UnbindCopyOut(out []*Tensor, input *Tensor, opts ...UnbindCopyOptions) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUnbindCopyOut)
-	k.tensor(input)
-	k.int(o.Dim)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&torchOpUnbindCopyOut)
+	cc.tensor(input)
+	cc.int(o.Dim)
+	cc.tensors(out)
+	cc.run()
 }
 
 var tensorOpUnflatten = op{name: "aten::unflatten", overload: "int", schema: "aten::unflatten.int(Tensor(a) self, int dim, SymInt[] sizes) -> Tensor(a)"}
@@ -63,27 +65,27 @@ var tensorOpUnflatten = op{name: "aten::unflatten", overload: "int", schema: "at
 //
 //	aten::unflatten.int(Tensor(a) self, int dim, SymInt[] sizes) -> Tensor(a)
 func (t *Tensor) Unflatten(dim int, sizes ...int) *Tensor {
-	var k call
-	k.start(&tensorOpUnflatten)
-	k.tensor(t)
-	k.int(dim)
-	k.ints(sizes)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpUnflatten)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.ints(sizes)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUnflattenDenseTensors = op{name: "aten::unflatten_dense_tensors", overload: "", schema: "aten::unflatten_dense_tensors(Tensor flat, Tensor[] tensors) -> Tensor[]"}
 
-// UnflattenDenseTensors is PyTorch's torch.nn.functional.unflatten_dense_tensors.
+// UnflattenDenseTensors is PyTorch's torch.ops.aten.unflatten_dense_tensors.
 //
 //	aten::unflatten_dense_tensors(Tensor flat, Tensor[] tensors) -> Tensor[]
 func UnflattenDenseTensors(flat *Tensor, tensors []*Tensor) []*Tensor {
-	var k call
-	k.start(&torchOpUnflattenDenseTensors)
-	k.tensor(flat)
-	k.tensors(tensors)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&torchOpUnflattenDenseTensors)
+	cc.tensor(flat)
+	cc.tensors(tensors)
+	cc.run()
+	return cc.retTensors()
 }
 
 var tensorOpUnfold = op{name: "aten::unfold", overload: "", schema: "aten::unfold(Tensor(a) self, int dimension, int size, int step) -> Tensor(a)"}
@@ -92,31 +94,31 @@ var tensorOpUnfold = op{name: "aten::unfold", overload: "", schema: "aten::unfol
 //
 //	aten::unfold(Tensor(a) self, int dimension, int size, int step) -> Tensor(a)
 func (t *Tensor) Unfold(dimension, size, step int) *Tensor {
-	var k call
-	k.start(&tensorOpUnfold)
-	k.tensor(t)
-	k.int(dimension)
-	k.int(size)
-	k.int(step)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpUnfold)
+	cc.tensor(t)
+	cc.int(dimension)
+	cc.int(size)
+	cc.int(step)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUnfoldBackward = op{name: "aten::unfold_backward", overload: "", schema: "aten::unfold_backward(Tensor grad_in, SymInt[] input_sizes, int dim, int size, int step) -> Tensor"}
 
-// UnfoldBackward is PyTorch's torch.unfold_backward.
+// UnfoldBackward is PyTorch's torch.ops.aten.unfold_backward.
 //
 //	aten::unfold_backward(Tensor grad_in, SymInt[] input_sizes, int dim, int size, int step) -> Tensor
 func UnfoldBackward(gradIn *Tensor, inputSizes []int, dim, size, step int) *Tensor {
-	var k call
-	k.start(&torchOpUnfoldBackward)
-	k.tensor(gradIn)
-	k.ints(inputSizes)
-	k.int(dim)
-	k.int(size)
-	k.int(step)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUnfoldBackward)
+	cc.tensor(gradIn)
+	cc.ints(inputSizes)
+	cc.int(dim)
+	cc.int(size)
+	cc.int(step)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUnfoldBackwardOut = op{name: "aten::unfold_backward", overload: "out", schema: "aten::unfold_backward.out(Tensor grad_in, SymInt[] input_sizes, int dim, int size, int step, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -125,16 +127,16 @@ var torchOpUnfoldBackwardOut = op{name: "aten::unfold_backward", overload: "out"
 //
 //	aten::unfold_backward.out(Tensor grad_in, SymInt[] input_sizes, int dim, int size, int step, *, Tensor(a!) out) -> Tensor(a!)
 func UnfoldBackwardOut(out, gradIn *Tensor, inputSizes []int, dim, size, step int) *Tensor {
-	var k call
-	k.start(&torchOpUnfoldBackwardOut)
-	k.tensor(gradIn)
-	k.ints(inputSizes)
-	k.int(dim)
-	k.int(size)
-	k.int(step)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUnfoldBackwardOut)
+	cc.tensor(gradIn)
+	cc.ints(inputSizes)
+	cc.int(dim)
+	cc.int(size)
+	cc.int(step)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUnfoldCopy = op{name: "aten::unfold_copy", overload: "", schema: "aten::unfold_copy(Tensor self, int dimension, int size, int step) -> Tensor"}
@@ -143,14 +145,14 @@ var torchOpUnfoldCopy = op{name: "aten::unfold_copy", overload: "", schema: "ate
 //
 //	aten::unfold_copy(Tensor self, int dimension, int size, int step) -> Tensor
 func UnfoldCopy(input *Tensor, dimension, size, step int) *Tensor {
-	var k call
-	k.start(&torchOpUnfoldCopy)
-	k.tensor(input)
-	k.int(dimension)
-	k.int(size)
-	k.int(step)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUnfoldCopy)
+	cc.tensor(input)
+	cc.int(dimension)
+	cc.int(size)
+	cc.int(step)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUnfoldCopyOut = op{name: "aten::unfold_copy", overload: "out", schema: "aten::unfold_copy.out(Tensor self, int dimension, int size, int step, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -159,15 +161,15 @@ var torchOpUnfoldCopyOut = op{name: "aten::unfold_copy", overload: "out", schema
 //
 //	aten::unfold_copy.out(Tensor self, int dimension, int size, int step, *, Tensor(a!) out) -> Tensor(a!)
 func UnfoldCopyOut(out, input *Tensor, dimension, size, step int) *Tensor {
-	var k call
-	k.start(&torchOpUnfoldCopyOut)
-	k.tensor(input)
-	k.int(dimension)
-	k.int(size)
-	k.int(step)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUnfoldCopyOut)
+	cc.tensor(input)
+	cc.int(dimension)
+	cc.int(size)
+	cc.int(step)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUniform = op{name: "aten::uniform", overload: "", schema: "aten::uniform(Tensor self, float from=0., float to=1., *, Generator? generator=None) -> Tensor"}
@@ -184,14 +186,14 @@ type UniformOptions struct {
 //	aten::uniform(Tensor self, float from=0., float to=1., *, Generator? generator=None) -> Tensor
 func Uniform(input *Tensor, opts ...UniformOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUniform)
-	k.tensor(input)
-	k.float(o.From)
-	k.float(o.To.Or(1))
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUniform)
+	cc.tensor(input)
+	cc.float(o.From)
+	cc.float(o.To.Or(1))
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUniformOut = op{name: "aten::uniform", overload: "out", schema: "aten::uniform.out(Tensor self, float from=0., float to=1., *, Generator? generator=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -201,15 +203,15 @@ var torchOpUniformOut = op{name: "aten::uniform", overload: "out", schema: "aten
 //	aten::uniform.out(Tensor self, float from=0., float to=1., *, Generator? generator=None, Tensor(a!) out) -> Tensor(a!)
 func UniformOut(out, input *Tensor, opts ...UniformOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUniformOut)
-	k.tensor(input)
-	k.float(o.From)
-	k.float(o.To.Or(1))
-	k.generator(o.Generator)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUniformOut)
+	cc.tensor(input)
+	cc.float(o.From)
+	cc.float(o.To.Or(1))
+	cc.generator(o.Generator)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpUniform_ = op{name: "aten::uniform_", overload: "", schema: "aten::uniform_(Tensor(a!) self, float from=0., float to=1., *, Generator? generator=None) -> Tensor(a!)"}
@@ -219,14 +221,14 @@ var tensorOpUniform_ = op{name: "aten::uniform_", overload: "", schema: "aten::u
 //	aten::uniform_(Tensor(a!) self, float from=0., float to=1., *, Generator? generator=None) -> Tensor(a!)
 func (t *Tensor) Uniform_(opts ...UniformOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpUniform_)
-	k.tensor(t)
-	k.float(o.From)
-	k.float(o.To.Or(1))
-	k.generator(o.Generator)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpUniform_)
+	cc.tensor(t)
+	cc.float(o.From)
+	cc.float(o.To.Or(1))
+	cc.generator(o.Generator)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUniqueConsecutive = op{name: "aten::unique_consecutive", overload: "", schema: "aten::unique_consecutive(Tensor self, bool return_inverse=False, bool return_counts=False, int? dim=None) -> (Tensor, Tensor, Tensor)"}
@@ -243,14 +245,14 @@ type UniqueConsecutiveOptions struct {
 //	aten::unique_consecutive(Tensor self, bool return_inverse=False, bool return_counts=False, int? dim=None) -> (Tensor, Tensor, Tensor)
 func UniqueConsecutive(input *Tensor, opts ...UniqueConsecutiveOptions) (*Tensor, *Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUniqueConsecutive)
-	k.tensor(input)
-	k.bool(o.ReturnInverse)
-	k.bool(o.ReturnCounts)
-	k.optInt(o.Dim)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpUniqueConsecutive)
+	cc.tensor(input)
+	cc.bool(o.ReturnInverse)
+	cc.bool(o.ReturnCounts)
+	cc.optInt(o.Dim)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpUniqueConsecutiveOut = op{name: "aten::unique_consecutive", overload: "out", schema: "aten::unique_consecutive.out(Tensor self, bool return_inverse=False, bool return_counts=False, int? dim=None, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))"}
@@ -260,17 +262,17 @@ var torchOpUniqueConsecutiveOut = op{name: "aten::unique_consecutive", overload:
 //	aten::unique_consecutive.out(Tensor self, bool return_inverse=False, bool return_counts=False, int? dim=None, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))
 func UniqueConsecutiveOut(out0, out1, out2, input *Tensor, opts ...UniqueConsecutiveOptions) (*Tensor, *Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUniqueConsecutiveOut)
-	k.tensor(input)
-	k.bool(o.ReturnInverse)
-	k.bool(o.ReturnCounts)
-	k.optInt(o.Dim)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.tensor(out2)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpUniqueConsecutiveOut)
+	cc.tensor(input)
+	cc.bool(o.ReturnInverse)
+	cc.bool(o.ReturnCounts)
+	cc.optInt(o.Dim)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.tensor(out2)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpUniqueDim = op{name: "aten::unique_dim", overload: "", schema: "aten::unique_dim(Tensor self, int dim, bool sorted=True, bool return_inverse=False, bool return_counts=False) -> (Tensor, Tensor, Tensor)"}
@@ -282,20 +284,20 @@ type UniqueDimOptions struct {
 	ReturnCounts  bool
 }
 
-// UniqueDim is PyTorch's torch.unique_dim.
+// UniqueDim is PyTorch's torch.ops.aten.unique_dim.
 //
 //	aten::unique_dim(Tensor self, int dim, bool sorted=True, bool return_inverse=False, bool return_counts=False) -> (Tensor, Tensor, Tensor)
 func UniqueDim(input *Tensor, dim int, opts ...UniqueDimOptions) (*Tensor, *Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUniqueDim)
-	k.tensor(input)
-	k.int(dim)
-	k.bool(o.Sorted.Or(true))
-	k.bool(o.ReturnInverse)
-	k.bool(o.ReturnCounts)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpUniqueDim)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.bool(o.Sorted.Or(true))
+	cc.bool(o.ReturnInverse)
+	cc.bool(o.ReturnCounts)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpUniqueDimOut = op{name: "aten::unique_dim", overload: "out", schema: "aten::unique_dim.out(Tensor self, int dim, bool sorted=True, bool return_inverse=False, bool return_counts=False, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))"}
@@ -305,18 +307,18 @@ var torchOpUniqueDimOut = op{name: "aten::unique_dim", overload: "out", schema: 
 //	aten::unique_dim.out(Tensor self, int dim, bool sorted=True, bool return_inverse=False, bool return_counts=False, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))
 func UniqueDimOut(out0, out1, out2, input *Tensor, dim int, opts ...UniqueDimOptions) (*Tensor, *Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUniqueDimOut)
-	k.tensor(input)
-	k.int(dim)
-	k.bool(o.Sorted.Or(true))
-	k.bool(o.ReturnInverse)
-	k.bool(o.ReturnCounts)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.tensor(out2)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpUniqueDimOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.bool(o.Sorted.Or(true))
+	cc.bool(o.ReturnInverse)
+	cc.bool(o.ReturnCounts)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.tensor(out2)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpUniqueDimConsecutive = op{name: "aten::unique_dim_consecutive", overload: "", schema: "aten::unique_dim_consecutive(Tensor self, int dim, bool return_inverse=False, bool return_counts=False) -> (Tensor, Tensor, Tensor)"}
@@ -327,19 +329,19 @@ type UniqueDimConsecutiveOptions struct {
 	ReturnCounts  bool
 }
 
-// UniqueDimConsecutive is PyTorch's torch.unique_dim_consecutive.
+// UniqueDimConsecutive is PyTorch's torch.ops.aten.unique_dim_consecutive.
 //
 //	aten::unique_dim_consecutive(Tensor self, int dim, bool return_inverse=False, bool return_counts=False) -> (Tensor, Tensor, Tensor)
 func UniqueDimConsecutive(input *Tensor, dim int, opts ...UniqueDimConsecutiveOptions) (*Tensor, *Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUniqueDimConsecutive)
-	k.tensor(input)
-	k.int(dim)
-	k.bool(o.ReturnInverse)
-	k.bool(o.ReturnCounts)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpUniqueDimConsecutive)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.bool(o.ReturnInverse)
+	cc.bool(o.ReturnCounts)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var torchOpUniqueDimConsecutiveOut = op{name: "aten::unique_dim_consecutive", overload: "out", schema: "aten::unique_dim_consecutive.out(Tensor self, int dim, bool return_inverse=False, bool return_counts=False, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))"}
@@ -349,17 +351,17 @@ var torchOpUniqueDimConsecutiveOut = op{name: "aten::unique_dim_consecutive", ov
 //	aten::unique_dim_consecutive.out(Tensor self, int dim, bool return_inverse=False, bool return_counts=False, *, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2) -> (Tensor(a!), Tensor(b!), Tensor(c!))
 func UniqueDimConsecutiveOut(out0, out1, out2, input *Tensor, dim int, opts ...UniqueDimConsecutiveOptions) (*Tensor, *Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUniqueDimConsecutiveOut)
-	k.tensor(input)
-	k.int(dim)
-	k.bool(o.ReturnInverse)
-	k.bool(o.ReturnCounts)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.tensor(out2)
-	k.run()
-	return k.retTensor(), k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpUniqueDimConsecutiveOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.bool(o.ReturnInverse)
+	cc.bool(o.ReturnCounts)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.tensor(out2)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
 var tensorOpUnsafeChunk = op{name: "aten::unsafe_chunk", overload: "", schema: "aten::unsafe_chunk(Tensor self, int chunks, int dim=0) -> Tensor[]"}
@@ -374,13 +376,13 @@ type UnsafeChunkOptions struct {
 //	aten::unsafe_chunk(Tensor self, int chunks, int dim=0) -> Tensor[]
 func (t *Tensor) UnsafeChunk(chunks int, opts ...UnsafeChunkOptions) []*Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpUnsafeChunk)
-	k.tensor(t)
-	k.int(chunks)
-	k.int(o.Dim)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&tensorOpUnsafeChunk)
+	cc.tensor(t)
+	cc.int(chunks)
+	cc.int(o.Dim)
+	cc.run()
+	return cc.retTensors()
 }
 
 var tensorOpUnsafeSplit = op{name: "aten::unsafe_split", overload: "Tensor", schema: "aten::unsafe_split.Tensor(Tensor self, SymInt split_size, int dim=0) -> Tensor[]"}
@@ -395,13 +397,13 @@ type UnsafeSplitOptions struct {
 //	aten::unsafe_split.Tensor(Tensor self, SymInt split_size, int dim=0) -> Tensor[]
 func (t *Tensor) UnsafeSplit(splitSize int, opts ...UnsafeSplitOptions) []*Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpUnsafeSplit)
-	k.tensor(t)
-	k.int(splitSize)
-	k.int(o.Dim)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&tensorOpUnsafeSplit)
+	cc.tensor(t)
+	cc.int(splitSize)
+	cc.int(o.Dim)
+	cc.run()
+	return cc.retTensors()
 }
 
 var torchOpUnsafeSplitOut = op{name: "aten::unsafe_split", overload: "Tensor_out", schema: "aten::unsafe_split.Tensor_out(Tensor self, SymInt split_size, int dim=0, *, Tensor(a!)[] out) -> ()"}
@@ -411,13 +413,13 @@ var torchOpUnsafeSplitOut = op{name: "aten::unsafe_split", overload: "Tensor_out
 //	aten::unsafe_split.Tensor_out(Tensor self, SymInt split_size, int dim=0, *, Tensor(a!)[] out) -> ()
 func UnsafeSplitOut(out []*Tensor, input *Tensor, splitSize int, opts ...UnsafeSplitOptions) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUnsafeSplitOut)
-	k.tensor(input)
-	k.int(splitSize)
-	k.int(o.Dim)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&torchOpUnsafeSplitOut)
+	cc.tensor(input)
+	cc.int(splitSize)
+	cc.int(o.Dim)
+	cc.tensors(out)
+	cc.run()
 }
 
 var tensorOpUnsafeSplitWithSizes = op{name: "aten::unsafe_split_with_sizes", overload: "", schema: "aten::unsafe_split_with_sizes(Tensor self, SymInt[] split_sizes, int dim=0) -> Tensor[]"}
@@ -432,13 +434,13 @@ type UnsafeSplitWithSizesOptions struct {
 //	aten::unsafe_split_with_sizes(Tensor self, SymInt[] split_sizes, int dim=0) -> Tensor[]
 func (t *Tensor) UnsafeSplitWithSizes(splitSizes []int, opts ...UnsafeSplitWithSizesOptions) []*Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpUnsafeSplitWithSizes)
-	k.tensor(t)
-	k.ints(splitSizes)
-	k.int(o.Dim)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&tensorOpUnsafeSplitWithSizes)
+	cc.tensor(t)
+	cc.ints(splitSizes)
+	cc.int(o.Dim)
+	cc.run()
+	return cc.retTensors()
 }
 
 var torchOpUnsafeSplitWithSizesOut = op{name: "aten::unsafe_split_with_sizes", overload: "out", schema: "aten::unsafe_split_with_sizes.out(Tensor self, SymInt[] split_sizes, int dim=0, *, Tensor(a!)[] out) -> ()"}
@@ -448,27 +450,29 @@ var torchOpUnsafeSplitWithSizesOut = op{name: "aten::unsafe_split_with_sizes", o
 //	aten::unsafe_split_with_sizes.out(Tensor self, SymInt[] split_sizes, int dim=0, *, Tensor(a!)[] out) -> ()
 func UnsafeSplitWithSizesOut(out []*Tensor, input *Tensor, splitSizes []int, opts ...UnsafeSplitWithSizesOptions) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUnsafeSplitWithSizesOut)
-	k.tensor(input)
-	k.ints(splitSizes)
-	k.int(o.Dim)
-	k.tensors(out)
-	k.run()
+	var cc call
+	cc.start(&torchOpUnsafeSplitWithSizesOut)
+	cc.tensor(input)
+	cc.ints(splitSizes)
+	cc.int(o.Dim)
+	cc.tensors(out)
+	cc.run()
 }
 
 var tensorOpUnsqueeze = op{name: "aten::unsqueeze", overload: "", schema: "aten::unsqueeze(Tensor(a) self, int dim) -> Tensor(a)"}
 
-// Unsqueeze is PyTorch's Tensor.unsqueeze.
+// Unsqueeze adds a dimension of size 1. It is PyTorch's Tensor.unsqueeze.
+//
+//	t (..., ...) -> (..., 1, ...), a view
 //
 //	aten::unsqueeze(Tensor(a) self, int dim) -> Tensor(a)
 func (t *Tensor) Unsqueeze(dim int) *Tensor {
-	var k call
-	k.start(&tensorOpUnsqueeze)
-	k.tensor(t)
-	k.int(dim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpUnsqueeze)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpUnsqueeze_ = op{name: "aten::unsqueeze_", overload: "", schema: "aten::unsqueeze_(Tensor(a!) self, int dim) -> Tensor(a!)"}
@@ -477,12 +481,12 @@ var tensorOpUnsqueeze_ = op{name: "aten::unsqueeze_", overload: "", schema: "ate
 //
 //	aten::unsqueeze_(Tensor(a!) self, int dim) -> Tensor(a!)
 func (t *Tensor) Unsqueeze_(dim int) *Tensor {
-	var k call
-	k.start(&tensorOpUnsqueeze_)
-	k.tensor(t)
-	k.int(dim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpUnsqueeze_)
+	cc.tensor(t)
+	cc.int(dim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUnsqueezeCopy = op{name: "aten::unsqueeze_copy", overload: "", schema: "aten::unsqueeze_copy(Tensor self, int dim) -> Tensor"}
@@ -491,12 +495,12 @@ var torchOpUnsqueezeCopy = op{name: "aten::unsqueeze_copy", overload: "", schema
 //
 //	aten::unsqueeze_copy(Tensor self, int dim) -> Tensor
 func UnsqueezeCopy(input *Tensor, dim int) *Tensor {
-	var k call
-	k.start(&torchOpUnsqueezeCopy)
-	k.tensor(input)
-	k.int(dim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUnsqueezeCopy)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUnsqueezeCopyOut = op{name: "aten::unsqueeze_copy", overload: "out", schema: "aten::unsqueeze_copy.out(Tensor self, int dim, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -505,13 +509,13 @@ var torchOpUnsqueezeCopyOut = op{name: "aten::unsqueeze_copy", overload: "out", 
 //
 //	aten::unsqueeze_copy.out(Tensor self, int dim, *, Tensor(a!) out) -> Tensor(a!)
 func UnsqueezeCopyOut(out, input *Tensor, dim int) *Tensor {
-	var k call
-	k.start(&torchOpUnsqueezeCopyOut)
-	k.tensor(input)
-	k.int(dim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUnsqueezeCopyOut)
+	cc.tensor(input)
+	cc.int(dim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleBicubic2d = op{name: "aten::upsample_bicubic2d", overload: "", schema: "aten::upsample_bicubic2d(Tensor self, SymInt[2] output_size, bool align_corners, float? scales_h=None, float? scales_w=None) -> Tensor"}
@@ -522,55 +526,55 @@ type UpsampleBicubic2dOptions struct {
 	ScalesW Opt[float64]
 }
 
-// UpsampleBicubic2d is PyTorch's torch.nn.functional.upsample_bicubic2d.
+// UpsampleBicubic2d is PyTorch's torch.ops.aten.upsample_bicubic2d.
 //
 //	aten::upsample_bicubic2d(Tensor self, SymInt[2] output_size, bool align_corners, float? scales_h=None, float? scales_w=None) -> Tensor
 func UpsampleBicubic2d(input *Tensor, outputSize []int, alignCorners bool, opts ...UpsampleBicubic2dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUpsampleBicubic2d)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.bool(alignCorners)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleBicubic2d)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.bool(alignCorners)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleBicubic2dOut = op{name: "aten::upsample_bicubic2d", overload: "out", schema: "aten::upsample_bicubic2d.out(Tensor self, SymInt[2] output_size, bool align_corners, float? scales_h=None, float? scales_w=None, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// UpsampleBicubic2dOut is PyTorch's torch._C._nn.upsample_bicubic2d with its result written to out.
+// UpsampleBicubic2dOut is PyTorch's torch.ops.aten.upsample_bicubic2d with its result written to out.
 //
 //	aten::upsample_bicubic2d.out(Tensor self, SymInt[2] output_size, bool align_corners, float? scales_h=None, float? scales_w=None, *, Tensor(a!) out) -> Tensor(a!)
 func UpsampleBicubic2dOut(out, input *Tensor, outputSize []int, alignCorners bool, opts ...UpsampleBicubic2dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUpsampleBicubic2dOut)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.bool(alignCorners)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleBicubic2dOut)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.bool(alignCorners)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleBicubic2dVec = op{name: "aten::upsample_bicubic2d", overload: "vec", schema: "aten::upsample_bicubic2d.vec(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors) -> Tensor"}
 
-// UpsampleBicubic2dVec is PyTorch's torch.nn.functional.upsample_bicubic2d.
+// UpsampleBicubic2dVec is PyTorch's torch.ops.aten.upsample_bicubic2d.
 //
 //	aten::upsample_bicubic2d.vec(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors) -> Tensor
 func UpsampleBicubic2dVec(input *Tensor, outputSize []int, alignCorners bool, scaleFactors []float64) *Tensor {
-	var k call
-	k.start(&torchOpUpsampleBicubic2dVec)
-	k.tensor(input)
-	k.optInts(outputSize)
-	k.bool(alignCorners)
-	k.optFloats(scaleFactors)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleBicubic2dVec)
+	cc.tensor(input)
+	cc.optInts(outputSize)
+	cc.bool(alignCorners)
+	cc.optFloats(scaleFactors)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleBicubic2dBackward = op{name: "aten::upsample_bicubic2d_backward", overload: "", schema: "aten::upsample_bicubic2d_backward(Tensor grad_output, SymInt[2] output_size, SymInt[4] input_size, bool align_corners, float? scales_h=None, float? scales_w=None) -> Tensor"}
@@ -581,41 +585,41 @@ type UpsampleBicubic2dBackwardOptions struct {
 	ScalesW Opt[float64]
 }
 
-// UpsampleBicubic2dBackward is PyTorch's torch.nn.functional.upsample_bicubic2d_backward.
+// UpsampleBicubic2dBackward is PyTorch's torch.ops.aten.upsample_bicubic2d_backward.
 //
 //	aten::upsample_bicubic2d_backward(Tensor grad_output, SymInt[2] output_size, SymInt[4] input_size, bool align_corners, float? scales_h=None, float? scales_w=None) -> Tensor
 func UpsampleBicubic2dBackward(gradOutput *Tensor, outputSize, inputSize []int, alignCorners bool, opts ...UpsampleBicubic2dBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUpsampleBicubic2dBackward)
-	k.tensor(gradOutput)
-	k.ints(outputSize)
-	k.ints(inputSize)
-	k.bool(alignCorners)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleBicubic2dBackward)
+	cc.tensor(gradOutput)
+	cc.ints(outputSize)
+	cc.ints(inputSize)
+	cc.bool(alignCorners)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleBicubic2dBackwardOut = op{name: "aten::upsample_bicubic2d_backward", overload: "grad_input", schema: "aten::upsample_bicubic2d_backward.grad_input(Tensor grad_output, SymInt[2] output_size, SymInt[4] input_size, bool align_corners, float? scales_h=None, float? scales_w=None, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// UpsampleBicubic2dBackwardOut is PyTorch's torch._C._nn.upsample_bicubic2d_backward with its result written to gradInput.
+// UpsampleBicubic2dBackwardOut is PyTorch's torch.ops.aten.upsample_bicubic2d_backward with its result written to gradInput.
 //
 //	aten::upsample_bicubic2d_backward.grad_input(Tensor grad_output, SymInt[2] output_size, SymInt[4] input_size, bool align_corners, float? scales_h=None, float? scales_w=None, *, Tensor(a!) grad_input) -> Tensor(a!)
 func UpsampleBicubic2dBackwardOut(gradInput, gradOutput *Tensor, outputSize, inputSize []int, alignCorners bool, opts ...UpsampleBicubic2dBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUpsampleBicubic2dBackwardOut)
-	k.tensor(gradOutput)
-	k.ints(outputSize)
-	k.ints(inputSize)
-	k.bool(alignCorners)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleBicubic2dBackwardOut)
+	cc.tensor(gradOutput)
+	cc.ints(outputSize)
+	cc.ints(inputSize)
+	cc.bool(alignCorners)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleBilinear2d = op{name: "aten::upsample_bilinear2d", overload: "", schema: "aten::upsample_bilinear2d(Tensor self, SymInt[2] output_size, bool align_corners, float? scales_h=None, float? scales_w=None) -> Tensor"}
@@ -626,55 +630,55 @@ type UpsampleBilinear2dOptions struct {
 	ScalesW Opt[float64]
 }
 
-// UpsampleBilinear2d is PyTorch's torch.nn.functional.upsample_bilinear2d.
+// UpsampleBilinear2d is PyTorch's torch.ops.aten.upsample_bilinear2d.
 //
 //	aten::upsample_bilinear2d(Tensor self, SymInt[2] output_size, bool align_corners, float? scales_h=None, float? scales_w=None) -> Tensor
 func UpsampleBilinear2d(input *Tensor, outputSize []int, alignCorners bool, opts ...UpsampleBilinear2dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUpsampleBilinear2d)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.bool(alignCorners)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleBilinear2d)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.bool(alignCorners)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleBilinear2dOut = op{name: "aten::upsample_bilinear2d", overload: "out", schema: "aten::upsample_bilinear2d.out(Tensor self, SymInt[2] output_size, bool align_corners, float? scales_h=None, float? scales_w=None, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// UpsampleBilinear2dOut is PyTorch's torch._C._nn.upsample_bilinear2d with its result written to out.
+// UpsampleBilinear2dOut is PyTorch's torch.ops.aten.upsample_bilinear2d with its result written to out.
 //
 //	aten::upsample_bilinear2d.out(Tensor self, SymInt[2] output_size, bool align_corners, float? scales_h=None, float? scales_w=None, *, Tensor(a!) out) -> Tensor(a!)
 func UpsampleBilinear2dOut(out, input *Tensor, outputSize []int, alignCorners bool, opts ...UpsampleBilinear2dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUpsampleBilinear2dOut)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.bool(alignCorners)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleBilinear2dOut)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.bool(alignCorners)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleBilinear2dVec = op{name: "aten::upsample_bilinear2d", overload: "vec", schema: "aten::upsample_bilinear2d.vec(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors) -> Tensor"}
 
-// UpsampleBilinear2dVec is PyTorch's torch.nn.functional.upsample_bilinear2d.
+// UpsampleBilinear2dVec is PyTorch's torch.ops.aten.upsample_bilinear2d.
 //
 //	aten::upsample_bilinear2d.vec(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors) -> Tensor
 func UpsampleBilinear2dVec(input *Tensor, outputSize []int, alignCorners bool, scaleFactors []float64) *Tensor {
-	var k call
-	k.start(&torchOpUpsampleBilinear2dVec)
-	k.tensor(input)
-	k.optInts(outputSize)
-	k.bool(alignCorners)
-	k.optFloats(scaleFactors)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleBilinear2dVec)
+	cc.tensor(input)
+	cc.optInts(outputSize)
+	cc.bool(alignCorners)
+	cc.optFloats(scaleFactors)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleBilinear2dVecOut = op{name: "aten::upsample_bilinear2d", overload: "vec_out", schema: "aten::upsample_bilinear2d.vec_out(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -683,15 +687,15 @@ var torchOpUpsampleBilinear2dVecOut = op{name: "aten::upsample_bilinear2d", over
 //
 //	aten::upsample_bilinear2d.vec_out(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors, *, Tensor(a!) out) -> Tensor(a!)
 func UpsampleBilinear2dVecOut(out, input *Tensor, outputSize []int, alignCorners bool, scaleFactors []float64) *Tensor {
-	var k call
-	k.start(&torchOpUpsampleBilinear2dVecOut)
-	k.tensor(input)
-	k.optInts(outputSize)
-	k.bool(alignCorners)
-	k.optFloats(scaleFactors)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleBilinear2dVecOut)
+	cc.tensor(input)
+	cc.optInts(outputSize)
+	cc.bool(alignCorners)
+	cc.optFloats(scaleFactors)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleBilinear2dBackward = op{name: "aten::upsample_bilinear2d_backward", overload: "", schema: "aten::upsample_bilinear2d_backward(Tensor grad_output, SymInt[2] output_size, SymInt[4] input_size, bool align_corners, float? scales_h=None, float? scales_w=None) -> Tensor"}
@@ -702,41 +706,41 @@ type UpsampleBilinear2dBackwardOptions struct {
 	ScalesW Opt[float64]
 }
 
-// UpsampleBilinear2dBackward is PyTorch's torch.nn.functional.upsample_bilinear2d_backward.
+// UpsampleBilinear2dBackward is PyTorch's torch.ops.aten.upsample_bilinear2d_backward.
 //
 //	aten::upsample_bilinear2d_backward(Tensor grad_output, SymInt[2] output_size, SymInt[4] input_size, bool align_corners, float? scales_h=None, float? scales_w=None) -> Tensor
 func UpsampleBilinear2dBackward(gradOutput *Tensor, outputSize, inputSize []int, alignCorners bool, opts ...UpsampleBilinear2dBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUpsampleBilinear2dBackward)
-	k.tensor(gradOutput)
-	k.ints(outputSize)
-	k.ints(inputSize)
-	k.bool(alignCorners)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleBilinear2dBackward)
+	cc.tensor(gradOutput)
+	cc.ints(outputSize)
+	cc.ints(inputSize)
+	cc.bool(alignCorners)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleBilinear2dBackwardOut = op{name: "aten::upsample_bilinear2d_backward", overload: "grad_input", schema: "aten::upsample_bilinear2d_backward.grad_input(Tensor grad_output, SymInt[2] output_size, SymInt[4] input_size, bool align_corners, float? scales_h=None, float? scales_w=None, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// UpsampleBilinear2dBackwardOut is PyTorch's torch._C._nn.upsample_bilinear2d_backward with its result written to gradInput.
+// UpsampleBilinear2dBackwardOut is PyTorch's torch.ops.aten.upsample_bilinear2d_backward with its result written to gradInput.
 //
 //	aten::upsample_bilinear2d_backward.grad_input(Tensor grad_output, SymInt[2] output_size, SymInt[4] input_size, bool align_corners, float? scales_h=None, float? scales_w=None, *, Tensor(a!) grad_input) -> Tensor(a!)
 func UpsampleBilinear2dBackwardOut(gradInput, gradOutput *Tensor, outputSize, inputSize []int, alignCorners bool, opts ...UpsampleBilinear2dBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUpsampleBilinear2dBackwardOut)
-	k.tensor(gradOutput)
-	k.ints(outputSize)
-	k.ints(inputSize)
-	k.bool(alignCorners)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleBilinear2dBackwardOut)
+	cc.tensor(gradOutput)
+	cc.ints(outputSize)
+	cc.ints(inputSize)
+	cc.bool(alignCorners)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleLinear1d = op{name: "aten::upsample_linear1d", overload: "", schema: "aten::upsample_linear1d(Tensor self, SymInt[1] output_size, bool align_corners, float? scales=None) -> Tensor"}
@@ -746,53 +750,53 @@ type UpsampleLinear1dOptions struct {
 	Scales Opt[float64]
 }
 
-// UpsampleLinear1d is PyTorch's torch.nn.functional.upsample_linear1d.
+// UpsampleLinear1d is PyTorch's torch.ops.aten.upsample_linear1d.
 //
 //	aten::upsample_linear1d(Tensor self, SymInt[1] output_size, bool align_corners, float? scales=None) -> Tensor
 func UpsampleLinear1d(input *Tensor, outputSize []int, alignCorners bool, opts ...UpsampleLinear1dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUpsampleLinear1d)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.bool(alignCorners)
-	k.optFloat(o.Scales)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleLinear1d)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.bool(alignCorners)
+	cc.optFloat(o.Scales)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleLinear1dOut = op{name: "aten::upsample_linear1d", overload: "out", schema: "aten::upsample_linear1d.out(Tensor self, SymInt[1] output_size, bool align_corners, float? scales=None, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// UpsampleLinear1dOut is PyTorch's torch._C._nn.upsample_linear1d with its result written to out.
+// UpsampleLinear1dOut is PyTorch's torch.ops.aten.upsample_linear1d with its result written to out.
 //
 //	aten::upsample_linear1d.out(Tensor self, SymInt[1] output_size, bool align_corners, float? scales=None, *, Tensor(a!) out) -> Tensor(a!)
 func UpsampleLinear1dOut(out, input *Tensor, outputSize []int, alignCorners bool, opts ...UpsampleLinear1dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUpsampleLinear1dOut)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.bool(alignCorners)
-	k.optFloat(o.Scales)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleLinear1dOut)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.bool(alignCorners)
+	cc.optFloat(o.Scales)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleLinear1dVec = op{name: "aten::upsample_linear1d", overload: "vec", schema: "aten::upsample_linear1d.vec(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors) -> Tensor"}
 
-// UpsampleLinear1dVec is PyTorch's torch.nn.functional.upsample_linear1d.
+// UpsampleLinear1dVec is PyTorch's torch.ops.aten.upsample_linear1d.
 //
 //	aten::upsample_linear1d.vec(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors) -> Tensor
 func UpsampleLinear1dVec(input *Tensor, outputSize []int, alignCorners bool, scaleFactors []float64) *Tensor {
-	var k call
-	k.start(&torchOpUpsampleLinear1dVec)
-	k.tensor(input)
-	k.optInts(outputSize)
-	k.bool(alignCorners)
-	k.optFloats(scaleFactors)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleLinear1dVec)
+	cc.tensor(input)
+	cc.optInts(outputSize)
+	cc.bool(alignCorners)
+	cc.optFloats(scaleFactors)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleLinear1dBackward = op{name: "aten::upsample_linear1d_backward", overload: "", schema: "aten::upsample_linear1d_backward(Tensor grad_output, SymInt[1] output_size, SymInt[3] input_size, bool align_corners, float? scales=None) -> Tensor"}
@@ -802,39 +806,39 @@ type UpsampleLinear1dBackwardOptions struct {
 	Scales Opt[float64]
 }
 
-// UpsampleLinear1dBackward is PyTorch's torch.nn.functional.upsample_linear1d_backward.
+// UpsampleLinear1dBackward is PyTorch's torch.ops.aten.upsample_linear1d_backward.
 //
 //	aten::upsample_linear1d_backward(Tensor grad_output, SymInt[1] output_size, SymInt[3] input_size, bool align_corners, float? scales=None) -> Tensor
 func UpsampleLinear1dBackward(gradOutput *Tensor, outputSize, inputSize []int, alignCorners bool, opts ...UpsampleLinear1dBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUpsampleLinear1dBackward)
-	k.tensor(gradOutput)
-	k.ints(outputSize)
-	k.ints(inputSize)
-	k.bool(alignCorners)
-	k.optFloat(o.Scales)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleLinear1dBackward)
+	cc.tensor(gradOutput)
+	cc.ints(outputSize)
+	cc.ints(inputSize)
+	cc.bool(alignCorners)
+	cc.optFloat(o.Scales)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleLinear1dBackwardOut = op{name: "aten::upsample_linear1d_backward", overload: "grad_input", schema: "aten::upsample_linear1d_backward.grad_input(Tensor grad_output, SymInt[1] output_size, SymInt[3] input_size, bool align_corners, float? scales=None, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// UpsampleLinear1dBackwardOut is PyTorch's torch._C._nn.upsample_linear1d_backward with its result written to gradInput.
+// UpsampleLinear1dBackwardOut is PyTorch's torch.ops.aten.upsample_linear1d_backward with its result written to gradInput.
 //
 //	aten::upsample_linear1d_backward.grad_input(Tensor grad_output, SymInt[1] output_size, SymInt[3] input_size, bool align_corners, float? scales=None, *, Tensor(a!) grad_input) -> Tensor(a!)
 func UpsampleLinear1dBackwardOut(gradInput, gradOutput *Tensor, outputSize, inputSize []int, alignCorners bool, opts ...UpsampleLinear1dBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUpsampleLinear1dBackwardOut)
-	k.tensor(gradOutput)
-	k.ints(outputSize)
-	k.ints(inputSize)
-	k.bool(alignCorners)
-	k.optFloat(o.Scales)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleLinear1dBackwardOut)
+	cc.tensor(gradOutput)
+	cc.ints(outputSize)
+	cc.ints(inputSize)
+	cc.bool(alignCorners)
+	cc.optFloat(o.Scales)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleNearest1d = op{name: "aten::upsample_nearest1d", overload: "", schema: "aten::upsample_nearest1d(Tensor self, SymInt[1] output_size, float? scales=None) -> Tensor"}
@@ -844,50 +848,50 @@ type UpsampleNearest1dOptions struct {
 	Scales Opt[float64]
 }
 
-// UpsampleNearest1d is PyTorch's torch.nn.functional.upsample_nearest1d.
+// UpsampleNearest1d is PyTorch's torch.ops.aten.upsample_nearest1d.
 //
 //	aten::upsample_nearest1d(Tensor self, SymInt[1] output_size, float? scales=None) -> Tensor
 func UpsampleNearest1d(input *Tensor, outputSize []int, opts ...UpsampleNearest1dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUpsampleNearest1d)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.optFloat(o.Scales)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleNearest1d)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.optFloat(o.Scales)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleNearest1dOut = op{name: "aten::upsample_nearest1d", overload: "out", schema: "aten::upsample_nearest1d.out(Tensor self, SymInt[1] output_size, float? scales=None, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// UpsampleNearest1dOut is PyTorch's torch._C._nn.upsample_nearest1d with its result written to out.
+// UpsampleNearest1dOut is PyTorch's torch.ops.aten.upsample_nearest1d with its result written to out.
 //
 //	aten::upsample_nearest1d.out(Tensor self, SymInt[1] output_size, float? scales=None, *, Tensor(a!) out) -> Tensor(a!)
 func UpsampleNearest1dOut(out, input *Tensor, outputSize []int, opts ...UpsampleNearest1dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUpsampleNearest1dOut)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.optFloat(o.Scales)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleNearest1dOut)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.optFloat(o.Scales)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleNearest1dVec = op{name: "aten::upsample_nearest1d", overload: "vec", schema: "aten::upsample_nearest1d.vec(Tensor input, SymInt[]? output_size, float[]? scale_factors) -> Tensor"}
 
-// UpsampleNearest1dVec is PyTorch's torch.nn.functional.upsample_nearest1d.
+// UpsampleNearest1dVec is PyTorch's torch.ops.aten.upsample_nearest1d.
 //
 //	aten::upsample_nearest1d.vec(Tensor input, SymInt[]? output_size, float[]? scale_factors) -> Tensor
 func UpsampleNearest1dVec(input *Tensor, outputSize []int, scaleFactors []float64) *Tensor {
-	var k call
-	k.start(&torchOpUpsampleNearest1dVec)
-	k.tensor(input)
-	k.optInts(outputSize)
-	k.optFloats(scaleFactors)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleNearest1dVec)
+	cc.tensor(input)
+	cc.optInts(outputSize)
+	cc.optFloats(scaleFactors)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleNearest1dBackward = op{name: "aten::upsample_nearest1d_backward", overload: "", schema: "aten::upsample_nearest1d_backward(Tensor grad_output, SymInt[1] output_size, SymInt[3] input_size, float? scales=None) -> Tensor"}
@@ -897,37 +901,37 @@ type UpsampleNearest1dBackwardOptions struct {
 	Scales Opt[float64]
 }
 
-// UpsampleNearest1dBackward is PyTorch's torch.nn.functional.upsample_nearest1d_backward.
+// UpsampleNearest1dBackward is PyTorch's torch.ops.aten.upsample_nearest1d_backward.
 //
 //	aten::upsample_nearest1d_backward(Tensor grad_output, SymInt[1] output_size, SymInt[3] input_size, float? scales=None) -> Tensor
 func UpsampleNearest1dBackward(gradOutput *Tensor, outputSize, inputSize []int, opts ...UpsampleNearest1dBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUpsampleNearest1dBackward)
-	k.tensor(gradOutput)
-	k.ints(outputSize)
-	k.ints(inputSize)
-	k.optFloat(o.Scales)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleNearest1dBackward)
+	cc.tensor(gradOutput)
+	cc.ints(outputSize)
+	cc.ints(inputSize)
+	cc.optFloat(o.Scales)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleNearest1dBackwardOut = op{name: "aten::upsample_nearest1d_backward", overload: "grad_input", schema: "aten::upsample_nearest1d_backward.grad_input(Tensor grad_output, SymInt[1] output_size, SymInt[3] input_size, float? scales=None, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// UpsampleNearest1dBackwardOut is PyTorch's torch._C._nn.upsample_nearest1d_backward with its result written to gradInput.
+// UpsampleNearest1dBackwardOut is PyTorch's torch.ops.aten.upsample_nearest1d_backward with its result written to gradInput.
 //
 //	aten::upsample_nearest1d_backward.grad_input(Tensor grad_output, SymInt[1] output_size, SymInt[3] input_size, float? scales=None, *, Tensor(a!) grad_input) -> Tensor(a!)
 func UpsampleNearest1dBackwardOut(gradInput, gradOutput *Tensor, outputSize, inputSize []int, opts ...UpsampleNearest1dBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUpsampleNearest1dBackwardOut)
-	k.tensor(gradOutput)
-	k.ints(outputSize)
-	k.ints(inputSize)
-	k.optFloat(o.Scales)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleNearest1dBackwardOut)
+	cc.tensor(gradOutput)
+	cc.ints(outputSize)
+	cc.ints(inputSize)
+	cc.optFloat(o.Scales)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleNearest2d = op{name: "aten::upsample_nearest2d", overload: "", schema: "aten::upsample_nearest2d(Tensor self, SymInt[2] output_size, float? scales_h=None, float? scales_w=None) -> Tensor"}
@@ -938,52 +942,52 @@ type UpsampleNearest2dOptions struct {
 	ScalesW Opt[float64]
 }
 
-// UpsampleNearest2d is PyTorch's torch.nn.functional.upsample_nearest2d.
+// UpsampleNearest2d is PyTorch's torch.ops.aten.upsample_nearest2d.
 //
 //	aten::upsample_nearest2d(Tensor self, SymInt[2] output_size, float? scales_h=None, float? scales_w=None) -> Tensor
 func UpsampleNearest2d(input *Tensor, outputSize []int, opts ...UpsampleNearest2dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUpsampleNearest2d)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleNearest2d)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleNearest2dOut = op{name: "aten::upsample_nearest2d", overload: "out", schema: "aten::upsample_nearest2d.out(Tensor self, SymInt[2] output_size, float? scales_h=None, float? scales_w=None, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// UpsampleNearest2dOut is PyTorch's torch._C._nn.upsample_nearest2d with its result written to out.
+// UpsampleNearest2dOut is PyTorch's torch.ops.aten.upsample_nearest2d with its result written to out.
 //
 //	aten::upsample_nearest2d.out(Tensor self, SymInt[2] output_size, float? scales_h=None, float? scales_w=None, *, Tensor(a!) out) -> Tensor(a!)
 func UpsampleNearest2dOut(out, input *Tensor, outputSize []int, opts ...UpsampleNearest2dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUpsampleNearest2dOut)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleNearest2dOut)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleNearest2dVec = op{name: "aten::upsample_nearest2d", overload: "vec", schema: "aten::upsample_nearest2d.vec(Tensor input, SymInt[]? output_size, float[]? scale_factors) -> Tensor"}
 
-// UpsampleNearest2dVec is PyTorch's torch.nn.functional.upsample_nearest2d.
+// UpsampleNearest2dVec is PyTorch's torch.ops.aten.upsample_nearest2d.
 //
 //	aten::upsample_nearest2d.vec(Tensor input, SymInt[]? output_size, float[]? scale_factors) -> Tensor
 func UpsampleNearest2dVec(input *Tensor, outputSize []int, scaleFactors []float64) *Tensor {
-	var k call
-	k.start(&torchOpUpsampleNearest2dVec)
-	k.tensor(input)
-	k.optInts(outputSize)
-	k.optFloats(scaleFactors)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleNearest2dVec)
+	cc.tensor(input)
+	cc.optInts(outputSize)
+	cc.optFloats(scaleFactors)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleNearest2dVecOut = op{name: "aten::upsample_nearest2d", overload: "vec_out", schema: "aten::upsample_nearest2d.vec_out(Tensor input, SymInt[]? output_size, float[]? scale_factors, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -992,14 +996,14 @@ var torchOpUpsampleNearest2dVecOut = op{name: "aten::upsample_nearest2d", overlo
 //
 //	aten::upsample_nearest2d.vec_out(Tensor input, SymInt[]? output_size, float[]? scale_factors, *, Tensor(a!) out) -> Tensor(a!)
 func UpsampleNearest2dVecOut(out, input *Tensor, outputSize []int, scaleFactors []float64) *Tensor {
-	var k call
-	k.start(&torchOpUpsampleNearest2dVecOut)
-	k.tensor(input)
-	k.optInts(outputSize)
-	k.optFloats(scaleFactors)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleNearest2dVecOut)
+	cc.tensor(input)
+	cc.optInts(outputSize)
+	cc.optFloats(scaleFactors)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleNearest2dBackward = op{name: "aten::upsample_nearest2d_backward", overload: "", schema: "aten::upsample_nearest2d_backward(Tensor grad_output, SymInt[2] output_size, SymInt[4] input_size, float? scales_h=None, float? scales_w=None) -> Tensor"}
@@ -1010,39 +1014,39 @@ type UpsampleNearest2dBackwardOptions struct {
 	ScalesW Opt[float64]
 }
 
-// UpsampleNearest2dBackward is PyTorch's torch.nn.functional.upsample_nearest2d_backward.
+// UpsampleNearest2dBackward is PyTorch's torch.ops.aten.upsample_nearest2d_backward.
 //
 //	aten::upsample_nearest2d_backward(Tensor grad_output, SymInt[2] output_size, SymInt[4] input_size, float? scales_h=None, float? scales_w=None) -> Tensor
 func UpsampleNearest2dBackward(gradOutput *Tensor, outputSize, inputSize []int, opts ...UpsampleNearest2dBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUpsampleNearest2dBackward)
-	k.tensor(gradOutput)
-	k.ints(outputSize)
-	k.ints(inputSize)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleNearest2dBackward)
+	cc.tensor(gradOutput)
+	cc.ints(outputSize)
+	cc.ints(inputSize)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleNearest2dBackwardOut = op{name: "aten::upsample_nearest2d_backward", overload: "grad_input", schema: "aten::upsample_nearest2d_backward.grad_input(Tensor grad_output, SymInt[2] output_size, SymInt[4] input_size, float? scales_h=None, float? scales_w=None, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// UpsampleNearest2dBackwardOut is PyTorch's torch._C._nn.upsample_nearest2d_backward with its result written to gradInput.
+// UpsampleNearest2dBackwardOut is PyTorch's torch.ops.aten.upsample_nearest2d_backward with its result written to gradInput.
 //
 //	aten::upsample_nearest2d_backward.grad_input(Tensor grad_output, SymInt[2] output_size, SymInt[4] input_size, float? scales_h=None, float? scales_w=None, *, Tensor(a!) grad_input) -> Tensor(a!)
 func UpsampleNearest2dBackwardOut(gradInput, gradOutput *Tensor, outputSize, inputSize []int, opts ...UpsampleNearest2dBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUpsampleNearest2dBackwardOut)
-	k.tensor(gradOutput)
-	k.ints(outputSize)
-	k.ints(inputSize)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleNearest2dBackwardOut)
+	cc.tensor(gradOutput)
+	cc.ints(outputSize)
+	cc.ints(inputSize)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleNearest3d = op{name: "aten::upsample_nearest3d", overload: "", schema: "aten::upsample_nearest3d(Tensor self, SymInt[3] output_size, float? scales_d=None, float? scales_h=None, float? scales_w=None) -> Tensor"}
@@ -1054,54 +1058,54 @@ type UpsampleNearest3dOptions struct {
 	ScalesW Opt[float64]
 }
 
-// UpsampleNearest3d is PyTorch's torch.nn.functional.upsample_nearest3d.
+// UpsampleNearest3d is PyTorch's torch.ops.aten.upsample_nearest3d.
 //
 //	aten::upsample_nearest3d(Tensor self, SymInt[3] output_size, float? scales_d=None, float? scales_h=None, float? scales_w=None) -> Tensor
 func UpsampleNearest3d(input *Tensor, outputSize []int, opts ...UpsampleNearest3dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUpsampleNearest3d)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.optFloat(o.ScalesD)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleNearest3d)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.optFloat(o.ScalesD)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleNearest3dOut = op{name: "aten::upsample_nearest3d", overload: "out", schema: "aten::upsample_nearest3d.out(Tensor self, SymInt[3] output_size, float? scales_d=None, float? scales_h=None, float? scales_w=None, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// UpsampleNearest3dOut is PyTorch's torch._C._nn.upsample_nearest3d with its result written to out.
+// UpsampleNearest3dOut is PyTorch's torch.ops.aten.upsample_nearest3d with its result written to out.
 //
 //	aten::upsample_nearest3d.out(Tensor self, SymInt[3] output_size, float? scales_d=None, float? scales_h=None, float? scales_w=None, *, Tensor(a!) out) -> Tensor(a!)
 func UpsampleNearest3dOut(out, input *Tensor, outputSize []int, opts ...UpsampleNearest3dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUpsampleNearest3dOut)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.optFloat(o.ScalesD)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleNearest3dOut)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.optFloat(o.ScalesD)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleNearest3dVec = op{name: "aten::upsample_nearest3d", overload: "vec", schema: "aten::upsample_nearest3d.vec(Tensor input, SymInt[]? output_size, float[]? scale_factors) -> Tensor"}
 
-// UpsampleNearest3dVec is PyTorch's torch.nn.functional.upsample_nearest3d.
+// UpsampleNearest3dVec is PyTorch's torch.ops.aten.upsample_nearest3d.
 //
 //	aten::upsample_nearest3d.vec(Tensor input, SymInt[]? output_size, float[]? scale_factors) -> Tensor
 func UpsampleNearest3dVec(input *Tensor, outputSize []int, scaleFactors []float64) *Tensor {
-	var k call
-	k.start(&torchOpUpsampleNearest3dVec)
-	k.tensor(input)
-	k.optInts(outputSize)
-	k.optFloats(scaleFactors)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleNearest3dVec)
+	cc.tensor(input)
+	cc.optInts(outputSize)
+	cc.optFloats(scaleFactors)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleNearest3dBackward = op{name: "aten::upsample_nearest3d_backward", overload: "", schema: "aten::upsample_nearest3d_backward(Tensor grad_output, SymInt[3] output_size, SymInt[5] input_size, float? scales_d=None, float? scales_h=None, float? scales_w=None) -> Tensor"}
@@ -1113,41 +1117,41 @@ type UpsampleNearest3dBackwardOptions struct {
 	ScalesW Opt[float64]
 }
 
-// UpsampleNearest3dBackward is PyTorch's torch.nn.functional.upsample_nearest3d_backward.
+// UpsampleNearest3dBackward is PyTorch's torch.ops.aten.upsample_nearest3d_backward.
 //
 //	aten::upsample_nearest3d_backward(Tensor grad_output, SymInt[3] output_size, SymInt[5] input_size, float? scales_d=None, float? scales_h=None, float? scales_w=None) -> Tensor
 func UpsampleNearest3dBackward(gradOutput *Tensor, outputSize, inputSize []int, opts ...UpsampleNearest3dBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUpsampleNearest3dBackward)
-	k.tensor(gradOutput)
-	k.ints(outputSize)
-	k.ints(inputSize)
-	k.optFloat(o.ScalesD)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleNearest3dBackward)
+	cc.tensor(gradOutput)
+	cc.ints(outputSize)
+	cc.ints(inputSize)
+	cc.optFloat(o.ScalesD)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleNearest3dBackwardOut = op{name: "aten::upsample_nearest3d_backward", overload: "grad_input", schema: "aten::upsample_nearest3d_backward.grad_input(Tensor grad_output, SymInt[3] output_size, SymInt[5] input_size, float? scales_d=None, float? scales_h=None, float? scales_w=None, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// UpsampleNearest3dBackwardOut is PyTorch's torch._C._nn.upsample_nearest3d_backward with its result written to gradInput.
+// UpsampleNearest3dBackwardOut is PyTorch's torch.ops.aten.upsample_nearest3d_backward with its result written to gradInput.
 //
 //	aten::upsample_nearest3d_backward.grad_input(Tensor grad_output, SymInt[3] output_size, SymInt[5] input_size, float? scales_d=None, float? scales_h=None, float? scales_w=None, *, Tensor(a!) grad_input) -> Tensor(a!)
 func UpsampleNearest3dBackwardOut(gradInput, gradOutput *Tensor, outputSize, inputSize []int, opts ...UpsampleNearest3dBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUpsampleNearest3dBackwardOut)
-	k.tensor(gradOutput)
-	k.ints(outputSize)
-	k.ints(inputSize)
-	k.optFloat(o.ScalesD)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleNearest3dBackwardOut)
+	cc.tensor(gradOutput)
+	cc.ints(outputSize)
+	cc.ints(inputSize)
+	cc.optFloat(o.ScalesD)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleTrilinear3d = op{name: "aten::upsample_trilinear3d", overload: "", schema: "aten::upsample_trilinear3d(Tensor self, SymInt[3] output_size, bool align_corners, float? scales_d=None, float? scales_h=None, float? scales_w=None) -> Tensor"}
@@ -1159,57 +1163,57 @@ type UpsampleTrilinear3dOptions struct {
 	ScalesW Opt[float64]
 }
 
-// UpsampleTrilinear3d is PyTorch's torch.nn.functional.upsample_trilinear3d.
+// UpsampleTrilinear3d is PyTorch's torch.ops.aten.upsample_trilinear3d.
 //
 //	aten::upsample_trilinear3d(Tensor self, SymInt[3] output_size, bool align_corners, float? scales_d=None, float? scales_h=None, float? scales_w=None) -> Tensor
 func UpsampleTrilinear3d(input *Tensor, outputSize []int, alignCorners bool, opts ...UpsampleTrilinear3dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUpsampleTrilinear3d)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.bool(alignCorners)
-	k.optFloat(o.ScalesD)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleTrilinear3d)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.bool(alignCorners)
+	cc.optFloat(o.ScalesD)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleTrilinear3dOut = op{name: "aten::upsample_trilinear3d", overload: "out", schema: "aten::upsample_trilinear3d.out(Tensor self, SymInt[3] output_size, bool align_corners, float? scales_d=None, float? scales_h=None, float? scales_w=None, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// UpsampleTrilinear3dOut is PyTorch's torch._C._nn.upsample_trilinear3d with its result written to out.
+// UpsampleTrilinear3dOut is PyTorch's torch.ops.aten.upsample_trilinear3d with its result written to out.
 //
 //	aten::upsample_trilinear3d.out(Tensor self, SymInt[3] output_size, bool align_corners, float? scales_d=None, float? scales_h=None, float? scales_w=None, *, Tensor(a!) out) -> Tensor(a!)
 func UpsampleTrilinear3dOut(out, input *Tensor, outputSize []int, alignCorners bool, opts ...UpsampleTrilinear3dOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUpsampleTrilinear3dOut)
-	k.tensor(input)
-	k.ints(outputSize)
-	k.bool(alignCorners)
-	k.optFloat(o.ScalesD)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleTrilinear3dOut)
+	cc.tensor(input)
+	cc.ints(outputSize)
+	cc.bool(alignCorners)
+	cc.optFloat(o.ScalesD)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleTrilinear3dVec = op{name: "aten::upsample_trilinear3d", overload: "vec", schema: "aten::upsample_trilinear3d.vec(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors) -> Tensor"}
 
-// UpsampleTrilinear3dVec is PyTorch's torch.nn.functional.upsample_trilinear3d.
+// UpsampleTrilinear3dVec is PyTorch's torch.ops.aten.upsample_trilinear3d.
 //
 //	aten::upsample_trilinear3d.vec(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors) -> Tensor
 func UpsampleTrilinear3dVec(input *Tensor, outputSize []int, alignCorners bool, scaleFactors []float64) *Tensor {
-	var k call
-	k.start(&torchOpUpsampleTrilinear3dVec)
-	k.tensor(input)
-	k.optInts(outputSize)
-	k.bool(alignCorners)
-	k.optFloats(scaleFactors)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleTrilinear3dVec)
+	cc.tensor(input)
+	cc.optInts(outputSize)
+	cc.bool(alignCorners)
+	cc.optFloats(scaleFactors)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleTrilinear3dBackward = op{name: "aten::upsample_trilinear3d_backward", overload: "", schema: "aten::upsample_trilinear3d_backward(Tensor grad_output, SymInt[3] output_size, SymInt[5] input_size, bool align_corners, float? scales_d=None, float? scales_h=None, float? scales_w=None) -> Tensor"}
@@ -1221,41 +1225,41 @@ type UpsampleTrilinear3dBackwardOptions struct {
 	ScalesW Opt[float64]
 }
 
-// UpsampleTrilinear3dBackward is PyTorch's torch.nn.functional.upsample_trilinear3d_backward.
+// UpsampleTrilinear3dBackward is PyTorch's torch.ops.aten.upsample_trilinear3d_backward.
 //
 //	aten::upsample_trilinear3d_backward(Tensor grad_output, SymInt[3] output_size, SymInt[5] input_size, bool align_corners, float? scales_d=None, float? scales_h=None, float? scales_w=None) -> Tensor
 func UpsampleTrilinear3dBackward(gradOutput *Tensor, outputSize, inputSize []int, alignCorners bool, opts ...UpsampleTrilinear3dBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUpsampleTrilinear3dBackward)
-	k.tensor(gradOutput)
-	k.ints(outputSize)
-	k.ints(inputSize)
-	k.bool(alignCorners)
-	k.optFloat(o.ScalesD)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleTrilinear3dBackward)
+	cc.tensor(gradOutput)
+	cc.ints(outputSize)
+	cc.ints(inputSize)
+	cc.bool(alignCorners)
+	cc.optFloat(o.ScalesD)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpUpsampleTrilinear3dBackwardOut = op{name: "aten::upsample_trilinear3d_backward", overload: "grad_input", schema: "aten::upsample_trilinear3d_backward.grad_input(Tensor grad_output, SymInt[3] output_size, SymInt[5] input_size, bool align_corners, float? scales_d=None, float? scales_h=None, float? scales_w=None, *, Tensor(a!) grad_input) -> Tensor(a!)"}
 
-// UpsampleTrilinear3dBackwardOut is PyTorch's torch._C._nn.upsample_trilinear3d_backward with its result written to gradInput.
+// UpsampleTrilinear3dBackwardOut is PyTorch's torch.ops.aten.upsample_trilinear3d_backward with its result written to gradInput.
 //
 //	aten::upsample_trilinear3d_backward.grad_input(Tensor grad_output, SymInt[3] output_size, SymInt[5] input_size, bool align_corners, float? scales_d=None, float? scales_h=None, float? scales_w=None, *, Tensor(a!) grad_input) -> Tensor(a!)
 func UpsampleTrilinear3dBackwardOut(gradInput, gradOutput *Tensor, outputSize, inputSize []int, alignCorners bool, opts ...UpsampleTrilinear3dBackwardOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpUpsampleTrilinear3dBackwardOut)
-	k.tensor(gradOutput)
-	k.ints(outputSize)
-	k.ints(inputSize)
-	k.bool(alignCorners)
-	k.optFloat(o.ScalesD)
-	k.optFloat(o.ScalesH)
-	k.optFloat(o.ScalesW)
-	k.tensor(gradInput)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpUpsampleTrilinear3dBackwardOut)
+	cc.tensor(gradOutput)
+	cc.ints(outputSize)
+	cc.ints(inputSize)
+	cc.bool(alignCorners)
+	cc.optFloat(o.ScalesD)
+	cc.optFloat(o.ScalesH)
+	cc.optFloat(o.ScalesW)
+	cc.tensor(gradInput)
+	cc.run()
+	return cc.retTensor()
 }

@@ -4,19 +4,19 @@ package torch
 
 var torchOpValueSelectingReductionBackward = op{name: "aten::value_selecting_reduction_backward", overload: "", schema: "aten::value_selecting_reduction_backward(Tensor grad, int dim, Tensor indices, SymInt[] sizes, bool keepdim) -> Tensor"}
 
-// ValueSelectingReductionBackward is PyTorch's torch.value_selecting_reduction_backward.
+// ValueSelectingReductionBackward is PyTorch's torch.ops.aten.value_selecting_reduction_backward.
 //
 //	aten::value_selecting_reduction_backward(Tensor grad, int dim, Tensor indices, SymInt[] sizes, bool keepdim) -> Tensor
 func ValueSelectingReductionBackward(grad *Tensor, dim int, indices *Tensor, sizes []int, keepdim bool) *Tensor {
-	var k call
-	k.start(&torchOpValueSelectingReductionBackward)
-	k.tensor(grad)
-	k.int(dim)
-	k.tensor(indices)
-	k.ints(sizes)
-	k.bool(keepdim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpValueSelectingReductionBackward)
+	cc.tensor(grad)
+	cc.int(dim)
+	cc.tensor(indices)
+	cc.ints(sizes)
+	cc.bool(keepdim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpValues = op{name: "aten::values", overload: "", schema: "aten::values(Tensor(a) self) -> Tensor(a)"}
@@ -25,11 +25,11 @@ var tensorOpValues = op{name: "aten::values", overload: "", schema: "aten::value
 //
 //	aten::values(Tensor(a) self) -> Tensor(a)
 func (t *Tensor) Values() *Tensor {
-	var k call
-	k.start(&tensorOpValues)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpValues)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpValuesCopy = op{name: "aten::values_copy", overload: "", schema: "aten::values_copy(Tensor self) -> Tensor"}
@@ -38,11 +38,11 @@ var torchOpValuesCopy = op{name: "aten::values_copy", overload: "", schema: "ate
 //
 //	aten::values_copy(Tensor self) -> Tensor
 func ValuesCopy(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpValuesCopy)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpValuesCopy)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpValuesCopyOut = op{name: "aten::values_copy", overload: "out", schema: "aten::values_copy.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -51,12 +51,12 @@ var torchOpValuesCopyOut = op{name: "aten::values_copy", overload: "out", schema
 //
 //	aten::values_copy.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func ValuesCopyOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpValuesCopyOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpValuesCopyOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpVander = op{name: "aten::vander", overload: "", schema: "aten::vander(Tensor x, int? N=None, bool increasing=False) -> Tensor"}
@@ -72,13 +72,13 @@ type VanderOptions struct {
 //	aten::vander(Tensor x, int? N=None, bool increasing=False) -> Tensor
 func Vander(x *Tensor, opts ...VanderOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpVander)
-	k.tensor(x)
-	k.optInt(o.N)
-	k.bool(o.Increasing)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpVander)
+	cc.tensor(x)
+	cc.optInt(o.N)
+	cc.bool(o.Increasing)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpVarUnbiased = op{name: "aten::var", overload: "", schema: "aten::var(Tensor self, bool unbiased=True) -> Tensor"}
@@ -93,12 +93,12 @@ type VarUnbiasedOptions struct {
 //	aten::var(Tensor self, bool unbiased=True) -> Tensor
 func (t *Tensor) VarUnbiased(opts ...VarUnbiasedOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpVarUnbiased)
-	k.tensor(t)
-	k.bool(o.Unbiased.Or(true))
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpVarUnbiased)
+	cc.tensor(t)
+	cc.bool(o.Unbiased.Or(true))
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpVar = op{name: "aten::var", overload: "correction", schema: "aten::var.correction(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False) -> Tensor"}
@@ -110,19 +110,21 @@ type VarOptions struct {
 	KeepDim    bool
 }
 
-// Var is PyTorch's Tensor.var.
+// Var is the variance, of all elements or over Dim. It is PyTorch's Tensor.var.
+//
+//	y = Σ (t - mean)² / (n - Correction), Correction 1 unless given
 //
 //	aten::var.correction(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False) -> Tensor
 func (t *Tensor) Var(opts ...VarOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpVar)
-	k.tensor(t)
-	k.optInts(o.Dim)
-	k.optScalar(o.Correction)
-	k.bool(o.KeepDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpVar)
+	cc.tensor(t)
+	cc.optInts(o.Dim)
+	cc.optScalar(o.Correction)
+	cc.bool(o.KeepDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpVarOut = op{name: "aten::var", overload: "correction_out", schema: "aten::var.correction_out(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False, Tensor(a!) out) -> Tensor(a!)"}
@@ -132,15 +134,15 @@ var torchOpVarOut = op{name: "aten::var", overload: "correction_out", schema: "a
 //	aten::var.correction_out(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False, Tensor(a!) out) -> Tensor(a!)
 func VarOut(out, input *Tensor, opts ...VarOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpVarOut)
-	k.tensor(input)
-	k.optInts(o.Dim)
-	k.optScalar(o.Correction)
-	k.bool(o.KeepDim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpVarOut)
+	cc.tensor(input)
+	cc.optInts(o.Dim)
+	cc.optScalar(o.Correction)
+	cc.bool(o.KeepDim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpVarDimUnbiased = op{name: "aten::var", overload: "dim", schema: "aten::var.dim(Tensor self, int[1]? dim, bool unbiased=True, bool keepdim=False) -> Tensor"}
@@ -156,14 +158,14 @@ type VarDimUnbiasedOptions struct {
 //	aten::var.dim(Tensor self, int[1]? dim, bool unbiased=True, bool keepdim=False) -> Tensor
 func (t *Tensor) VarDimUnbiased(dim []int, opts ...VarDimUnbiasedOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&tensorOpVarDimUnbiased)
-	k.tensor(t)
-	k.optInts(dim)
-	k.bool(o.Unbiased.Or(true))
-	k.bool(o.KeepDim)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpVarDimUnbiased)
+	cc.tensor(t)
+	cc.optInts(dim)
+	cc.bool(o.Unbiased.Or(true))
+	cc.bool(o.KeepDim)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpVarDimUnbiasedOut = op{name: "aten::var", overload: "out", schema: "aten::var.out(Tensor self, int[1]? dim, bool unbiased=True, bool keepdim=False, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -173,15 +175,15 @@ var torchOpVarDimUnbiasedOut = op{name: "aten::var", overload: "out", schema: "a
 //	aten::var.out(Tensor self, int[1]? dim, bool unbiased=True, bool keepdim=False, *, Tensor(a!) out) -> Tensor(a!)
 func VarDimUnbiasedOut(out, input *Tensor, dim []int, opts ...VarDimUnbiasedOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpVarDimUnbiasedOut)
-	k.tensor(input)
-	k.optInts(dim)
-	k.bool(o.Unbiased.Or(true))
-	k.bool(o.KeepDim)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpVarDimUnbiasedOut)
+	cc.tensor(input)
+	cc.optInts(dim)
+	cc.bool(o.Unbiased.Or(true))
+	cc.bool(o.KeepDim)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpVarMeanUnbiased = op{name: "aten::var_mean", overload: "", schema: "aten::var_mean(Tensor self, bool unbiased=True) -> (Tensor, Tensor)"}
@@ -196,12 +198,12 @@ type VarMeanUnbiasedOptions struct {
 //	aten::var_mean(Tensor self, bool unbiased=True) -> (Tensor, Tensor)
 func VarMeanUnbiased(input *Tensor, opts ...VarMeanUnbiasedOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpVarMeanUnbiased)
-	k.tensor(input)
-	k.bool(o.Unbiased.Or(true))
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpVarMeanUnbiased)
+	cc.tensor(input)
+	cc.bool(o.Unbiased.Or(true))
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpVarMean = op{name: "aten::var_mean", overload: "correction", schema: "aten::var_mean.correction(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False) -> (Tensor, Tensor)"}
@@ -218,14 +220,14 @@ type VarMeanOptions struct {
 //	aten::var_mean.correction(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False) -> (Tensor, Tensor)
 func VarMean(input *Tensor, opts ...VarMeanOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpVarMean)
-	k.tensor(input)
-	k.optInts(o.Dim)
-	k.optScalar(o.Correction)
-	k.bool(o.KeepDim)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpVarMean)
+	cc.tensor(input)
+	cc.optInts(o.Dim)
+	cc.optScalar(o.Correction)
+	cc.bool(o.KeepDim)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpVarMeanOut = op{name: "aten::var_mean", overload: "correction_out", schema: "aten::var_mean.correction_out(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))"}
@@ -235,16 +237,16 @@ var torchOpVarMeanOut = op{name: "aten::var_mean", overload: "correction_out", s
 //	aten::var_mean.correction_out(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False, Tensor(a!) out0, Tensor(b!) out1) -> (Tensor(a!), Tensor(b!))
 func VarMeanOut(out0, out1, input *Tensor, opts ...VarMeanOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpVarMeanOut)
-	k.tensor(input)
-	k.optInts(o.Dim)
-	k.optScalar(o.Correction)
-	k.bool(o.KeepDim)
-	k.tensor(out0)
-	k.tensor(out1)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpVarMeanOut)
+	cc.tensor(input)
+	cc.optInts(o.Dim)
+	cc.optScalar(o.Correction)
+	cc.bool(o.KeepDim)
+	cc.tensor(out0)
+	cc.tensor(out1)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var torchOpVarMeanDimUnbiased = op{name: "aten::var_mean", overload: "dim", schema: "aten::var_mean.dim(Tensor self, int[1]? dim, bool unbiased=True, bool keepdim=False) -> (Tensor, Tensor)"}
@@ -260,14 +262,14 @@ type VarMeanDimUnbiasedOptions struct {
 //	aten::var_mean.dim(Tensor self, int[1]? dim, bool unbiased=True, bool keepdim=False) -> (Tensor, Tensor)
 func VarMeanDimUnbiased(input *Tensor, dim []int, opts ...VarMeanDimUnbiasedOptions) (*Tensor, *Tensor) {
 	o := one(opts)
-	var k call
-	k.start(&torchOpVarMeanDimUnbiased)
-	k.tensor(input)
-	k.optInts(dim)
-	k.bool(o.Unbiased.Or(true))
-	k.bool(o.KeepDim)
-	k.run()
-	return k.retTensor(), k.retTensor()
+	var cc call
+	cc.start(&torchOpVarMeanDimUnbiased)
+	cc.tensor(input)
+	cc.optInts(dim)
+	cc.bool(o.Unbiased.Or(true))
+	cc.bool(o.KeepDim)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
 }
 
 var tensorOpVdot = op{name: "aten::vdot", overload: "", schema: "aten::vdot(Tensor self, Tensor other) -> Tensor"}
@@ -276,12 +278,12 @@ var tensorOpVdot = op{name: "aten::vdot", overload: "", schema: "aten::vdot(Tens
 //
 //	aten::vdot(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Vdot(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpVdot)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpVdot)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpVdotOut = op{name: "aten::vdot", overload: "out", schema: "aten::vdot.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -290,27 +292,29 @@ var torchOpVdotOut = op{name: "aten::vdot", overload: "out", schema: "aten::vdot
 //
 //	aten::vdot.out(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func VdotOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpVdotOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpVdotOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpView = op{name: "aten::view", overload: "", schema: "aten::view(Tensor(a) self, SymInt[] size) -> Tensor(a)"}
 
-// View is PyTorch's Tensor.view.
+// View has another shape over the same data; one size may be -1. It is PyTorch's Tensor.view.
+//
+//	t (...) -> (size...), a view
 //
 //	aten::view(Tensor(a) self, SymInt[] size) -> Tensor(a)
 func (t *Tensor) View(size ...int) *Tensor {
-	var k call
-	k.start(&tensorOpView)
-	k.tensor(t)
-	k.ints(size)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpView)
+	cc.tensor(t)
+	cc.ints(size)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpViewDType = op{name: "aten::view", overload: "dtype", schema: "aten::view.dtype(Tensor(a) self, ScalarType dtype) -> Tensor(a)"}
@@ -319,12 +323,12 @@ var tensorOpViewDType = op{name: "aten::view", overload: "dtype", schema: "aten:
 //
 //	aten::view.dtype(Tensor(a) self, ScalarType dtype) -> Tensor(a)
 func (t *Tensor) ViewDType(dtype DType) *Tensor {
-	var k call
-	k.start(&tensorOpViewDType)
-	k.tensor(t)
-	k.dtype(dtype)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpViewDType)
+	cc.tensor(t)
+	cc.dtype(dtype)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpViewAs = op{name: "aten::view_as", overload: "", schema: "aten::view_as(Tensor(a) self, Tensor other) -> Tensor(a)"}
@@ -333,12 +337,12 @@ var tensorOpViewAs = op{name: "aten::view_as", overload: "", schema: "aten::view
 //
 //	aten::view_as(Tensor(a) self, Tensor other) -> Tensor(a)
 func (t *Tensor) ViewAs(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpViewAs)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpViewAs)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpViewAsComplex = op{name: "aten::view_as_complex", overload: "", schema: "aten::view_as_complex(Tensor(a) self) -> Tensor(a)"}
@@ -347,11 +351,11 @@ var torchOpViewAsComplex = op{name: "aten::view_as_complex", overload: "", schem
 //
 //	aten::view_as_complex(Tensor(a) self) -> Tensor(a)
 func ViewAsComplex(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpViewAsComplex)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpViewAsComplex)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpViewAsComplexCopy = op{name: "aten::view_as_complex_copy", overload: "", schema: "aten::view_as_complex_copy(Tensor self) -> Tensor"}
@@ -360,11 +364,11 @@ var torchOpViewAsComplexCopy = op{name: "aten::view_as_complex_copy", overload: 
 //
 //	aten::view_as_complex_copy(Tensor self) -> Tensor
 func ViewAsComplexCopy(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpViewAsComplexCopy)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpViewAsComplexCopy)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpViewAsComplexCopyOut = op{name: "aten::view_as_complex_copy", overload: "out", schema: "aten::view_as_complex_copy.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -373,12 +377,12 @@ var torchOpViewAsComplexCopyOut = op{name: "aten::view_as_complex_copy", overloa
 //
 //	aten::view_as_complex_copy.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func ViewAsComplexCopyOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpViewAsComplexCopyOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpViewAsComplexCopyOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpViewAsReal = op{name: "aten::view_as_real", overload: "", schema: "aten::view_as_real(Tensor(a) self) -> Tensor(a)"}
@@ -387,11 +391,11 @@ var torchOpViewAsReal = op{name: "aten::view_as_real", overload: "", schema: "at
 //
 //	aten::view_as_real(Tensor(a) self) -> Tensor(a)
 func ViewAsReal(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpViewAsReal)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpViewAsReal)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpViewAsRealCopy = op{name: "aten::view_as_real_copy", overload: "", schema: "aten::view_as_real_copy(Tensor self) -> Tensor"}
@@ -400,11 +404,11 @@ var torchOpViewAsRealCopy = op{name: "aten::view_as_real_copy", overload: "", sc
 //
 //	aten::view_as_real_copy(Tensor self) -> Tensor
 func ViewAsRealCopy(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpViewAsRealCopy)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpViewAsRealCopy)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpViewAsRealCopyOut = op{name: "aten::view_as_real_copy", overload: "out", schema: "aten::view_as_real_copy.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -413,12 +417,12 @@ var torchOpViewAsRealCopyOut = op{name: "aten::view_as_real_copy", overload: "ou
 //
 //	aten::view_as_real_copy.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func ViewAsRealCopyOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpViewAsRealCopyOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpViewAsRealCopyOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpViewCopy = op{name: "aten::view_copy", overload: "", schema: "aten::view_copy(Tensor self, SymInt[] size) -> Tensor"}
@@ -427,12 +431,12 @@ var torchOpViewCopy = op{name: "aten::view_copy", overload: "", schema: "aten::v
 //
 //	aten::view_copy(Tensor self, SymInt[] size) -> Tensor
 func ViewCopy(input *Tensor, size ...int) *Tensor {
-	var k call
-	k.start(&torchOpViewCopy)
-	k.tensor(input)
-	k.ints(size)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpViewCopy)
+	cc.tensor(input)
+	cc.ints(size)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpViewCopyDType = op{name: "aten::view_copy", overload: "dtype", schema: "aten::view_copy.dtype(Tensor self, ScalarType dtype) -> Tensor"}
@@ -441,12 +445,12 @@ var torchOpViewCopyDType = op{name: "aten::view_copy", overload: "dtype", schema
 //
 //	aten::view_copy.dtype(Tensor self, ScalarType dtype) -> Tensor
 func ViewCopyDType(input *Tensor, dtype DType) *Tensor {
-	var k call
-	k.start(&torchOpViewCopyDType)
-	k.tensor(input)
-	k.dtype(dtype)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpViewCopyDType)
+	cc.tensor(input)
+	cc.dtype(dtype)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpViewCopyDTypeOut = op{name: "aten::view_copy", overload: "dtype_out", schema: "aten::view_copy.dtype_out(Tensor self, ScalarType dtype, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -455,13 +459,13 @@ var torchOpViewCopyDTypeOut = op{name: "aten::view_copy", overload: "dtype_out",
 //
 //	aten::view_copy.dtype_out(Tensor self, ScalarType dtype, *, Tensor(a!) out) -> Tensor(a!)
 func ViewCopyDTypeOut(out, input *Tensor, dtype DType) *Tensor {
-	var k call
-	k.start(&torchOpViewCopyDTypeOut)
-	k.tensor(input)
-	k.dtype(dtype)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpViewCopyDTypeOut)
+	cc.tensor(input)
+	cc.dtype(dtype)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpViewCopyOut = op{name: "aten::view_copy", overload: "out", schema: "aten::view_copy.out(Tensor self, SymInt[] size, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -470,13 +474,13 @@ var torchOpViewCopyOut = op{name: "aten::view_copy", overload: "out", schema: "a
 //
 //	aten::view_copy.out(Tensor self, SymInt[] size, *, Tensor(a!) out) -> Tensor(a!)
 func ViewCopyOut(out, input *Tensor, size ...int) *Tensor {
-	var k call
-	k.start(&torchOpViewCopyOut)
-	k.tensor(input)
-	k.ints(size)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpViewCopyOut)
+	cc.tensor(input)
+	cc.ints(size)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpVsplitIndices = op{name: "aten::vsplit", overload: "array", schema: "aten::vsplit.array(Tensor(a -> *) self, int[] indices) -> Tensor(a)[]"}
@@ -485,12 +489,12 @@ var tensorOpVsplitIndices = op{name: "aten::vsplit", overload: "array", schema: 
 //
 //	aten::vsplit.array(Tensor(a -> *) self, int[] indices) -> Tensor(a)[]
 func (t *Tensor) VsplitIndices(indices ...int) []*Tensor {
-	var k call
-	k.start(&tensorOpVsplitIndices)
-	k.tensor(t)
-	k.ints(indices)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&tensorOpVsplitIndices)
+	cc.tensor(t)
+	cc.ints(indices)
+	cc.run()
+	return cc.retTensors()
 }
 
 var tensorOpVsplit = op{name: "aten::vsplit", overload: "int", schema: "aten::vsplit.int(Tensor(a -> *) self, int sections) -> Tensor(a)[]"}
@@ -499,12 +503,12 @@ var tensorOpVsplit = op{name: "aten::vsplit", overload: "int", schema: "aten::vs
 //
 //	aten::vsplit.int(Tensor(a -> *) self, int sections) -> Tensor(a)[]
 func (t *Tensor) Vsplit(sections int) []*Tensor {
-	var k call
-	k.start(&tensorOpVsplit)
-	k.tensor(t)
-	k.int(sections)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&tensorOpVsplit)
+	cc.tensor(t)
+	cc.int(sections)
+	cc.run()
+	return cc.retTensors()
 }
 
 var torchOpVstack = op{name: "aten::vstack", overload: "", schema: "aten::vstack(Tensor[] tensors) -> Tensor"}
@@ -513,11 +517,11 @@ var torchOpVstack = op{name: "aten::vstack", overload: "", schema: "aten::vstack
 //
 //	aten::vstack(Tensor[] tensors) -> Tensor
 func Vstack(tensors []*Tensor) *Tensor {
-	var k call
-	k.start(&torchOpVstack)
-	k.tensors(tensors)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpVstack)
+	cc.tensors(tensors)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpVstackOut = op{name: "aten::vstack", overload: "out", schema: "aten::vstack.out(Tensor[] tensors, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -526,10 +530,10 @@ var torchOpVstackOut = op{name: "aten::vstack", overload: "out", schema: "aten::
 //
 //	aten::vstack.out(Tensor[] tensors, *, Tensor(a!) out) -> Tensor(a!)
 func VstackOut(out *Tensor, tensors []*Tensor) *Tensor {
-	var k call
-	k.start(&torchOpVstackOut)
-	k.tensors(tensors)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpVstackOut)
+	cc.tensors(tensors)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }

@@ -4,15 +4,15 @@ package torch
 
 var torchOpWhereNonzero = op{name: "aten::where", overload: "", schema: "aten::where(Tensor condition) -> Tensor[]"}
 
-// WhereNonzero is PyTorch's torch.where.
+// WhereNonzero has the indices where the condition holds, one tensor a dimension. It is PyTorch's torch.where.
 //
 //	aten::where(Tensor condition) -> Tensor[]
 func WhereNonzero(condition *Tensor) []*Tensor {
-	var k call
-	k.start(&torchOpWhereNonzero)
-	k.tensor(condition)
-	k.run()
-	return k.retTensors()
+	var cc call
+	cc.start(&torchOpWhereNonzero)
+	cc.tensor(condition)
+	cc.run()
+	return cc.retTensors()
 }
 
 var torchOpWhereScalar = op{name: "aten::where", overload: "Scalar", schema: "aten::where.Scalar(Tensor condition, Scalar self, Scalar other) -> Tensor"}
@@ -21,13 +21,13 @@ var torchOpWhereScalar = op{name: "aten::where", overload: "Scalar", schema: "at
 //
 //	aten::where.Scalar(Tensor condition, Scalar self, Scalar other) -> Tensor
 func WhereScalar(condition *Tensor, input, other Scalar) *Tensor {
-	var k call
-	k.start(&torchOpWhereScalar)
-	k.tensor(condition)
-	k.scalar(input)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpWhereScalar)
+	cc.tensor(condition)
+	cc.scalar(input)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpWhereScalarOther = op{name: "aten::where", overload: "ScalarOther", schema: "aten::where.ScalarOther(Tensor condition, Tensor self, Scalar other) -> Tensor"}
@@ -36,13 +36,13 @@ var tensorOpWhereScalarOther = op{name: "aten::where", overload: "ScalarOther", 
 //
 //	aten::where.ScalarOther(Tensor condition, Tensor self, Scalar other) -> Tensor
 func (t *Tensor) WhereScalarOther(condition *Tensor, other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpWhereScalarOther)
-	k.tensor(condition)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpWhereScalarOther)
+	cc.tensor(condition)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpWhereScalarSelf = op{name: "aten::where", overload: "ScalarSelf", schema: "aten::where.ScalarSelf(Tensor condition, Scalar self, Tensor other) -> Tensor"}
@@ -51,28 +51,30 @@ var torchOpWhereScalarSelf = op{name: "aten::where", overload: "ScalarSelf", sch
 //
 //	aten::where.ScalarSelf(Tensor condition, Scalar self, Tensor other) -> Tensor
 func WhereScalarSelf(condition *Tensor, input Scalar, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpWhereScalarSelf)
-	k.tensor(condition)
-	k.scalar(input)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpWhereScalarSelf)
+	cc.tensor(condition)
+	cc.scalar(input)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpWhere = op{name: "aten::where", overload: "self", schema: "aten::where.self(Tensor condition, Tensor self, Tensor other) -> Tensor"}
 
-// Where is PyTorch's Tensor.where.
+// Where takes t where the condition holds, other elsewhere, with broadcasting. It is PyTorch's Tensor.where.
+//
+//	y = condition ? t : other
 //
 //	aten::where.self(Tensor condition, Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Where(condition, other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpWhere)
-	k.tensor(condition)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpWhere)
+	cc.tensor(condition)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpWhereOut = op{name: "aten::where", overload: "self_out", schema: "aten::where.self_out(Tensor condition, Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -81,12 +83,12 @@ var torchOpWhereOut = op{name: "aten::where", overload: "self_out", schema: "ate
 //
 //	aten::where.self_out(Tensor condition, Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func WhereOut(out, condition, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpWhereOut)
-	k.tensor(condition)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpWhereOut)
+	cc.tensor(condition)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }

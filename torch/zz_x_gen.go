@@ -8,13 +8,13 @@ var torchOpXlogyScalarOtherOut = op{name: "aten::xlogy", overload: "OutScalar_Ot
 //
 //	aten::xlogy.OutScalar_Other(Tensor self, Scalar other, *, Tensor(a!) out) -> Tensor(a!)
 func XlogyScalarOtherOut(out, input *Tensor, other Scalar) *Tensor {
-	var k call
-	k.start(&torchOpXlogyScalarOtherOut)
-	k.tensor(input)
-	k.scalar(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpXlogyScalarOtherOut)
+	cc.tensor(input)
+	cc.scalar(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpXlogyScalarSelfOut = op{name: "aten::xlogy", overload: "OutScalar_Self", schema: "aten::xlogy.OutScalar_Self(Scalar self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -23,13 +23,13 @@ var torchOpXlogyScalarSelfOut = op{name: "aten::xlogy", overload: "OutScalar_Sel
 //
 //	aten::xlogy.OutScalar_Self(Scalar self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func XlogyScalarSelfOut(out *Tensor, input Scalar, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpXlogyScalarSelfOut)
-	k.scalar(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpXlogyScalarSelfOut)
+	cc.scalar(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpXlogyOut = op{name: "aten::xlogy", overload: "OutTensor", schema: "aten::xlogy.OutTensor(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -38,13 +38,13 @@ var torchOpXlogyOut = op{name: "aten::xlogy", overload: "OutTensor", schema: "at
 //
 //	aten::xlogy.OutTensor(Tensor self, Tensor other, *, Tensor(a!) out) -> Tensor(a!)
 func XlogyOut(out, input, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpXlogyOut)
-	k.tensor(input)
-	k.tensor(other)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpXlogyOut)
+	cc.tensor(input)
+	cc.tensor(other)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpXlogyScalarOther = op{name: "aten::xlogy", overload: "Scalar_Other", schema: "aten::xlogy.Scalar_Other(Tensor self, Scalar other) -> Tensor"}
@@ -53,12 +53,12 @@ var tensorOpXlogyScalarOther = op{name: "aten::xlogy", overload: "Scalar_Other",
 //
 //	aten::xlogy.Scalar_Other(Tensor self, Scalar other) -> Tensor
 func (t *Tensor) XlogyScalarOther(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpXlogyScalarOther)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpXlogyScalarOther)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpXlogyScalarSelf = op{name: "aten::xlogy", overload: "Scalar_Self", schema: "aten::xlogy.Scalar_Self(Scalar self, Tensor other) -> Tensor"}
@@ -67,12 +67,12 @@ var torchOpXlogyScalarSelf = op{name: "aten::xlogy", overload: "Scalar_Self", sc
 //
 //	aten::xlogy.Scalar_Self(Scalar self, Tensor other) -> Tensor
 func XlogyScalarSelf(input Scalar, other *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpXlogyScalarSelf)
-	k.scalar(input)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpXlogyScalarSelf)
+	cc.scalar(input)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpXlogy = op{name: "aten::xlogy", overload: "Tensor", schema: "aten::xlogy.Tensor(Tensor self, Tensor other) -> Tensor"}
@@ -81,12 +81,12 @@ var tensorOpXlogy = op{name: "aten::xlogy", overload: "Tensor", schema: "aten::x
 //
 //	aten::xlogy.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Xlogy(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpXlogy)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpXlogy)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpXlogyScalarOther_ = op{name: "aten::xlogy_", overload: "Scalar_Other", schema: "aten::xlogy_.Scalar_Other(Tensor(a!) self, Scalar other) -> Tensor(a!)"}
@@ -95,12 +95,12 @@ var tensorOpXlogyScalarOther_ = op{name: "aten::xlogy_", overload: "Scalar_Other
 //
 //	aten::xlogy_.Scalar_Other(Tensor(a!) self, Scalar other) -> Tensor(a!)
 func (t *Tensor) XlogyScalarOther_(other Scalar) *Tensor {
-	var k call
-	k.start(&tensorOpXlogyScalarOther_)
-	k.tensor(t)
-	k.scalar(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpXlogyScalarOther_)
+	cc.tensor(t)
+	cc.scalar(other)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpXlogy_ = op{name: "aten::xlogy_", overload: "Tensor", schema: "aten::xlogy_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)"}
@@ -109,10 +109,10 @@ var tensorOpXlogy_ = op{name: "aten::xlogy_", overload: "Tensor", schema: "aten:
 //
 //	aten::xlogy_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (t *Tensor) Xlogy_(other *Tensor) *Tensor {
-	var k call
-	k.start(&tensorOpXlogy_)
-	k.tensor(t)
-	k.tensor(other)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpXlogy_)
+	cc.tensor(t)
+	cc.tensor(other)
+	cc.run()
+	return cc.retTensor()
 }

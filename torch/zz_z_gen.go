@@ -8,11 +8,11 @@ var torchOpZero = op{name: "aten::zero", overload: "", schema: "aten::zero(Tenso
 //
 //	aten::zero(Tensor self) -> Tensor
 func Zero(input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpZero)
-	k.tensor(input)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpZero)
+	cc.tensor(input)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpZeroOut = op{name: "aten::zero", overload: "out", schema: "aten::zero.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -21,12 +21,12 @@ var torchOpZeroOut = op{name: "aten::zero", overload: "out", schema: "aten::zero
 //
 //	aten::zero.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
 func ZeroOut(out, input *Tensor) *Tensor {
-	var k call
-	k.start(&torchOpZeroOut)
-	k.tensor(input)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpZeroOut)
+	cc.tensor(input)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var tensorOpZero_ = op{name: "aten::zero_", overload: "", schema: "aten::zero_(Tensor(a!) self) -> Tensor(a!)"}
@@ -35,29 +35,31 @@ var tensorOpZero_ = op{name: "aten::zero_", overload: "", schema: "aten::zero_(T
 //
 //	aten::zero_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Zero_() *Tensor {
-	var k call
-	k.start(&tensorOpZero_)
-	k.tensor(t)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&tensorOpZero_)
+	cc.tensor(t)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpZeros = op{name: "aten::zeros", overload: "", schema: "aten::zeros(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
 
-// Zeros is PyTorch's torch.zeros.
+// Zeros is a tensor of zeros. It is PyTorch's torch.zeros.
+//
+//	-> (size...)
 //
 //	aten::zeros(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func Zeros(size []int, opts ...TensorOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpZeros)
-	k.ints(size)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpZeros)
+	cc.ints(size)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpZerosOut = op{name: "aten::zeros", overload: "out", schema: "aten::zeros.out(SymInt[] size, *, Tensor(a!) out) -> Tensor(a!)"}
@@ -66,12 +68,12 @@ var torchOpZerosOut = op{name: "aten::zeros", overload: "out", schema: "aten::ze
 //
 //	aten::zeros.out(SymInt[] size, *, Tensor(a!) out) -> Tensor(a!)
 func ZerosOut(out *Tensor, size ...int) *Tensor {
-	var k call
-	k.start(&torchOpZerosOut)
-	k.ints(size)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpZerosOut)
+	cc.ints(size)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpZerosLike = op{name: "aten::zeros_like", overload: "", schema: "aten::zeros_like(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor"}
@@ -85,21 +87,21 @@ type ZerosLikeOptions struct {
 	MemoryFormat MemoryFormat
 }
 
-// ZerosLike is PyTorch's torch.zeros_like.
+// ZerosLike is a tensor of zeros with input's shape, dtype and device. It is PyTorch's torch.zeros_like.
 //
 //	aten::zeros_like(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor
 func ZerosLike(input *Tensor, opts ...ZerosLikeOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpZerosLike)
-	k.tensor(input)
-	k.optDType(o.DType)
-	k.optLayout(o.Layout)
-	k.optDevice(o.Device)
-	k.pinMemory(o.PinMemory)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpZerosLike)
+	cc.tensor(input)
+	cc.optDType(o.DType)
+	cc.optLayout(o.Layout)
+	cc.optDevice(o.Device)
+	cc.pinMemory(o.PinMemory)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.run()
+	return cc.retTensor()
 }
 
 var torchOpZerosLikeOut = op{name: "aten::zeros_like", overload: "out", schema: "aten::zeros_like.out(Tensor self, *, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)"}
@@ -114,11 +116,11 @@ type ZerosLikeOutOptions struct {
 //	aten::zeros_like.out(Tensor self, *, MemoryFormat? memory_format=None, Tensor(a!) out) -> Tensor(a!)
 func ZerosLikeOut(out, input *Tensor, opts ...ZerosLikeOutOptions) *Tensor {
 	o := one(opts)
-	var k call
-	k.start(&torchOpZerosLikeOut)
-	k.tensor(input)
-	k.optMemoryFormat(o.MemoryFormat)
-	k.tensor(out)
-	k.run()
-	return k.retTensor()
+	var cc call
+	cc.start(&torchOpZerosLikeOut)
+	cc.tensor(input)
+	cc.optMemoryFormat(o.MemoryFormat)
+	cc.tensor(out)
+	cc.run()
+	return cc.retTensor()
 }

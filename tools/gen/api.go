@@ -360,7 +360,7 @@ func variantSuffix(f *Func, group, lead []*Func, suffixOf func(*Func, string) st
 // sign decides on parameters, options, results and the body.
 func (f *Func) sign() error {
 	s := f.Schema
-	taken := map[string]bool{"k": true, "o": true, "opts": true}
+	taken := map[string]bool{"cc": true, "o": true, "opts": true}
 	if f.Receiver == "Tensor" {
 		taken["t"] = true
 	}
@@ -489,16 +489,10 @@ func lowerCamel(name string) string {
 }
 
 // reserved are words that a parameter can't be called.
-var reserved = func() map[string]bool {
-	m := map[string]bool{}
-	for _, w := range strings.Fields(`break case chan const continue default defer else fallthrough for func go goto if
-		import interface map package range return select struct switch type var
-		any bool byte cap close complex copy error false float64 imag int iota len make max min new nil
-		panic print real recover string true uint call op or one`) {
-		m[w] = true
-	}
-	return m
-}()
+var reserved = set(`break case chan const continue default defer else fallthrough for func go goto if
+	import interface map package range return select struct switch type var
+	any bool float64 int string nil true false
+	call op one`)
 
 func paramName(name string, taken map[string]bool) string {
 	n := lowerCamel(name)
@@ -650,9 +644,9 @@ func (m mapping) paramType(a Arg) string {
 
 func (m mapping) push(v string) string {
 	if m.opt != "" {
-		return fmt.Sprintf("k.%s(%s)", m.opt, v)
+		return fmt.Sprintf("cc.%s(%s)", m.opt, v)
 	}
-	return fmt.Sprintf("k.%s(%s)", m.method, v)
+	return fmt.Sprintf("cc.%s(%s)", m.method, v)
 }
 
 // pinMemory tells the one bool? whose None means the same as false everywhere.
@@ -745,26 +739,26 @@ func (m mapping) pushDefault(v string, a Arg) string {
 	d := m.goDefault(a)
 	switch {
 	case pinMemory(a):
-		return fmt.Sprintf("k.pinMemory(%s)", v)
+		return fmt.Sprintf("cc.pinMemory(%s)", v)
 	case d == "nil":
 		return m.push(v)
 	case a.Type.List:
-		return fmt.Sprintf("k.%s(or%s(%s, %s))", m.method, camel(m.method), v, d)
+		return fmt.Sprintf("cc.%s(or%s(%s, %s))", m.method, camel(m.method), v, d)
 	case m.nilled:
-		return fmt.Sprintf("k.%s(or%s(%s, %s))", m.method, m.goType, v, d)
+		return fmt.Sprintf("cc.%s(or%s(%s, %s))", m.method, m.goType, v, d)
 	case m.opt == "" && d == m.zero():
 		return m.push(v)
 	}
-	return fmt.Sprintf("k.%s(%s.Or(%s))", m.method, v, d)
+	return fmt.Sprintf("cc.%s(%s.Or(%s))", m.method, v, d)
 }
 
 // constant hands over the default.
 func (m mapping) constant(a Arg) string {
 	d := m.goDefault(a)
 	if d == "nil" {
-		return "k.none()"
+		return "cc.none()"
 	}
-	return fmt.Sprintf("k.%s(%s)", m.method, d)
+	return fmt.Sprintf("cc.%s(%s)", m.method, d)
 }
 
 var results = map[string][2]string{

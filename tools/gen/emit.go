@@ -129,15 +129,15 @@ func (f *Func) emit(b *bytes.Buffer) {
 	if f.Options != nil {
 		b.WriteString("\to := one(opts)\n")
 	}
-	fmt.Fprintf(b, "\tvar k call\n\tk.start(&%s)\n", f.OpVar)
+	fmt.Fprintf(b, "\tvar cc call\n\tcc.start(&%s)\n", f.OpVar)
 	for _, p := range f.Pushes {
 		b.WriteString("\t" + p.Code + "\n")
 	}
-	b.WriteString("\tk.run()\n")
+	b.WriteString("\tcc.run()\n")
 	if len(f.Results) > 0 {
 		var gets []string
 		for _, r := range f.Results {
-			gets = append(gets, "k."+r.Get+"()")
+			gets = append(gets, "cc."+r.Get+"()")
 		}
 		b.WriteString("\treturn " + strings.Join(gets, ", ") + "\n")
 	}
@@ -215,6 +215,9 @@ func (f *Func) doc() string {
 	for _, l := range lines {
 		b.WriteString("//\t" + l + "\n")
 	}
+	if len(lines) > 0 {
+		b.WriteString("//\n")
+	}
 	b.WriteString("//\t" + f.Schema.Text + "\n")
 	return b.String()
 }
@@ -238,7 +241,7 @@ func (f *Func) summary() (string, []string) {
 				lines = append(lines, l)
 			}
 		}
-		return f.Name + " " + d.summary + " (PyTorch's " + py + ")", lines
+		return f.Name + " " + d.summary + ". It is PyTorch's " + py + ".", lines
 	}
 	return f.Name + " is PyTorch's " + py + ".", nil
 }
@@ -260,15 +263,18 @@ func (f *Func) outNames() string {
 func (f *Func) python() string {
 	s := f.Schema
 	base := s.Base
+	if p, ok := pythonNames[base]; ok {
+		return p
+	}
 	switch m := s.Module; {
 	case s.Namespace != "aten":
 		return "torch.ops." + s.Namespace + "." + base
-	case len(s.Variants) == 0:
+	case len(s.Variants) == 0, onlyOps[base], strings.HasPrefix(base, "_"), strings.Contains(base, "_backward"):
 		return "torch.ops.aten." + base
-	case m == "nn" && f.Kind != Functional, strings.HasPrefix(base, "_") && m == "nn":
-		return "torch._C._nn." + base
-	case m == "nn":
+	case m == "nn" && inFunctional[base]:
 		return "torch.nn.functional." + base
+	case m == "nn":
+		return "torch.ops.aten." + base
 	case m == "linalg" || m == "fft" || m == "special":
 		if rest, ok := strings.CutPrefix(base, m+"_"); ok {
 			return "torch." + m + "." + rest

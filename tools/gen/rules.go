@@ -12,12 +12,17 @@ type exclusion struct {
 	reason string
 }
 
-func named(names ...string) func(*Schema) bool {
-	set := map[string]bool{}
-	for _, n := range names {
-		set[n] = true
+func set(names string) map[string]bool {
+	m := map[string]bool{}
+	for _, n := range strings.Fields(names) {
+		m[n] = true
 	}
-	return func(s *Schema) bool { return set[s.Name()] }
+	return m
+}
+
+func named(names ...string) func(*Schema) bool {
+	m := set(strings.Join(names, " "))
+	return func(s *Schema) bool { return m[s.Name()] }
 }
 
 func pattern(re string) func(*Schema) bool {
