@@ -215,9 +215,9 @@ func (t *Tokenizer) encode(text string, pair *string, p plan) (Encoding, error) 
 		}
 		limit -= added
 	}
-	// More tokens than the limit are not needed, except to know how many only_second must take away.
+	// More tokens than the limit are not needed, except to know which text of a pair is the longer one.
 	enough := -1
-	if p.limit >= 0 && p.how != OnlySecond {
+	if p.limit >= 0 && p.how != OnlySecond && pair == nil {
 		enough = p.limit
 	}
 	var a, b sequence
@@ -226,7 +226,7 @@ func (t *Tokenizer) encode(text string, pair *string, p plan) (Encoding, error) 
 	}
 	second := (*sequence)(nil)
 	if pair != nil {
-		if err := t.encodeText(&b, *pair, p.limit, p); err != nil {
+		if err := t.encodeText(&b, *pair, -1, p); err != nil {
 			return Encoding{}, err
 		}
 		second = &b

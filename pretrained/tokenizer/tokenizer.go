@@ -61,7 +61,11 @@ func Parse(data []byte) (*Tokenizer, error) {
 			t.special[r+"_token"] = tok
 		}
 	}
-	t.setPad(p.pad)
+	if p.pad != nil {
+		t.pad = *p.pad
+	} else {
+		t.setPad(nil)
+	}
 	return t, nil
 }
 
@@ -72,7 +76,7 @@ func newTokenizer(p *parts) *Tokenizer {
 	}
 }
 
-// setPad takes the padding token of the special tokens, else the file's.
+// setPad takes the padding token of the special tokens, else the file's, as transformers does.
 func (t *Tokenizer) setPad(file *padToken) {
 	if file != nil {
 		t.pad = *file
