@@ -23,6 +23,8 @@ package cgo
 #cgo nocallback tg_released
 #include <stdlib.h>
 #include "loader.h"
+
+static void* tg_pointer(uintptr_t address) { return (void*)address; }
 */
 import "C"
 
@@ -68,16 +70,7 @@ func check(kind C.int32_t, e *C.tg_error) error {
 	if kind == C.TG_OK {
 		return nil
 	}
-	err := &Error{Kind: Kind(kind)}
-	if e.message != nil {
-		err.Message = C.GoString(e.message)
-		C.free(unsafe.Pointer(e.message))
-	}
-	if e.backtrace != nil {
-		err.Backtrace = C.GoString(e.backtrace)
-		C.free(unsafe.Pointer(e.backtrace))
-	}
-	return err
+	return &Error{Kind: Kind(kind), Message: takeString(e.message), Backtrace: takeString(e.backtrace)}
 }
 
 func words(s []uint64) *C.uint64_t { return (*C.uint64_t)(unsafe.Pointer(unsafe.SliceData(s))) }
@@ -91,10 +84,14 @@ func flag(b bool) C.int32_t {
 	return 0
 }
 
-// takeString copies a text that the shim allocated, and frees it.
-func takeString(s *C.char) string {
-	defer C.free(unsafe.Pointer(s))
-	return C.GoString(s)
+// takeString copies a text that the shim allocated, and frees it. 0 is the empty text.
+func takeString(address C.uintptr_t) string {
+	if address == 0 {
+		return ""
+	}
+	text := C.tg_pointer(address)
+	defer C.free(text)
+	return C.GoString((*C.char)(text))
 }
 
 // OpFind looks an operator up. schema, if not empty, must be the one it has.
@@ -120,7 +117,7 @@ func OpSchema(op Op) (string, error) {
 	if err := check(C.tg_op_schema(C.tg_op(op), &out, &e), &e); err != nil {
 		return "", err
 	}
-	return takeString(out), nil
+	return takeString(C.uintptr_t(uintptr(unsafe.Pointer(out)))), nil
 }
 
 // OpList has the schemas of all operators, one a line.
@@ -130,7 +127,7 @@ func OpList() (string, error) {
 	if err := check(C.tg_op_list(&out, &e), &e); err != nil {
 		return "", err
 	}
-	return takeString(out), nil
+	return takeString(C.uintptr_t(uintptr(unsafe.Pointer(out)))), nil
 }
 
 // Call runs an operator on nargs values in args. The results are the scope token of the calling
@@ -138,23 +135,23 @@ func OpList() (string, error) {
 // slice that Call returns; else that is nil.
 func Call(op Op, args []uint64, nargs int, rets []uint64) ([]uint64, error) {
 	var e C.tg_error
-	var more *C.uint64_t
+	var more C.uint64_t
 	kind := C.tg_call(C.tg_op(op), words(args), C.int64_t(len(args)), C.int64_t(nargs),
 		words(rets), C.int64_t(len(rets)), &more, &e)
 	if kind != C.TG_OK {
 		return nil, check(kind, &e)
 	}
-	if more != nil {
-		return takeWords(more), nil
+	if more != 0 {
+		return takeWords(C.uintptr_t(more)), nil
 	}
 	return nil, nil
 }
 
 // takeWords copies results that did not fit the caller's buffer: their number, then they.
-func takeWords(p *C.uint64_t) []uint64 {
+func takeWords(address C.uintptr_t) []uint64 {
+	p := (*uint64)(C.tg_pointer(address))
 	defer C.free(unsafe.Pointer(p))
-	n := uint64(*p)
-	return append([]uint64(nil), unsafe.Slice((*uint64)(unsafe.Pointer(p)), n+1)[1:]...)
+	return append([]uint64(nil), unsafe.Slice(p, *p+1)[1:]...)
 }
 
 // TensorsFree gives up the references to tensors; 0 is skipped.
@@ -236,7 +233,7 @@ func GradFn(t Tensor) (string, error) {
 	if err := check(C.tg_grad_fn(C.tg_tensor(t), &out, &e), &e); err != nil {
 		return "", err
 	}
-	return takeString(out), nil
+	return takeString(C.uintptr_t(uintptr(unsafe.Pointer(out)))), nil
 }
 
 // Backward accumulates gradients. grads is nil or has an entry for each tensor (0: none given).
@@ -408,5 +405,5 @@ func ShowConfig() (string, error) {
 	if err := check(C.tg_show_config(&out, &e), &e); err != nil {
 		return "", err
 	}
-	return takeString(out), nil
+	return takeString(C.uintptr_t(uintptr(unsafe.Pointer(out)))), nil
 }

@@ -58,8 +58,8 @@ int32_t tg_cuda_driver(void) {
 static int32_t not_loaded(tg_error* err) {
   if (err != NULL) {
     err->kind = TG_E_NOT_LOADED;
-    err->message = strdup("libtorch is not loaded");
-    err->backtrace = NULL;
+    err->message = (uintptr_t)strdup("libtorch is not loaded");
+    err->backtrace = 0;
   }
   return TG_E_NOT_LOADED;
 }
@@ -73,9 +73,10 @@ TG_FUNCTIONS(TG_FORWARD)
 #undef TG_FORWARD
 
 static int32_t run_hook(uint64_t id, tg_tensor in, tg_tensor* out, tg_error* err) {
-  err->message = goHook(id, in, out);
-  err->backtrace = NULL;
-  return err->kind = err->message ? TG_E_CALLBACK : TG_OK;
+  err->message = (uintptr_t)goHook(id, in, out);
+  err->backtrace = 0;
+  err->kind = err->message ? TG_E_CALLBACK : TG_OK;
+  return (int32_t)err->kind;
 }
 
 int32_t tg_install_hooks(tg_error* err) { return tg_set_hook_fn(run_hook, err); }

@@ -32,9 +32,9 @@ at::Tensor run_hook(uint64_t id, const at::Tensor& grad) {
   int32_t kind = fn(id, release(at::Tensor(grad)), &result, &error);
   thread_state().scope = scope;
   if (kind != TG_OK) {
-    std::string message = error.message ? error.message : "a hook failed";
-    std::free(error.message);
-    std::free(error.backtrace);
+    auto* text = reinterpret_cast<char*>(error.message);
+    std::string message = text ? text : "a hook failed";
+    std::free(text);
     throw CallbackError({__func__, __FILE__, static_cast<uint32_t>(__LINE__)}, message);
   }
   return result == 0 ? grad : take(result);

@@ -13,10 +13,9 @@ namespace {
 
 void fill(tg_error* err, tg_kind kind, const std::string& message, const char* backtrace) noexcept {
   err->kind = kind;
-  err->reserved = 0;
-  // strdup leaves NULL when memory is short; the kind is then all there is.
-  err->message = strdup(message.c_str());
-  err->backtrace = backtrace ? strdup(backtrace) : nullptr;
+  // strdup gives NULL when memory is short; the kind is then all there is.
+  err->message = reinterpret_cast<uintptr_t>(strdup(message.c_str()));
+  err->backtrace = reinterpret_cast<uintptr_t>(backtrace ? strdup(backtrace) : nullptr);
 }
 
 tg_kind kind_of(const c10::Error& e) noexcept {
@@ -83,7 +82,7 @@ int32_t fail(tg_error* err) noexcept {
   } catch (...) {
     fill(err, TG_E_UNKNOWN, "something that is no std::exception was thrown", nullptr);
   }
-  return err->kind;
+  return static_cast<int32_t>(err->kind);
 }
 
 int32_t set_num_threads(int32_t n, tg_error* err) noexcept {

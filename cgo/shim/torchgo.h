@@ -48,11 +48,11 @@ typedef enum {
   TG_E_NOT_LOADED = 14      /* the shim is not loaded (the loader says so, never the shim) */
 } tg_kind;
 
+/* The texts are addresses as integers, like handles: Go passes this struct without a check. */
 typedef struct {
-  int32_t kind;
-  int32_t reserved;
-  char* message;   /* without the C++ backtrace */
-  char* backtrace; /* NULL where there is none */
+  int64_t kind;
+  uintptr_t message;   /* char*: without the C++ backtrace */
+  uintptr_t backtrace; /* char*, 0 where there is none */
 } tg_error;
 
 /* A value is a head word, tag | n << 8, and its payload words. */
@@ -123,10 +123,10 @@ typedef int32_t (*tg_hook_fn)(uint64_t id, tg_tensor in, tg_tensor* out, tg_erro
   /* The schemas of all operators, sorted, one a line. */                                                     \
   F(op_list, (char** out, tg_error* err), (out, err))                                                         \
   /* Calls an operator. args: nargs values in `words` words. The results are the scope token of this          \
-     thread, the number of values, the values. Where they need more than `cap` words, *more becomes           \
-     malloc'ed words: their number, then they. */                                                             \
+     thread, the number of values, the values. Where they need more than `cap` words, *more becomes the       \
+     address of malloc'ed words: their number, then they; else 0. */                                          \
   F(call, (tg_op op, const uint64_t* args, int64_t words, int64_t nargs, uint64_t* rets, int64_t cap,         \
-           uint64_t** more, tg_error* err),                                                                   \
+           uint64_t* more, tg_error* err),                                                                    \
     (op, args, words, nargs, rets, cap, more, err))                                                           \
   F(tensors_free, (const uint64_t* tensors, int64_t n, tg_error* err), (tensors, n, err))                     \
   F(tensor_retain, (tg_tensor t, tg_tensor* out, tg_error* err), (t, out, err))                               \
