@@ -70,6 +70,7 @@ var exclusions = []exclusion{
 
 	// What would only confuse.
 	{pattern(`aten::sym_(size\.int|stride\.int|numel|storage_offset|is_contiguous)`), "aten::sym_*", "the symbolic twin, for tracers; the plain one is there"},
+	{pattern(`aten::range(\..*)?`), "range", "PyTorch has deprecated it for arange; torch.Range is a part of an index"},
 	{pattern(`quantized::(add|mul)(_relu)?\.(Scalar|Scalar_out|out)`), "quantized::add.Scalar, add.out and their kin", "registered twice: quantized::add_scalar, add_out"},
 	{pattern(`aten::__(and|or|xor|lshift|rshift|iand|ior|ixor|ilshift|irshift)__\..*`), "aten::__and__ and its kin", "Python's spelling of bitwise_and and its kin"},
 
