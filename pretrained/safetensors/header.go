@@ -37,11 +37,13 @@ func readHeader(r io.ReaderAt, size int64) (*header, error) {
 		return nil, &Error{Class: ErrTruncated, Detail: "no header length", Expected: "at least 8 bytes", Actual: fmt.Sprint(size), Remedy: redownload}
 	}
 	n := binary.LittleEndian.Uint64(head)
-	switch {
-	case n > MaxHeaderBytes:
+	if n > MaxHeaderBytes || size > 8 && !strings.ContainsRune("{ \t\r\n", rune(head[8])) {
 		if err := sniff(head); err != nil {
 			return nil, err
 		}
+	}
+	switch {
+	case n > MaxHeaderBytes:
 		return nil, &Error{Class: ErrHeaderLimit, Detail: "header length", Expected: fmt.Sprintf("at most %d bytes", MaxHeaderBytes), Actual: fmt.Sprint(n)}
 	case int64(n) > size-8:
 		return nil, &Error{Class: ErrTruncated, Detail: "header cut", Expected: fmt.Sprintf("at least %d bytes", 8+n), Actual: fmt.Sprint(size), Remedy: redownload}
@@ -72,6 +74,11 @@ func parseHeader(data []byte) (*header, error) {
 			return &Error{Class: ErrLimit, Detail: "number of tensors", Expected: fmt.Sprintf("at most %d", MaxTensors), Actual: "more"}
 		}
 		t, err := readEntry(d, name)
+		if errors.Is(err, strictjson.ErrType) { // if that value isn't even JSON, say so
+			if skipErr := d.Skip(); skipErr != nil {
+				err = skipErr
+			}
+		}
 		if err != nil {
 			return at(err, name, d)
 		}

@@ -48,13 +48,13 @@ func (c *Checkpoint) List(ctx context.Context, digest bool) (*Listing, error) {
 	} else if c.index.Metadata != nil {
 		l.Metadata = c.index.Metadata
 	}
-	var todo []func() error
+	var todo []func(context.Context) error
 	for i, f := range c.files {
 		for _, t := range f.header.tensors {
 			n := len(l.Tensors)
 			l.Tensors = append(l.Tensors, ListedTensor{Name: t.Name, DType: t.DType.String(), Shape: slices.Clone(t.Shape), Bytes: t.Bytes, File: filepath.FromSlash(c.names[i])})
 			if digest || t.DType == BOOL {
-				todo = append(todo, func() error {
+				todo = append(todo, func(ctx context.Context) error {
 					sum, err := f.digest(ctx, t)
 					if digest {
 						l.Tensors[n].SHA256 = sum
@@ -64,13 +64,13 @@ func (c *Checkpoint) List(ctx context.Context, digest bool) (*Listing, error) {
 			}
 		}
 	}
-	g, ctx := errgroup.WithContext(ctx)
+	g, groupCtx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for _, f := range todo {
-		if ctx.Err() != nil {
+		if groupCtx.Err() != nil {
 			break
 		}
-		g.Go(f)
+		g.Go(func() error { return f(groupCtx) })
 	}
 	if err := g.Wait(); err != nil {
 		return nil, err

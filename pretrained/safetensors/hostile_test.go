@@ -1,0 +1,394 @@
+package safetensors
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/torchgo/torchgo/internal/fileerr"
+	"github.com/torchgo/torchgo/internal/testdata"
+)
+
+// The cases of folders that are about something else than safetensors files and their index.
+var otherFolderCases = map[string]string{
+	"hf_ok_bin": ".bin", "hf_ok_sharded_bin": ".bin", "hf_bin_only_hostile": ".bin",
+	"hf_model_needs": "the model", "hf_shape_vs_config": "the model", "hf_shape_transposed": "the model", "hf_dtype_int": "the model",
+}
+
+func hostileCases(t testing.TB) []testdata.HostileCase {
+	cases := testdata.Hostile(t, "safetensors")
+	require.Len(t, cases, 88)
+	folders := 0
+	for _, c := range testdata.Hostile(t, "hf_dir") {
+		if otherFolderCases[c.ID] != "" || strings.HasPrefix(c.ID, "hf_cfg_") {
+			continue
+		}
+		folders++
+		cases = append(cases, c)
+	}
+	require.Equal(t, 55-len(otherFolderCases)-11, folders)
+	return cases
+}
+
+// outcome is what happened to one case, in a process of its own.
+type outcome struct {
+	Listing *Listing `json:",omitempty"`
+	Classes []string // names of the classes that the error wraps
+	Error   string
+	ExtraMB int64 // resident memory over what the process had before
+}
+
+const childEnv = "TORCHGO_TEST_HOSTILE"
+
+func TestMain(m *testing.M) {
+	if path := os.Getenv(childEnv); path != "" {
+		hostileChild(path)
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// hostileChild reads a checkpoint with all its tensors under limits, and prints the outcome.
+func hostileChild(path string) {
+	before := peakKB()
+	limit(syscall.RLIMIT_AS, virtualBytes()+512<<20)
+	limit(syscall.RLIMIT_CPU, 2)
+	l, err := List(context.Background(), path, true)
+	out := outcome{Listing: l, ExtraMB: (peakKB() - before) >> 10}
+	if err != nil {
+		out.Error = err.Error()
+		for _, name := range classNames {
+			if errors.Is(err, fileerr.Class(name)) {
+				out.Classes = append(out.Classes, name)
+			}
+		}
+	}
+	if err := json.NewEncoder(os.Stdout).Encode(out); err != nil {
+		panic(err)
+	}
+}
+
+var classNames = []string{
+	"truncated", "bad_magic", "header_limit", "bad_header", "bad_dtype", "bad_shape", "bad_offset", "size_mismatch", "duplicate",
+	"limit", "path", "missing_shard", "missing_tensor", "bad_index", "conflict", "not_regular", "unsupported", "bad_value",
+}
+
+func limit(what int, n uint64) {
+	if err := syscall.Setrlimit(what, &syscall.Rlimit{Cur: n, Max: n}); err != nil {
+		panic(err)
+	}
+}
+
+func virtualBytes() uint64 {
+	data, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		panic(err)
+	}
+	var pages uint64
+	if _, err := fmt.Sscan(string(data), &pages); err != nil {
+		panic(err)
+	}
+	return pages * uint64(os.Getpagesize())
+}
+
+func peakKB() int64 {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		panic(err)
+	}
+	return int64(u.Maxrss)
+}
+
+// TestHostileCorpus gives each case to a process of its own with 512 MB of address space and 2 s of CPU.
+func TestHostileCorpus(t *testing.T) {
+	if _, err := os.Stat("/proc/self/statm"); err != nil {
+		t.Skip("needs /proc")
+	}
+	total, right := map[string]int{}, map[string]int{}
+	for _, c := range hostileCases(t) {
+		total[c.Format+" "+c.Strictness]++
+		if t.Run(c.ID, func(t *testing.T) {
+			cmd := exec.Command(os.Args[0])
+			cmd.Env = append(os.Environ(), childEnv+"="+c.Path)
+			var stderr bytes.Buffer
+			cmd.Stderr = &stderr
+			stdout, err := cmd.Output()
+			require.NoError(t, err, "%s: the process failed: %.2000s", c.Wrong, stderr.String())
+			var got outcome
+			require.NoError(t, json.Unmarshal(stdout, &got))
+			checkOutcome(t, c, got)
+			st, err := os.Stat(c.Path)
+			require.NoError(t, err)
+			require.LessOrEqual(t, got.ExtraMB, 64+4*st.Size()>>20)
+		}) {
+			right[c.Format+" "+c.Strictness]++
+		}
+	}
+	for _, kind := range []string{"safetensors must", "safetensors should", "hf_dir must", "hf_dir should"} {
+		t.Logf("%s: %d of %d", kind, right[kind], total[kind])
+	}
+}
+
+func checkOutcome(t *testing.T, c testdata.HostileCase, got outcome) {
+	if c.Expected == "ok" {
+		require.Empty(t, got.Error, c.Wrong)
+		if c.Tensors == nil {
+			return
+		}
+		tensors := map[string]testdata.HostileTensor{}
+		for _, l := range got.Listing.Tensors {
+			tensors[l.Name] = testdata.HostileTensor{DType: l.DType, Shape: l.Shape, SHA256: l.SHA256[:32]}
+		}
+		require.Equal(t, c.Tensors, tensors)
+		return
+	}
+	require.NotEmpty(t, got.Error, "accepted: %s", c.Wrong)
+	require.NotNil(t, fileerr.Class(c.ErrorClass))
+	require.Equal(t, []string{c.ErrorClass}, got.Classes, got.Error)
+	require.Contains(t, got.Error, filepath.Base(c.Path), "names the file or its folder")
+	require.NotContains(t, got.Error, "\n")
+}
+
+func openDescriptors(t *testing.T) []string {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Skip("needs /proc")
+	}
+	var list []string
+	for _, e := range entries {
+		target, err := os.Readlink("/proc/self/fd/" + e.Name())
+		if err == nil && !strings.Contains(target, "/fd") && !strings.Contains(target, "anon_inode") && !strings.Contains(target, "pipe") {
+			list = append(list, target)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+func TestNoDescriptorLeaks(t *testing.T) {
+	cases := hostileCases(t)
+	before := openDescriptors(t)
+	for _, c := range cases {
+		_, _ = List(t.Context(), c.Path, true)
+		if cp, err := OpenCheckpoint(c.Path); err == nil {
+			require.NoError(t, cp.Close())
+		}
+	}
+	require.Equal(t, before, openDescriptors(t))
+}
+
+// within fails the test if f blocks.
+func within(t *testing.T, f func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() { defer close(done); f() }()
+	select {
+	case <-done:
+	case <-time.After(5 * time.Second):
+		t.Fatal("blocked")
+	}
+}
+
+func TestSpecialFilesDontBlock(t *testing.T) {
+	dir := t.TempDir()
+	make := map[string]func(path string) error{
+		"FIFO": func(p string) error { return syscall.Mkfifo(p, 0o600) },
+		"socket": func(p string) error {
+			l, err := net.Listen("unix", p)
+			if err == nil {
+				t.Cleanup(func() { l.Close() })
+			}
+			return err
+		},
+		"device": func(p string) error { return os.Symlink("/dev/zero", p) },
+		"folder": func(p string) error { return os.Mkdir(p, 0o700) },
+	}
+	for kind, f := range make {
+		t.Run(kind, func(t *testing.T) {
+			path := filepath.Join(dir, kind+".safetensors")
+			require.NoError(t, f(path))
+			within(t, func() {
+				_, err := Open(path)
+				require.ErrorIs(t, err, ErrNotRegular)
+				require.ErrorContains(t, err, kind)
+				_, err = ReadIndex(path)
+				require.ErrorIs(t, err, ErrNotRegular)
+			})
+		})
+	}
+	t.Run("FIFO as a shard", func(t *testing.T) {
+		for _, c := range testdata.Hostile(t, "hf_dir") {
+			if c.ID != "hf_ok_sharded" {
+				continue
+			}
+			shard := filepath.Join(c.Path, "model-00002-of-00002.safetensors")
+			require.NoError(t, os.Remove(shard))
+			require.NoError(t, syscall.Mkfifo(shard, 0o600))
+			within(t, func() {
+				_, err := OpenCheckpoint(c.Path)
+				require.ErrorIs(t, err, ErrNotRegular)
+				require.ErrorContains(t, err, shard)
+			})
+		}
+	})
+}
+
+// valid returns the valid files of the corpus, by id.
+func valid(t testing.TB) map[string][]byte {
+	files := map[string][]byte{}
+	for _, c := range testdata.Hostile(t, "safetensors") {
+		if c.Expected == "ok" {
+			data, err := os.ReadFile(c.Path)
+			require.NoError(t, err)
+			files[c.ID] = data
+		}
+	}
+	require.Len(t, files, 18)
+	return files
+}
+
+// readAll reads each tensor of a file in memory. If there is no error the tensors are consistent: the bytes
+// are those that dtype and shape need, and all bytes of the file belong to the header or one tensor.
+func readAll(t testing.TB, data []byte) error {
+	f, err := NewFile(bytes.NewReader(data), int64(len(data)), "x")
+	if err != nil {
+		var e *Error
+		require.ErrorAs(t, err, &e)
+		require.Equal(t, "x", e.File)
+		require.NotNil(t, e.Class)
+		return err
+	}
+	total := 0
+	for _, info := range f.Tensors() {
+		require.Equal(t, info.Numel()*info.DType.Bits(), info.Bytes*8)
+		buf := make([]byte, info.Bytes)
+		if err := f.ReadTensor(info.Name, buf); err != nil {
+			require.ErrorIs(t, err, ErrBadValue)
+			return err
+		}
+		require.Equal(t, data[info.Offset:info.Offset+int64(info.Bytes)], buf)
+		total += info.Bytes
+	}
+	header := int(data[0]) | int(data[1])<<8 | int(data[2])<<16 | int(data[3])<<24
+	require.Equal(t, len(data), 8+header+total)
+	return nil
+}
+
+func TestEveryTruncation(t *testing.T) {
+	for id, data := range valid(t) {
+		require.NoError(t, readAll(t, data), id)
+		step := 1
+		if len(data) > 100_000 { // each cut in the data parses a long header
+			step = 97
+		}
+		for n := 0; n < len(data); n += step {
+			if readAll(t, data[:n]) == nil {
+				t.Fatalf("%s: accepted with %d of %d bytes", id, n, len(data))
+			}
+		}
+		if readAll(t, data[:len(data)-1]) == nil || readAll(t, append(data[:len(data):len(data)], 0)) == nil {
+			t.Fatalf("%s: accepted with a byte less or more", id)
+		}
+	}
+}
+
+func TestRandomFlips(t *testing.T) {
+	accepted, refused := 0, 0
+	for id, data := range valid(t) {
+		state := uint64(len(id))
+		next := func(n int) int {
+			state = state*6364136223846793005 + 1442695040888963407
+			return int((state >> 33) % uint64(n))
+		}
+		rounds := 1000
+		if len(data) > 100_000 && testing.Short() {
+			rounds = 100
+		}
+		for range rounds {
+			changed := bytes.Clone(data)
+			changed[next(len(data))] ^= byte(1 << next(8))
+			if readAll(t, changed) == nil {
+				accepted++
+			} else {
+				refused++
+			}
+		}
+	}
+	t.Logf("%d flips accepted, %d refused", accepted, refused)
+	require.Positive(t, accepted)
+	require.Positive(t, refused)
+}
+
+func FuzzHeader(f *testing.F) {
+	for _, c := range testdata.Hostile(f, "safetensors") {
+		if data, err := os.ReadFile(c.Path); err == nil && len(data) < 10_000 {
+			f.Add(data)
+		}
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if readAll(t, data) != nil {
+			return
+		}
+		// What is accepted can be written, and is the same when it is read again.
+		first, err := NewFile(bytes.NewReader(data), int64(len(data)), "x")
+		require.NoError(t, err)
+		var sources []Source
+		for _, info := range first.Tensors() {
+			buf := make([]byte, info.Bytes)
+			require.NoError(t, first.ReadTensor(info.Name, buf))
+			sources = append(sources, Source{info.Name, info.DType, info.Shape, Data(buf)})
+		}
+		head, _, err := encodeHeader(sources, first.Metadata())
+		require.NoError(t, err)
+		for _, s := range sources {
+			w := bytes.NewBuffer(head)
+			require.NoError(t, s.Write(w))
+			head = w.Bytes()
+		}
+		second, err := NewFile(bytes.NewReader(head), int64(len(head)), "x")
+		require.NoError(t, err)
+		require.Equal(t, first.Metadata(), second.Metadata())
+		for _, info := range first.Tensors() {
+			again, ok := second.Tensor(info.Name)
+			require.True(t, ok)
+			again.Offset = info.Offset
+			require.Equal(t, info, again)
+		}
+	})
+}
+
+func FuzzIndex(f *testing.F) {
+	for _, c := range testdata.Hostile(f, "hf_dir") {
+		if data, err := os.ReadFile(filepath.Join(c.Path, "model.safetensors.index.json")); err == nil && len(data) < 10_000 {
+			f.Add(data)
+		}
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		x, err := ParseIndex(data)
+		if err != nil {
+			var e *Error
+			require.ErrorAs(t, err, &e)
+			require.NotNil(t, e.Class)
+			return
+		}
+		require.NotEmpty(t, x.WeightMap)
+		for _, name := range x.Files() {
+			require.True(t, filepath.IsLocal(name), "%q", name)
+			require.Equal(t, filepath.Clean(name), name)
+			require.NotContains(t, name, `\`)
+		}
+	})
+}
