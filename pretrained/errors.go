@@ -4,7 +4,6 @@ import (
 	"errors"
 
 	"github.com/torchgo/torchgo/internal/fileerr"
-	"github.com/torchgo/torchgo/internal/strictjson"
 )
 
 // Error is what loading and saving return for a bad file, config or argument: file, tensor, what was
@@ -14,7 +13,6 @@ type Error = fileerr.Error
 // The classes of errors that loading adds to those of the file formats.
 var (
 	ErrBadConfig     = fileerr.ErrBadConfig
-	ErrBadIndex      = fileerr.ErrBadIndex
 	ErrMissingShard  = fileerr.ErrMissingShard
 	ErrMissingTensor = fileerr.ErrMissingTensor
 	ErrConflict      = fileerr.ErrConflict
@@ -39,16 +37,4 @@ func inFile(err error, file string) error {
 		e.File = file
 	}
 	return err
-}
-
-// indexError classes what the JSON reader said about an index.
-func indexError(path string, err error) error {
-	class := ErrBadIndex
-	switch {
-	case errors.Is(err, strictjson.ErrDuplicate):
-		class = fileerr.ErrDuplicate
-	case errors.Is(err, strictjson.ErrLimit):
-		class = ErrLimit
-	}
-	return &Error{File: path, Class: class, Err: err}
 }

@@ -6,7 +6,7 @@ import (
 )
 
 // Init gives the tensors of a model that the checkpoint lacks their first values. Its methods pass over
-// tensors that were loaded, so that a rule can be written for a whole module.
+// tensors that have theirs, so that a rule can be written for a whole module.
 type Init struct {
 	Std float64 // initializer_range of the config
 
@@ -22,54 +22,53 @@ type Initializer interface {
 // Fresh reports whether t wants a value.
 func (in *Init) Fresh(t *torch.Tensor) bool { return t != nil && in.fresh[t] }
 
+// Set has fill give t its value, if it wants one.
+func (in *Init) Set(t *torch.Tensor, fill func()) {
+	if in.Fresh(t) {
+		fill()
+		delete(in.fresh, t)
+	}
+}
+
 // Normal draws t from N(0, Std²).
 func (in *Init) Normal(t *torch.Tensor) {
-	if in.Fresh(t) {
-		t.Normal_(torch.NormalInPlaceOptions{Std: torch.Some(in.Std)})
-	}
+	in.Set(t, func() { t.Normal_(torch.NormalInPlaceOptions{Std: torch.Some(in.Std)}) })
 }
 
 // Fill sets all of t to one value.
 func (in *Init) Fill(t *torch.Tensor, value float64) {
-	if in.Fresh(t) {
-		t.Fill_(value)
-	}
-}
-
-// Copy copies what values makes into t.
-func (in *Init) Copy(t *torch.Tensor, values func() *torch.Tensor) {
-	if in.Fresh(t) {
-		t.Copy_(values())
-	}
+	in.Set(t, func() { t.Fill_(value) })
 }
 
 // initialise fills the fresh tensors of m: matrices of linear layers and embeddings from N(0, Std²), biases
 // with zeros, norms with one and zero, then whatever the model's own modules say.
 func (in *Init) initialise(m any) {
-	torch.Scope(func() {
-		torch.NoGrad(func() {
-			for _, module := range nn.NamedModules(m) {
-				switch l := module.(type) {
-				case *nn.Linear:
-					for _, s := range nn.Slots(l.Weight) {
-						in.Normal(s.Tensor())
-					}
-					in.Fill(l.Bias, 0)
-				case *nn.Embedding:
-					for _, s := range nn.Slots(l.Weight) {
-						t := s.Tensor()
-						in.Normal(t)
-						if l.PaddingIdx >= 0 && in.Fresh(t) {
-							t.Select(0, l.PaddingIdx).Zero_()
-						}
-					}
-				case *nn.LayerNorm:
-					in.Fill(l.Weight, 1)
-					in.Fill(l.Bias, 0)
-				case Initializer:
-					l.InitWeights(in)
-				}
+	torch.Scope(func() { torch.NoGrad(func() { in.modules(m) }) })
+}
+
+func (in *Init) modules(m any) {
+	for _, module := range nn.NamedModules(m) {
+		switch l := module.(type) {
+		case *nn.Linear:
+			for _, s := range nn.Slots(l.Weight) {
+				in.Normal(s.Tensor())
 			}
-		})
-	})
+			in.Fill(l.Bias, 0)
+		case *nn.Embedding:
+			for _, s := range nn.Slots(l.Weight) {
+				t := s.Tensor()
+				in.Set(t, func() {
+					t.Normal_(torch.NormalInPlaceOptions{Std: torch.Some(in.Std)})
+					if l.PaddingIdx >= 0 {
+						t.Select(0, l.PaddingIdx).Zero_()
+					}
+				})
+			}
+		case *nn.LayerNorm:
+			in.Fill(l.Weight, 1)
+			in.Fill(l.Bias, 0)
+		case Initializer:
+			l.InitWeights(in)
+		}
+	}
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 )
 
@@ -65,10 +64,7 @@ func readSmall(path string, limit int64) ([]byte, error) {
 func statRegular(path string) (fs.FileInfo, error) {
 	st, err := os.Stat(path)
 	if err != nil {
-		var perr *fs.PathError
-		if errors.As(err, &perr) {
-			err = perr.Err
-		}
+		err = pathCause(err)
 		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) { // a loop of links, say
 			return nil, &Error{File: path, Class: ErrNotRegular, Err: err}
 		}
@@ -97,15 +93,4 @@ func kindOf(m fs.FileMode) string {
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil
-}
-
-func addVariant(name, variant string) string {
-	if variant == "" {
-		return name
-	}
-	ext := filepath.Ext(name)
-	if base, ok := strings.CutSuffix(name, ".index.json"); ok {
-		return base + ".index." + variant + ".json"
-	}
-	return strings.TrimSuffix(name, ext) + "." + variant + ext
 }

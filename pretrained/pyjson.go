@@ -123,14 +123,14 @@ func parseObject(data []byte) (map[string]any, error) {
 
 func fromJSON(v any) any {
 	switch v := v.(type) {
-	case strictjson.Number:
-		if i, err := v.Int64(); err == nil {
+	case json.Number:
+		n := strictjson.Number(v)
+		if i, err := n.Int64(); err == nil {
 			return i
 		}
-		if f, err := v.Float64(); err == nil && !v.IsInteger() {
+		if f, err := n.Float64(); err == nil && !n.IsInteger() {
 			return f
 		}
-		return json.Number(v)
 	case []any:
 		for i := range v {
 			v[i] = fromJSON(v[i])

@@ -5,63 +5,100 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
+
+	"github.com/torchgo/torchgo/pretrained/safetensors"
 )
 
-// Limits of the JSON files of a model directory.
-const (
-	maxConfigBytes = 16 << 20
-	maxIndexBytes  = 64 << 20
-)
+const maxConfigBytes = 16 << 20
 
 // files are the files of a checkpoint on disk.
 type files struct {
-	dir    string // that the weights' names are relative to
-	config string // path of config.json
-	raw    map[string]any
-
-	index   *shardIndex // nil: one file
-	weights []string    // names of the weight files below dir, sorted
+	config  string         // path of config.json
+	raw     map[string]any // its object
+	weights string         // path of the weights file, or of the index of several
 }
 
 // resolve finds config and weights of MODEL: a directory, or one checkpoint file with its config beside it.
 func resolve(path string, opts Options) (*files, error) {
-	f := &files{dir: filepath.Join(path, filepath.FromSlash(opts.Subfolder))}
 	st, err := os.Stat(path)
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) && !filepath.IsAbs(path) && strings.Count(path, "/") == 1 && !strings.HasPrefix(path, ".") {
-			return nil, &Error{File: path, Class: ErrUnsupported, Detail: "no such directory, and hub ids are not supported yet",
-				Remedy: "download the model and give its directory"}
-		}
-		return nil, &Error{File: path, Err: pathCause(err)}
-	}
 	switch {
-	case st.Mode().IsRegular():
-		f.dir = filepath.Dir(path)
-	case !st.IsDir():
+	case errors.Is(err, fs.ErrNotExist) && looksLikeHubID(path):
+		return nil, &Error{File: path, Class: ErrUnsupported, Detail: "no such directory, and hub ids can't be loaded yet",
+			Remedy: "download the model and give its directory"}
+	case err != nil:
+		return nil, &Error{File: path, Err: pathCause(err)}
+	case st.IsDir():
+		return resolveDir(filepath.Join(path, filepath.FromSlash(opts.Subfolder)), opts)
+	case !st.Mode().IsRegular():
 		return nil, &Error{File: path, Class: ErrNotRegular, Expected: "a directory or a regular file", Actual: kindOf(st.Mode())}
 	}
-	if err := f.readConfig(); err != nil {
+	f := &files{weights: path}
+	if err := refuseOther(path); err != nil {
 		return nil, err
 	}
-	if st.Mode().IsRegular() {
-		f.weights = []string{filepath.Base(path)}
-		if strings.HasSuffix(path, ".index.json") {
-			return f, f.useIndex(filepath.Base(path))
-		}
-		return f, refuseOther(path, f.weights[0])
-	}
-	return f, f.findWeights(opts)
+	return f, f.readConfig(filepath.Dir(path))
 }
 
-func (f *files) readConfig() error {
-	f.config = filepath.Join(f.dir, "config.json")
+func looksLikeHubID(path string) bool {
+	return strings.Count(path, "/") == 1 && !strings.HasPrefix(path, "/") && !strings.HasPrefix(path, ".")
+}
+
+func resolveDir(dir string, opts Options) (*files, error) {
+	f := &files{}
+	if err := f.readConfig(dir); err != nil {
+		return nil, err
+	}
+	if name, ok := f.raw["transformers_weights"].(string); ok {
+		if err := checkRelative(name); err != nil {
+			return nil, inFile(err, f.config)
+		}
+		f.weights = filepath.Join(dir, filepath.FromSlash(name))
+		return f, refuseOther(f.weights)
+	}
+	only, chosen := opts.UseSafetensors.Get()
+	var err error
+	if only || !chosen {
+		if f.weights, err = safetensors.Find(dir, safetensors.Layout{Variant: opts.Variant}); err == nil {
+			return f, nil
+		}
+		if !errors.Is(err, ErrMissingShard) {
+			return nil, err
+		}
+	}
+	single, index := "pytorch_model.bin", "pytorch_model.bin.index.json"
+	if opts.Variant != "" {
+		single, index = "pytorch_model."+opts.Variant+".bin", "pytorch_model.bin.index."+opts.Variant+".json"
+	}
+	var pickle string
+	for _, name := range []string{index, single} {
+		if exists(filepath.Join(dir, name)) {
+			pickle = name
+		}
+	}
+	switch {
+	case pickle != "" && !(chosen && only):
+		return nil, refuseOther(filepath.Join(dir, pickle))
+	case err == nil:
+		err = &Error{File: dir, Class: ErrMissingShard, Expected: single + " or " + index, Actual: "neither"}
+	}
+	var e *Error
+	if errors.As(err, &e) {
+		if pickle != "" {
+			e.Remedy = "there is a " + pickle + ", which use-safetensors=true forbids"
+		} else if opts.Variant != "" && exists(filepath.Join(dir, "model.safetensors")) {
+			e.Remedy = "there is a model.safetensors without the variant"
+		}
+	}
+	return nil, err
+}
+
+func (f *files) readConfig(dir string) error {
+	f.config = filepath.Join(dir, "config.json")
 	data, err := readSmall(f.config, maxConfigBytes)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return &Error{File: f.config, Class: ErrBadConfig, Err: fs.ErrNotExist,
-				Remedy: "a model directory needs its config.json"}
+			return &Error{File: f.config, Class: ErrBadConfig, Err: fs.ErrNotExist, Remedy: "a model needs its config.json"}
 		}
 		return err
 	}
@@ -71,137 +108,19 @@ func (f *files) readConfig() error {
 	return nil
 }
 
-// findWeights looks for the weights in transformers' order.
-func (f *files) findWeights(opts Options) error {
-	safetensors := opts.UseSafetensors.Or(true)
-	_, chosen := opts.UseSafetensors.Get()
-	if name, ok := f.raw["transformers_weights"].(string); ok {
-		if err := checkRelative(name); err != nil {
-			return inFile(err, f.config)
-		}
-		if strings.HasSuffix(name, ".index.json") {
-			return f.useIndex(name)
-		}
-		f.weights = []string{name}
-		return refuseOther(filepath.Join(f.dir, name), name)
-	}
-	single, index := addVariant("model.safetensors", opts.Variant), addVariant("model.safetensors.index.json", opts.Variant)
-	if safetensors && exists(filepath.Join(f.dir, single)) {
-		f.weights = []string{single}
-		return nil
-	}
-	if safetensors && exists(filepath.Join(f.dir, index)) {
-		return f.useIndex(index)
-	}
-	bins := []string{addVariant("pytorch_model.bin", opts.Variant), addVariant("pytorch_model.bin.index.json", opts.Variant)}
-	if !chosen || !safetensors {
-		for _, name := range bins {
-			if exists(filepath.Join(f.dir, name)) {
-				return refuseOther(filepath.Join(f.dir, name), name)
-			}
-		}
-	}
-	wanted := []string{single, index}
-	if chosen && !safetensors {
-		wanted = bins
-	}
-	e := &Error{File: f.dir, Class: ErrMissingShard, Expected: "a file " + strings.Join(wanted, " or ")}
-	if plain := filepath.Join(f.dir, "model.safetensors"); opts.Variant != "" && exists(plain) {
-		e.Remedy = "there is a model.safetensors without the variant"
-	} else if chosen && safetensors && exists(filepath.Join(f.dir, bins[0])) {
-		e.Remedy = "there is a " + bins[0] + ", which use-safetensors=true forbids"
-	}
-	return e
-}
-
-// refuseOther is an error for files that are not safetensors.
-func refuseOther(path, name string) error {
+// refuseOther is an error for names of files that are not safetensors. (What is in them decides later.)
+func refuseOther(path string) error {
+	name := filepath.Base(path)
 	switch {
-	case strings.HasSuffix(name, ".safetensors"):
+	case strings.HasSuffix(name, ".safetensors"), strings.Contains(name, "safetensors.index."):
 		return nil
-	case strings.HasSuffix(name, ".bin") || strings.HasSuffix(name, ".bin.index.json") || strings.HasSuffix(name, ".pt") ||
-		strings.HasSuffix(name, ".pth"):
-		return &Error{File: path, Class: ErrUnsupported, Detail: "PyTorch's pickle files are not supported yet",
-			Remedy: "convert it to safetensors"}
 	case strings.HasSuffix(name, ".gguf"):
-		return &Error{File: path, Class: ErrUnsupported, Detail: "GGUF files are not supported yet"}
+		return &Error{File: path, Class: ErrUnsupported, Detail: "GGUF files can't be loaded yet"}
+	case strings.HasSuffix(name, ".bin"), strings.Contains(name, ".bin.index."), strings.HasSuffix(name, ".pt"), strings.HasSuffix(name, ".pth"):
+		return &Error{File: path, Class: ErrUnsupported, Detail: "PyTorch's pickle files can't be loaded yet",
+			Remedy: "convert it to safetensors"}
 	}
 	return &Error{File: path, Class: ErrUnsupported, Expected: "a .safetensors file", Actual: name}
-}
-
-func (f *files) useIndex(name string) error {
-	var err error
-	if f.index, err = readIndex(filepath.Join(f.dir, name)); err != nil {
-		return err
-	}
-	f.weights = f.index.shards()
-	for _, shard := range f.weights {
-		path := filepath.Join(f.dir, filepath.FromSlash(shard))
-		if _, err := statRegular(path); err != nil {
-			if errors.Is(err, fs.ErrNotExist) {
-				return &Error{File: path, Class: ErrMissingShard, Detail: "named by " + name, Err: fs.ErrNotExist,
-					Remedy: "download the model again"}
-			}
-			return err
-		}
-	}
-	return nil
-}
-
-// shardIndex is a model.safetensors.index.json.
-type shardIndex struct {
-	path      string
-	weightMap map[string]string // tensor: shard
-	dtype     string            // of the metadata, "" if it names none
-}
-
-func readIndex(path string) (*shardIndex, error) {
-	data, err := readSmall(path, maxIndexBytes)
-	if err != nil {
-		return nil, err
-	}
-	raw, err := parseObject(data)
-	if err != nil {
-		return nil, indexError(path, err)
-	}
-	bad := func(expected, actual string) error {
-		return &Error{File: path, Class: ErrBadIndex, Expected: expected, Actual: actual}
-	}
-	weightMap, ok := raw["weight_map"].(map[string]any)
-	if !ok {
-		return nil, bad("an object weight_map", describe(raw["weight_map"]))
-	}
-	if len(weightMap) == 0 {
-		return nil, bad("tensors in weight_map", "none")
-	}
-	ix := &shardIndex{path: path, weightMap: make(map[string]string, len(weightMap))}
-	for name, v := range weightMap {
-		shard, ok := v.(string)
-		if !ok {
-			return nil, &Error{File: path, Tensor: name, Class: ErrBadIndex, Expected: "a file name", Actual: describe(v)}
-		}
-		if err := checkRelative(shard); err != nil {
-			return nil, inFile(err, path)
-		}
-		ix.weightMap[name] = shard
-	}
-	if meta, ok := raw["metadata"].(map[string]any); ok {
-		ix.dtype, _ = meta["dtype"].(string)
-	}
-	return ix, nil
-}
-
-func (ix *shardIndex) shards() []string {
-	seen := map[string]bool{}
-	var names []string
-	for _, shard := range ix.weightMap {
-		if !seen[shard] {
-			seen[shard] = true
-			names = append(names, shard)
-		}
-	}
-	slices.Sort(names)
-	return names
 }
 
 // pathCause is the bare reason of a *fs.PathError.

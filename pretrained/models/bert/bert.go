@@ -133,9 +133,7 @@ func newEmbeddings(b nn.Builder, c *Config) *Embeddings {
 
 // InitWeights implements pretrained.Initializer.
 func (e *Embeddings) InitWeights(in *pretrained.Init) {
-	in.Copy(e.PositionIDs, func() *torch.Tensor {
-		return torch.Arange(e.PositionIDs.Size(1), torch.TensorOptions{DType: torch.Int64, Device: e.PositionIDs.Device()})
-	})
+	in.Set(e.PositionIDs, func() { e.PositionIDs.Copy_(torch.Arange(e.PositionIDs.Size(1))) })
 	in.Fill(e.TokenTypeIDs, 0)
 }
 
