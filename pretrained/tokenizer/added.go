@@ -161,7 +161,9 @@ func (a *addedVocab) find(dst []match, m *matcher, s []byte, splitSpecial bool) 
 			}
 			lo = max(lo, done)
 		}
-		if t.RStrip {
+		if t.RStrip && hi < done {
+			hi = done // white space up to there
+		} else if t.RStrip {
 			for hi < len(s) {
 				r, n := utf8.DecodeRune(s[hi:])
 				if a.u.of(r)&flagRegexSpace == 0 {

@@ -326,10 +326,8 @@ func (s *sequence) grow(n int) {
 
 func (s *sequence) push(t *Tokenizer, w piece, toks []token) {
 	for _, tok := range toks {
-		name := ""
-		if w.added >= 0 {
-			name = string(w.bytes)
-		} else {
+		name := w.name
+		if w.added < 0 {
 			name = t.model.vocab().tokens[tok.id]
 		}
 		s.ids = append(s.ids, tok.id)
@@ -351,7 +349,7 @@ func (t *Tokenizer) split(scr *scratch, s string, splitSpecial bool) []piece {
 	for _, w := range scr.whole {
 		part := raw.slice(w.lo, w.hi)
 		if w.id >= 0 {
-			scr.pieces = append(scr.pieces, piece{part, w.id})
+			scr.pieces = append(scr.pieces, piece{part, w.id, s[w.lo:w.hi]})
 			continue
 		}
 		if t.normalizer != nil {
@@ -364,15 +362,19 @@ func (t *Tokenizer) split(scr *scratch, s string, splitSpecial bool) []piece {
 			}
 		}
 		scr.inside = t.added.find(scr.inside[:0], &t.added.inNormal, part.bytes, splitSpecial)
+		inside := "" // one copy, as matches can overlap
+		if len(scr.inside) > 0 && (len(scr.inside) > 1 || scr.inside[0].id >= 0) {
+			inside = string(part.bytes)
+		}
 		for _, m := range scr.inside {
 			sub := part.slice(m.lo, m.hi)
 			switch {
 			case m.id >= 0:
-				scr.pieces = append(scr.pieces, piece{sub, m.id})
+				scr.pieces = append(scr.pieces, piece{sub, m.id, inside[m.lo:m.hi]})
 			case t.preTokenizer != nil:
 				scr.pieces = t.preTokenizer.split(scr.pieces, sub)
 			default:
-				scr.pieces = append(scr.pieces, piece{sub, -1})
+				scr.pieces = append(scr.pieces, words(sub))
 			}
 		}
 	}

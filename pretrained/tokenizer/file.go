@@ -62,7 +62,7 @@ func parseFile(data []byte) (*parts, error) {
 	err := d.Object(func(name string) (err error) {
 		switch name {
 		case "model":
-			m, err = readModel(d)
+			m, err = readModel(d, len(data)/vocabEntry)
 		case "version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder":
 			sections[name], err = d.Value()
 		default:
@@ -149,7 +149,10 @@ type modelSection struct {
 	fields map[string]strictjson.Value
 }
 
-func readModel(d *strictjson.Decoder) (modelSection, error) {
+// vocabEntry is about the bytes that a token takes in the file.
+const vocabEntry = 24
+
+func readModel(d *strictjson.Decoder, tokens int) (modelSection, error) {
 	m := modelSection{fields: map[string]strictjson.Value{}}
 	err := d.Object(func(name string) error {
 		k, err := d.Peek()
@@ -158,7 +161,7 @@ func readModel(d *strictjson.Decoder) (modelSection, error) {
 		}
 		switch {
 		case name == "vocab" && k == strictjson.KindObject:
-			m.vocab = map[string]int{}
+			m.vocab = make(map[string]int, tokens)
 			return d.Object(func(tok string) error {
 				n, err := d.Number()
 				if err != nil {

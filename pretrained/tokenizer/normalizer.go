@@ -30,7 +30,7 @@ func parseNormalizer(v strictjson.Value) (normalizer, error) {
 		return n.build(), err
 	case "Sequence":
 		var seq normalizerSequence
-		err := o.each("normalizers", func(v strictjson.Value) error {
+		err := o.components("normalizers", func(v strictjson.Value) error {
 			n, err := parseNormalizer(v)
 			if n != nil {
 				seq = append(seq, n)

@@ -10,8 +10,12 @@ import (
 // piece is a part of the input: an added token, or text for the model.
 type piece struct {
 	text
-	added int // id of the added token; -1 for text
+	added int    // id of the added token; -1 for text
+	name  string // of an added token, what it covers
 }
+
+// words is a piece that is text.
+func words(t text) piece { return piece{text: t, added: -1} }
 
 // preTokenizer splits a piece of text into words and appends them to dst; empty ones are left out. It may
 // rewrite the text of what it appends.
@@ -33,7 +37,7 @@ func parsePreTokenizer(v strictjson.Value) (preTokenizer, error) {
 		return bertPreTokenizer{loadUnicode()}, nil
 	case "Sequence":
 		var seq preTokenizerSequence
-		err := o.each("pretokenizers", func(v strictjson.Value) error {
+		err := o.components("pretokenizers", func(v strictjson.Value) error {
 			p, err := parsePreTokenizer(v)
 			if p != nil {
 				seq = append(seq, p)
@@ -48,7 +52,7 @@ func parsePreTokenizer(v strictjson.Value) (preTokenizer, error) {
 type preTokenizerSequence []preTokenizer
 
 func (s preTokenizerSequence) split(dst []piece, t text) []piece {
-	from := []piece{{t, -1}}
+	from := []piece{words(t)}
 	for _, p := range s {
 		var to []piece
 		for _, f := range from {
@@ -72,17 +76,17 @@ func (p bertPreTokenizer) split(dst []piece, t text) []piece {
 		f := p.u.of(r)
 		if f&(flagPreSplit|flagPunct) != 0 {
 			if start < i {
-				dst = append(dst, piece{t.slice(start, i), -1})
+				dst = append(dst, words(t.slice(start, i)))
 			}
 			if f&flagPreSplit == 0 {
-				dst = append(dst, piece{t.slice(i, i+n), -1})
+				dst = append(dst, words(t.slice(i, i+n)))
 			}
 			start = i + n
 		}
 		i += n
 	}
 	if start < len(t.bytes) {
-		dst = append(dst, piece{t.slice(start, len(t.bytes)), -1})
+		dst = append(dst, words(t.slice(start, len(t.bytes))))
 	}
 	return dst
 }

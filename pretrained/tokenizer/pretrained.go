@@ -181,13 +181,13 @@ func assemble(p *parts, cfg *config) (*Tokenizer, error) {
 		}
 	}
 	t.added.add(add, t.model.vocab(), t.normalizer)
-	if err := t.added.build(); err != nil {
-		return nil, err
-	}
 	if bert {
 		cls, clsID := t.roleOr("cls_token", 2)
 		sep, sepID := t.roleOr("sep_token", 3)
 		t.post = bertTemplate(cls, clsID, sep, sepID)
+	}
+	if err := t.finish(); err != nil {
+		return nil, err
 	}
 	t.setPad(p.pad)
 	return t, nil

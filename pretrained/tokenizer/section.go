@@ -108,3 +108,17 @@ func asCount(v strictjson.Value) (int, error) {
 	}
 	return int(i), err
 }
+
+// maxComponents bounds a Sequence, each of whose members goes over the text.
+const maxComponents = 64
+
+// components is each for the members of a Sequence.
+func (s section) components(name string, f func(strictjson.Value) error) error {
+	n := 0
+	return s.each(name, func(v strictjson.Value) error {
+		if n++; n > maxComponents {
+			return invalid("%s: %s: more than %d components", s.name, name, maxComponents)
+		}
+		return f(v)
+	})
+}

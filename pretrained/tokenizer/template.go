@@ -9,6 +9,7 @@ import (
 // postProcessor puts one or two sequences (b nil) and the special tokens around them together.
 type postProcessor interface {
 	added(pair bool) int // number of special tokens
+	ids() []int          // of the special tokens
 	process(a, b *sequence, special bool) Encoding
 }
 
@@ -55,6 +56,17 @@ func (t template) added(pair bool) int {
 		n += len(p.ids)
 	}
 	return n
+}
+
+func (t template) ids() []int {
+	var ids []int
+	for _, p := range t.single {
+		ids = append(ids, p.ids...)
+	}
+	for _, p := range t.pair {
+		ids = append(ids, p.ids...)
+	}
+	return ids
 }
 
 func (t template) process(a, b *sequence, special bool) Encoding {

@@ -52,7 +52,7 @@ func Parse(data []byte) (*Tokenizer, error) {
 	}
 	t := newTokenizer(p)
 	t.added.add(p.added, t.model.vocab(), t.normalizer)
-	if err := t.added.build(); err != nil {
+	if err := t.finish(); err != nil {
 		return nil, err
 	}
 	for _, r := range []string{"unk", "sep", "pad", "cls", "mask"} {
@@ -74,6 +74,19 @@ func newTokenizer(p *parts) *Tokenizer {
 		normalizer: p.normalizer, preTokenizer: p.preTokenizer, model: p.model, post: p.post, decoder: p.decoder,
 		added: newAddedVocab(), special: map[string]string{}, fileOptions: p.options,
 	}
+}
+
+// finish prepares the search for added tokens and checks that the template's tokens exist.
+func (t *Tokenizer) finish() error {
+	if err := t.added.build(); err != nil {
+		return err
+	}
+	for _, id := range t.post.ids() {
+		if _, ok := t.IDToToken(id); !ok {
+			return invalid("post_processor: no token has id %d", id)
+		}
+	}
+	return nil
 }
 
 // setPad takes the padding token of the special tokens, else the file's, as transformers does.
