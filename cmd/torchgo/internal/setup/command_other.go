@@ -1,0 +1,7 @@
+//go:build !linux
+
+package setup
+
+import "syscall"
+
+func endWithParent(*syscall.SysProcAttr) {}

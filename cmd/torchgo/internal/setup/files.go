@@ -1,0 +1,147 @@
+package setup
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// tempPrefix begins the name of whatever is not finished; setup removes what a killed one left.
+const tempPrefix = ".tmp-"
+
+// lock takes the file's lock, which ends with the process. waiting is called once if another
+// process has it.
+func lock(ctx context.Context, path string, waiting func()) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("cache folder: %w", err)
+	}
+	for first := true; ; first = false {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return func() { _ = f.Close() }, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			_ = f.Close()
+			return nil, fmt.Errorf("%s: lock: %w", path, err)
+		}
+		if first {
+			waiting()
+		}
+		select {
+		case <-ctx.Done():
+			_ = f.Close()
+			return nil, ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// removeTemporaries clears what killed runs left. The lock is held, so nobody is using it.
+func removeTemporaries(cache string) error {
+	for _, pattern := range []string{"", "*"} {
+		paths, err := filepath.Glob(filepath.Join(cache, pattern, tempPrefix+"*"))
+		if err != nil {
+			return err
+		}
+		for _, p := range paths {
+			if err := os.RemoveAll(p); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// names lists a folder, for a message.
+func names(dir string) string {
+	members, err := os.ReadDir(dir)
+	if err != nil || len(members) == 0 {
+		return "nothing"
+	}
+	list := make([]string, len(members))
+	for i, m := range members {
+		list[i] = m.Name()
+	}
+	return strings.Join(list, ", ")
+}
+
+// bytesBelow sums the files of a folder that another process is writing to.
+func bytesBelow(dir string) int64 {
+	var sum int64
+	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			if info, err := d.Info(); err == nil {
+				sum += info.Size()
+			}
+		}
+		return nil // files come and go under it
+	})
+	return sum
+}
+
+// size formats bytes for people.
+func size(n int64) string {
+	switch {
+	case n >= 1e9:
+		return strconv.FormatFloat(float64(n)/1e9, 'f', 1, 64) + " GB"
+	case n >= 1e6:
+		return strconv.FormatInt(n/1e6, 10) + " MB"
+	}
+	return strconv.FormatInt(n, 10) + " bytes"
+}
+
+func noSpace(what string) error { return fmt.Errorf("%s: %w", what, syscall.ENOSPC) }
+
+// spare is kept free beside what setup needs: the shim and its object files.
+const spare = 200e6
+
+func (o *Options) needSpace(bytes int64) error {
+	free, err := o.freeBytes(o.Cache)
+	if err != nil {
+		return nil // a file system that does not tell; the writes will
+	}
+	if need := bytes + spare; free < need {
+		return fmt.Errorf("%s needs %s, but %s are free: %w", o.Cache, size(need), size(free), syscall.ENOSPC)
+	}
+	return nil
+}
+
+func freeBytes(dir string) (int64, error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(dir, &s); err != nil {
+		return 0, err
+	}
+	return int64(s.Bavail) * int64(s.Bsize), nil
+}
+
+// availableMemory is what programs can still take, 0 where the system does not tell.
+func availableMemory() int64 {
+	f, err := os.Open("/proc/meminfo")
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		if rest, ok := strings.CutPrefix(s.Text(), "MemAvailable:"); ok {
+			kib, _ := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(rest, "kB")), 10, 64)
+			return kib << 10
+		}
+	}
+	return 0
+}
