@@ -832,6 +832,19 @@ func (t *Tensor) IsNeg() bool {
 	return cc.retBool()
 }
 
+var tensorOpIsNonzero = op{name: "aten::is_nonzero", overload: "", schema: "aten::is_nonzero(Tensor self) -> bool"}
+
+// IsNonzero is PyTorch's Tensor.is_nonzero.
+//
+//	aten::is_nonzero(Tensor self) -> bool
+func (t *Tensor) IsNonzero() bool {
+	var cc call
+	cc.start(&tensorOpIsNonzero)
+	cc.tensor(t)
+	cc.run()
+	return cc.retBool()
+}
+
 var tensorOpIsPinned = op{name: "aten::is_pinned", overload: "", schema: "aten::is_pinned(Tensor self, Device? device=None) -> bool"}
 
 // IsPinnedOptions are the optional arguments of [Tensor.IsPinned].

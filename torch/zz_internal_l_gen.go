@@ -229,6 +229,19 @@ func (InternalOps) LinalgSvdOut(u, s, vh, a *Tensor, opts ...InternalLinalgSvdOp
 	return cc.retTensor(), cc.retTensor(), cc.retTensor()
 }
 
+var internalOpLocalScalarDense = op{name: "aten::_local_scalar_dense", overload: "", schema: "aten::_local_scalar_dense(Tensor self) -> Scalar"}
+
+// LocalScalarDense is PyTorch's torch.ops.aten._local_scalar_dense.
+//
+//	aten::_local_scalar_dense(Tensor self) -> Scalar
+func (InternalOps) LocalScalarDense(input *Tensor) Scalar {
+	var cc call
+	cc.start(&internalOpLocalScalarDense)
+	cc.tensor(input)
+	cc.run()
+	return cc.retScalar()
+}
+
 var internalOpLogSoftmax = op{name: "aten::_log_softmax", overload: "", schema: "aten::_log_softmax(Tensor self, int dim, bool half_to_float) -> Tensor"}
 
 // LogSoftmax is PyTorch's torch.ops.aten._log_softmax.

@@ -46,8 +46,7 @@ func TestEveryOperatorIsGeneratedOrExcluded(t *testing.T) {
 	}
 }
 
-// The names that a program can use: no two alike, Go's form, and nothing of PyTorch's that is only another
-// spelling of an existing name.
+// The names that a program can use: no two alike, of Go's form, in-place and out variants told apart.
 func TestNames(t *testing.T) {
 	api := build(t)
 	form := regexp.MustCompile(`^[A-Z][A-Za-z0-9]*_?$`)

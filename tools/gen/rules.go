@@ -77,7 +77,7 @@ var exclusions = []exclusion{
 	// What is hand-written.
 	{named("aten::size.int", "aten::stride.int", "aten::numel", "aten::dim"), "size, stride, numel, dim", "hand-written: Tensor.Shape, Size, Stride, Numel, Dim, without a call to an operator"},
 	{named("aten::is_leaf", "aten::requires_grad_", "aten::_backward", "aten::is_inference", "aten::set_data"), "is_leaf, requires_grad_, _backward, is_inference, set_data", "hand-written: Tensor.IsLeaf, SetRequiresGrad, Backward, IsInference, SetData"},
-	{named("aten::item", "aten::_local_scalar_dense", "aten::is_nonzero"), "item", "hand-written: torch.Item"},
+	{named("aten::item"), "item", "hand-written: torch.Item"},
 	{named("aten::is_contiguous", "aten::storage_offset"), "is_contiguous, storage_offset", "hand-written: Tensor.IsContiguous, StorageOffset, without a call to an operator"},
 	{pattern(`aten::to\..*`), "to", "hand-written: Tensor.To"},
 }
