@@ -14,7 +14,7 @@ type Error struct {
 	Kind      error  // one of the Err… values
 	Message   string // libtorch's first line, without the C++ backtrace
 	Shapes    []Shape
-	Backtrace string // C++ backtrace, for the log
+	backtrace string
 }
 
 // Shape is the shape of an argument; nil for an undefined tensor.
@@ -82,6 +82,9 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
+// Backtrace is the C++ stack at the error, for the log; often empty.
+func (e *Error) Backtrace() string { return e.backtrace }
+
 // Unwrap gives the kind.
 func (e *Error) Unwrap() error { return e.Kind }
 
@@ -95,7 +98,7 @@ func wrap(op string, err error) *Error {
 	if kind == nil {
 		kind = ErrInternal
 	}
-	return &Error{Op: op, Kind: kind, Message: c.Message, Backtrace: c.Backtrace}
+	return &Error{Op: op, Kind: kind, Message: c.Message, backtrace: c.Backtrace}
 }
 
 // must panics with an *Error if err is not nil.

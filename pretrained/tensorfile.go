@@ -1,0 +1,58 @@
+package pretrained
+
+import (
+	"context"
+	"io"
+	"maps"
+	"slices"
+
+	"github.com/torchgo/torchgo/pretrained/safetensors"
+	"github.com/torchgo/torchgo/torch"
+)
+
+// LoadFile reads all tensors of a safetensors file into CPU memory (safetensors.torch.load_file).
+func LoadFile(ctx context.Context, path string) (map[string]*torch.Tensor, error) {
+	f, err := safetensors.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	tensors := map[string]*torch.Tensor{}
+	for _, info := range f.Tensors() {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		dtype := dtypeOf(info.DType)
+		if dtype == 0 {
+			return nil, &Error{Class: ErrUnsupported, File: path, Tensor: info.Name, Detail: "dtype", Actual: info.DType.String()}
+		}
+		t, err := torch.Try(func() *torch.Tensor {
+			return torch.Empty(info.Shape, torch.EmptyOptions{DType: dtype})
+		})
+		if err != nil {
+			return nil, &Error{File: path, Tensor: info.Name, Err: err}
+		}
+		if err := f.ReadTensor(info.Name, t.Bytes()); err != nil {
+			return nil, err
+		}
+		tensors[info.Name] = t
+	}
+	return tensors, nil
+}
+
+// SaveFile writes tensors to a safetensors file, which appears when it is complete
+// (safetensors.torch.save_file). metadata may be nil.
+func SaveFile(ctx context.Context, path string, tensors map[string]*torch.Tensor, metadata map[string]string) error {
+	var sources []safetensors.Source
+	for _, name := range slices.Sorted(maps.Keys(tensors)) {
+		t := tensors[name]
+		code, ok := codeOf(t.DType())
+		if !ok {
+			return &Error{Class: ErrUnsupported, File: path, Tensor: name, Detail: "dtype has no form in safetensors", Actual: t.DType().String()}
+		}
+		sources = append(sources, safetensors.Source{
+			Name: name, DType: code, Shape: t.Shape(), Write: func(w io.Writer) error { return write(w, t) },
+		})
+	}
+	return safetensors.WriteFile(ctx, path, sources, metadata)
+}
