@@ -419,13 +419,13 @@ func (d *Decoder) Object(member func(name string) error) error {
 	if err := d.open(KindObject); err != nil {
 		return err
 	}
-	var seen nameSet
+	var seen seenNames
 	for {
 		c, err := d.next()
 		if err != nil {
 			return err
 		}
-		if c == '}' && len(seen.names) == 0 {
+		if c == '}' && seen.n == 0 {
 			break
 		}
 		at := d.pos
@@ -470,7 +470,7 @@ func (d *Decoder) Object(member func(name string) error) error {
 	}
 	d.pos++
 	d.depth--
-	d.members -= len(seen.names)
+	d.members -= seen.n
 	return nil
 }
 
@@ -508,43 +508,37 @@ func (d *Decoder) Skip() error {
 	return err
 }
 
-// nameSet finds repeated names; most objects are too small for a map to pay.
-type nameSet struct {
-	names []string
-	index map[string]int
+const smallObject = 8 // up to this size a search is as good as a map
+
+// seenNames finds repeated names.
+type seenNames struct {
+	n     int
+	first [smallObject]string
+	more  map[string]struct{} // all names, if there are more than fit into first
 }
 
-const smallObject = 8
-
-func (s *nameSet) find(name string) int {
-	if s.index != nil {
-		if i, ok := s.index[name]; ok {
-			return i
+func (s *seenNames) add(name string) bool {
+	if s.more == nil {
+		for _, known := range s.first[:s.n] {
+			if known == name {
+				return false
+			}
 		}
-		return -1
-	}
-	for i, n := range s.names {
-		if n == name {
-			return i
+		if s.n < smallObject {
+			s.first[s.n] = name
+			s.n++
+			return true
+		}
+		s.more = make(map[string]struct{}, 4*smallObject)
+		for _, known := range s.first {
+			s.more[known] = struct{}{}
 		}
 	}
-	return -1
-}
-
-func (s *nameSet) add(name string) bool {
-	if s.find(name) >= 0 {
+	if _, ok := s.more[name]; ok {
 		return false
 	}
-	s.names = append(s.names, name)
-	switch {
-	case s.index != nil:
-		s.index[name] = len(s.names) - 1
-	case len(s.names) > smallObject:
-		s.index = make(map[string]int, 4*smallObject)
-		for i, n := range s.names {
-			s.index[n] = i
-		}
-	}
+	s.more[name] = struct{}{}
+	s.n++
 	return true
 }
 

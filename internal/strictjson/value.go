@@ -6,7 +6,6 @@ import (
 	"iter"
 	"math"
 	"strconv"
-	"strings"
 )
 
 // Number is a number as it is written in the document.
@@ -14,7 +13,12 @@ type Number string
 
 // IsInteger reports whether it has neither fraction nor exponent.
 func (n Number) IsInteger() bool {
-	return n != "" && strings.Trim(string(n), "-0123456789") == ""
+	for i := range len(n) {
+		if !isDigit(n[i]) && n[i] != '-' {
+			return false
+		}
+	}
+	return n != ""
 }
 
 // Int64 is its value, if it is written as an integer and fits.
@@ -256,4 +260,42 @@ func (o *Object) All() iter.Seq2[string, Value] {
 			}
 		}
 	}
+}
+
+// nameSet is the names of an object in their order, and where each is.
+type nameSet struct {
+	names []string
+	index map[string]int
+}
+
+func (s *nameSet) find(name string) int {
+	if s.index != nil {
+		if i, ok := s.index[name]; ok {
+			return i
+		}
+		return -1
+	}
+	for i, n := range s.names {
+		if n == name {
+			return i
+		}
+	}
+	return -1
+}
+
+func (s *nameSet) add(name string) bool {
+	if s.find(name) >= 0 {
+		return false
+	}
+	s.names = append(s.names, name)
+	switch {
+	case s.index != nil:
+		s.index[name] = len(s.names) - 1
+	case len(s.names) > smallObject:
+		s.index = make(map[string]int, 4*smallObject)
+		for i, n := range s.names {
+			s.index[n] = i
+		}
+	}
+	return true
 }

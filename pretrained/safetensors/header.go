@@ -20,6 +20,7 @@ import (
 type header struct {
 	tensors  []TensorInfo // in the order of their bytes
 	metadata map[string]string
+	dims     []int // where the next shapes go
 }
 
 const redownload = "download the file again"
@@ -64,7 +65,10 @@ func parseHeader(data []byte) (*header, error) {
 	if text := bytes.TrimLeft(data, " \t\r\n"); len(text) == 0 || text[0] != '{' {
 		return nil, &Error{Class: ErrBadHeader, Offset: 8, Expected: "a JSON object", Actual: fmt.Sprintf("%.20q", text)}
 	}
-	h := &header{}
+	// One allocation for the list, and no spare room when it is large: the count is exact unless names are
+	// escaped or contain the word.
+	n := min(bytes.Count(data, []byte(`"data_offsets"`)), MaxTensors)
+	h := &header{tensors: make([]TensorInfo, 0, n)}
 	d := strictjson.NewDecoder(data, strictjson.Options{MaxMembers: MaxTensors + 1<<16})
 	err := d.Object(func(name string) error {
 		if name == metadataKey {
@@ -73,7 +77,7 @@ func parseHeader(data []byte) (*header, error) {
 		if len(h.tensors) == MaxTensors {
 			return &Error{Class: ErrLimit, Detail: "number of tensors", Expected: fmt.Sprintf("at most %d", MaxTensors), Actual: "more"}
 		}
-		t, err := readEntry(d, name)
+		t, err := h.readEntry(d, name)
 		if errors.Is(err, strictjson.ErrType) { // if that value isn't even JSON, say so
 			if skipErr := d.Skip(); skipErr != nil {
 				err = skipErr
@@ -140,8 +144,12 @@ func (h *header) readMetadata(d *strictjson.Decoder) error {
 	})
 }
 
-func readEntry(d *strictjson.Decoder, name string) (TensorInfo, error) {
-	t := TensorInfo{Name: name, Shape: []int{}}
+func (h *header) readEntry(d *strictjson.Decoder, name string) (TensorInfo, error) {
+	t := TensorInfo{Name: name}
+	if cap(h.dims)-len(h.dims) < MaxDims {
+		h.dims = make([]int, 0, 8*MaxDims)
+	}
+	start := len(h.dims)
 	var hasShape, hasOffsets bool
 	var offsets [2]int64
 	err := d.Object(func(field string) (err error) {
@@ -158,9 +166,10 @@ func readEntry(d *strictjson.Decoder, name string) (TensorInfo, error) {
 					return &Error{Class: ErrBadShape, Expected: fmt.Sprintf("at most %d dimensions", MaxDims), Actual: "more"}
 				}
 				dim, err := natural(d, "dimension", ErrBadShape)
-				t.Shape = append(t.Shape, int(dim))
+				h.dims = append(h.dims, int(dim))
 				return err
 			})
+			t.Shape = h.dims[start:len(h.dims):len(h.dims)]
 		case "data_offsets":
 			hasOffsets = true
 			n := 0
@@ -221,7 +230,10 @@ func natural(d *strictjson.Decoder, what string, class error) (int64, error) {
 // It makes the offsets those of the file.
 func (h *header) validate(start, size int64) error {
 	slices.SortFunc(h.tensors, func(a, b TensorInfo) int {
-		return cmp.Or(cmp.Compare(a.Offset, b.Offset), cmp.Compare(a.Bytes, b.Bytes), strings.Compare(a.Name, b.Name))
+		if c := cmp.Or(cmp.Compare(a.Offset, b.Offset), cmp.Compare(a.Bytes, b.Bytes)); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Name, b.Name)
 	})
 	end := int64(0)
 	for i := range h.tensors {

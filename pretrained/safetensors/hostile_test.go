@@ -3,6 +3,7 @@ package safetensors
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -65,8 +66,15 @@ func TestMain(m *testing.M) {
 func hostileChild(path string) {
 	before := peakKB()
 	limit(syscall.RLIMIT_AS, virtualBytes()+512<<20)
-	limit(syscall.RLIMIT_CPU, 2)
-	l, err := List(context.Background(), path, true)
+	var l *Listing
+	var err error
+	if os.Getenv(childEnv+"_OPEN") == "" {
+		limit(syscall.RLIMIT_CPU, 2)
+		l, err = List(context.Background(), path, true)
+	} else {
+		limit(syscall.RLIMIT_CPU, 10)
+		_, err = Open(path)
+	}
 	out := outcome{Listing: l, ExtraMB: (peakKB() - before) >> 10}
 	if err != nil {
 		out.Error = err.Error()
@@ -104,12 +112,18 @@ func virtualBytes() uint64 {
 	return pages * uint64(os.Getpagesize())
 }
 
+// peakKB is the peak of resident memory. (Getrusage's also counts the parent's at the fork.)
 func peakKB() int64 {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+	data, err := os.ReadFile("/proc/self/status")
+	if err != nil {
 		panic(err)
 	}
-	return int64(u.Maxrss)
+	_, rest, _ := strings.Cut(string(data), "VmHWM:")
+	var kb int64
+	if _, err := fmt.Sscan(rest, &kb); err != nil {
+		panic(err)
+	}
+	return kb
 }
 
 // TestHostileCorpus gives each case to a process of its own with 512 MB of address space and 2 s of CPU.
@@ -139,6 +153,72 @@ func TestHostileCorpus(t *testing.T) {
 	}
 	for _, kind := range []string{"safetensors must", "safetensors should", "hf_dir must", "hf_dir should"} {
 		t.Logf("%s: %d of %d", kind, right[kind], total[kind])
+	}
+}
+
+// TestLargestHeaders stays within the same address space on the largest headers that are allowed, which
+// take 0.1 to 1.5 s of CPU.
+func TestLargestHeaders(t *testing.T) {
+	if testing.Short() {
+		t.Skip("writes files of 100 MB")
+	}
+	if _, err := os.Stat("/proc/self/statm"); err != nil {
+		t.Skip("needs /proc")
+	}
+	repeat := func(open, item, end string) string {
+		return open + strings.Repeat(item, (MaxHeaderBytes-len(open)-len(end))/len(item)) + end
+	}
+	members := func(open, format, end string, limit int) string {
+		b := []byte(open)
+		for i := 0; i < limit && len(b)+len(end)+100 < MaxHeaderBytes; i++ {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = fmt.Appendf(b, format, i)
+		}
+		return string(b) + end
+	}
+	const entry = `"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}`
+	for _, c := range []struct {
+		name   string
+		header func() string
+		class  string // "" if it is valid
+	}{
+		{"padding", func() string { return repeat("{}", " ", "") }, ""},
+		{"all tensors that are allowed", func() string { return members("{", entry, "}", MaxTensors) }, ""},
+		{"a tensor more", func() string { return members("{", entry, "}", MaxTensors+1) }, "limit"},
+		{"many arrays in a field that is skipped", func() string {
+			return repeat(`{"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0],"x":[[]`, ",[]", "]}}")
+		}, ""},
+		{"many members in a field that is skipped", func() string {
+			return members(`{"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0],"x":{`, `"%x":0`, "}}}", 1<<62)
+		}, "limit"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			header := c.header()
+			path := filepath.Join(t.TempDir(), "x.safetensors")
+			f, err := os.Create(path)
+			require.NoError(t, err)
+			require.NoError(t, binary.Write(f, binary.LittleEndian, uint64(len(header))))
+			_, err = f.WriteString(header)
+			require.NoError(t, err)
+			require.NoError(t, f.Close())
+			cmd := exec.Command(os.Args[0])
+			cmd.Env = append(os.Environ(), childEnv+"="+path, childEnv+"_OPEN=1")
+			var stderr bytes.Buffer
+			cmd.Stderr = &stderr
+			stdout, err := cmd.Output()
+			require.NoError(t, err, "the process failed: %.2000s", stderr.String())
+			var got outcome
+			require.NoError(t, json.Unmarshal(stdout, &got))
+			t.Logf("%d MB, %v CPU", got.ExtraMB, cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime())
+			if c.class == "" {
+				require.Empty(t, got.Error)
+			} else {
+				require.Equal(t, []string{c.class}, got.Classes, got.Error)
+			}
+			require.LessOrEqual(t, len(got.Error), 2000)
+		})
 	}
 }
 
