@@ -21,6 +21,7 @@ var (
 	ErrSizeMismatch  = fileerr.ErrSizeMismatch
 	ErrBadDType      = fileerr.ErrBadDType
 	ErrLimit         = fileerr.ErrLimit
+	ErrTruncated     = fileerr.ErrTruncated
 	ErrUnsupported   = fileerr.ErrUnsupported
 	ErrUnexpected    = errors.New("unexpected tensor")
 	ErrArgument      = errors.New("bad argument")
