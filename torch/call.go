@@ -347,7 +347,12 @@ func (c *call) optDType(v DType) {
 	c.dtype(v)
 }
 
-func (c *call) layout(v Layout) { c.int(int(v) - 1) }
+func (c *call) layout(v Layout) {
+	if v <= 0 {
+		c.invalid("expected a layout, got none")
+	}
+	c.int(int(v) - 1)
+}
 
 func (c *call) optLayout(v Layout) {
 	if v == 0 {
@@ -357,7 +362,12 @@ func (c *call) optLayout(v Layout) {
 	c.layout(v)
 }
 
-func (c *call) memoryFormat(v MemoryFormat) { c.int(int(v) - 1) }
+func (c *call) memoryFormat(v MemoryFormat) {
+	if v <= 0 {
+		c.invalid("expected a memory format, got none")
+	}
+	c.int(int(v) - 1)
+}
 
 func (c *call) optMemoryFormat(v MemoryFormat) {
 	if v == 0 {
