@@ -46,17 +46,22 @@ func (m Mismatch) MarshalJSON() ([]byte, error) {
 
 // JSON is the report as one JSON document.
 func (r *Report) JSON() []byte {
+	data, err := json.Marshal(r.Complete())
+	if err != nil {
+		panic(err) // no value of the struct can fail
+	}
+	return data
+}
+
+// Complete is the report with empty lists in place of nil ones, as JSON shows it.
+func (r *Report) Complete() *Report {
 	out := *r
 	out.MissingKeys, out.UnexpectedKeys = nonNil(r.MissingKeys), nonNil(r.UnexpectedKeys)
 	out.MismatchedKeys, out.ErrorMsgs, out.Warnings = nonNil(r.MismatchedKeys), nonNil(r.ErrorMsgs), nonNil(r.Warnings)
 	if out.TiedKeys == nil {
 		out.TiedKeys = map[string]string{}
 	}
-	data, err := json.Marshal(out)
-	if err != nil {
-		panic(err) // no value of the struct can fail
-	}
-	return data
+	return &out
 }
 
 // String is the report for people: what was loaded, then one line for each key that did not match.

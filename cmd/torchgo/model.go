@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"github.com/torchgo/torchgo/cmd/torchgo/internal/cli"
+	"github.com/torchgo/torchgo/internal/strictjson"
+	"github.com/torchgo/torchgo/pretrained"
+	_ "github.com/torchgo/torchgo/pretrained/models" // every architecture
+	"github.com/torchgo/torchgo/torch"
+	"github.com/torchgo/torchgo/torch/nn"
+)
+
+// modelFlags are the flags that all commands on a model have.
+type modelFlags struct {
+	class, dtype, device, attn string
+	variant, subfolder         string
+	useSafetensors             bool
+	config, keyMapping         string
+	ignoreMismatched, strict   bool
+	threads                    int
+	seed                       uint64
+	flags                      *pflag.FlagSet
+	later                      map[string]*string // flags of the command line that this version can't serve
+	dequantize, disableMmap    bool
+}
+
+// laterFlags are part of the command line already; using one is a clear error.
+var laterFlags = map[string]string{
+	"device-map":     "placement on several devices",
+	"max-memory":     "placement on several devices",
+	"offload-folder": "offloading",
+	"revision":       "the hub",
+	"gguf-file":      "GGUF",
+	"adapter":        "adapters",
+	"quantization":   "quantization",
+}
+
+func addModelFlags(cmd *cobra.Command) *modelFlags {
+	m := &modelFlags{flags: cmd.Flags(), later: map[string]*string{}}
+	f := m.flags
+	f.StringVar(&m.class, "class", "", "an Auto class or model class (default: the first of architectures in config.json)")
+	f.StringVar(&m.dtype, "dtype", "auto", "auto, float32, bfloat16, …")
+	f.StringVar(&m.device, "device", "cpu", "cpu or cuda:N")
+	f.StringVar(&m.attn, "attn", "", "attention: eager or sdpa (default: sdpa where the model has it)")
+	f.StringVar(&m.variant, "variant", "", "load model.VARIANT.safetensors")
+	f.StringVar(&m.subfolder, "subfolder", "", "a folder below MODEL")
+	f.BoolVar(&m.useSafetensors, "use-safetensors", true, "true: safetensors only; false: .bin only (default: what is there)")
+	f.StringVar(&m.config, "config", "", "JSON `object` that overrides config.json")
+	f.StringVar(&m.keyMapping, "key-mapping", "", "JSON `object`: regular expression to replacement, for names in the checkpoint")
+	f.BoolVar(&m.ignoreMismatched, "ignore-mismatched-sizes", false, "initialise weights of another size anew")
+	f.BoolVar(&m.strict, "strict", false, "missing, unexpected and mismatched weights are errors")
+	f.IntVar(&m.threads, "threads", 0, "threads within an operator (default: as many as the process may use)")
+	f.Uint64Var(&m.seed, "seed", 0, "seed of the random numbers")
+	f.BoolVar(&m.disableMmap, "disable-mmap", false, "read the weights in place of mapping the file")
+	for name, what := range laterFlags {
+		m.later[name] = f.String(name, "", what+": not in this version")
+	}
+	f.BoolVar(&m.dequantize, "dequantize", false, "quantization: not in this version")
+	return m
+}
+
+// options checks the flags. What is wrong with them is wrong usage.
+func (m *modelFlags) options(app *cli.App, what string) (pretrained.Options, error) {
+	o := pretrained.Options{
+		Class: m.class, Variant: m.variant, Subfolder: m.subfolder, Attn: nn.AttentionKind(m.attn),
+		IgnoreMismatchedSizes: m.ignoreMismatched, Strict: m.strict, DisableMmap: m.disableMmap,
+	}
+	for name := range m.later {
+		if m.flags.Changed(name) {
+			return o, fmt.Errorf("--%s: %s: %w in this version", name, laterFlags[name], pretrained.ErrUnsupported)
+		}
+	}
+	if m.dequantize {
+		return o, fmt.Errorf("--dequantize: quantization: %w in this version", pretrained.ErrUnsupported)
+	}
+	var err error
+	if m.dtype != "auto" {
+		if o.DType, err = torch.ParseDType(m.dtype); err != nil {
+			return o, cli.Usagef("--%v", err)
+		}
+	}
+	if o.Device, err = torch.ParseDevice(m.device); err != nil {
+		return o, cli.Usagef("--%v", err)
+	}
+	if m.flags.Changed("use-safetensors") {
+		o.UseSafetensors = torch.Some(m.useSafetensors)
+	}
+	if m.config != "" {
+		object, err := jsonObject(m.config)
+		if err != nil {
+			return o, cli.Usagef("--config: expected a JSON object: %v", err)
+		}
+		o.Config = map[string]any{}
+		for key, v := range object.All() {
+			o.Config[key] = v.Any()
+		}
+	}
+	if m.keyMapping != "" {
+		if o.KeyMapping, err = keyRules(m.keyMapping); err != nil {
+			return o, cli.Usagef("--key-mapping: %v", err)
+		}
+	}
+	if m.threads < 0 {
+		return o, cli.Usagef("--threads: expected 1 or more, got %d", m.threads)
+	}
+	if bars := app.Progress(); bars != nil {
+		o.Progress = func(done, total int64) { bars.Bytes(what, done, total) }
+	}
+	return o, nil
+}
+
+// start opens libtorch and applies what is set process-wide.
+func (m *modelFlags) start() error {
+	if err := torch.Load(); err != nil {
+		return err
+	}
+	if m.threads > 0 {
+		torch.SetNumThreads(m.threads)
+	}
+	if m.flags.Changed("seed") {
+		torch.ManualSeed(m.seed)
+	}
+	return nil
+}
+
+// load is from_pretrained with the flags.
+func (m *modelFlags) load(ctx context.Context, app *cli.App, path string) (pretrained.Model, *pretrained.Report, error) {
+	o, err := m.options(app, "loading")
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := m.start(); err != nil {
+		return nil, nil, err
+	}
+	return pretrained.Load(ctx, path, o)
+}
+
+// jsonObject reads the JSON object that a flag has.
+func jsonObject(text string) (*strictjson.Object, error) {
+	v, err := strictjson.Parse([]byte(text), strictjson.Options{})
+	if err != nil {
+		return nil, err
+	}
+	return v.AsObject()
+}
+
+// keyRules reads {"pattern": "replacement"}, whose order counts.
+func keyRules(text string) ([]pretrained.KeyRule, error) {
+	object, err := jsonObject(text)
+	if err != nil {
+		return nil, err
+	}
+	var rules []pretrained.KeyRule
+	for pattern, v := range object.All() {
+		replacement, err := v.AsString()
+		if err != nil {
+			return nil, err
+		}
+		rules = append(rules, pretrained.KeyRule{Pattern: pattern, Replacement: replacement})
+	}
+	return rules, nil
+}
