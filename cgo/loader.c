@@ -31,6 +31,7 @@ char* tg_load(const char* path, const char* cuda) {
   const tg_api* (*table)(void) = (const tg_api* (*)(void))dlsym(handle, "torchgo_api");
   if (table == NULL) return why("not a torchgo shim");
   const tg_api* api = table();
+  if (api == NULL) return strdup("not a torchgo shim: it has no table");
   if (api->abi != TG_ABI || api->size != (int32_t)sizeof(tg_api)) {
     char text[128];
     snprintf(text, sizeof text, "the shim has ABI %d (%d bytes), this program needs ABI %d (%d bytes)", api->abi, api->size, TG_ABI,

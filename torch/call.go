@@ -44,6 +44,7 @@ func (o *op) find() cgo.Op {
 // a ret method for each result. It stays on the stack; what doesn't fit its arrays goes to the heap.
 type call struct {
 	op       *op
+	handle   cgo.Op
 	nargs    int
 	nwords   int
 	nheld    int
@@ -63,7 +64,8 @@ type call struct {
 	random    *Generator
 }
 
-func (c *call) start(o *op) { c.op = o }
+// start looks the operator up, before any argument is in use.
+func (c *call) start(o *op) { c.op, c.handle = o, o.find() }
 
 // fail gives up: the tensors in use are let go, and it panics.
 func (c *call) fail(e *Error) {
@@ -414,7 +416,6 @@ var unscoped atomic.Int64
 
 // run calls the operator.
 func (c *call) run() {
-	handle := c.op.find()
 	permit := false
 	if unscoped.Add(1) > int64(cap(permits)) {
 		permit = enterBusy()
@@ -423,9 +424,9 @@ func (c *call) run() {
 	if c.moreWords != nil {
 		words = c.moreWords
 	}
-	more, err := cgo.Call(handle, words, c.nargs, c.rets[:])
+	more, err := cgo.Call(c.handle, words, c.nargs, c.rets[:])
 	if err != nil {
-		more, err = c.retry(handle, words, err)
+		more, err = c.retry(words, err)
 	}
 	unscoped.Add(-1)
 	if permit {
@@ -453,7 +454,7 @@ func enterBusy() bool {
 }
 
 // retry calls once more after an allocation failure, when the collector has freed what it can.
-func (c *call) retry(handle cgo.Op, words []uint64, err error) ([]uint64, error) {
+func (c *call) retry(words []uint64, err error) ([]uint64, error) {
 	if wrap("", err).Kind != ErrOutOfMemory {
 		return nil, err
 	}
@@ -461,7 +462,7 @@ func (c *call) retry(handle cgo.Op, words []uint64, err error) ([]uint64, error)
 	if e := cgo.EmptyCache(); e != nil {
 		return nil, err
 	}
-	return cgo.Call(handle, words, c.nargs, c.rets[:])
+	return cgo.Call(c.handle, words, c.nargs, c.rets[:])
 }
 
 // failed panics with the error of the call and the shapes of its tensors.

@@ -1,6 +1,7 @@
 package torch
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -38,7 +39,10 @@ func Load() error {
 func open() error {
 	var err error
 	if install, err = libtorch.Find(cgo.ShimHash()); err != nil {
-		return err
+		if errors.Is(err, libtorch.ErrNotSetUp) {
+			return err // says what to run
+		}
+		return fmt.Errorf("%w (run `torchgo setup`)", err)
 	}
 	library.Shim = install.Lib
 	if os.Getenv("TORCHGO_DEVICE") != "cpu" && install.Dir != "" {

@@ -98,6 +98,9 @@ func within(mode int, opens bool, fn func(), leave func(s *scope)) {
 	load("scope")
 	state, err := cgo.State()
 	must("scope", err)
+	if state.Scope == 0 {
+		defer drainReleased() // the callers' functions run without a permit
+	}
 	// Outermost here, and not in a callback whose caller computes already.
 	if state.Scope == 0 && !state.Busy {
 		permits <- struct{}{}
@@ -110,7 +113,6 @@ func within(mode int, opens bool, fn func(), leave func(s *scope)) {
 	if state.Scope == 0 {
 		th = newThread()
 		token = th.token
-		defer drainReleased()
 		defer th.put()
 	} else {
 		th = threadOf(state.Scope)
@@ -157,7 +159,7 @@ func scoped[T any](mode int, fn func() T) (result T) {
 			t.leave(s)
 			return
 		}
-		eachTensor(reflect.ValueOf(&result).Elem(), map[uintptr]bool{}, func(t *Tensor) { t.leave(s) })
+		eachTensor(reflect.ValueOf(&result).Elem(), map[visit]bool{}, func(t *Tensor) { t.leave(s) })
 	})
 	return result
 }
@@ -204,11 +206,16 @@ func InferenceEnabled() bool {
 // called in the goroutine that made them.
 func Keep(tensors ...*Tensor) {
 	for _, t := range tensors {
-		if t != nil && t.scope != nil {
-			t.scope.tensors[t.index] = nil
-			t.scope = nil
-			t.catch()
+		if t == nil || t.scope == nil {
+			continue
 		}
+		if !t.use() { // so that a Close meanwhile waits
+			panic(closedError("keep"))
+		}
+		t.scope.tensors[t.index] = nil
+		t.scope = nil
+		t.catch()
+		t.unuse()
 	}
 }
 
@@ -226,8 +233,24 @@ func (t *Tensor) leave(s *scope) {
 
 var tensorType = reflect.TypeFor[*Tensor]()
 
+// visit is a place that eachTensor has been to: a struct and its first field have one address, so
+// the type counts.
+type visit struct {
+	kind    reflect.Type
+	address uintptr
+	n       int
+}
+
 // eachTensor finds the tensors in a value.
-func eachTensor(v reflect.Value, seen map[uintptr]bool, fn func(*Tensor)) {
+func eachTensor(v reflect.Value, seen map[visit]bool, fn func(*Tensor)) {
+	been := func(n int) bool {
+		at := visit{v.Type(), v.Pointer(), n}
+		if seen[at] {
+			return true
+		}
+		seen[at] = true
+		return false
+	}
 	switch v.Kind() {
 	case reflect.Pointer:
 		if v.IsNil() {
@@ -239,29 +262,32 @@ func eachTensor(v reflect.Value, seen map[uintptr]bool, fn func(*Tensor)) {
 			}
 			return
 		}
-		if seen[v.Pointer()] {
-			return
+		if mayHoldTensors(v.Type().Elem()) && !been(0) {
+			eachTensor(v.Elem(), seen, fn)
 		}
-		seen[v.Pointer()] = true
-		eachTensor(v.Elem(), seen, fn)
 	case reflect.Interface:
 		if !v.IsNil() {
 			eachTensor(v.Elem(), seen, fn)
 		}
 	case reflect.Slice, reflect.Array:
-		if !mayHoldTensors(v.Type().Elem()) {
+		if !mayHoldTensors(v.Type().Elem()) || v.Kind() == reflect.Slice && been(v.Len()) {
 			return
 		}
 		for i := range v.Len() {
 			eachTensor(v.Index(i), seen, fn)
 		}
 	case reflect.Map:
+		if been(0) {
+			return
+		}
 		for it := v.MapRange(); it.Next(); {
+			eachTensor(it.Key(), seen, fn)
 			eachTensor(it.Value(), seen, fn)
 		}
 	case reflect.Struct:
 		for i := range v.NumField() {
-			if v.Type().Field(i).IsExported() {
+			// An embedded struct's exported fields are the outer one's, whatever its own name.
+			if f := v.Type().Field(i); f.IsExported() || f.Anonymous {
 				eachTensor(v.Field(i), seen, fn)
 			}
 		}

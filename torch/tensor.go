@@ -49,7 +49,7 @@ func newTensor(handle cgo.Tensor, bytes int, token uint64) *Tensor {
 	return t
 }
 
-// catch leaves t to the collector.
+// catch leaves t to the collector. t is new, or in use.
 func (t *Tensor) catch() {
 	t.net = runtime.AddCleanup(t, collect, collected{t.handle, t.bytes})
 	t.counted = true
@@ -93,6 +93,7 @@ func (t *Tensor) shut() bool {
 
 // free gives up libtorch's reference.
 func (t *Tensor) free() {
+	t.net.Stop()
 	live.Add(-1)
 	if t.counted {
 		pressure.sub(t.bytes)
@@ -100,6 +101,7 @@ func (t *Tensor) free() {
 	if err := cgo.TensorsFree([]uint64{uint64(t.handle)}); err != nil {
 		panic(wrap("close", err))
 	}
+	runtime.KeepAlive(t) // until here, so that the net has really been stopped
 	drainReleased()
 }
 
@@ -109,7 +111,6 @@ func (t *Tensor) Close() {
 	if t == nil {
 		return
 	}
-	t.net.Stop()
 	if t.shut() {
 		t.free()
 	}

@@ -24,6 +24,8 @@ struct Busy {
 at::Tensor run_hook(uint64_t id, const at::Tensor& grad) {
   tg_hook_fn fn = hook_fn.load();
   TORCH_CHECK(fn != nullptr, "no function for hooks is set");
+  // Go has promised its runtime that an operator doesn't call back; aten::_backward would.
+  TORCH_CHECK(thread_state().boxed == 0, "a hook in Go can't run inside an operator; use Backward");
   Busy busy;
   // A hook may run on a thread of the engine; a scope of that thread is none of its business.
   uint64_t scope = std::exchange(thread_state().scope, 0);

@@ -19,6 +19,7 @@ namespace tg {
 struct ThreadState {
   uint64_t scope = 0;
   int64_t busy = 0;
+  int64_t boxed = 0;  // > 0 inside a call that must not call back into Go
 };
 ThreadState& thread_state() noexcept;
 

@@ -19,7 +19,7 @@ using torch::jit::Stack;
 // What an argument takes, read off the schema once. callBoxed trusts the tags of its stack, so
 // every value is checked against this before the call.
 enum class Want : uint8_t {
-  Tensor, Int, Double, Number, Bool, String, Device, Generator,
+  Tensor, Int, DType, Layout, MemoryFormat, QScheme, Double, Number, Bool, String, Device, Generator,
   Ints, Doubles, Bools, Numbers, Strings, Tensors, OptTensors, Unsupported
 };
 
@@ -43,7 +43,7 @@ struct Operator {
 };
 
 const char* name_of(Want w) {
-  static const char* const names[] = {"Tensor", "int",    "float",    "Scalar", "bool",     "str",      "Device",  "Generator",
+  static const char* const names[] = {"Tensor", "int", "ScalarType", "Layout", "MemoryFormat", "QScheme", "float", "Scalar", "bool", "str", "Device", "Generator",
                                       "int[]",  "float[]", "bool[]", "Scalar[]", "str[]", "Tensor[]", "Tensor?[]", "a type without a C form"};
   return names[static_cast<int>(w)];
 }
@@ -87,12 +87,33 @@ Want want_of(const c10::Type& type) {
   }
 }
 
+// Enumerations are ints to callBoxed, which casts them unseen, and libtorch indexes tables with some.
+Want enumeration_of(const c10::Type& real) {
+  switch (real.kind()) {
+    case c10::TypeKind::OptionalType: return enumeration_of(*real.expectRef<c10::OptionalType>().getElementType());
+    case c10::TypeKind::ScalarTypeType: return Want::DType;
+    case c10::TypeKind::LayoutType: return Want::Layout;
+    case c10::TypeKind::MemoryFormatType: return Want::MemoryFormat;
+    case c10::TypeKind::QSchemeType: return Want::QScheme;
+    default: return Want::Int;
+  }
+}
+
+int64_t values_of(Want w) {
+  switch (w) {
+    case Want::DType: return static_cast<int64_t>(c10::ScalarType::Undefined);
+    case Want::Layout: return static_cast<int64_t>(c10::Layout::NumOptions);
+    case Want::MemoryFormat: return static_cast<int64_t>(c10::MemoryFormat::NumOptions);
+    default: return c10::COMPILE_TIME_NUM_QSCHEMES;
+  }
+}
+
 Argument argument_of(const c10::Argument& a) {
   const c10::TypePtr& type = a.type();  // the "fake" type: ScalarType and its kin are int here
-  if (type->kind() == c10::TypeKind::OptionalType) {
-    return {want_of(*type->expectRef<c10::OptionalType>().getElementType()), true};
-  }
-  return {want_of(*type), false};
+  bool optional = type->kind() == c10::TypeKind::OptionalType;
+  Want want = want_of(optional ? *type->expectRef<c10::OptionalType>().getElementType() : *type);
+  if (want == Want::Int) want = enumeration_of(*a.real_type());
+  return {want, optional};
 }
 
 // Reads values from words, never past the end.
@@ -171,6 +192,17 @@ IValue decode(const Operator& op, size_t i, Reader& in) {
       break;
     case Want::Int:
       if (tag == TG_INT) return IValue(static_cast<int64_t>(in.word()));
+      break;
+    case Want::DType:
+    case Want::Layout:
+    case Want::MemoryFormat:
+    case Want::QScheme:
+      if (tag == TG_INT) {
+        auto value = static_cast<int64_t>(in.word());
+        if (value >= 0 && value < values_of(a.want)) return IValue(value);
+        throw ArgumentError(op.name + ": argument `" + op.handle.schema().arguments()[i].name() + "`: " + std::to_string(value) +
+                            " is no " + name_of(a.want));
+      }
       break;
     case Want::Double:
       if (tag == TG_DOUBLE) return IValue(as_double(in.word()));
@@ -268,6 +300,13 @@ IValue decode(const Operator& op, size_t i, Reader& in) {
 class Writer {
  public:
   Writer(uint64_t* words, int64_t cap) : p_(words), cap_(cap) {}
+  Writer(const Writer&) = delete;
+  Writer& operator=(const Writer&) = delete;
+  // Results that the caller won't get are given up.
+  ~Writer() {
+    for (int64_t i = 0; i < std::min<int64_t>(made_, std::size(first_)); i++) take(first_[i]);
+    for (tg_tensor t : others_) take(t);
+  }
 
   void word(uint64_t w) {
     if (more_.empty() && n_ < cap_) {
@@ -278,18 +317,31 @@ class Writer {
     more_.push_back(w);
   }
   void head(uint64_t tag, uint64_t n = 0) { word(tag | n << 8); }
+  void tensor(at::Tensor&& t) {
+    if (made_ >= static_cast<int64_t>(std::size(first_))) {
+      others_.push_back(0);
+      word(others_.back() = release(std::move(t)));
+    } else {
+      word(first_[made_++] = release(std::move(t)));
+    }
+  }
   void real(double d) {
     uint64_t w;
     std::memcpy(&w, &d, sizeof w);
     word(w);
   }
-  // The malloc'ed copy of everything, or NULL if it all went into the buffer.
-  uint64_t* overflow() const {
-    if (more_.empty()) return nullptr;
-    auto* p = static_cast<uint64_t*>(std::malloc((more_.size() + 1) * sizeof(uint64_t)));
-    if (p == nullptr) throw std::bad_alloc();
-    p[0] = more_.size();
-    std::memcpy(p + 1, more_.data(), more_.size() * sizeof(uint64_t));
+  // Hands the results to the caller. The malloc'ed copy of everything, or NULL if it all went into
+  // the buffer.
+  uint64_t* done() {
+    uint64_t* p = nullptr;
+    if (!more_.empty()) {
+      p = static_cast<uint64_t*>(std::malloc((more_.size() + 1) * sizeof(uint64_t)));
+      if (p == nullptr) throw std::bad_alloc();
+      p[0] = more_.size();
+      std::memcpy(p + 1, more_.data(), more_.size() * sizeof(uint64_t));
+    }
+    made_ = 0;
+    others_.clear();
     return p;
   }
 
@@ -297,6 +349,9 @@ class Writer {
   uint64_t* p_;
   int64_t cap_;
   int64_t n_ = 0;
+  int64_t made_ = 0;      // tensors in first_
+  tg_tensor first_[8];
+  std::vector<uint64_t> others_;
   std::vector<uint64_t> more_;
 };
 
@@ -308,7 +363,7 @@ void write_tensor(at::Tensor&& t, Writer& out) {
     const c10::Storage& s = t.storage();
     if (s.use_count() == 1 && s.device_type() != c10::DeviceType::Meta) bytes = s.sym_nbytes().maybe_as_int().value_or(0);
   }
-  out.word(release(std::move(t)));
+  out.tensor(std::move(t));
   out.word(bytes);
 }
 
@@ -478,11 +533,15 @@ const Operator& operator_of(tg_op op) {
 }
 
 // A stack to build a call on: its memory is kept for the thread's next call. It is taken for the
-// length of a call, so that a call within (from a hook) gets a fresh one.
+// length of a call, so that a call within gets a fresh one.
 class CallStack {
  public:
-  CallStack() { stack_.swap(kept()); }
+  CallStack() : state_(thread_state()) {
+    state_.boxed++;
+    stack_.swap(kept());
+  }
   ~CallStack() {
+    state_.boxed--;
     stack_.clear();
     if (stack_.capacity() <= 64) stack_.swap(kept());
   }
@@ -490,6 +549,7 @@ class CallStack {
   Stack& operator*() { return stack_; }
 
  private:
+  ThreadState& state_;
   static Stack& kept() {
     static thread_local Stack stack;
     return stack;
@@ -574,7 +634,7 @@ int32_t call(tg_op op, const uint64_t* args, int64_t words, int64_t nargs, uint6
       out.word(thread_state().scope);
       out.word(1);
       encode_tensor(std::move(result), out);
-      *more = reinterpret_cast<uint64_t>(out.overflow());
+      *more = reinterpret_cast<uint64_t>(out.done());
       return;
     }
     CallStack stack;
@@ -592,7 +652,7 @@ int32_t call(tg_op op, const uint64_t* args, int64_t words, int64_t nargs, uint6
         encode(std::move((*stack)[i]), out);
       }
     }
-    *more = reinterpret_cast<uint64_t>(out.overflow());
+    *more = reinterpret_cast<uint64_t>(out.done());
   });
 }
 

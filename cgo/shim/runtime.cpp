@@ -11,10 +11,10 @@
 namespace tg {
 namespace {
 
-void fill(tg_error* err, tg_kind kind, const std::string& message, const char* backtrace) noexcept {
+void fill(tg_error* err, tg_kind kind, const char* message, const char* backtrace) noexcept {
   err->kind = kind;
   // strdup gives NULL when memory is short; the kind is then all there is.
-  err->message = reinterpret_cast<uintptr_t>(strdup(message.c_str()));
+  err->message = reinterpret_cast<uintptr_t>(strdup(message));
   err->backtrace = reinterpret_cast<uintptr_t>(backtrace ? strdup(backtrace) : nullptr);
 }
 
