@@ -40,6 +40,11 @@ func Find(dir string, l Layout) (string, error) {
 	if strings.ContainsAny(l.Variant, `/\`) || checkFileName(single) != nil {
 		return "", &Error{Class: ErrPath, File: dir, Detail: "variant", Expected: "a plain word", Actual: fmt.Sprintf("%.80q", l.Variant)}
 	}
+	if st, err := os.Stat(dir); err != nil {
+		return "", openError(dir, err)
+	} else if !st.IsDir() {
+		return "", &Error{Class: ErrMissingShard, File: dir, Expected: "a folder", Actual: "a file"}
+	}
 	for _, name := range []string{single, index} {
 		path := filepath.Join(dir, name)
 		// A broken link or a folder of that name is an error later, not a reason to look further.

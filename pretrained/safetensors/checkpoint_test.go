@@ -48,6 +48,12 @@ func TestFind(t *testing.T) {
 		_, err := Find(dir, l)
 		require.ErrorIs(t, err, ErrPath, "%+v", l)
 	}
+	_, err = Find(dir, Layout{Subfolder: "no"})
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	_, err = Find(dir, Layout{Subfolder: "model.safetensors"})
+	require.ErrorContains(t, err, "expected a folder")
+	_, err = OpenCheckpoint(filepath.Join(dir, "no"))
+	require.ErrorIs(t, err, fs.ErrNotExist)
 	// What is there but can't be read is not passed over.
 	require.NoError(t, os.Remove(filepath.Join(dir, "model.safetensors")))
 	require.NoError(t, os.Symlink("nowhere", filepath.Join(dir, "model.safetensors")))

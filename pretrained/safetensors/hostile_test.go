@@ -59,6 +59,10 @@ func TestMain(m *testing.M) {
 		hostileChild(path)
 		return
 	}
+	if dir := os.Getenv(writeEnv); dir != "" {
+		writeChild(dir)
+		return
+	}
 	os.Exit(m.Run())
 }
 

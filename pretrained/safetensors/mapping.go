@@ -1,6 +1,7 @@
 package safetensors
 
 import (
+	"math"
 	"os"
 	"sync/atomic"
 )
@@ -29,6 +30,9 @@ func (f *File) Map() (*Mapping, error) {
 	}
 	if err := f.Unchanged(); err != nil {
 		return nil, err
+	}
+	if f.size > math.MaxInt {
+		return nil, &Error{Class: ErrUnsupported, File: f.path, Detail: "the file is larger than this host can address"}
 	}
 	data, err := mapFile(f.f, f.size)
 	if err != nil {
