@@ -273,6 +273,9 @@ func (p *parts) parsePadding(v strictjson.Value) error {
 		return err
 	}
 	if multiple != nil {
+		if *multiple > maxFixedPadding {
+			return invalid("padding: multiple of %d is more than %d", *multiple, maxFixedPadding)
+		}
 		p.options.PadToMultipleOf = *multiple
 	}
 	if p.options.PaddingSide, err = s.side(); err != nil {
@@ -301,5 +304,5 @@ func (p *parts) parsePadding(v strictjson.Value) error {
 	return nil
 }
 
-// maxFixedPadding bounds what a file may pad each text to.
+// maxFixedPadding bounds the lengths that a file may pad each text to.
 const maxFixedPadding = 1 << 20

@@ -89,6 +89,7 @@ func TestHostileFiles(t *testing.T) {
 		{`"added_tokens": [`, `"added_tokens": 3, "other": [`, strictjson.ErrType, `added_tokens`},
 		{`"version": "1.0"`, `"version": "2.0"`, ErrInvalid, `version`},
 		{`"padding": null`, `"padding": {"strategy": {"Fixed": 999999999}, "direction": "Right", "pad_id": 0, "pad_type_id": 0, "pad_token": "x"}`, ErrInvalid, `fixed length`},
+		{`"padding": null`, `"padding": {"strategy": "BatchLongest", "pad_to_multiple_of": 2000000000, "pad_id": 0, "pad_type_id": 0, "pad_token": "x"}`, ErrInvalid, `multiple of`},
 		{`"padding": null`, `"padding": {"strategy": "Shortest", "direction": "Right", "pad_id": 0, "pad_type_id": 0, "pad_token": "x"}`, ErrInvalid, `strategy`},
 		{`"truncation": null`, `"truncation": {"max_length": 8, "strategy": "Best", "stride": 0}`, ErrInvalid, `strategy`},
 		{`"truncation": null`, `"truncation": {"max_length": 8, "strategy": "OnlyFirst", "stride": 0, "direction": "Up"}`, ErrInvalid, `direction`},
