@@ -38,7 +38,8 @@ func ParseSize(s string) (int64, error) {
 	}
 	scale := map[string]float64{"TB": 1e12, "GB": 1e9, "MB": 1e6, "KB": 1e3}[unit]
 	if scale == 0 {
-		return 0, fmt.Errorf("Unit '%s' not supported. Supported units are TB, GB, MB, KB. Got '%s'.", unit, s) //nolint:staticcheck // transformers' words, which scripts know
+		//lint:ignore ST1005 these are transformers' words, which scripts know
+		return 0, fmt.Errorf("Unit '%s' not supported. Supported units are TB, GB, MB, KB. Got '%s'.", unit, s)
 	}
 	value, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
 	if bytes := value * scale; err == nil && bytes >= 0 && bytes < math.MaxInt64 {
