@@ -183,6 +183,9 @@ func asInt(v any) (int, bool) {
 		return v, true
 	case int64:
 		return int(v), true
+	case json.Number: // from a caller's JSON
+		x, err := strconv.Atoi(string(v))
+		return x, err == nil
 	}
 	return 0, false
 }

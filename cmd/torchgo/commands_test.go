@@ -1,0 +1,184 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"github.com/torchgo/torchgo/cmd/torchgo/internal/cli"
+	"github.com/torchgo/torchgo/internal/testdata"
+	"github.com/torchgo/torchgo/pretrained"
+	"github.com/torchgo/torchgo/torch"
+)
+
+// torchgo runs a command line.
+func torchgo(t *testing.T, stdin string, args ...string) (status int, stdout, stderr string) {
+	var out, err bytes.Buffer
+	app := &cli.App{Stdin: strings.NewReader(stdin), Stdout: &out, Stderr: &err}
+	status = cli.Run(t.Context(), app, args)
+	return status, out.String(), err.String()
+}
+
+// succeeds runs a command line that has to succeed, and gives its standard output.
+func succeeds(t *testing.T, stdin string, args ...string) string {
+	status, stdout, stderr := torchgo(t, stdin, args...)
+	require.Equal(t, cli.OK, status, stderr)
+	require.Empty(t, stderr)
+	return stdout
+}
+
+type values struct {
+	DType string
+	Shape []int
+	Data  []int64
+}
+
+// evalInputs writes the inputs of a reference case as a safetensors file.
+func evalInputs(t *testing.T, dir string) (path string, mask []int64) {
+	data, err := os.ReadFile(filepath.Join(dir, "inputs.json"))
+	require.NoError(t, err)
+	var ref struct{ Inputs, Labels map[string]values }
+	require.NoError(t, json.Unmarshal(data, &ref))
+	named := map[string]*torch.Tensor{}
+	for _, group := range []map[string]values{ref.Inputs, ref.Labels} {
+		for name, v := range group {
+			named[name] = torch.FromSlice(v.Data, v.Shape...)
+		}
+	}
+	path = filepath.Join(t.TempDir(), "in.safetensors")
+	require.NoError(t, pretrained.SaveFile(t.Context(), path, named, nil))
+	return path, ref.Inputs["attention_mask"].Data
+}
+
+func TestEvalGivesTheReference(t *testing.T) {
+	for _, name := range []string{"bert", "bert-mlm", "bert-seqcls", "bert-tokcls", "bert-qa", "bert-nsp-pretrain"} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(testdata.Open(t, "models-bert"), name)
+			want, err := pretrained.LoadFile(t.Context(), filepath.Join(dir, "expected.safetensors"))
+			require.NoError(t, err)
+			in, mask := evalInputs(t, dir)
+			out := filepath.Join(t.TempDir(), "out.safetensors")
+			args := []string{"eval", dir, "--inputs", in, "--outputs", out, "--hidden-states"}
+			_, hasLoss := want["loss"]
+			if hasLoss {
+				args = append(args, "--grad")
+			}
+			require.Empty(t, succeeds(t, "", args...))
+			got, err := pretrained.LoadFile(t.Context(), out)
+			require.NoError(t, err)
+			require.Equal(t, hasLoss, got["grad_norm"] != nil)
+			for key, w := range want {
+				g := got[key]
+				require.NotNil(t, g, key)
+				require.Equal(t, w.Shape(), g.Shape(), key)
+				a, b := torch.ToSlice[float64](w), torch.ToSlice[float64](g)
+				width := 0
+				if s := w.Shape(); len(s) > 1 && s[0]*s[1] == len(mask) {
+					width = len(a) / len(mask)
+				}
+				for i := range a {
+					if width > 0 && mask[i/width] == 0 {
+						continue // a padded position is unspecified
+					}
+					require.InDelta(t, a[i], b[i], 1e-5+1e-4*math.Abs(a[i]), "%s[%d]", key, i)
+				}
+			}
+		})
+	}
+}
+
+func TestEvalRefuses(t *testing.T) {
+	dir := filepath.Join(testdata.Open(t, "models-bert"), "bert")
+	in, _ := evalInputs(t, dir)
+	out := filepath.Join(t.TempDir(), "out.safetensors")
+	other := filepath.Join(t.TempDir(), "other.safetensors")
+	require.NoError(t, pretrained.SaveFile(t.Context(), other, map[string]*torch.Tensor{"pixel_values": torch.Zeros([]int{1})}, nil))
+	big := filepath.Join(t.TempDir(), "big.safetensors")
+	require.NoError(t, pretrained.SaveFile(t.Context(), big, map[string]*torch.Tensor{"input_ids": torch.FromSlice([]int64{1 << 40}, 1, 1)}, nil))
+	for _, c := range []struct {
+		status int
+		line   string
+		args   []string
+	}{
+		{2, "--inputs and --outputs are required", []string{"eval", dir}},
+		{2, "expected a name like float32 or bfloat16", []string{"eval", dir, "--inputs", in, "--outputs", out, "--dtype", "flot32"}},
+		{2, "expected cpu, cuda", []string{"eval", dir, "--inputs", in, "--outputs", out, "--device", "gpu"}},
+		{2, "--config: expected a JSON object", []string{"eval", dir, "--inputs", in, "--outputs", out, "--config", "[1]"}},
+		{1, "no such file", []string{"eval", dir, "--inputs", "nosuchfile", "--outputs", out}},
+		{1, `"pixel_values"`, []string{"eval", dir, "--inputs", other, "--outputs", out}},
+		{1, "there is no loss", []string{"eval", dir, "--inputs", in, "--outputs", out, "--grad"}},
+		{1, "--adapter: adapters: not supported", []string{"eval", dir, "--inputs", in, "--outputs", out, "--adapter", "x"}},
+		{1, "out of range", []string{"eval", dir, "--inputs", big, "--outputs", out}},
+		{1, "no such file or directory", []string{"eval", dir, "--inputs", in, "--outputs", filepath.Join(t.TempDir(), "no", "out.safetensors")}},
+	} {
+		status, stdout, stderr := torchgo(t, "", c.args...)
+		require.Equal(t, c.status, status, "%v: %s", c.args, stderr)
+		require.Empty(t, stdout)
+		require.Contains(t, stderr, c.line)
+		require.True(t, strings.HasPrefix(stderr, "torchgo: eval: "), stderr)
+		require.Equal(t, 1, strings.Count(stderr, "\n"), "one line: %s", stderr)
+		require.NoFileExists(t, out)
+	}
+}
+
+func TestLoadReportsAndDigests(t *testing.T) {
+	dir := filepath.Join(testdata.Open(t, "models-bert"), "bert-mlm")
+	var report struct {
+		Class           string
+		DType           string            `json:"dtype"`
+		DeviceMap       map[string]string `json:"device_map"`
+		Missing         []string          `json:"missing_keys"`
+		Mismatched      [][]any           `json:"mismatched_keys"`
+		Tied            map[string]string `json:"tied_keys"`
+		NumParameters   int               `json:"num_parameters"`
+		MemoryFootprint int               `json:"memory_footprint"`
+		StateDict       map[string]struct {
+			DType, SHA256 string
+			Shape         []int
+		} `json:"state_dict"`
+	}
+	out := succeeds(t, "", "load", dir, "--json", "--digest")
+	for _, key := range []string{"unexpected_keys", "error_msgs", "bytes_read", "seconds", "peak_rss_bytes"} {
+		require.Contains(t, out, `"`+key+`"`)
+	}
+	require.NoError(t, json.Unmarshal([]byte(out), &report))
+	require.Equal(t, "BertForMaskedLM", report.Class)
+	require.Equal(t, "float32", report.DType)
+	require.Equal(t, map[string]string{"": "cpu"}, report.DeviceMap)
+	require.Equal(t, 21472, report.NumParameters)
+	require.NotNil(t, report.Missing)
+	require.Equal(t, "bert.embeddings.word_embeddings.weight", report.Tied["cls.predictions.decoder.weight"])
+	require.Equal(t, report.StateDict["bert.embeddings.word_embeddings.weight"], report.StateDict["cls.predictions.decoder.weight"])
+	// What the file has is what the model has.
+	var listing struct {
+		Tensors []struct {
+			Name, DType, SHA256 string
+			Shape               []int
+		}
+	}
+	require.NoError(t, json.Unmarshal([]byte(succeeds(t, "", "inspect", dir, "--json", "--digest")), &listing))
+	require.NotEmpty(t, listing.Tensors)
+	for _, tensor := range listing.Tensors {
+		require.Equal(t, tensor.SHA256, report.StateDict[tensor.Name].SHA256, tensor.Name)
+		require.Equal(t, "F32", tensor.DType)
+	}
+
+	require.Contains(t, succeeds(t, "", "load", dir), "BertForMaskedLM")
+	require.Contains(t, succeeds(t, "", "plan", dir), "cls.predictions.decoder.weight = bert.embeddings.word_embeddings.weight")
+	require.True(t, json.Valid([]byte(succeeds(t, "", "plan", dir, "--json"))))
+
+	status, _, stderr := torchgo(t, "", "load", dir, "--config", `{"vocab_size": 40}`)
+	require.Equal(t, 1, status)
+	require.Contains(t, stderr, "word_embeddings.weight")
+	status, _, stderr = torchgo(t, "", "load", dir, "--class", "BertForSequenceClassification", "--strict")
+	require.Equal(t, 1, status)
+	require.Contains(t, stderr, "classifier")
+	status, _, _ = torchgo(t, "", "load", dir, "--class", "AutoModelForMaskedLM", "--dtype", "bfloat16", "--attn", "eager",
+		"--key-mapping", `{"^nothing": "x"}`, "--threads", "1", "--seed", "3", "--use-safetensors=true")
+	require.Equal(t, 0, status)
+}
