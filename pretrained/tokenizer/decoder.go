@@ -1,7 +1,6 @@
 package tokenizer
 
 import (
-	"fmt"
 	"strings"
 
 	"github.com/torchgo/torchgo/internal/strictjson"
@@ -27,7 +26,7 @@ func parseDecoder(v strictjson.Value) (decoder, error) {
 		err := o.fields(map[string]any{"prefix": &d.prefix, "cleanup": &d.cleanup})
 		return d, err
 	}
-	return nil, fmt.Errorf("decoder: %w: %q", ErrUnsupported, kind)
+	return nil, unsupported("decoder", kind)
 }
 
 type wordPieceDecoder struct {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"syscall"
 
+	"github.com/torchgo/torchgo/internal/fileerr"
 	"github.com/torchgo/torchgo/internal/strictjson"
 )
 
@@ -25,17 +26,17 @@ func readFile(path string) ([]byte, error) {
 		return nil, err
 	}
 	if !st.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: not a regular file", path)
+		return nil, fmt.Errorf("%s: %w", fileerr.Plain(path), ErrNotRegular)
 	}
 	if st.Size() > maxFile {
-		return nil, fmt.Errorf("%s: %d bytes, more than the limit of %d", path, st.Size(), maxFile)
+		return nil, fmt.Errorf("%s: %w: %d bytes, at most %d", fileerr.Plain(path), ErrLimit, st.Size(), maxFile)
 	}
 	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
 		return nil, err
 	}
 	if len(data) > maxFile {
-		return nil, fmt.Errorf("%s: more than the limit of %d bytes", path, maxFile)
+		return nil, fmt.Errorf("%s: %w: more than %d bytes", fileerr.Plain(path), ErrLimit, maxFile)
 	}
 	return data, nil
 }
@@ -144,7 +145,6 @@ func (p *parts) parseAdded(v strictjson.Value) error {
 
 // modelSection is the "model" section; only what WordPiece needs is kept.
 type modelSection struct {
-	kind   string
 	vocab  map[string]int
 	fields map[string]strictjson.Value
 }
@@ -193,7 +193,7 @@ func (m modelSection) build() (model, error) {
 			return nil, fmt.Errorf("model: type: %w", err)
 		}
 		if kind != "WordPiece" {
-			return nil, fmt.Errorf("model: %w: %q", ErrUnsupported, kind)
+			return nil, unsupported("model", kind)
 		}
 	}
 	if m.vocab == nil {

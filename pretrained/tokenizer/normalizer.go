@@ -1,8 +1,6 @@
 package tokenizer
 
 import (
-	"fmt"
-
 	"github.com/torchgo/torchgo/internal/strictjson"
 )
 
@@ -43,7 +41,7 @@ func parseNormalizer(v strictjson.Value) (normalizer, error) {
 	case "NFD":
 		return nfdNormalizer{loadUnicode()}, nil
 	}
-	return nil, fmt.Errorf("normalizer: %w: %q", ErrUnsupported, kind)
+	return nil, unsupported("normalizer", kind)
 }
 
 type normalizerSequence []normalizer

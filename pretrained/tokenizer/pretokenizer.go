@@ -1,7 +1,6 @@
 package tokenizer
 
 import (
-	"fmt"
 	"unicode/utf8"
 
 	"github.com/torchgo/torchgo/internal/strictjson"
@@ -46,7 +45,7 @@ func parsePreTokenizer(v strictjson.Value) (preTokenizer, error) {
 		})
 		return seq, err
 	}
-	return nil, fmt.Errorf("pre_tokenizer: %w: %q", ErrUnsupported, kind)
+	return nil, unsupported("pre_tokenizer", kind)
 }
 
 type preTokenizerSequence []preTokenizer

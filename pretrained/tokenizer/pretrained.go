@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math"
 	"path/filepath"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/torchgo/torchgo/internal/fileerr"
 	"github.com/torchgo/torchgo/internal/strictjson"
 )
 
@@ -78,18 +80,18 @@ func fromPretrained(dir string) (*Tokenizer, error) {
 	switch {
 	case err == nil:
 		if p, err = parseFile(data); err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, fmt.Errorf("%s: %w", fileerr.Plain(path), err)
 		}
 	case errors.Is(err, fs.ErrNotExist):
 		path = filepath.Join(dir, "vocab.txt")
 		data, err := readFile(path)
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%s: %w", dir, errNoFiles)
+			return nil, fmt.Errorf("%s: %w", fileerr.Plain(dir), errNoFiles)
 		} else if err != nil {
 			return nil, err
 		}
 		if p, err = parseVocab(data); err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, fmt.Errorf("%s: %w", fileerr.Plain(path), err)
 		}
 		cfg.class = bertClasses[0]
 	default:
@@ -97,7 +99,7 @@ func fromPretrained(dir string) (*Tokenizer, error) {
 	}
 	t, err := assemble(p, cfg)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", fileerr.Plain(path), err)
 	}
 	return t, nil
 }
@@ -165,7 +167,7 @@ func assemble(p *parts, cfg *config) (*Tokenizer, error) {
 		_, ok := t.added.ids[content]
 		return ok || slices.ContainsFunc(add, func(a AddedToken) bool { return a.Content == content })
 	}
-	for _, id := range sortedKeys(byID) {
+	for _, id := range slices.Sorted(maps.Keys(byID)) {
 		tok := byID[id]
 		tok.Special = tok.Special || named[tok.Content]
 		add = append(add, tok)
@@ -201,15 +203,6 @@ func (t *Tokenizer) roleOr(role string, id int) (string, int) {
 	return bertRoles[role], id
 }
 
-func sortedKeys(m map[int]AddedToken) []int {
-	keys := make([]int, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
-}
-
 func (c *config) isBert() bool {
 	if c.class != "" {
 		return slices.Contains(bertClasses, strings.TrimSuffix(c.class, "Fast"))
@@ -240,45 +233,38 @@ func readConfig(dir string) (*config, error) {
 		}
 		v, err := strictjson.Parse(data, strictjson.Options{AllowNaN: true})
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, fmt.Errorf("%s: %w", fileerr.Plain(path), err)
 		}
 		s, err := asSection(v, f.name)
 		if err == nil {
 			err = f.read(c, s)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, fmt.Errorf("%s: %w", fileerr.Plain(path), err)
 		}
 	}
 	return c, nil
 }
 
 func (c *config) readModel(s section) error {
-	return errors.Join(s.optional("tokenizer_class", &c.class), s.optional("model_type", &c.modelType))
+	return s.optional(map[string]any{"tokenizer_class": &c.class, "model_type": &c.modelType})
 }
 
 func (c *config) readTokenizer(s section) error {
 	var trunc, pad string
-	err := errors.Join(
-		s.optional("tokenizer_class", &c.class), s.optional("do_lower_case", &c.lowercase),
-		s.optional("strip_accents", &c.stripAccents), s.optional("tokenize_chinese_chars", &c.chinese),
-		s.optional("clean_up_tokenization_spaces", &c.cleanUp),
-		s.optional("truncation_side", &trunc), s.optional("padding_side", &pad),
-	)
+	err := s.optional(map[string]any{
+		"tokenizer_class": &c.class, "do_lower_case": &c.lowercase, "strip_accents": &c.stripAccents,
+		"tokenize_chinese_chars": &c.chinese, "clean_up_tokenization_spaces": &c.cleanUp,
+		"truncation_side": &trunc, "padding_side": &pad,
+	})
 	if err != nil {
 		return err
 	}
-	for name, side := range map[string]struct {
-		value string
-		left  *bool
-	}{"truncation_side": {trunc, &c.truncateLeft}, "padding_side": {pad, &c.padLeft}} {
-		switch side.value {
-		case "left":
-			*side.left = true
-		case "", "right":
-		default:
-			return invalid("%s: expected \"left\" or \"right\", got %q", name, clip(side.value))
-		}
+	if c.truncateLeft, err = isLeft("truncation_side", trunc); err != nil {
+		return err
+	}
+	if c.padLeft, err = isLeft("padding_side", pad); err != nil {
+		return err
 	}
 	if v, ok := s.Get("model_max_length"); ok && !v.IsNull() {
 		n, err := v.AsFloat() // 1e30, in digits, is transformers' «no limit»
@@ -363,10 +349,21 @@ func specialToken(v strictjson.Value) (AddedToken, error) {
 	return t, err
 }
 
-// optional stores a member that may be absent or null.
-func (s section) optional(name string, into any) error {
-	if v, ok := s.Get(name); !ok || v.IsNull() {
-		return nil
+func isLeft(name, side string) (bool, error) {
+	switch side {
+	case "left":
+		return true, nil
+	case "", "right":
+		return false, nil
 	}
-	return s.fields(map[string]any{name: into})
+	return false, invalid("%s: expected \"left\" or \"right\", got %q", name, clip(side))
+}
+
+// optional is fields for members that may be absent or null.
+func (s section) optional(into map[string]any) error {
+	maps.DeleteFunc(into, func(name string, _ any) bool {
+		v, ok := s.Get(name)
+		return !ok || v.IsNull()
+	})
+	return s.fields(into)
 }

@@ -1,21 +1,30 @@
 package tokenizer
 
 import (
-	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 
+	"github.com/torchgo/torchgo/internal/fileerr"
 	"github.com/torchgo/torchgo/internal/strictjson"
 )
 
-// ErrUnsupported marks a component of tokenizer.json that this package does not implement.
-var ErrUnsupported = errors.New("unsupported type")
-
-// ErrInvalid marks a tokenizer file whose contents contradict themselves.
-var ErrInvalid = errors.New("invalid tokenizer file")
+// Classes of errors of files, for errors.Is; those of JSON itself are other ones.
+var (
+	ErrUnsupported = fileerr.ErrUnsupported // a component of tokenizer.json that this package lacks
+	ErrBadConfig   = fileerr.ErrBadConfig   // contents that can't be, or contradict themselves
+	ErrNotRegular  = fileerr.ErrNotRegular  // not a regular file
+	ErrLimit       = fileerr.ErrLimit       // a file that is too large
+)
 
 func invalid(format string, args ...any) error {
-	return fmt.Errorf("%w: %s", ErrInvalid, fmt.Sprintf(format, args...))
+	return fmt.Errorf("%w: %s", ErrBadConfig, fmt.Sprintf(format, args...))
+}
+
+// unsupported is the error for a component of a type that is not built.
+func unsupported(section, kind string) error {
+	return fmt.Errorf("%s: %w: type %q", section, ErrUnsupported, clip(kind))
 }
 
 // section is one JSON object of a tokenizer file, with its name for messages.
@@ -46,7 +55,8 @@ func component(v strictjson.Value, name string) (section, string, error) {
 // fields stores members into pointers: *bool, *string and *int must be there; **bool and **int may be null
 // or absent.
 func (s section) fields(into map[string]any) error {
-	for name, p := range into {
+	for _, name := range slices.Sorted(maps.Keys(into)) { // in order, for one message each time
+		p := into[name]
 		v, ok := s.Get(name)
 		var err error
 		switch p := p.(type) {

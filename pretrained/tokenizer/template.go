@@ -123,7 +123,7 @@ func parsePostProcessor(v strictjson.Value) (postProcessor, error) {
 		sep, sepID, err := o.tokenAndID("sep")
 		return bertTemplate(cls, clsID, sep, sepID), err
 	}
-	return nil, fmt.Errorf("post_processor: %w: %q", ErrUnsupported, kind)
+	return nil, unsupported("post_processor", kind)
 }
 
 // tokenAndID reads ["[SEP]", 102].

@@ -10,7 +10,10 @@ package tokenizer
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
+
+	"github.com/torchgo/torchgo/internal/fileerr"
 )
 
 // Tokenizer is safe for concurrent use.
@@ -39,7 +42,7 @@ func Open(path string) (*Tokenizer, error) {
 	}
 	t, err := Parse(data)
 	if err != nil {
-		return nil, fmt.Errorf("tokenizer: %s: %w", path, err)
+		return nil, fmt.Errorf("tokenizer: %s: %w", fileerr.Plain(path), err)
 	}
 	return t, nil
 }
@@ -152,11 +155,7 @@ func (t *Tokenizer) PadID() (int, bool) { return t.pad.id, t.pad.token != "" }
 
 // AddedTokens gives the added tokens by id.
 func (t *Tokenizer) AddedTokens() map[int]AddedToken {
-	out := make(map[int]AddedToken, len(t.added.tokens))
-	for id, tok := range t.added.tokens {
-		out[id] = tok
-	}
-	return out
+	return maps.Clone(t.added.tokens)
 }
 
 // NumSpecialTokens is the number of tokens that the template adds to a text or to a pair.
