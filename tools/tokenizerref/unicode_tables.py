@@ -1,6 +1,6 @@
 """Records how the reference tokenizer treats every Unicode code point.
 
-Usage:  python tools/tokenizerref/unicode_tables.py OUT_GO OUT_DIR
+Usage:  python tools/tokenizerref/unicode_tables.py OUT_GO OUT_DIR && gofmt -w OUT_GO
         (OUT_GO is pretrained/tokenizer/zz_unicode_gen.go; OUT_DIR gets codepoints.txt for the tests)
 Needs:  pip install tokenizers==0.23.3
 
