@@ -95,6 +95,9 @@ func (c *Config) Validate() error {
 	return nil
 }
 
+// MaxPositions is the longest sequence that the model takes.
+func (c *Config) MaxPositions() int { return c.MaxPositionEmbeddings }
+
 func (c *Config) classifierDropout() float64 {
 	if c.ClassifierDropout != nil {
 		return *c.ClassifierDropout
