@@ -9,6 +9,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/torchgo/torchgo/internal/wheel"
 )
 
 //go:embed pins.json
@@ -16,15 +18,11 @@ var pinsJSON []byte
 
 // Pins is pins.json, which pins.py writes.
 type Pins struct {
-	Default string `json:"default"` // the version that setup takes when none is named
-	Python  struct {
-		Version        string `json:"version"`
-		Implementation string `json:"implementation"`
-		ABI            string `json:"abi"`
-	} `json:"python"` // of the wheels, whatever Python runs pip
+	Default  string                         `json:"default"` // the version that setup takes when none is named
+	Python   wheel.Python                   `json:"python"`
 	Unpack   map[string]map[string][]string `json:"unpack"` // device → project → patterns
 	Versions []Version                      `json:"versions"`
-	Wheels   map[string]Wheel               `json:"wheels"` // by file name
+	Wheels   map[string]wheel.Wheel         `json:"wheels"` // by file name
 }
 
 // Version is one pinned libtorch.
@@ -38,15 +36,6 @@ type Version struct {
 type WheelSet struct {
 	Unpacked int64    `json:"unpacked"` // bytes on disk
 	Wheels   []string `json:"wheels"`
-}
-
-// Wheel is one file of the registry.
-type Wheel struct {
-	File    string `json:"-"`
-	Project string `json:"project"`
-	Version string `json:"version"`
-	Size    int64  `json:"size"` // bytes
-	SHA256  string `json:"sha256"`
 }
 
 // Load returns the pins that torchgo was built with.

@@ -20,6 +20,7 @@ import (
 	"testing/fstest"
 
 	"github.com/stretchr/testify/require"
+	"github.com/torchgo/torchgo/internal/wheel"
 	thirdparty "github.com/torchgo/torchgo/third_party"
 )
 
@@ -91,9 +92,9 @@ func newWorld(t testing.TB) *world {
 			},
 			"cuda": {"torch": {"torch/lib/*.so", "torch/include/", "torch/version.py"}, "nvidia-*": {"nvidia/"}},
 		},
-		Wheels: map[string]thirdparty.Wheel{},
+		Wheels: map[string]wheel.Wheel{},
 	}
-	pins.Python.Version, pins.Python.Implementation, pins.Python.ABI = "311", "cp", "cp311"
+	pins.Python = wheel.Python{Version: "311", Implementation: "cp", ABI: "cp311"}
 	w.opts = Options{
 		Device: "cpu", Cache: w.cache, Pins: pins, ShimHash: "0123456789abcdef",
 		Shim: fstest.MapFS{
@@ -136,7 +137,7 @@ func (w *world) wheel(project, version, tags string, members map[string]string) 
 	require.NoError(w.t, os.MkdirAll(dir, 0o755))
 	require.NoError(w.t, os.WriteFile(filepath.Join(dir, file), data, 0o644))
 	sum := sha256.Sum256(data)
-	w.opts.Pins.Wheels[file] = thirdparty.Wheel{File: file, Project: project, Version: version, Size: int64(len(data)), SHA256: hex.EncodeToString(sum[:])}
+	w.opts.Pins.Wheels[file] = wheel.Wheel{File: file, Project: project, Version: version, Size: int64(len(data)), SHA256: hex.EncodeToString(sum[:])}
 	return file
 }
 

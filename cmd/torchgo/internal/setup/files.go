@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -13,11 +12,11 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/torchgo/torchgo/internal/wheel"
 	"golang.org/x/sys/unix"
 )
 
-// tempPrefix begins the name of whatever is not finished; setup removes what a killed one left.
-const tempPrefix = ".tmp-"
+const tempPrefix = wheel.TempPrefix
 
 // lock takes the file's lock, which ends with the process. waiting is called once if another
 // process has it.
@@ -66,33 +65,6 @@ func removeTemporaries(cache string) error {
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
-}
-
-// names lists a folder, for a message.
-func names(dir string) string {
-	members, err := os.ReadDir(dir)
-	if err != nil || len(members) == 0 {
-		return "nothing"
-	}
-	list := make([]string, len(members))
-	for i, m := range members {
-		list[i] = m.Name()
-	}
-	return strings.Join(list, ", ")
-}
-
-// bytesBelow sums the files of a folder that another process is writing to.
-func bytesBelow(dir string) int64 {
-	var sum int64
-	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
-		if err == nil && d.Type().IsRegular() {
-			if info, err := d.Info(); err == nil {
-				sum += info.Size()
-			}
-		}
-		return nil // files come and go under it
-	})
-	return sum
 }
 
 // size formats bytes for people.

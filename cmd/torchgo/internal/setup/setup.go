@@ -19,6 +19,7 @@ import (
 
 	"github.com/torchgo/torchgo/internal/atomicfile"
 	"github.com/torchgo/torchgo/internal/libtorch"
+	"github.com/torchgo/torchgo/internal/wheel"
 	thirdparty "github.com/torchgo/torchgo/third_party"
 )
 
@@ -254,7 +255,7 @@ func (o *Options) fetch(ctx context.Context) (entry, Result, error) {
 		},
 	}
 	set := v.Devices[o.Device]
-	wheels := make([]thirdparty.Wheel, len(set.Wheels))
+	wheels := make([]wheel.Wheel, len(set.Wheels))
 	for i, file := range set.Wheels {
 		wheels[i] = o.Pins.Wheels[file]
 	}

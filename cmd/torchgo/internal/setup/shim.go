@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 
 	"github.com/torchgo/torchgo/internal/libtorch"
+	"github.com/torchgo/torchgo/internal/proc"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -43,7 +44,7 @@ func findCompiler(ctx context.Context) (compiler, error) {
 		if _, err := exec.LookPath(args[0]); err != nil {
 			continue
 		}
-		out, err := command(ctx, args[0], append(args[1:len(args):len(args)], "--version")...).Output()
+		out, err := proc.Command(ctx, args[0], append(args[1:len(args):len(args)], "--version")...).Output()
 		if ctx.Err() != nil {
 			return compiler{}, ctx.Err()
 		}
@@ -67,7 +68,7 @@ func findCompiler(ctx context.Context) (compiler, error) {
 }
 
 func (c compiler) command(ctx context.Context, args ...string) *exec.Cmd {
-	return command(ctx, c.args[0], append(c.args[1:len(c.args):len(c.args)], args...)...)
+	return proc.Command(ctx, c.args[0], append(c.args[1:len(c.args):len(c.args)], args...)...)
 }
 
 // buildShim compiles the shim for an entry unless it is there, and returns its record.
@@ -98,7 +99,11 @@ func (o *Options) buildShim(ctx context.Context, e entry) (libtorch.Record, bool
 		return e.record, false, err
 	}
 	lib := filepath.Join(tmp, libtorch.LibName)
-	if err := o.Probe(ctx, lib); err != nil {
+	// A library with a sanitizer can be opened only by a program that has it, too.
+	sanitized := strings.Contains(strings.Join(extraFlags(), " "), "-fsanitize")
+	if sanitized {
+		o.Say("the shim has a sanitizer and is not tried out")
+	} else if err := o.Probe(ctx, lib); err != nil {
 		return e.record, false, fmt.Errorf("the shim for libtorch %s in %s does not load: %w", e.record.Version, e.record.LibtorchDir(e.dir), err)
 	}
 	rec := e.record

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"github.com/torchgo/torchgo/internal/proc"
 )
 
 // found is a libtorch on this machine.
@@ -144,7 +146,7 @@ func pythonTorches(ctx context.Context) []found {
 		if err != nil {
 			continue
 		}
-		cmd := command(ctx, path, "-c", ask)
+		cmd := proc.Command(ctx, path, "-c", ask)
 		cmd.Dir = os.TempDir() // a folder named torch in the current one is none of ours
 		out, err := cmd.Output()
 		origin := string(bytes.TrimSpace(out))

@@ -9,20 +9,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/torchgo/torchgo/internal/libtorch"
-	thirdparty "github.com/torchgo/torchgo/third_party"
-)
-
-// maxMembers and maxUnpacked bound a wheel; the largest pinned one has 20,000 members and 1.3 GB.
-const (
-	maxMembers  = 200_000
-	maxUnpacked = 8 << 30
+	"github.com/torchgo/torchgo/internal/wheel"
 )
 
 // install unpacks the wheels into a folder beside the entry and moves it into place.
-func (o *Options) install(ctx context.Context, e *entry, wheels []thirdparty.Wheel) error {
+func (o *Options) install(ctx context.Context, e *entry, wheels []wheel.Wheel) error {
 	tmp, err := os.MkdirTemp(o.Cache, tempPrefix)
 	if err != nil {
 		return err
@@ -39,7 +32,7 @@ func (o *Options) install(ctx context.Context, e *entry, wheels []thirdparty.Whe
 			return fmt.Errorf("%s: %w", w.File, err)
 		}
 		defer r.Close()
-		if plans[i], err = o.plan(&r.Reader, w); err != nil {
+		if plans[i], err = wheel.Plan(&r.Reader, func(name string) bool { return o.Pins.Wanted(o.Device, w.Project, name) }); err != nil {
 			return fmt.Errorf("%s: %w", w.File, err)
 		}
 		for _, f := range plans[i] {
@@ -90,38 +83,6 @@ func (o *Options) install(ctx context.Context, e *entry, wheels []thirdparty.Whe
 	return nil
 }
 
-// plan picks the members to unpack and refuses a wheel with any member that could leave its folder.
-func (o *Options) plan(r *zip.Reader, w thirdparty.Wheel) ([]*zip.File, error) {
-	if len(r.File) > maxMembers {
-		return nil, fmt.Errorf("%d members, at most %d are allowed", len(r.File), maxMembers)
-	}
-	device := o.Device
-	var files []*zip.File
-	var total uint64
-	seen := map[string]bool{}
-	for _, f := range r.File {
-		name := strings.TrimSuffix(f.Name, "/")
-		if !filepath.IsLocal(name) || strings.ContainsAny(name, "\\\x00") || filepath.ToSlash(filepath.Clean(name)) != name {
-			return nil, fmt.Errorf("member %q would leave the folder", f.Name)
-		}
-		if mode := f.Mode(); !mode.IsRegular() && !mode.IsDir() {
-			return nil, fmt.Errorf("member %q is neither file nor folder but %s", f.Name, mode.Type())
-		}
-		if f.Mode().IsDir() || !o.Pins.Wanted(device, w.Project, f.Name) {
-			continue
-		}
-		if seen[f.Name] {
-			return nil, fmt.Errorf("member %q is there twice", f.Name)
-		}
-		seen[f.Name] = true
-		if total += f.UncompressedSize64; f.UncompressedSize64 > maxUnpacked || total > maxUnpacked {
-			return nil, fmt.Errorf("unpacks to more than %s", size(maxUnpacked))
-		}
-		files = append(files, f)
-	}
-	return files, nil
-}
-
 type writeCloser interface {
 	io.WriteCloser
 	Sync() error
@@ -131,37 +92,20 @@ func createFile(path string) (writeCloser, error) {
 	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 }
 
-// extract writes one member; archive/zip compares its size and CRC.
+// extract writes one member to path.
 func (o *Options) extract(ctx context.Context, f *zip.File, path string, progress func(int64)) (err error) {
-	r, err := f.Open()
-	if err != nil {
-		return err
-	}
-	defer r.Close()
 	w, err := o.create(path)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, w.Close()) }()
-	buf := make([]byte, 1<<20)
-	for {
-		n, err := contextReader{ctx, r}.Read(buf)
-		if n > 0 {
-			if _, err := w.Write(buf[:n]); err != nil {
-				return err
-			}
-			progress(int64(n))
-		}
-		if err == io.EOF {
-			if f.UncompressedSize64 > 1<<20 { // the libraries: whole on the disk before they have their name
-				return w.Sync()
-			}
-			return nil
-		}
-		if err != nil {
-			return err
-		}
+	if err := wheel.Extract(ctx, f, w, progress); err != nil {
+		return err
 	}
+	if f.UncompressedSize64 > 1<<20 { // the libraries: whole on the disk before they have their name
+		return w.Sync()
+	}
+	return nil
 }
 
 // moveInto makes tmp the folder dir. If dir is there (with shims, or a record of a libtorch

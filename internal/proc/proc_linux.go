@@ -1,6 +1,6 @@
-package setup
+package proc
 
 import "syscall"
 
-// endWithParent has the kernel end the program if setup is killed.
+// endWithParent has the kernel end the program if the caller is killed.
 func endWithParent(a *syscall.SysProcAttr) { a.Pdeathsig = syscall.SIGKILL }

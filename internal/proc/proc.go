@@ -1,4 +1,5 @@
-package setup
+// Package proc starts programs that end with their caller.
+package proc
 
 import (
 	"context"
@@ -7,8 +8,9 @@ import (
 	"time"
 )
 
-// command is a program in a process group of its own, all of which ends with ctx.
-func command(ctx context.Context, name string, args ...string) *exec.Cmd {
+// Command is exec.CommandContext in a process group of its own, all of which ends with ctx. On
+// Linux the program also ends if the caller is killed.
+func Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	endWithParent(cmd.SysProcAttr)

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package setup
+package proc
 
 import "syscall"
 
