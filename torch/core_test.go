@@ -36,7 +36,7 @@ func TestErrorsAreTyped(t *testing.T) {
 			return Call("aten::matmul", ones(2, 3), ones(4, 5))[0].(*Tensor)
 		})
 		require.ErrorIs(t, err, ErrRuntime)
-		require.EqualError(t, err, "matmul: mm: mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5): (2, 3) x (4, 5)")
+		require.Regexp(t, `^matmul: (mm: )?mat1 and mat2 shapes cannot be multiplied \(2x3 and 4x5\): \(2, 3\) x \(4, 5\)$`, err.Error())
 		var e *Error
 		require.ErrorAs(t, err, &e)
 		require.Equal(t, []Shape{{2, 3}, {4, 5}}, e.Shapes)
