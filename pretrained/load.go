@@ -138,12 +138,12 @@ func (l *loader) read(ctx context.Context, w *PlannedWeight, progress func(int64
 	default:
 		t, err = w.cast(ctx, progress)
 	}
-	if err != nil || l.opts.device() == torch.CPU {
+	if err != nil || l.device == torch.CPU {
 		return t, err
 	}
 	return torch.Try(func() *torch.Tensor {
 		defer t.Close()
-		return t.To(l.opts.device())
+		return t.To(l.device)
 	})
 }
 
@@ -255,7 +255,7 @@ func (l *loader) initialise() {
 			if _, tied := l.plan.TiedKeys[s.Name]; tied {
 				continue // takes its source's
 			}
-			replace(s, torch.Empty(old.Shape(), torch.EmptyOptions{DType: old.DType(), Device: l.opts.device()}))
+			replace(s, torch.Empty(old.Shape(), torch.EmptyOptions{DType: old.DType(), Device: l.device}))
 			in.fresh[s.Tensor()] = true
 		}
 	}

@@ -334,6 +334,14 @@ func TestOneFileAndArguments(t *testing.T) {
 		"variant path":  {dir, pretrained.Options{Variant: "../x"}, "variant: expected a part of a file name"},
 		"subfolder":     {dir, pretrained.Options{Subfolder: "../single"}, "subfolder: expected a path below"},
 		"bin":           {dir, pretrained.Options{UseSafetensors: torch.Some(false)}, "expected pytorch_model.bin or pytorch_model.bin.index.json"},
+		"device map":    {dir, pretrained.Options{DeviceMap: pretrained.DeviceMap{"": "foo"}}, `expected a device name (cpu, cuda:0) or one of auto, balanced, balanced_low_0, sequential, got "foo"`},
+		"two devices":   {dir, pretrained.Options{DeviceMap: pretrained.DeviceMap{"bert": "cpu", "cls": "cuda:0"}}, "device map: several devices"},
+		"unmatched":     {dir, pretrained.Options{DeviceMap: pretrained.DeviceMap{"bert": "cpu"}}, "device map: no entry for the parameter cls.predictions.bias"},
+		"disk":          {dir, pretrained.Options{DeviceMap: pretrained.DeviceMap{"": "disk"}}, "device map: offloading to disk"},
+		"both":          {dir, pretrained.Options{DeviceMap: pretrained.AutoDeviceMap, Device: torch.CPU}, "both a device map and a device"},
+		"gpu":           {dir, pretrained.Options{Device: torch.CUDA(99)}, "device map: cuda:99: expected one of the"},
+		"meta":          {dir, pretrained.Options{Device: torch.Meta}, `got "meta"`},
+		"max memory":    {dir, pretrained.Options{MaxMemory: map[string]int64{"cpu": 10_000}}, "max memory of cpu: expected 10.0 kB, got 20.6 kB"},
 		"threads":       {dir, pretrained.Options{Threads: -1}, "threads: expected 0 or more, got -1"},
 	} {
 		_, _, err := pretrained.Load(ctx, c.path, c.opts)
@@ -344,6 +352,28 @@ func TestOneFileAndArguments(t *testing.T) {
 	}
 	_, _, err := pretrained.Load(ctx, filepath.Join(dir, "config.json"), pretrained.Options{})
 	require.ErrorIs(t, err, pretrained.ErrUnsupported)
+}
+
+func TestDeviceMapsOfOneDevice(t *testing.T) {
+	dir := loaderCase(t, "single")
+	for _, text := range []string{"cpu", `{"": "cpu"}`, `{"bert": "cpu", "cls": "cpu"}`, `{"bert": "cpu", "cls.predictions": "cpu"}`} {
+		m, err := pretrained.ParseDeviceMap(text)
+		require.NoError(t, err)
+		model, r := load(t, dir, pretrained.Options{DeviceMap: m, MaxMemory: map[string]int64{"cpu": 30_000, "cuda:0": 1}})
+		require.Equal(t, torch.CPU, model.Device())
+		require.Equal(t, map[string]string{"": "cpu"}, r.DeviceMap)
+	}
+	_, err := pretrained.ParseDeviceMap(`{"bert": 1.5}`)
+	require.ErrorContains(t, err, "device map: bert: expected a device, got 1.5")
+	for text, want := range map[string]int64{"10GiB": 10 << 30, "40KB": 40_000, "1.5MB": 1_500_000, "7": 7, " 2 kib ": 2048} {
+		n, err := pretrained.ParseMemory(text)
+		require.NoError(t, err, text)
+		require.Equal(t, want, n, text)
+	}
+	for _, text := range []string{"", "GB", "x", "-1GB", "9e99TB", "5XB"} {
+		_, err := pretrained.ParseMemory(text)
+		require.ErrorIs(t, err, pretrained.ErrArgument, text)
+	}
 }
 
 func TestAutoClasses(t *testing.T) {

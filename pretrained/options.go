@@ -22,6 +22,12 @@ type Options struct {
 	// Device is where the weights go. Default: CPU.
 	Device torch.Device
 
+	// DeviceMap places parts of the model, instead of Device.
+	DeviceMap DeviceMap
+
+	// MaxMemory bounds the bytes of the model on each device ("cpu", "cuda:0"): see ParseMemory.
+	MaxMemory map[string]int64
+
 	// Config overrides keys of config.json. Values are those of a JSON document: nil, bool, int, int64,
 	// float64, string, []any, map[string]any.
 	Config map[string]any

@@ -131,6 +131,7 @@ type loader struct {
 	config     Config
 	checkpoint *safetensors.Checkpoint
 	dtype      torch.DType
+	device     torch.Device
 	model      Model // on the meta device until its weights come
 	slots      map[string]nn.Slot
 	plan       *LoadPlan
@@ -158,7 +159,7 @@ func prepare(ctx context.Context, path string, opts Options) (_ *loader, err err
 			}
 		}
 	}()
-	l.plan = &LoadPlan{Path: path, DeviceMap: map[string]string{"": opts.device().String()}}
+	l.plan = &LoadPlan{Path: path}
 	if l.files, err = resolve(path, opts); err != nil {
 		return nil, err
 	}
@@ -180,6 +181,10 @@ func prepare(ctx context.Context, path string, opts Options) (_ *loader, err err
 	if err := torch.TryDo(l.build); err != nil {
 		return nil, &Error{File: l.files.config, Class: ErrBadConfig, Detail: "building " + l.class.Name, Err: err}
 	}
+	if err := l.place(slices.Sorted(maps.Keys(l.slots))); err != nil {
+		return nil, err
+	}
+	l.plan.DeviceMap = map[string]string{"": l.device.String()}
 	if err := l.mapNames(); err != nil {
 		return nil, err
 	}
@@ -438,7 +443,7 @@ func (l *loader) count() {
 			p.BytesAllocated += n
 		}
 	}
-	p.BytesPerDevice = map[string]int64{l.opts.device().String(): p.MemoryFootprint}
+	p.BytesPerDevice = map[string]int64{l.device.String(): p.MemoryFootprint}
 	p.PeakBytes = p.BytesMapped + p.BytesAllocated + p.BytesStaging
 }
 
@@ -447,6 +452,9 @@ func (l *loader) verdict() error {
 	p, path := l.plan, l.checkpoint.Path()
 	if total := physicalMemory(); total > 0 && p.BytesAllocated > total {
 		return &Error{File: l.files.config, Class: ErrLimit, Detail: "memory of the model", Expected: bytesText(total) + " at most", Actual: bytesText(p.BytesAllocated)}
+	}
+	if err := l.checkMemory(); err != nil {
+		return err
 	}
 	var errs []error
 	if len(p.MismatchedKeys) > 0 && (l.opts.Strict || !l.opts.IgnoreMismatchedSizes) {
