@@ -1,0 +1,91 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"github.com/torchgo/torchgo/internal/testdata"
+)
+
+// sentence is a row of the tokenizer's reference: what Python made of a text.
+type sentence struct {
+	Text    string
+	With    struct{ IDs []int }
+	Without struct{ IDs []int }
+	Decoded string
+	Skipped string
+}
+
+func sentences(t *testing.T, dir string) []sentence {
+	f, err := os.Open(filepath.Join(dir, "sentences.jsonl"))
+	require.NoError(t, err)
+	defer f.Close()
+	var rows []sentence
+	d := json.NewDecoder(f)
+	for d.More() {
+		var row sentence
+		require.NoError(t, d.Decode(&row))
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+func jsonLines[T any](t *testing.T, rows []sentence, value func(sentence) T) string {
+	var b strings.Builder
+	for _, r := range rows {
+		line, err := json.Marshal(value(r))
+		require.NoError(t, err)
+		fmt.Fprintf(&b, "%s\n", line)
+	}
+	return b.String()
+}
+
+func TestTokenizeIsPythons(t *testing.T) {
+	dir := testdata.Open(t, "tokenizer")
+	model := filepath.Join(dir, "minilm")
+	rows := sentences(t, dir)
+	require.GreaterOrEqual(t, len(rows), 1000)
+
+	texts := jsonLines(t, rows, func(s sentence) string { return s.Text })
+	for _, special := range []bool{true, false} {
+		out := strings.Split(succeeds(t, texts, "tokenize", model, "--jsonl", fmt.Sprintf("--add-special-tokens=%v", special)), "\n")
+		require.Len(t, out, len(rows)+1)
+		for i, row := range rows {
+			var got struct{ IDs []int }
+			require.NoError(t, json.Unmarshal([]byte(out[i]), &got))
+			want := row.With.IDs
+			if !special {
+				want = row.Without.IDs
+			}
+			require.Equal(t, want, got.IDs, "%q", row.Text)
+		}
+	}
+	ids := jsonLines(t, rows, func(s sentence) []int { return s.With.IDs })
+	for _, skip := range []bool{true, false} {
+		out := strings.Split(succeeds(t, ids, "tokenize", model, "--decode", "--jsonl", fmt.Sprintf("--skip-special-tokens=%v", skip)), "\n")
+		for i, row := range rows {
+			var got struct{ Text string }
+			require.NoError(t, json.Unmarshal([]byte(out[i]), &got))
+			want := row.Decoded
+			if skip {
+				want = row.Skipped
+			}
+			require.Equal(t, want, got.Text, "%q", row.Text)
+		}
+	}
+	require.Equal(t, "101 7592 2088 102\n101 102\n", succeeds(t, "Hello world\n\n", "tokenize", model))
+	require.Equal(t, "[CLS] hello world [SEP]\n", succeeds(t, "101 7592, 2088 102", "tokenize", model, "--decode"))
+
+	status, out, line := torchgo(t, "\"ok\"\nnot json\n", "tokenize", model, "--jsonl")
+	require.Equal(t, 1, status)
+	require.Equal(t, 1, strings.Count(out, "\n"), "what came before the error is printed")
+	require.Contains(t, line, "torchgo: tokenize: line 2: ")
+	status, _, line = torchgo(t, "x", "tokenize", t.TempDir())
+	require.Equal(t, 1, status)
+	require.Contains(t, line, "tokenizer.json")
+}
