@@ -402,6 +402,29 @@ func (ref *opinfoRef) replay(s *opinfoSample) (grads int, err error) {
 	return grads, nil
 }
 
+// newGradients are operators whose derivative came, or was corrected, after libtorch 2.11: under
+// another version than the recorded one their gradients are not compared.
+var newGradients = map[string]string{
+	"aten::aminmax":                    "had none",
+	"aten::linalg_det":                 "had none for an empty matrix",
+	"aten::narrow_copy":                "had none",
+	"aten::nextafter":                  "had none",
+	"aten::special_bessel_j0":          "had none",
+	"aten::special_bessel_j1":          "had none",
+	"aten::special_bessel_y0":          "had none",
+	"aten::special_bessel_y1":          "had none",
+	"aten::special_modified_bessel_i0": "had none",
+	"aten::special_modified_bessel_i1": "had none",
+	"aten::special_modified_bessel_k0": "had none",
+	"aten::special_modified_bessel_k1": "had none",
+	"aten::trace":                      "was wrong where there are more rows than columns",
+}
+
+// newValues are operators that gave other values then.
+var newValues = map[string]string{
+	"aten::_scaled_mm": "overflow to float8 gave nan; now it saturates",
+}
+
 // PyTorch's own operator database is the examiner: every call that tools/opinfo recorded gives
 // Python's results and gradients. Under another libtorch than the recorded one, an operator that it
 // lacks or has with another schema is a typed error; everything else still gives the same values.
@@ -417,6 +440,12 @@ func TestOpInfo(t *testing.T) {
 			passed := false
 			for i := range e.Samples {
 				s := &e.Samples[i]
+				if !same && newValues[s.Op] != "" {
+					continue
+				}
+				if !same && newGradients[s.Op] != "" {
+					s.Grad = nil
+				}
 				var n int
 				var err error
 				caught := torch.TryDo(func() { torch.Scope(func() { n, err = ref.replay(s) }) })

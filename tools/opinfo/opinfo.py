@@ -30,6 +30,7 @@ import random
 import sys
 import warnings
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -193,7 +194,7 @@ class Recorder:
         self.calls = []
 
     def __enter__(self):
-        self.saved = []
+        self.saved, self.added = [], []
         for module in (torch, torch._C._nn, torch.nn.functional, torch.special, torch.linalg, torch.fft):
             for name, fn in list(vars(module).items()):
                 if inspect.isbuiltin(fn) and getattr(torch.ops.aten, fn.__name__, None):
@@ -202,6 +203,7 @@ class Recorder:
         for name in dir(torch._C._VariableFunctions):  # torch._VF finds them by __getattr__
             if not name.startswith("__") and getattr(torch.ops.aten, name, None):
                 setattr(torch._VF, name, self.wrap(name, getattr(torch._C._VariableFunctions, name)))
+                self.added.append(name)
         return self
 
     def wrap(self, name, fn):
@@ -214,11 +216,11 @@ class Recorder:
     def __exit__(self, *exc):
         for module, name, fn in self.saved:
             setattr(module, name, fn)
-        for name in [k for k, v in vars(torch._VF).items() if getattr(v, "__qualname__", "").startswith("Recorder.")]:
+        for name in self.added:
             delattr(torch._VF, name)
 
 
-def convert(value, arg, strict=True):
+def convert(value, arg):
     """value as the schema's argument arg takes it, or Skip."""
     typ, real = str(arg.type), str(arg.real_type)
     if typ.startswith("Optional["):
@@ -439,7 +441,7 @@ class Store:
 
 
 def number(x):
-    """A float that JSON can hold."""
+    """x as JSON can hold it."""
     return x if math.isfinite(x) else ("nan" if x != x else "inf" if x > 0 else "-inf")
 
 
@@ -577,6 +579,8 @@ def record(store, entry, dtype, grad, limit, max_bytes=MAX_BYTES):
             if shape in shapes:
                 continue
             results = run(overload, materialise(values))
+            if entry.name in UNINITIALISED:
+                results = torch.zeros_like(results)
             results = list(results) if isinstance(results, tuple) else [results]
             total = size(values) + sum(t.numel() * t.element_size() for t in leaves(results) if isinstance(t, torch.Tensor))
             if total > max_bytes or any(isinstance(t, torch.Tensor) and t.numel() > MAX_ELEMENTS for t in leaves(results)):
@@ -655,9 +659,7 @@ def main():
     store.save(args.out / "opinfo.safetensors")
     doc = {"torch": torch.__version__.split("+")[0], "entries": entries, "skipped": skipped}
     (args.out / "opinfo.json").write_text(json.dumps(doc, separators=(",", ":"), allow_nan=False) + "\n")
-    kinds = {}
-    for e in entries:
-        kinds[e["kind"]] = kinds.get(e["kind"], 0) + 1
+    kinds = Counter(e["kind"] for e in entries)
     n = sum(len(e["samples"]) for e in entries)
     g = sum("grad" in s for e in entries for s in e["samples"])
     print(f"{len(entries)} entries, {n} samples, {g} with gradients, {len(skipped)} entries skipped")

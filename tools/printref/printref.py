@@ -113,6 +113,9 @@ def shapes(gen):
     case("summarised bfloat16", torch.randn(40, 40, generator=gen).bfloat16())
     case("summarised bool", torch.zeros(30, 40, dtype=torch.bool))
     case("summarised uint8", torch.zeros(1200, dtype=torch.uint8))
+    for d in FLOAT8 + INTS:
+        case(f"summarised {d}", (torch.arange(1100) % 100 + 1).to(d))
+    case("summarised complex32", torch.randn(1100, generator=gen, dtype=torch.complex64).to(torch.complex32))
     for n in range(5, 24):  # where a line is full
         case(f"line of {n}", torch.arange(n, dtype=torch.float32) / 4)
     for w in range(1, 19):
@@ -142,6 +145,9 @@ def layouts(gen):
     case("conj", c, ["conj"])
     case("neg view", m, ["_neg_view"])
     case("imag of conj", c, ["conj", "imag"])
+    long = torch.randn(1001, generator=gen, dtype=torch.complex64)
+    case("summarised conj", long, ["conj"])
+    case("summarised imag of conj", long, ["conj", "imag"])
 
 
 def autograd(gen):
