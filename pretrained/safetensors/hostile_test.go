@@ -172,9 +172,6 @@ func TestLargestHeaders(t *testing.T) {
 	if _, err := os.Stat("/proc/self/statm"); err != nil {
 		t.Skip("needs /proc")
 	}
-	repeat := func(open, item, end string) string {
-		return open + strings.Repeat(item, (MaxHeaderBytes-len(open)-len(end))/len(item)) + end
-	}
 	members := func(open, format, end string, limit int) string {
 		b := []byte(open)
 		for i := 0; i < limit && len(b)+len(end)+100 < MaxHeaderBytes; i++ {
@@ -191,12 +188,8 @@ func TestLargestHeaders(t *testing.T) {
 		header func() string
 		class  string // "" if it is valid
 	}{
-		{"padding", func() string { return repeat("{}", " ", "") }, ""},
 		{"all tensors that are allowed", func() string { return members("{", entry, "}", MaxTensors) }, ""},
 		{"a tensor more", func() string { return members("{", entry, "}", MaxTensors+1) }, "limit"},
-		{"many arrays in a field that is skipped", func() string {
-			return repeat(`{"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0],"x":[[]`, ",[]", "]}}")
-		}, ""},
 		{"many members in a field that is skipped", func() string {
 			return members(`{"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0],"x":{`, `"%x":0`, "}}}", 1<<62)
 		}, "limit"},
