@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strconv"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -17,6 +18,7 @@ import (
 // modelFlags are the flags that all commands on a model have.
 type modelFlags struct {
 	class, dtype, device, attn string
+	deviceMap, maxMemory       string
 	variant, subfolder         string
 	useSafetensors             bool
 	config, keyMapping         string
@@ -30,8 +32,6 @@ type modelFlags struct {
 
 // laterFlags are part of the command line already; using one is a clear error.
 var laterFlags = map[string]string{
-	"device-map":     "placement on several devices",
-	"max-memory":     "placement on several devices",
 	"offload-folder": "offloading",
 	"revision":       "the hub",
 	"gguf-file":      "GGUF",
@@ -44,7 +44,9 @@ func addModelFlags(cmd *cobra.Command) *modelFlags {
 	f := m.flags
 	f.StringVar(&m.class, "class", "", "an Auto class or model class (default: the first of architectures in config.json)")
 	f.StringVar(&m.dtype, "dtype", "auto", "auto, float32, bfloat16, …")
-	f.StringVar(&m.device, "device", "cpu", "cpu or cuda:N")
+	f.StringVar(&m.device, "device", "", "cpu or cuda:N (default: cpu)")
+	f.StringVar(&m.deviceMap, "device-map", "", "a device, auto, balanced, balanced_low_0, sequential, or JSON of module name to device")
+	f.StringVar(&m.maxMemory, "max-memory", "", "JSON `object`: device to bytes, or \"10GiB\"")
 	f.StringVar(&m.attn, "attn", "", "attention: eager or sdpa (default: sdpa where the model has it)")
 	f.StringVar(&m.variant, "variant", "", "load model.VARIANT.safetensors")
 	f.StringVar(&m.subfolder, "subfolder", "", "a folder below MODEL")
@@ -83,8 +85,20 @@ func (m *modelFlags) options(app *cli.App, what string) (pretrained.Options, err
 			return o, cli.Usagef("--%v", err)
 		}
 	}
-	if o.Device, err = torch.ParseDevice(m.device); err != nil {
-		return o, cli.Usagef("--%v", err)
+	if m.device != "" {
+		if o.Device, err = torch.ParseDevice(m.device); err != nil {
+			return o, cli.Usagef("--%v", err)
+		}
+	}
+	if m.deviceMap != "" {
+		if o.DeviceMap, err = pretrained.ParseDeviceMap(m.deviceMap); err != nil {
+			return o, cli.Usagef("--device-map: %v", err)
+		}
+	}
+	if m.maxMemory != "" {
+		if o.MaxMemory, err = memoryMap(m.maxMemory); err != nil {
+			return o, cli.Usagef("--max-memory: %v", err)
+		}
 	}
 	if m.flags.Changed("use-safetensors") {
 		o.UseSafetensors = torch.Some(m.useSafetensors)
@@ -146,6 +160,29 @@ func jsonObject(text string) (*strictjson.Object, error) {
 		return nil, err
 	}
 	return v.AsObject()
+}
+
+// memoryMap reads {"cuda:0": "10GiB", "cpu": 1000000}; a bare number as key is a GPU's index.
+func memoryMap(text string) (map[string]int64, error) {
+	object, err := jsonObject(text)
+	if err != nil {
+		return nil, err
+	}
+	limits := map[string]int64{}
+	for device, v := range object.All() {
+		if _, err := strconv.Atoi(device); err == nil {
+			device = "cuda:" + device
+		}
+		bytes, err := v.AsInt()
+		if size, textErr := v.AsString(); textErr == nil {
+			bytes, err = pretrained.ParseMemory(size)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", device, err)
+		}
+		limits[device] = bytes
+	}
+	return limits, nil
 }
 
 // keyRules reads {"pattern": "replacement"}, whose order counts.

@@ -12,8 +12,8 @@ import (
 	"github.com/torchgo/torchgo/internal/testdata"
 )
 
-// sentence is a row of the tokenizer's reference: what Python made of a text.
-type sentence struct {
+// tokenRow is a row of the tokenizer's reference: what Python made of a text.
+type tokenRow struct {
 	Text    string
 	With    struct{ IDs []int }
 	Without struct{ IDs []int }
@@ -21,21 +21,21 @@ type sentence struct {
 	Skipped string
 }
 
-func sentences(t *testing.T, dir string) []sentence {
+func sentences(t *testing.T, dir string) []tokenRow {
 	f, err := os.Open(filepath.Join(dir, "sentences.jsonl"))
 	require.NoError(t, err)
 	defer f.Close()
-	var rows []sentence
+	var rows []tokenRow
 	d := json.NewDecoder(f)
 	for d.More() {
-		var row sentence
+		var row tokenRow
 		require.NoError(t, d.Decode(&row))
 		rows = append(rows, row)
 	}
 	return rows
 }
 
-func jsonLines[T any](t *testing.T, rows []sentence, value func(sentence) T) string {
+func jsonLines[T any](t *testing.T, rows []tokenRow, value func(tokenRow) T) string {
 	var b strings.Builder
 	for _, r := range rows {
 		line, err := json.Marshal(value(r))
@@ -51,7 +51,7 @@ func TestTokenizeIsPythons(t *testing.T) {
 	rows := sentences(t, dir)
 	require.GreaterOrEqual(t, len(rows), 1000)
 
-	texts := jsonLines(t, rows, func(s sentence) string { return s.Text })
+	texts := jsonLines(t, rows, func(s tokenRow) string { return s.Text })
 	for _, special := range []bool{true, false} {
 		out := strings.Split(succeeds(t, texts, "tokenize", model, "--jsonl", fmt.Sprintf("--add-special-tokens=%v", special)), "\n")
 		require.Len(t, out, len(rows)+1)
@@ -65,7 +65,7 @@ func TestTokenizeIsPythons(t *testing.T) {
 			require.Equal(t, want, got.IDs, "%q", row.Text)
 		}
 	}
-	ids := jsonLines(t, rows, func(s sentence) []int { return s.With.IDs })
+	ids := jsonLines(t, rows, func(s tokenRow) []int { return s.With.IDs })
 	for _, skip := range []bool{true, false} {
 		out := strings.Split(succeeds(t, ids, "tokenize", model, "--decode", "--jsonl", fmt.Sprintf("--skip-special-tokens=%v", skip)), "\n")
 		for i, row := range rows {

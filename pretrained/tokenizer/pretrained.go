@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"maps"
 	"math"
 	"path/filepath"
@@ -70,6 +71,9 @@ func FromPretrained(dir string) (*Tokenizer, error) {
 }
 
 func fromPretrained(dir string) (*Tokenizer, error) {
+	if _, err := os.Stat(dir); err != nil {
+		return nil, fmt.Errorf("%s: %w", fileerr.Plain(dir), errors.Unwrap(err))
+	}
 	cfg, err := readConfig(dir)
 	if err != nil {
 		return nil, err
