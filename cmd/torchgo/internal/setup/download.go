@@ -23,7 +23,7 @@ func (o *Options) removeWheels(wheels []wheel.Wheel) error {
 		}
 	}
 	// Another version's wheels may be in it.
-	if err := os.Remove(o.downloads()); err != nil && !errors.Is(err, syscall.ENOTEMPTY) && !errors.Is(err, fs.ErrExist) {
+	if err := os.Remove(o.downloads()); err != nil && !errors.Is(err, syscall.ENOTEMPTY) && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
@@ -35,6 +35,7 @@ func (o *Options) download(ctx context.Context, wheels []wheel.Wheel, unpacked i
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return 0, err
 	}
+	defer os.Remove(dir) // if nothing is in it
 	var missing []wheel.Wheel
 	var bytes, largest int64
 	for _, w := range wheels {
