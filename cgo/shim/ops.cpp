@@ -1,6 +1,4 @@
 // Operators: one boxed call through the dispatcher runs them all.
-#include <ATen/core/dispatch/Dispatcher.h>
-#include <ATen/core/ivalue.h>
 #include <ATen/core/stack.h>
 
 #include <algorithm>
@@ -8,39 +6,13 @@
 #include <mutex>
 #include <sstream>
 
-#include "common.hpp"
+#include "operator.hpp"
 
 namespace tg {
 namespace {
 
 using c10::IValue;
 using torch::jit::Stack;
-
-// What an argument takes, read off the schema once. callBoxed trusts the tags of its stack, so
-// every value is checked against this before the call.
-enum class Want : uint8_t {
-  Tensor, Int, DType, Layout, MemoryFormat, QScheme, Double, Number, Bool, String, Device, Generator,
-  Ints, Doubles, Bools, Numbers, Strings, Tensors, OptTensors, Unsupported
-};
-
-struct Argument {
-  Want want;
-  bool optional;
-};
-
-class Reader;
-struct Operator;
-
-// Calls an operator of a frequent C++ signature without boxing its arguments.
-using Unboxed = at::Tensor (*)(const Operator& op, Reader& in);
-
-struct Operator {
-  c10::OperatorHandle handle;
-  std::string name;
-  std::vector<Argument> arguments;
-  std::vector<int16_t> same;  // for each result: the argument it is, written to, or -1
-  Unboxed unboxed = nullptr;
-};
 
 const char* name_of(Want w) {
   static const char* const names[] = {"Tensor", "int", "ScalarType", "Layout", "MemoryFormat", "QScheme", "float", "Scalar", "bool", "str", "Device", "Generator",
@@ -99,12 +71,11 @@ Want enumeration_of(const c10::Type& real) {
   }
 }
 
-int64_t values_of(Want w) {
-  switch (w) {
-    case Want::DType: return static_cast<int64_t>(c10::ScalarType::Undefined);
-    case Want::Layout: return static_cast<int64_t>(c10::Layout::NumOptions);
-    case Want::MemoryFormat: return static_cast<int64_t>(c10::MemoryFormat::NumOptions);
-    default: return c10::COMPILE_TIME_NUM_QSCHEMES;
+bool symbolic(const c10::Type& real) {
+  switch (real.kind()) {
+    case c10::TypeKind::OptionalType: return symbolic(*real.expectRef<c10::OptionalType>().getElementType());
+    case c10::TypeKind::ListType: return symbolic(*real.expectRef<c10::ListType>().getElementType());
+    default: return real.kind() == c10::TypeKind::SymIntType;
   }
 }
 
@@ -113,62 +84,51 @@ Argument argument_of(const c10::Argument& a) {
   bool optional = type->kind() == c10::TypeKind::OptionalType;
   Want want = want_of(optional ? *type->expectRef<c10::OptionalType>().getElementType() : *type);
   if (want == Want::Int) want = enumeration_of(*a.real_type());
-  return {want, optional};
+  return {want, optional, symbolic(*a.real_type())};
 }
 
-// Reads values from words, never past the end.
-class Reader {
- public:
-  Reader(const uint64_t* words, int64_t n) : p_(words), end_(words + n) {}
-
-  uint64_t word() {
-    if (p_ == end_) throw ArgumentError("argument words end early");
-    return *p_++;
-  }
-  const uint64_t* words(uint64_t n) {
-    if (n > static_cast<uint64_t>(end_ - p_)) throw ArgumentError("argument words end early");
-    const uint64_t* at = p_;
-    p_ += n;
-    return at;
-  }
-  bool done() const { return p_ == end_; }
-
- private:
-  const uint64_t* p_;
-  const uint64_t* end_;
-};
-
-double as_double(uint64_t w) {
-  double d;
-  std::memcpy(&d, &w, sizeof d);
-  return d;
-}
-
-IValue scalar(uint64_t tag, Reader& in) {
-  switch (tag) {
-    case TG_INT: return IValue(static_cast<int64_t>(in.word()));
-    case TG_DOUBLE: return IValue(as_double(in.word()));
-    case TG_BOOL: return IValue(in.word() != 0);
-    case TG_COMPLEX: {
-      double re = as_double(in.word());
-      return IValue(c10::complex<double>(re, as_double(in.word())));
-    }
-    default: throw ArgumentError(std::string("expected Scalar, got ") + name_of(tag));
-  }
-}
+const std::string& argument_name(const Operator& op, size_t i) { return op.handle.schema().arguments().at(i).name(); }
 
 std::string text(uint64_t n, Reader& in) {
   const uint64_t* at = in.words(n / 8 + (n % 8 != 0));
   return std::string(reinterpret_cast<const char*>(at), n);
 }
 
-[[noreturn]] void wrong(const Operator& op, size_t i, Want want, bool optional, uint64_t tag) {
-  const auto& schema = op.handle.schema();
-  std::string what = op.name + ": argument ";
-  if (i < schema.arguments().size()) what += "`" + schema.arguments()[i].name() + "`";
-  what += std::string(": expected ") + name_of(want) + (optional ? "?" : "") + ", got " + name_of(tag);
-  throw ArgumentError(what);
+}  // namespace
+
+void wrong(const Operator& op, size_t i, uint64_t tag) {
+  const Argument& a = op.arguments.at(i);
+  throw ArgumentError(op.name + ": argument `" + argument_name(op, i) + "`: expected " + name_of(a.want) + (a.optional ? "?" : "") + ", got " +
+                      name_of(tag));
 }
+
+void undefined(const Operator& op, size_t i) {
+  throw ArgumentError(op.name + ": argument `" + argument_name(op, i) + "`: undefined tensor");
+}
+
+void out_of_range(const Operator& op, size_t i, int64_t value) {
+  throw ArgumentError(op.name + ": argument `" + argument_name(op, i) + "`: " + std::to_string(value) + " is no " +
+                      name_of(op.arguments.at(i).want));
+}
+
+void words_end_early() { throw ArgumentError("argument words end early"); }
+
+void words_left_over(const Operator& op) { throw ArgumentError(op.name + ": argument words are left over"); }
+
+at::Scalar number(const Operator& op, size_t i, uint64_t tag, Reader& in) {
+  switch (tag) {
+    case TG_INT: return static_cast<int64_t>(in.word());
+    case TG_DOUBLE: return as_double(in.word());
+    case TG_BOOL: return in.word() != 0;
+    case TG_COMPLEX: {
+      double re = as_double(in.word());
+      return c10::complex<double>(re, as_double(in.word()));
+    }
+    default: wrong(op, i, tag);
+  }
+}
+
+namespace {
 
 IValue decode(const Operator& op, size_t i, Reader& in) {
   const Argument& a = op.arguments[i];
@@ -177,7 +137,7 @@ IValue decode(const Operator& op, size_t i, Reader& in) {
   if (tag == TG_NONE) {
     // An undefined tensor is how C++ says None, but only an optional argument may be it.
     if (a.optional) return IValue();
-    wrong(op, i, a.want, a.optional, tag);
+    wrong(op, i, tag);
   }
   switch (a.want) {
     case Want::Tensor:
@@ -185,7 +145,7 @@ IValue decode(const Operator& op, size_t i, Reader& in) {
         uint64_t handle = in.word();
         if (handle == 0) {
           if (a.optional) return IValue();
-          throw ArgumentError(op.name + ": argument `" + op.handle.schema().arguments()[i].name() + "`: undefined tensor");
+          undefined(op, i);
         }
         return IValue(borrow(handle));
       }
@@ -200,8 +160,7 @@ IValue decode(const Operator& op, size_t i, Reader& in) {
       if (tag == TG_INT) {
         auto value = static_cast<int64_t>(in.word());
         if (value >= 0 && value < values_of(a.want)) return IValue(value);
-        throw ArgumentError(op.name + ": argument `" + op.handle.schema().arguments()[i].name() + "`: " + std::to_string(value) +
-                            " is no " + name_of(a.want));
+        out_of_range(op, i, value);
       }
       break;
     case Want::Double:
@@ -209,7 +168,7 @@ IValue decode(const Operator& op, size_t i, Reader& in) {
       if (tag == TG_INT) return IValue(static_cast<double>(static_cast<int64_t>(in.word())));
       break;
     case Want::Number:
-      if (tag == TG_INT || tag == TG_DOUBLE || tag == TG_BOOL || tag == TG_COMPLEX) return scalar(tag, in);
+      if (tag == TG_INT || tag == TG_DOUBLE || tag == TG_BOOL || tag == TG_COMPLEX) return IValue(number(op, i, tag, in));
       break;
     case Want::Bool:
       if (tag == TG_BOOL) return IValue(in.word() != 0);
@@ -252,7 +211,7 @@ IValue decode(const Operator& op, size_t i, Reader& in) {
     case Want::Numbers:
       if (tag == TG_LIST) {
         c10::List<at::Scalar> list;
-        for (uint64_t k = 0; k < n; k++) list.push_back(scalar(in.word() & 0xff, in).toScalar());
+        for (uint64_t k = 0; k < n; k++) list.push_back(number(op, i, in.word() & 0xff, in));
         return IValue(std::move(list));
       }
       break;
@@ -261,7 +220,7 @@ IValue decode(const Operator& op, size_t i, Reader& in) {
         c10::List<std::string> list;
         for (uint64_t k = 0; k < n; k++) {
           uint64_t h = in.word();
-          if ((h & 0xff) != TG_STRING) wrong(op, i, Want::String, false, h & 0xff);
+          if ((h & 0xff) != TG_STRING) wrong(op, i, h & 0xff);
           list.push_back(text(h >> 8, in));
         }
         return IValue(std::move(list));
@@ -283,9 +242,7 @@ IValue decode(const Operator& op, size_t i, Reader& in) {
         c10::List<at::Tensor> list;
         list.reserve(n);
         for (uint64_t k = 0; k < n; k++) {
-          if (at[k] == 0) {
-            throw ArgumentError(op.name + ": argument `" + op.handle.schema().arguments()[i].name() + "`: undefined tensor at " + std::to_string(k));
-          }
+          if (at[k] == 0) undefined(op, i);
           list.push_back(borrow(at[k]));
         }
         return IValue(std::move(list));
@@ -293,7 +250,7 @@ IValue decode(const Operator& op, size_t i, Reader& in) {
       break;
     case Want::Unsupported: break;
   }
-  wrong(op, i, a.want, a.optional, tag);
+  wrong(op, i, tag);
 }
 
 // Writes results as words: into the caller's buffer while they fit, else into memory of its own.
@@ -355,14 +312,17 @@ class Writer {
   std::vector<uint64_t> more_;
 };
 
+// Bytes are told to the caller only for storage that no other tensor shares: they feed the memory
+// pressure meter, which must not count a view.
+uint64_t own_bytes(const at::Tensor& t) {
+  if (!t.defined() || !t.has_storage()) return 0;
+  const c10::Storage& s = t.storage();
+  if (s.use_count() != 1 || s.device_type() == c10::DeviceType::Meta) return 0;
+  return s.sym_nbytes().maybe_as_int().value_or(0);
+}
+
 void write_tensor(at::Tensor&& t, Writer& out) {
-  // Bytes are told to the caller only for storage that no other tensor shares: they feed the
-  // memory pressure meter, which must not count a view.
-  uint64_t bytes = 0;
-  if (t.defined() && t.has_storage()) {
-    const c10::Storage& s = t.storage();
-    if (s.use_count() == 1 && s.device_type() != c10::DeviceType::Meta) bytes = s.sym_nbytes().maybe_as_int().value_or(0);
-  }
+  uint64_t bytes = own_bytes(t);
   out.tensor(std::move(t));
   out.word(bytes);
 }
@@ -441,82 +401,6 @@ void encode(IValue&& v, Writer& out) {
   throw ArgumentError("result of type " + v.tagKind() + " has no C form");
 }
 
-// Boxing costs 0.2 us, which a small operator feels; so the signatures that most of them have are
-// called as they are.
-at::Tensor tensor_argument(const Operator& op, size_t i, Reader& in) {
-  uint64_t head = in.word();
-  if ((head & 0xff) != TG_TENSOR) wrong(op, i, Want::Tensor, false, head & 0xff);
-  uint64_t handle = in.word();
-  if (handle == 0) throw ArgumentError(op.name + ": argument `" + op.handle.schema().arguments()[i].name() + "`: undefined tensor");
-  return borrow(handle);
-}
-
-at::Scalar scalar_argument(const Operator& op, size_t i, Reader& in) {
-  uint64_t tag = in.word() & 0xff;
-  switch (tag) {
-    case TG_INT: return at::Scalar(static_cast<int64_t>(in.word()));
-    case TG_DOUBLE: return at::Scalar(as_double(in.word()));
-    case TG_BOOL:
-    case TG_COMPLEX: return scalar(tag, in).toScalar();
-    default: wrong(op, i, Want::Number, false, tag);
-  }
-}
-
-template <class Arg>
-struct Plain;
-template <>
-struct Plain<const at::Tensor&> {
-  static constexpr Want want = Want::Tensor;
-  static at::Tensor read(const Operator& op, size_t i, Reader& in) { return tensor_argument(op, i, in); }
-};
-template <>
-struct Plain<const at::Scalar&> {
-  static constexpr Want want = Want::Number;
-  static at::Scalar read(const Operator& op, size_t i, Reader& in) { return scalar_argument(op, i, in); }
-};
-
-template <class... Args>
-struct Signature {
-  using Function = at::Tensor(Args...);
-
-  static bool fits(const Operator& op) {
-    if (op.arguments.size() != sizeof...(Args) || op.same.size() != 1 || op.same[0] >= 0) return false;
-    if (op.handle.schema().returns()[0].type()->kind() != c10::TypeKind::TensorType) return false;
-    size_t i = 0;
-    bool same = ((op.arguments[i].want == Plain<Args>::want && !op.arguments[i].optional && (i++, true)) && ...);
-    if (!same) return false;
-    try {
-      op.handle.typed<Function>();  // throws if the kernels have another signature, or were registered boxed
-      return true;
-    } catch (const c10::Error&) {
-      return false;
-    }
-  }
-
-  static at::Tensor run(const Operator& op, Reader& in) {
-    return run(op, in, std::index_sequence_for<Args...>());
-  }
-
- private:
-  template <size_t... I>
-  static at::Tensor run(const Operator& op, Reader& in, std::index_sequence<I...>) {
-    // Braces: the arguments are read in their order.
-    std::tuple<decltype(Plain<Args>::read(op, I, in))...> args{Plain<Args>::read(op, I, in)...};
-    if (!in.done()) throw ArgumentError(op.name + ": argument words are left over");
-    return op.handle.typed<Function>().call(std::get<I>(args)...);
-  }
-};
-
-using T = const at::Tensor&;
-using S = const at::Scalar&;
-
-template <class... Signatures>
-Unboxed unboxed_for(const Operator& op) {
-  Unboxed found = nullptr;
-  ((found == nullptr && Signatures::fits(op) ? void(found = Signatures::run) : void()), ...);
-  return found;
-}
-
 std::string schema_text(const c10::FunctionSchema& schema) {
   std::ostringstream s;
   s << schema;
@@ -532,16 +416,24 @@ const Operator& operator_of(tg_op op) {
   return *reinterpret_cast<const Operator*>(op);
 }
 
+// Marks a thread as inside a call that must not call back into Go.
+class InCall {
+ public:
+  explicit InCall(ThreadState& state) : state_(state) { state_.boxed++; }
+  ~InCall() { state_.boxed--; }
+  InCall(const InCall&) = delete;
+  InCall& operator=(const InCall&) = delete;
+
+ private:
+  ThreadState& state_;
+};
+
 // A stack to build a call on: its memory is kept for the thread's next call. It is taken for the
 // length of a call, so that a call within gets a fresh one.
 class CallStack {
  public:
-  CallStack() : state_(thread_state()) {
-    state_.boxed++;
-    stack_.swap(kept());
-  }
+  CallStack() { stack_.swap(kept()); }
   ~CallStack() {
-    state_.boxed--;
     stack_.clear();
     if (stack_.capacity() <= 64) stack_.swap(kept());
   }
@@ -549,13 +441,48 @@ class CallStack {
   Stack& operator*() { return stack_; }
 
  private:
-  ThreadState& state_;
   static Stack& kept() {
     static thread_local Stack stack;
     return stack;
   }
   Stack stack_;
 };
+
+constexpr int64_t one_result = 5;  // words of a result that is a tensor, with what goes before it
+
+void call_unboxed(const Operator& o, Reader& in, uint64_t scope, uint64_t* rets) {
+  at::Tensor result = o.unboxed(o, in);
+  rets[0] = scope;
+  rets[1] = 1;
+  if (o.same[0] >= 0) {
+    rets[2] = TG_SAME;
+    rets[3] = static_cast<uint64_t>(o.same[0]);
+  } else if (!result.defined()) {
+    rets[2] = TG_NONE;
+  } else {
+    rets[2] = TG_TENSOR;
+    rets[4] = own_bytes(result);
+    rets[3] = release(std::move(result));
+  }
+}
+
+void call_boxed(const Operator& o, Reader& in, uint64_t scope, Writer& out) {
+  CallStack stack;
+  stack->reserve(std::max<size_t>(o.arguments.size(), o.same.size()));
+  for (size_t i = 0; i < o.arguments.size(); i++) stack->push_back(decode(o, i, in));
+  if (!in.done()) words_left_over(o);
+  o.handle.callBoxed(&*stack);
+  out.word(scope);
+  out.word(stack->size());
+  for (size_t i = 0; i < stack->size(); i++) {
+    if (i < o.same.size() && o.same[i] >= 0) {
+      out.head(TG_SAME);
+      out.word(static_cast<uint64_t>(o.same[i]));
+    } else {
+      encode(std::move((*stack)[i]), out);
+    }
+  }
+}
 
 }  // namespace
 
@@ -577,7 +504,7 @@ int32_t op_find(const char* name, const char* overload, const char* schema, tg_o
     std::lock_guard<std::mutex> lock(mutex);
     Operator*& op = known[full_name(name, overload)];
     if (op == nullptr) {
-      auto fresh = std::make_unique<Operator>(Operator{*handle, full_name(name, overload), {}, {}, nullptr});
+      auto fresh = std::make_unique<Operator>(Operator{*handle, full_name(name, overload), {}, {}, nullptr, nullptr});
       for (const auto& a : s.arguments()) fresh->arguments.push_back(argument_of(a));
       for (const auto& r : s.returns()) {
         int16_t same = -1;
@@ -589,7 +516,7 @@ int32_t op_find(const char* name, const char* overload, const char* schema, tg_o
         }
         fresh->same.push_back(same);
       }
-      fresh->unboxed = unboxed_for<Signature<T>, Signature<T, T>, Signature<T, S>, Signature<T, T, S>, Signature<T, T, T>>(*fresh);
+      choose_unboxed(*fresh);
       op = fresh.release();
     }
     *out = reinterpret_cast<tg_op>(op);
@@ -627,31 +554,12 @@ int32_t call(tg_op op, const uint64_t* args, int64_t words, int64_t nargs, uint6
     if (nargs != static_cast<int64_t>(o.arguments.size())) {
       throw ArgumentError(o.name + ": expected " + std::to_string(o.arguments.size()) + " arguments, got " + std::to_string(nargs));
     }
+    ThreadState& state = thread_state();
+    InCall in_call(state);
     Reader in(args, words);
+    if (o.unboxed != nullptr && cap >= one_result) return call_unboxed(o, in, state.scope, rets);
     Writer out(rets, cap);
-    if (o.unboxed != nullptr) {
-      at::Tensor result = o.unboxed(o, in);
-      out.word(thread_state().scope);
-      out.word(1);
-      encode_tensor(std::move(result), out);
-      *more = reinterpret_cast<uint64_t>(out.done());
-      return;
-    }
-    CallStack stack;
-    stack->reserve(std::max<size_t>(o.arguments.size(), o.same.size()));
-    for (size_t i = 0; i < o.arguments.size(); i++) stack->push_back(decode(o, i, in));
-    if (!in.done()) throw ArgumentError(o.name + ": argument words are left over");
-    o.handle.callBoxed(&*stack);
-    out.word(thread_state().scope);
-    out.word(stack->size());
-    for (size_t i = 0; i < stack->size(); i++) {
-      if (i < o.same.size() && o.same[i] >= 0) {
-        out.head(TG_SAME);
-        out.word(static_cast<uint64_t>(o.same[i]));
-      } else {
-        encode(std::move((*stack)[i]), out);
-      }
-    }
+    call_boxed(o, in, state.scope, out);
     *more = reinterpret_cast<uint64_t>(out.done());
   });
 }

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+)
+
+// pair is one block of each side, next to each other in time.
+type pair struct{ ours, python reply }
+
+func median(v []float64) float64 {
+	s := slices.Sorted(slices.Values(v))
+	n := len(s)
+	if n == 0 {
+		return 0
+	}
+	return (s[(n-1)/2] + s[n/2]) / 2
+}
+
+// values picks a figure of each pair.
+func values(pairs []pair, pick func(reply) float64) (ours, python []float64) {
+	for _, p := range pairs {
+		ours, python = append(ours, pick(p.ours)), append(python, pick(p.python))
+	}
+	return ours, python
+}
+
+// summarize makes the figures of a benchmark; figure turns a reply into its unit.
+func summarize(b benchmark, pairs []pair, figure func(reply) float64) result {
+	ours, python := values(pairs, figure)
+	r := result{Name: b.name, Unit: b.unit, Target: b.target.String(), N: len(pairs), Ours: median(ours), Python: median(python)}
+	r.Ratio = r.Ours / r.Python
+	for i := range ours {
+		ratio := ours[i] / python[i]
+		if i == 0 || ratio < r.RatioMin {
+			r.RatioMin = ratio
+		}
+		r.RatioMax = max(r.RatioMax, ratio)
+	}
+	oursCPU, pythonCPU := values(pairs, func(r reply) float64 { return r.CPU })
+	if spent := median(pythonCPU); spent > 0 {
+		r.CPURatio = median(oursCPU) / spent
+	}
+	r.OK = b.target.met(r.Ratio)
+	return r
+}
+
+// target bounds a ratio; the zero value bounds nothing.
+type target struct {
+	atMost, atLeast float64
+}
+
+func (t target) String() string {
+	switch {
+	case t.atMost > 0:
+		return fmt.Sprintf("<= %.2f", t.atMost)
+	case t.atLeast > 0:
+		return fmt.Sprintf(">= %.2f", t.atLeast)
+	}
+	return ""
+}
+
+func (t target) met(ratio float64) bool {
+	return (t.atMost == 0 || ratio <= t.atMost) && (t.atLeast == 0 || ratio >= t.atLeast)
+}
