@@ -183,3 +183,43 @@ func TestGeneratedFilesSaySo(t *testing.T) {
 		require.Regexp(t, `Code generated .* DO NOT EDIT\.`, line, name)
 	}
 }
+
+var (
+	compatFolder = regexp.MustCompile("`((?:cgo|cmd|internal|pretrained|tools|torch|examples)[a-z0-9/]*)`")
+	compatTest   = regexp.MustCompile(`\bTest[A-Z]\w+`)
+)
+
+// TestCompatNamesRealTests keeps docs/compat.md honest: each test that it names is there.
+func TestCompatNamesRealTests(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join(root(t), "docs", "compat.md"))
+	require.NoError(t, err)
+	named := 0
+	for line := range strings.Lines(string(data)) {
+		if !strings.HasPrefix(line, "|") || strings.Contains(line, "TestSmoke…") {
+			continue
+		}
+		cells := strings.Split(line, "|")
+		last := cells[len(cells)-2]
+		places := compatFolder.FindAllStringSubmatchIndex(last, -1)
+		for i, place := range places {
+			end := len(last)
+			if i+1 < len(places) {
+				end = places[i+1][0]
+			}
+			folder := last[place[2]:place[3]]
+			files, err := filepath.Glob(filepath.Join(root(t), folder, "*_test.go"))
+			require.NoError(t, err)
+			var source strings.Builder
+			for _, f := range files {
+				text, err := os.ReadFile(f)
+				require.NoError(t, err)
+				source.Write(text)
+			}
+			for _, name := range compatTest.FindAllString(last[place[1]:end], -1) {
+				named++
+				require.Contains(t, source.String(), "func "+name+"(", "docs/compat.md names %s in %s", name, folder)
+			}
+		}
+	}
+	require.Greater(t, named, 50)
+}
