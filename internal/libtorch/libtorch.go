@@ -196,13 +196,14 @@ func entry(cache, name, shimHash, source string) (Install, error) {
 func beside(lib, source string) Install {
 	in := Install{Lib: lib, CUDALib: cudaBeside(lib), Source: source}
 	dir := filepath.Dir(lib)
-	r, err := ReadRecord(filepath.Join(dir, ShimRecord))
-	if err != nil {
-		return in // a shim that was copied alone; its RPATH finds libtorch, the loader checks it
+	roots := []string{dir} // a deployment has libtorch's lib folder beside the program
+	// A shim that was copied without its record is found as well: its RPATH finds libtorch, and the
+	// loader checks their versions.
+	if r, err := ReadRecord(filepath.Join(dir, ShimRecord)); err == nil {
+		in.Version, in.Device = r.Version, r.Device
+		roots = append(roots, r.LibtorchDir(filepath.Dir(dir))) // in the cache the shim's folder is inside the entry
 	}
-	in.Version, in.Device = r.Version, r.Device
-	// In the cache the shim's folder is inside the entry; a deployment has all beside the program.
-	for _, root := range []string{r.LibtorchDir(filepath.Dir(dir)), r.LibtorchDir(dir), dir} {
+	for _, root := range roots {
 		if regularFile(filepath.Join(root, "lib", "libtorch_cpu.so")) == nil {
 			in.Dir = root
 			break

@@ -143,7 +143,7 @@ func TestFailuresLeaveNothing(t *testing.T) {
 		{"unsupported version", func(w *world) { w.opts.Version = "2.10.0" }, "libtorch 2.10.0 is not supported: there are 2.11.0, 2.15.0", nil},
 		{"unpinned patch release", func(w *world) { w.opts.Version = "2.15.7" }, "libtorch 2.15.7 can't be downloaded: pinned are 2.11.0, 2.15.0", nil},
 		{"no compiler", func(w *world) { w.remove("g++") }, "no C++20 compiler: install g++", nil},
-		{"CXX is none", func(w *world) { w.t.Setenv("CXX", "nonesuch -m64") }, "no C++20 compiler: install g++ 10 or clang++ 12 or later, or set CXX (CXX=nonesuch -m64 is none)", nil},
+		{"CXX is none", func(w *world) { w.t.Setenv("CXX", "nonesuch -m64") }, "no C++20 compiler: install g++ 11 or clang++ 14 or later, or set CXX (CXX=nonesuch -m64 is none)", nil},
 		{"old compiler", func(w *world) { w.t.Setenv("FAKE_CXX_OLD", "1") }, "no C++20 compiler", nil},
 		{"no pip", func(w *world) { w.remove("pip") }, "no pip: install Python's pip, or uv, to download libtorch, or name an unpacked one with --libtorch", nil},
 		{"no network", func(w *world) {

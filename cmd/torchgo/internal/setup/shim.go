@@ -32,7 +32,7 @@ type compiler struct {
 	version string   // first line of --version
 }
 
-var errNoCompiler = errors.New("no C++20 compiler: install g++ 10 or clang++ 12 or later, or set CXX")
+var errNoCompiler = errors.New("no C++20 compiler: install g++ 11 or clang++ 14 or later, or set CXX")
 
 func findCompiler(ctx context.Context) (compiler, error) {
 	candidates := [][]string{{"g++"}, {"clang++"}, {"c++"}}
