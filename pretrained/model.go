@@ -33,6 +33,8 @@ type PreTrainedModel struct {
 
 func (p *PreTrainedModel) base() *PreTrainedModel { return p }
 
+var _ interface{ base() *PreTrainedModel } = (*PreTrainedModel)(nil) // what Model asks of those who embed it
+
 // bind tells m and the models inside it who they are.
 func bind(m Model, class *Class, arch *Architecture, config Config) {
 	for path, child := range nn.NamedModules(m) {

@@ -109,12 +109,3 @@ func write(w io.Writer, t *torch.Tensor) (err error) {
 	}
 	return err
 }
-
-func codeOf(d torch.DType) (safetensors.DType, bool) {
-	for code, torchDType := range dtypes {
-		if torchDType == d {
-			return code, true
-		}
-	}
-	return 0, false
-}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"unsafe"
 
@@ -28,22 +29,29 @@ type reference struct {
 	Tied            map[string]string `json:"tied_weights"`
 	NumParameters   int64             `json:"num_parameters"`
 	MemoryFootprint int64             `json:"memory_footprint"`
-	Inputs, Labels  map[string]struct {
-		DType string
-		Shape []int
-		Data  []int64
-	}
+	Inputs, Labels  map[string]value
+}
+
+type value struct {
+	DType string
+	Shape []int
+	Data  []float64
+}
+
+func (v value) tensor(t *testing.T) *torch.Tensor {
+	dtype, err := torch.ParseDType(v.DType)
+	require.NoError(t, err)
+	return torch.FromSlice(v.Data, v.Shape...).ToDType(dtype)
 }
 
 func (r reference) tensors(t *testing.T, labels bool) pretrained.Inputs {
 	named := map[string]*torch.Tensor{}
 	for name, v := range r.Inputs {
-		require.Equal(t, "int64", v.DType)
-		named[name] = torch.FromSlice(v.Data, v.Shape...)
+		named[name] = v.tensor(t)
 	}
 	if labels {
 		for name, v := range r.Labels {
-			named[name] = torch.FromSlice(v.Data, v.Shape...)
+			named[name] = v.tensor(t)
 		}
 	}
 	in, err := pretrained.NewInputs(named)
@@ -68,7 +76,7 @@ func expected(t *testing.T, path string) map[string][]float32 {
 
 // closeTo is the rule of comparison: |d| ≤ 1e-5 + 1e-4·|x|. Where the tensor begins with (batch, sequence),
 // positions whose mask is 0 are unspecified.
-func closeTo(t *testing.T, name string, want, got []float32, shape []int, mask []int64) {
+func closeTo(t *testing.T, name string, want, got []float32, shape []int, mask []float64) {
 	t.Helper()
 	require.Len(t, got, len(want), name)
 	width := 0
@@ -85,11 +93,14 @@ func closeTo(t *testing.T, name string, want, got []float32, shape []int, mask [
 }
 
 func TestReferenceCases(t *testing.T) {
-	dir := testdata.Open(t, "models-bert")
-	cases, err := filepath.Glob(filepath.Join(dir, "*", "inputs.json"))
-	require.NoError(t, err)
+	var cases []string
+	for group, n := range map[string]int{"models-bert": 6, "bert-heads": 10} {
+		found, err := filepath.Glob(filepath.Join(testdata.Open(t, group), "*", "inputs.json"))
+		require.NoError(t, err)
+		require.Len(t, found, n)
+		cases = append(cases, found...)
+	}
 	slices.Sort(cases)
-	require.Len(t, cases, 6)
 	for _, path := range cases {
 		dir := filepath.Dir(path)
 		data, err := os.ReadFile(path)
@@ -156,4 +167,93 @@ func checkCase(t *testing.T, dir string, ref reference, want map[string][]float3
 	for name := range want {
 		require.True(t, seen[name], "%s was not computed", name)
 	}
+}
+
+// A model is read only in evaluation mode: goroutines share it.
+func TestConcurrentInference(t *testing.T) {
+	dir := filepath.Join(testdata.Open(t, "models-bert"), "bert")
+	m, _, err := pretrained.Load(context.Background(), dir, pretrained.Options{})
+	require.NoError(t, err)
+	defer m.Close()
+	ids := torch.FromSlice([]int64{5, 6, 7, 8, 9, 10, 11, 12}, 2, 4)
+	forward := func() (values []float32) {
+		torch.Inference(func() { values = torch.ToSlice[float32](m.Forward(pretrained.Inputs{InputIDs: ids}).PoolerOutput) })
+		return values
+	}
+	want, live := forward(), torch.LiveTensors()
+	var wg sync.WaitGroup
+	results := make([][]float32, 64)
+	for i := range results {
+		wg.Go(func() {
+			for range 5 {
+				results[i] = forward()
+			}
+		})
+	}
+	wg.Wait()
+	for _, got := range results {
+		require.Equal(t, want, got)
+	}
+	require.Equal(t, live, torch.LiveTensors())
+}
+
+// The whole forward pass keeps the model's dtype, and comes near the float32 one.
+func TestHalfPrecision(t *testing.T) {
+	dir := filepath.Join(testdata.Open(t, "models-bert"), "bert")
+	want := expected(t, filepath.Join(dir, "expected.safetensors"))["pooler_output"]
+	data, err := os.ReadFile(filepath.Join(dir, "inputs.json"))
+	require.NoError(t, err)
+	var ref reference
+	require.NoError(t, json.Unmarshal(data, &ref))
+	for _, dtype := range []torch.DType{torch.BFloat16, torch.Float16, torch.Float64} {
+		for _, attn := range []nn.AttentionKind{nn.SDPA, nn.Eager} {
+			m, _, err := pretrained.Load(context.Background(), dir, pretrained.Options{DType: dtype, Attn: attn})
+			require.NoError(t, err)
+			out := torch.InferenceOf(func() *pretrained.Output { return m.Forward(ref.tensors(t, false)) })
+			require.Equal(t, dtype, out.PoolerOutput.DType())
+			for i, v := range torch.ToSlice[float32](out.PoolerOutput.ToDType(torch.Float32)) {
+				require.InDelta(t, want[i], v, 0.06, "%v %s", dtype, attn)
+			}
+			m.Close()
+		}
+	}
+}
+
+func TestDropoutWorksInTrainingOnly(t *testing.T) {
+	dir := filepath.Join(testdata.Open(t, "models-bert"), "bert-seqcls")
+	m, _, err := pretrained.Load(context.Background(), dir, pretrained.Options{})
+	require.NoError(t, err)
+	defer m.Close()
+	ids := torch.FromSlice([]int64{5, 6, 7, 8}, 1, 4)
+	logits := func() []float32 { return torch.ToSlice[float32](m.Forward(pretrained.Inputs{InputIDs: ids}).Logits) }
+	first := logits()
+	require.Equal(t, first, logits())
+	nn.Train(m)
+	torch.ManualSeed(1)
+	require.NotEqual(t, first, logits())
+	nn.Eval(m)
+	require.Equal(t, first, logits())
+}
+
+func TestBadInputsAreTypedErrors(t *testing.T) {
+	dir := filepath.Join(testdata.Open(t, "models-bert"), "bert")
+	m, _, err := pretrained.Load(context.Background(), dir, pretrained.Options{})
+	require.NoError(t, err)
+	defer m.Close()
+	ids := torch.FromSlice([]int64{5, 6, 7, 8}, 1, 4)
+	for text, in := range map[string]pretrained.Inputs{
+		"exactly one of input_ids and inputs_embeds": {},
+		"exactly one of":                                       {InputIDs: ids, InputsEmbeds: torch.Zeros([]int{1, 4, 32})},
+		"expected 2 dimensions, got shape [4]":                 {InputIDs: ids.View(-1)},
+		"longer than the model's 64 positions":                 {InputIDs: torch.Zeros([]int{1, 65}, torch.TensorOptions{DType: torch.Int64})},
+		"expected an attention_mask of shape [1 4], got [1 3]": {InputIDs: ids, AttentionMask: torch.Ones([]int{1, 3})},
+		"index out of range":                                   {InputIDs: torch.FromSlice([]int64{96}, 1, 1)},
+	} {
+		err := torch.TryDo(func() { m.Forward(in) })
+		var te *torch.Error
+		require.ErrorAs(t, err, &te, text)
+		require.ErrorContains(t, err, text)
+	}
+	_, err = pretrained.NewInputs(map[string]*torch.Tensor{"input_idz": ids})
+	require.ErrorContains(t, err, `input: expected one of input_ids,`)
 }

@@ -1,0 +1,378 @@
+package pretrained
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/torchgo/torchgo/pretrained/safetensors"
+	"github.com/torchgo/torchgo/torch"
+	"github.com/torchgo/torchgo/torch/nn"
+)
+
+// loader carries one load through the pipeline.
+type loader struct {
+	opts       Options
+	files      *files
+	arch       *Architecture
+	class      *Class
+	config     Config
+	checkpoint *safetensors.Checkpoint
+	dtype      torch.DType
+	device     torch.Device
+	model      Model // on the meta device until its weights come
+	slots      map[string]nn.Slot
+	plan       *LoadPlan
+	compare    map[string]string // ties whose two tensors are both in the checkpoint
+	mapped     bool              // views of the file may be handed out
+}
+
+func (l *loader) close() {
+	if l.checkpoint != nil {
+		_ = l.checkpoint.Close() // read only: nothing can be lost
+	}
+}
+
+// prepare runs the pipeline up to the plan.
+func prepare(ctx context.Context, path string, opts Options) (_ *loader, err error) {
+	if err := opts.validate(); err != nil {
+		return nil, err
+	}
+	l := &loader{opts: opts, mapped: !opts.DisableMmap}
+	defer func() {
+		if err != nil {
+			l.close()
+			if l.model != nil {
+				l.model.Close()
+			}
+		}
+	}()
+	l.plan = &LoadPlan{Path: path}
+	if l.files, err = resolve(path, opts); err != nil {
+		return nil, err
+	}
+	if err := l.choose(); err != nil {
+		return nil, err
+	}
+	if l.checkpoint, err = safetensors.OpenCheckpoint(l.files.weights); err != nil {
+		return nil, err
+	}
+	if err := l.chooseDType(); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := torch.Load(); err != nil {
+		return nil, err
+	}
+	if err := torch.TryDo(l.build); err != nil {
+		return nil, &Error{File: l.files.config, Class: ErrBadConfig, Detail: "building " + l.class.Name, Err: err}
+	}
+	if err := l.place(slices.Sorted(maps.Keys(l.slots))); err != nil {
+		return nil, err
+	}
+	l.plan.DeviceMap = map[string]string{"": l.device.String()}
+	if err := l.mapNames(); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// choose settles architecture, class and config.
+func (l *loader) choose() (err error) {
+	if l.arch, l.class, err = choose(l.opts.Class, l.files.raw); err != nil {
+		return inFile(err, l.files.config)
+	}
+	l.plan.Class = l.class.Name
+	if t, _ := l.files.raw["model_type"].(string); t != l.arch.ModelType {
+		l.plan.Warnings = append(l.plan.Warnings, fmt.Sprintf("a checkpoint of model type %q is loaded as %s", shorten(t), l.class.Name))
+	}
+	if entry := autoMapEntry(l.files.raw, l.opts.Class); entry != "" {
+		l.plan.Warnings = append(l.plan.Warnings, fmt.Sprintf("the checkpoint's own code (auto_map %s) is never run; this is the built-in %s", entry, l.class.Name))
+	}
+	l.config = l.arch.NewConfig()
+	if err := readConfig(l.config, l.files.raw, l.opts.Config); err != nil {
+		return inFile(err, l.files.config)
+	}
+	attn := l.opts.Attn
+	if attn == "" {
+		attn = nn.SDPA
+		if l.class.NoSDPA {
+			attn = nn.Eager
+		}
+	}
+	if attn == nn.SDPA && l.class.NoSDPA {
+		return &Error{Class: ErrUnsupported, Detail: "attention sdpa for " + l.class.Name, Remedy: "use eager"}
+	}
+	l.config.Base().Attn = attn
+	return nil
+}
+
+// chooseDType applies the "auto" rule unless the caller chose.
+func (l *loader) chooseDType() error {
+	set := func(name, source, file string) error {
+		d, err := torch.ParseDType(name)
+		if err != nil || !d.IsFloatingPoint() {
+			return &Error{File: file, Class: ErrBadConfig, Detail: "dtype", Expected: "a floating-point dtype", Actual: fmt.Sprintf("%q", shorten(name))}
+		}
+		l.dtype, l.plan.DTypeSource = d, source
+		return nil
+	}
+	var meta string
+	if ix := l.checkpoint.Index(); ix != nil {
+		meta, _ = ix.Metadata["dtype"].(string)
+	}
+	switch {
+	case l.opts.DType != 0:
+		l.dtype, l.plan.DTypeSource = l.opts.DType, "option"
+	case l.config.Base().DType != "":
+		if err := set(l.config.Base().DType, "config.json", l.files.config); err != nil {
+			return err
+		}
+	case meta != "":
+		if err := set(meta, "index metadata", l.checkpoint.Path()); err != nil {
+			return err
+		}
+	default:
+		l.dtype, l.plan.DTypeSource = torch.Float32, "default"
+		if d := l.firstFloat(); d != 0 {
+			l.dtype, l.plan.DTypeSource = d, "checkpoint"
+		}
+	}
+	l.plan.DType = l.dtype.String()
+	l.config.Base().DType = l.dtype.String()
+	return nil
+}
+
+// firstFloat is the dtype of the first tensor by name of the first file that is a float wider than 8 bits.
+func (l *loader) firstFloat() torch.DType {
+	infos := l.checkpoint.Files()[0].Tensors()
+	slices.SortFunc(infos, func(a, b safetensors.TensorInfo) int { return strings.Compare(a.Name, b.Name) })
+	for _, info := range infos {
+		if d := dtypeOf(info.DType); d.IsFloatingPoint() && d.ItemSize() > 1 {
+			return d
+		}
+	}
+	return 0
+}
+
+func (l *loader) build() {
+	l.model = l.class.New(nn.Builder{Device: torch.Meta, DType: l.dtype}, l.config)
+	bind(l.model, l.class, l.arch, l.config)
+	l.slots = map[string]nn.Slot{}
+	for _, s := range nn.Slots(l.model) {
+		l.slots[s.Name] = s
+	}
+}
+
+// ties are the class's ties, if the config wants them.
+func (l *loader) ties() map[string]string {
+	f, ok := configFields(l.config)["tie_word_embeddings"]
+	tied := ok && f.Bool()
+	if !ok {
+		v, _ := l.config.Base().Extra("tie_word_embeddings")
+		tied = v == true
+	}
+	ties := map[string]string{}
+	if tied {
+		maps.Copy(ties, l.class.Ties)
+	}
+	return ties
+}
+
+// mapNames matches the names of the checkpoint with those of the model and plans each weight.
+func (l *loader) mapNames() error {
+	saved := func(key string) bool { s, ok := l.slots[key]; return ok && s.Kind != nn.Transient }
+	names := newKeyMap(l.opts.KeyMapping, l.arch.Prefix, saved)
+	found := map[string]PlannedWeight{} // by the model's key
+	for file, info := range l.checkpoint.All() {
+		key := names.rename(info.Name)
+		if !saved(key) {
+			if !l.ignorable(key) {
+				l.plan.UnexpectedKeys = append(l.plan.UnexpectedKeys, key)
+			}
+			continue
+		}
+		if other, twice := found[key]; twice {
+			return &Error{File: file.Path(), Tensor: info.Name, Class: ErrConflict, Detail: fmt.Sprintf("%q is the same parameter %q", other.Source, key)}
+		}
+		w := PlannedWeight{Key: key, Source: info.Name, File: filepath.Base(file.Path()), FileDType: info.DType.String(),
+			FileBytes: int64(info.Bytes), slot: l.slots[key], file: file, dtype: dtypeOf(info.DType)}
+		if shape := w.slot.Tensor().Shape(); !slices.Equal(shape, info.Shape) {
+			l.plan.MismatchedKeys = append(l.plan.MismatchedKeys, Mismatch{key, info.Shape, shape})
+			w.Action = InitAction
+		} else if err := w.check(info); err != nil {
+			return err
+		} else {
+			w.Action = l.action(w, info)
+		}
+		found[key] = w
+	}
+	l.planTies(found)
+	l.planRest(found)
+	slices.Sort(l.plan.UnexpectedKeys)
+	slices.Sort(l.plan.MissingKeys)
+	slices.SortFunc(l.plan.MismatchedKeys, func(a, b Mismatch) int { return strings.Compare(a.Key, b.Key) })
+	l.count()
+	return l.verdict()
+}
+
+// check refuses stored values that no parameter can be made of.
+func (w *PlannedWeight) check(info safetensors.TensorInfo) error {
+	want := w.slot.Tensor().DType()
+	if w.dtype == 0 || want.IsFloatingPoint() != w.dtype.IsFloatingPoint() {
+		kind := "an integer dtype"
+		if want.IsFloatingPoint() {
+			kind = "a floating-point dtype"
+		}
+		return &Error{File: w.file.Path(), Tensor: info.Name, Class: ErrBadDType, Expected: kind, Actual: info.DType.String()}
+	}
+	return nil
+}
+
+func (l *loader) action(w PlannedWeight, info safetensors.TensorInfo) Action {
+	switch {
+	case w.dtype != w.slot.Tensor().DType():
+		return CastAction
+	case l.mapped && info.Aligned() && info.Bytes > 0:
+		return MapAction
+	}
+	return ReadAction
+}
+
+// ignorable reports whether a checkpoint's key that is no parameter has no meaning: buffers that the model
+// computes, and what the class says.
+func (l *loader) ignorable(key string) bool {
+	for _, suffix := range []string{"rotary_emb.inv_freq", "position_ids"} {
+		if !strings.HasSuffix(key, suffix) {
+			continue
+		}
+		for name := range l.slots {
+			if strings.HasSuffix(name, suffix) {
+				return true
+			}
+		}
+	}
+	return matchesAny(l.class.IgnoreUnexpected, key)
+}
+
+func matchesAny(patterns []string, key string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool { return regexp.MustCompile(p).MatchString(key) })
+}
+
+// planTies decides for each tie which side the value comes from.
+func (l *loader) planTies(found map[string]PlannedWeight) {
+	l.plan.TiedKeys, l.compare = l.ties(), map[string]string{}
+	for _, target := range slices.Sorted(maps.Keys(l.plan.TiedKeys)) {
+		source := l.plan.TiedKeys[target]
+		_, haveSource := found[source]
+		t, haveTarget := found[target]
+		switch {
+		case haveSource && haveTarget && t.Action != InitAction:
+			l.compare[target] = source
+		case haveSource:
+			delete(found, target)
+		case haveTarget: // its value goes to the source
+			delete(found, target)
+			t.slot, t.Key = l.slots[source], source
+			found[source] = t
+		default:
+			l.plan.Warnings = append(l.plan.Warnings, fmt.Sprintf("%s and %s are tied and both missing from the checkpoint", target, source))
+			l.plan.MissingKeys = append(l.plan.MissingKeys, target)
+		}
+	}
+}
+
+// planRest lists all weights in the model's order and finds what is missing.
+func (l *loader) planRest(found map[string]PlannedWeight) {
+	for _, s := range nn.Slots(l.model) {
+		_, tied := l.plan.TiedKeys[s.Name]
+		if s.Kind == nn.Transient || tied && l.compare[s.Name] == "" {
+			continue
+		}
+		w, ok := found[s.Name]
+		if !ok {
+			if !matchesAny(l.class.IgnoreMissing, s.Name) {
+				l.plan.MissingKeys = append(l.plan.MissingKeys, s.Name)
+			}
+			w = PlannedWeight{Key: s.Name, Action: InitAction, slot: s}
+		}
+		t := s.Tensor()
+		w.DType, w.Shape, w.Bytes = t.DType().String(), nonNil(t.Shape()), int64(t.Numel())*int64(t.DType().ItemSize())
+		l.plan.Weights = append(l.plan.Weights, w)
+	}
+}
+
+// count sums up memory.
+func (l *loader) count() {
+	p := l.plan
+	for _, w := range p.Weights {
+		if _, tied := p.TiedKeys[w.Key]; !tied {
+			p.MemoryFootprint += w.Bytes
+			if w.slot.Kind == nn.Parameter {
+				p.NumParameters += w.Bytes / int64(w.slot.Tensor().DType().ItemSize())
+			}
+		}
+		switch w.Action {
+		case MapAction:
+			p.BytesMapped += w.Bytes
+		case CastAction:
+			p.BytesStaging = max(p.BytesStaging, int64(l.workers())*min(stagingBytes, w.FileBytes))
+			p.BytesAllocated += w.Bytes
+		default:
+			p.BytesAllocated += w.Bytes
+		}
+	}
+	for _, s := range l.slots {
+		if s.Kind == nn.Transient {
+			n := int64(s.Tensor().Numel()) * int64(s.Tensor().DType().ItemSize())
+			p.MemoryFootprint += n
+			p.BytesAllocated += n
+		}
+	}
+	p.BytesPerDevice = map[string]int64{l.device.String(): p.MemoryFootprint}
+	p.PeakBytes = p.BytesMapped + p.BytesAllocated + p.BytesStaging
+}
+
+// verdict refuses a plan that can't be carried out, or that the options forbid.
+func (l *loader) verdict() error {
+	p, path := l.plan, l.checkpoint.Path()
+	if total := physicalMemory(); total > 0 && p.BytesAllocated > total {
+		return &Error{File: l.files.config, Class: ErrLimit, Detail: "memory of the model", Expected: bytesText(total) + " at most", Actual: bytesText(p.BytesAllocated)}
+	}
+	if err := l.checkMemory(); err != nil {
+		return err
+	}
+	var errs []error
+	if len(p.MismatchedKeys) > 0 && (l.opts.Strict || !l.opts.IgnoreMismatchedSizes) {
+		for _, m := range p.MismatchedKeys {
+			errs = append(errs, &Error{File: path, Tensor: m.Key, Class: ErrSizeMismatch, Expected: fmt.Sprint(m.Model), Actual: fmt.Sprint(m.Checkpoint)})
+		}
+		e := errs[0].(*Error)
+		if !l.opts.Strict {
+			e.Remedy = "ignore mismatched sizes to initialise it anew"
+		}
+	}
+	if l.opts.Strict && len(p.MissingKeys) > 0 {
+		errs = append(errs, &Error{File: path, Class: ErrMissingTensor, Detail: listKeys(p.MissingKeys)})
+	}
+	if l.opts.Strict && len(p.UnexpectedKeys) > 0 {
+		errs = append(errs, &Error{File: path, Class: ErrUnexpected, Detail: listKeys(p.UnexpectedKeys)})
+	}
+	return errors.Join(errs...)
+}
+
+// listKeys names the first keys of a sorted list and counts the rest.
+func listKeys(keys []string) string {
+	const most = 20
+	if len(keys) <= most {
+		return strings.Join(keys, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(keys[:most], ", "), len(keys)-most)
+}
