@@ -57,7 +57,7 @@ var kinds = map[cgo.Kind]error{
 	cgo.ErrArgument: ErrArgument, cgo.ErrRuntime: ErrRuntime, cgo.ErrIndex: ErrIndex, cgo.ErrValue: ErrValue,
 	cgo.ErrType: ErrType, cgo.ErrNotImplemented: ErrNotImplemented, cgo.ErrOutOfMemory: ErrOutOfMemory,
 	cgo.ErrLinAlg: ErrLinAlg, cgo.ErrNoOperator: ErrNoOperator, cgo.ErrSchema: ErrSchema,
-	cgo.ErrSystem: ErrInternal, cgo.ErrUnknown: ErrInternal, cgo.ErrCallback: ErrCallback,
+	cgo.ErrSystem: ErrRuntime, cgo.ErrUnknown: ErrInternal, cgo.ErrCallback: ErrCallback,
 	cgo.ErrNotLoaded: ErrNotLoaded,
 }
 
