@@ -26,6 +26,7 @@ import fnmatch
 import inspect
 import json
 import math
+import os
 import random
 import sys
 import warnings
@@ -628,6 +629,9 @@ def main():
     args = parser.parse_args()
     if not torch.__version__.startswith("2.15.0"):
         sys.exit(f"opinfo: torch 2.15.0 is wanted, this is {torch.__version__}")
+    if os.environ.get("PYTHONHASHSEED") != "0":  # some of OpInfo's samples come in the order of a set of strings
+        os.environ["PYTHONHASHSEED"] = "0"
+        os.execv(sys.executable, [sys.executable, *sys.argv])
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     store, entries, skipped = Store(), [], {}
