@@ -40,7 +40,8 @@ char* tg_load(const char* path, const char* cuda) {
   }
   if (strcmp(api->libtorch, api->runtime()) != 0) {
     char text[128];
-    snprintf(text, sizeof text, "the shim was compiled against libtorch %.20s, but libtorch %.20s was found", api->libtorch, api->runtime());
+    snprintf(text, sizeof text, "the shim was compiled against libtorch %.20s, but libtorch %.20s was found", api->libtorch,
+             api->runtime());
     return strdup(text);
   }
   atomic_store_explicit(&loaded, api, memory_order_release);
@@ -65,9 +66,9 @@ static int32_t not_loaded(tg_error* err) {
   return TG_E_NOT_LOADED;
 }
 
-#define TG_FORWARD(name, params, args)         \
-  int32_t tg_##name params {                   \
-    const tg_api* api = tg_loaded();           \
+#define TG_FORWARD(name, params, args)             \
+  int32_t tg_##name params {                       \
+    const tg_api* api = tg_loaded();               \
     return api ? api->name args : not_loaded(err); \
   }
 TG_FUNCTIONS(TG_FORWARD)

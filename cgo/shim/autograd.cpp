@@ -75,7 +75,9 @@ int32_t grad_set(tg_tensor handle, tg_tensor grad, tg_error* err) noexcept {
   return guarded(err, [&] {
     at::Tensor t = defined(handle), g = borrow(grad);
     if (g.defined()) {
-      TORCH_CHECK_TYPE(g.scalar_type() == t.scalar_type(), "the gradient's dtype ", g.scalar_type(), " is not the tensor's, ", t.scalar_type());
+      require(!g.is_same(t), "grad_set: a tensor can't be its own gradient");
+      TORCH_CHECK_TYPE(g.scalar_type() == t.scalar_type(), "the gradient's dtype ", g.scalar_type(), " is not the tensor's, ",
+                       t.scalar_type());
       TORCH_CHECK(g.device() == t.device(), "the gradient's device ", g.device(), " is not the tensor's, ", t.device());
       TORCH_CHECK(g.sizes() == t.sizes(), "the gradient's shape ", g.sizes(), " is not the tensor's, ", t.sizes());
     }
@@ -139,11 +141,20 @@ int32_t guard_enter(uint64_t scope, int32_t mode, tg_guard* out, tg_error* err) 
     require(mode >= TG_MODE_KEEP && mode <= TG_MODE_NO_INFERENCE, "guard_enter: unknown mode");
     auto* g = new Guard{thread_state().scope, {}, {}};
     switch (mode) {
-      case TG_MODE_GRAD: g->grad.emplace(true); break;
-      case TG_MODE_NO_GRAD: g->grad.emplace(false); break;
-      case TG_MODE_INFERENCE: g->inference.emplace(true); break;
-      case TG_MODE_NO_INFERENCE: g->inference.emplace(false); break;
-      default: break;
+      case TG_MODE_GRAD:
+        g->grad.emplace(true);
+        break;
+      case TG_MODE_NO_GRAD:
+        g->grad.emplace(false);
+        break;
+      case TG_MODE_INFERENCE:
+        g->inference.emplace(true);
+        break;
+      case TG_MODE_NO_INFERENCE:
+        g->inference.emplace(false);
+        break;
+      default:
+        break;
     }
     if (scope != 0) thread_state().scope = scope;
     *out = reinterpret_cast<tg_guard>(g);

@@ -69,15 +69,14 @@ inline char* owned(const std::string& s) {
 // A borrowed handle as a Tensor; the undefined one for 0.
 inline at::Tensor borrow(tg_tensor handle) {
   if (handle == 0) return at::Tensor();
-  return at::Tensor(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(
-      reinterpret_cast<c10::TensorImpl*>(handle)));
+  return at::Tensor(
+      c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(reinterpret_cast<c10::TensorImpl*>(handle)));
 }
 
 // A handle that the caller owned; it is given up.
 inline at::Tensor take(tg_tensor handle) {
   if (handle == 0) return at::Tensor();
-  return at::Tensor(
-      c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim(reinterpret_cast<c10::TensorImpl*>(handle)));
+  return at::Tensor(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim(reinterpret_cast<c10::TensorImpl*>(handle)));
 }
 
 inline at::Tensor defined(tg_tensor handle) {

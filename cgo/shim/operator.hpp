@@ -13,8 +13,26 @@ namespace tg {
 // What an argument takes, read off the schema once. Neither callBoxed nor a typed call checks its
 // arguments, so every value is checked against this before the call.
 enum class Want : uint8_t {
-  Tensor, Int, DType, Layout, MemoryFormat, QScheme, Double, Number, Bool, String, Device, Generator,
-  Ints, Doubles, Bools, Numbers, Strings, Tensors, OptTensors, Unsupported
+  Tensor,
+  Int,
+  DType,
+  Layout,
+  MemoryFormat,
+  QScheme,
+  Double,
+  Number,
+  Bool,
+  String,
+  Device,
+  Generator,
+  Ints,
+  Doubles,
+  Bools,
+  Numbers,
+  Strings,
+  Tensors,
+  OptTensors,
+  Unsupported
 };
 
 struct Argument {
@@ -84,10 +102,14 @@ at::Scalar number(const Operator& op, size_t i, uint64_t tag, Reader& in);
 // How many values an enumeration has.
 constexpr int64_t values_of(Want w) {
   switch (w) {
-    case Want::DType: return static_cast<int64_t>(c10::ScalarType::Undefined);
-    case Want::Layout: return static_cast<int64_t>(c10::Layout::NumOptions);
-    case Want::MemoryFormat: return static_cast<int64_t>(c10::MemoryFormat::NumOptions);
-    default: return c10::COMPILE_TIME_NUM_QSCHEMES;
+    case Want::DType:
+      return static_cast<int64_t>(c10::ScalarType::Undefined);
+    case Want::Layout:
+      return static_cast<int64_t>(c10::Layout::NumOptions);
+    case Want::MemoryFormat:
+      return static_cast<int64_t>(c10::MemoryFormat::NumOptions);
+    default:
+      return c10::COMPILE_TIME_NUM_QSCHEMES;
   }
 }
 

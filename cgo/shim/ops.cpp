@@ -15,30 +15,40 @@ using c10::IValue;
 using torch::jit::Stack;
 
 const char* name_of(Want w) {
-  static const char* const names[] = {"Tensor", "int", "ScalarType", "Layout", "MemoryFormat", "QScheme", "float", "Scalar", "bool", "str", "Device", "Generator",
-                                      "int[]",  "float[]", "bool[]", "Scalar[]", "str[]", "Tensor[]", "Tensor?[]", "a type without a C form"};
+  static const char* const names[] = {"Tensor",   "int",       "ScalarType", "Layout",    "MemoryFormat",
+                                      "QScheme",  "float",     "Scalar",     "bool",      "str",
+                                      "Device",   "Generator", "int[]",      "float[]",   "bool[]",
+                                      "Scalar[]", "str[]",     "Tensor[]",   "Tensor?[]", "a type without a C form"};
   return names[static_cast<int>(w)];
 }
 
 const char* name_of(uint64_t tag) {
-  static const char* const names[] = {"None",  "Tensor",  "int",    "float",    "bool",   "complex",   "str",  "int[]",
-                                      "float[]", "bool[]", "Tensor[]", "Device", "Generator", "list"};
+  static const char* const names[] = {"None",  "Tensor",  "int",    "float",    "bool",   "complex",   "str",
+                                      "int[]", "float[]", "bool[]", "Tensor[]", "Device", "Generator", "list"};
   return tag < sizeof(names) / sizeof(names[0]) ? names[tag] : "an unknown tag";
 }
 
 Want want_of(const c10::Type& type) {
   switch (type.kind()) {
-    case c10::TypeKind::TensorType: return Want::Tensor;
+    case c10::TypeKind::TensorType:
+      return Want::Tensor;
     case c10::TypeKind::IntType:
-    case c10::TypeKind::SymIntType: return Want::Int;
+    case c10::TypeKind::SymIntType:
+      return Want::Int;
     case c10::TypeKind::FloatType:
-    case c10::TypeKind::SymFloatType: return Want::Double;
-    case c10::TypeKind::NumberType: return Want::Number;
+    case c10::TypeKind::SymFloatType:
+      return Want::Double;
+    case c10::TypeKind::NumberType:
+      return Want::Number;
     case c10::TypeKind::BoolType:
-    case c10::TypeKind::SymBoolType: return Want::Bool;
-    case c10::TypeKind::StringType: return Want::String;
-    case c10::TypeKind::DeviceObjType: return Want::Device;
-    case c10::TypeKind::GeneratorType: return Want::Generator;
+    case c10::TypeKind::SymBoolType:
+      return Want::Bool;
+    case c10::TypeKind::StringType:
+      return Want::String;
+    case c10::TypeKind::DeviceObjType:
+      return Want::Device;
+    case c10::TypeKind::GeneratorType:
+      return Want::Generator;
     case c10::TypeKind::ListType: {
       const auto& element = *type.expectRef<c10::ListType>().getElementType();
       if (element.kind() == c10::TypeKind::OptionalType) {
@@ -46,36 +56,53 @@ Want want_of(const c10::Type& type) {
         return inner.kind() == c10::TypeKind::TensorType ? Want::OptTensors : Want::Unsupported;
       }
       switch (want_of(element)) {
-        case Want::Tensor: return Want::Tensors;
-        case Want::Int: return Want::Ints;
-        case Want::Double: return Want::Doubles;
-        case Want::Bool: return Want::Bools;
-        case Want::Number: return Want::Numbers;
-        case Want::String: return Want::Strings;
-        default: return Want::Unsupported;
+        case Want::Tensor:
+          return Want::Tensors;
+        case Want::Int:
+          return Want::Ints;
+        case Want::Double:
+          return Want::Doubles;
+        case Want::Bool:
+          return Want::Bools;
+        case Want::Number:
+          return Want::Numbers;
+        case Want::String:
+          return Want::Strings;
+        default:
+          return Want::Unsupported;
       }
     }
-    default: return Want::Unsupported;
+    default:
+      return Want::Unsupported;
   }
 }
 
 // Enumerations are ints to callBoxed, which casts them unseen, and libtorch indexes tables with some.
 Want enumeration_of(const c10::Type& real) {
   switch (real.kind()) {
-    case c10::TypeKind::OptionalType: return enumeration_of(*real.expectRef<c10::OptionalType>().getElementType());
-    case c10::TypeKind::ScalarTypeType: return Want::DType;
-    case c10::TypeKind::LayoutType: return Want::Layout;
-    case c10::TypeKind::MemoryFormatType: return Want::MemoryFormat;
-    case c10::TypeKind::QSchemeType: return Want::QScheme;
-    default: return Want::Int;
+    case c10::TypeKind::OptionalType:
+      return enumeration_of(*real.expectRef<c10::OptionalType>().getElementType());
+    case c10::TypeKind::ScalarTypeType:
+      return Want::DType;
+    case c10::TypeKind::LayoutType:
+      return Want::Layout;
+    case c10::TypeKind::MemoryFormatType:
+      return Want::MemoryFormat;
+    case c10::TypeKind::QSchemeType:
+      return Want::QScheme;
+    default:
+      return Want::Int;
   }
 }
 
 bool symbolic(const c10::Type& real) {
   switch (real.kind()) {
-    case c10::TypeKind::OptionalType: return symbolic(*real.expectRef<c10::OptionalType>().getElementType());
-    case c10::TypeKind::ListType: return symbolic(*real.expectRef<c10::ListType>().getElementType());
-    default: return real.kind() == c10::TypeKind::SymIntType;
+    case c10::TypeKind::OptionalType:
+      return symbolic(*real.expectRef<c10::OptionalType>().getElementType());
+    case c10::TypeKind::ListType:
+      return symbolic(*real.expectRef<c10::ListType>().getElementType());
+    default:
+      return real.kind() == c10::TypeKind::SymIntType;
   }
 }
 
@@ -98,8 +125,8 @@ std::string text(uint64_t n, Reader& in) {
 
 void wrong(const Operator& op, size_t i, uint64_t tag) {
   const Argument& a = op.arguments.at(i);
-  throw ArgumentError(op.name + ": argument `" + argument_name(op, i) + "`: expected " + name_of(a.want) + (a.optional ? "?" : "") + ", got " +
-                      name_of(tag));
+  throw ArgumentError(op.name + ": argument `" + argument_name(op, i) + "`: expected " + name_of(a.want) + (a.optional ? "?" : "") +
+                      ", got " + name_of(tag));
 }
 
 void undefined(const Operator& op, size_t i) {
@@ -117,14 +144,18 @@ void words_left_over(const Operator& op) { throw ArgumentError(op.name + ": argu
 
 at::Scalar number(const Operator& op, size_t i, uint64_t tag, Reader& in) {
   switch (tag) {
-    case TG_INT: return static_cast<int64_t>(in.word());
-    case TG_DOUBLE: return as_double(in.word());
-    case TG_BOOL: return in.word() != 0;
+    case TG_INT:
+      return static_cast<int64_t>(in.word());
+    case TG_DOUBLE:
+      return as_double(in.word());
+    case TG_BOOL:
+      return in.word() != 0;
     case TG_COMPLEX: {
       double re = as_double(in.word());
       return c10::complex<double>(re, as_double(in.word()));
     }
-    default: wrong(op, i, tag);
+    default:
+      wrong(op, i, tag);
   }
 }
 
@@ -248,7 +279,8 @@ IValue decode(const Operator& op, size_t i, Reader& in) {
         return IValue(std::move(list));
       }
       break;
-    case Want::Unsupported: break;
+    case Want::Unsupported:
+      break;
   }
   wrong(op, i, tag);
 }
@@ -306,7 +338,7 @@ class Writer {
   uint64_t* p_;
   int64_t cap_;
   int64_t n_ = 0;
-  int64_t made_ = 0;      // tensors in first_
+  int64_t made_ = 0;  // tensors in first_
   tg_tensor first_[8];
   std::vector<uint64_t> others_;
   std::vector<uint64_t> more_;
@@ -407,9 +439,7 @@ std::string schema_text(const c10::FunctionSchema& schema) {
   return s.str();
 }
 
-std::string full_name(const char* name, const char* overload) {
-  return *overload ? std::string(name) + "." + overload : std::string(name);
-}
+std::string full_name(const char* name, const char* overload) { return *overload ? std::string(name) + "." + overload : std::string(name); }
 
 const Operator& operator_of(tg_op op) {
   require(op != 0, "operator handle is 0");

@@ -58,11 +58,11 @@ const char* runtime_version() noexcept {
   return version.c_str();
 }
 
-const tg_api api = {
-    TG_ABI, static_cast<int32_t>(sizeof(tg_api)), C10_STRINGIZE(TORCH_VERSION_MAJOR) "." C10_STRINGIZE(TORCH_VERSION_MINOR) "." C10_STRINGIZE(TORCH_VERSION_PATCH),
-    runtime_version,
+const tg_api api = {TG_ABI, static_cast<int32_t>(sizeof(tg_api)),
+                    C10_STRINGIZE(TORCH_VERSION_MAJOR) "." C10_STRINGIZE(TORCH_VERSION_MINOR) "." C10_STRINGIZE(TORCH_VERSION_PATCH),
+                    runtime_version,
 #define TG_ENTRY(name, params, args) name,
-    TG_FUNCTIONS(TG_ENTRY)
+                    TG_FUNCTIONS(TG_ENTRY)
 #undef TG_ENTRY
 };
 

@@ -122,8 +122,9 @@ int32_t tensor_from_blob(void* data, int64_t nbytes, const int64_t* sizes, const
     require(nbytes >= 0 && bytes <= nbytes, "tensor_from_blob: the tensor reaches past its memory");
     require(numel == 0 || data != nullptr, "tensor_from_blob: data is NULL");
     auto token = std::make_shared<Token>(id);
-    auto t = at::from_blob(data, at::IntArrayRef(sizes, dim), at::IntArrayRef(strides, dim), [token](void*) mutable { token.reset(); },
-                           at::TensorOptions().dtype(type).device(c10::kCPU));
+    auto t = at::from_blob(
+        data, at::IntArrayRef(sizes, dim), at::IntArrayRef(strides, dim), [token](void*) mutable { token.reset(); },
+        at::TensorOptions().dtype(type).device(c10::kCPU));
     *out = release(std::move(t));
   });
 }

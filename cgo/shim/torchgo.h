@@ -58,20 +58,20 @@ typedef struct {
 /* A value is a head word, tag | n << 8, and its payload words. */
 typedef enum {
   TG_NONE = 0,
-  TG_TENSOR = 1,      /* 1 word: tg_tensor. As a result 2: tg_tensor, bytes of storage that only it uses */
-  TG_INT = 2,         /* 1 word */
-  TG_DOUBLE = 3,      /* 1 word: IEEE bits */
-  TG_BOOL = 4,        /* 1 word: 0 or 1 */
-  TG_COMPLEX = 5,     /* 2 words: IEEE bits of the real and the imaginary part */
-  TG_STRING = 6,      /* n bytes, padded to words */
-  TG_INTS = 7,        /* n words */
-  TG_DOUBLES = 8,     /* n words */
-  TG_BOOLS = 9,       /* n words */
-  TG_TENSORS = 10,    /* n words. As a result 2n words, as TG_TENSOR */
-  TG_DEVICE = 11,     /* 2 words: c10::DeviceType, index */
-  TG_GENERATOR = 12,  /* 1 word: tg_generator */
-  TG_LIST = 13,       /* n values */
-  TG_SAME = 14        /* only as a result, 1 word: the result is the argument of that index, written to */
+  TG_TENSOR = 1,     /* 1 word: tg_tensor. As a result 2: tg_tensor, bytes of storage that only it uses */
+  TG_INT = 2,        /* 1 word */
+  TG_DOUBLE = 3,     /* 1 word: IEEE bits */
+  TG_BOOL = 4,       /* 1 word: 0 or 1 */
+  TG_COMPLEX = 5,    /* 2 words: IEEE bits of the real and the imaginary part */
+  TG_STRING = 6,     /* n bytes, padded to words */
+  TG_INTS = 7,       /* n words */
+  TG_DOUBLES = 8,    /* n words */
+  TG_BOOLS = 9,      /* n words */
+  TG_TENSORS = 10,   /* n words. As a result 2n words, as TG_TENSOR */
+  TG_DEVICE = 11,    /* 2 words: c10::DeviceType, index */
+  TG_GENERATOR = 12, /* 1 word: tg_generator */
+  TG_LIST = 13,      /* n values */
+  TG_SAME = 14       /* only as a result, 1 word: the result is the argument of that index, written to */
 } tg_tag;
 
 /* What tensor_info writes before the sizes (dim words) and the strides (dim words). */
@@ -82,12 +82,12 @@ enum {
   TG_INFO_LAYOUT = 3,
   TG_INFO_FLAGS = 4,
   TG_INFO_NUMEL = 5,
-  TG_INFO_OFFSET = 6,        /* in elements of its storage */
+  TG_INFO_OFFSET = 6, /* in elements of its storage */
   TG_INFO_STORAGE_BYTES = 7,
-  TG_INFO_DATA = 8,          /* address of the first element, 0 without storage or on meta */
-  TG_INFO_STORAGE = 9,       /* identity of the storage, 0 without one */
+  TG_INFO_DATA = 8,    /* address of the first element, 0 without storage or on meta */
+  TG_INFO_STORAGE = 9, /* identity of the storage, 0 without one */
   TG_INFO_ITEMSIZE = 10,
-  TG_INFO_VERSION = 11,      /* autograd's version counter, -1 for inference tensors */
+  TG_INFO_VERSION = 11, /* autograd's version counter, -1 for inference tensors */
   TG_INFO_DIM = 12,
   TG_INFO_SIZES = 13
 };
@@ -104,8 +104,8 @@ enum {
 enum { TG_MODE_KEEP = 0, TG_MODE_GRAD = 1, TG_MODE_NO_GRAD = 2, TG_MODE_INFERENCE = 3, TG_MODE_NO_INFERENCE = 4 };
 
 enum {
-  TG_STATE_SCOPE = 0,    /* token of the innermost scope of this thread, 0 outside */
-  TG_STATE_BUSY = 1,     /* > 0 inside a call that may call back into Go */
+  TG_STATE_SCOPE = 0, /* token of the innermost scope of this thread, 0 outside */
+  TG_STATE_BUSY = 1,  /* > 0 inside a call that may call back into Go */
   TG_STATE_GRAD = 2,
   TG_STATE_INFERENCE = 3,
   TG_STATE_WORDS = 4
@@ -115,6 +115,7 @@ enum {
 typedef int32_t (*tg_hook_fn)(uint64_t id, tg_tensor in, tg_tensor* out, tg_error* err);
 
 /* Every function once: name, parameters, arguments. */
+/* clang-format off */
 #define TG_FUNCTIONS(F)                                                                                       \
   /* Finds an operator, "aten::add" and "Tensor". `schema`, if not NULL, must be the one it has. */           \
   F(op_find, (const char* name, const char* overload, const char* schema, tg_op* out, tg_error* err),         \
@@ -177,13 +178,14 @@ typedef int32_t (*tg_hook_fn)(uint64_t id, tg_tensor in, tg_tensor* out, tg_erro
   F(empty_cache, (tg_error* err), (err))                                                                      \
   /* libtorch's own description of its build (at::show_config and the CPU capability). */                     \
   F(show_config, (char** out, tg_error* err), (out, err))
+/* clang-format on */
 
 #define TG_FIELD(name, params, args) int32_t(*name) params;
 typedef struct {
-  int32_t abi;           /* TG_ABI */
-  int32_t size;          /* sizeof(tg_api) */
-  const char* libtorch;  /* version it was compiled with, "2.15.0" */
-  const char*(*runtime)(void); /* version of the libtorch that is loaded, "2.15.0" */
+  int32_t abi;                  /* TG_ABI */
+  int32_t size;                 /* sizeof(tg_api) */
+  const char* libtorch;         /* version it was compiled with, "2.15.0" */
+  const char* (*runtime)(void); /* version of the libtorch that is loaded, "2.15.0" */
   TG_FUNCTIONS(TG_FIELD)
 } tg_api;
 #undef TG_FIELD

@@ -153,9 +153,12 @@ struct Form<const at::Scalar&> : Plain<Want::Number> {
   static at::Scalar read(const Operator& op, size_t i, Reader& in) {
     uint64_t tag = in.word() & 0xff;
     switch (tag) {
-      case TG_INT: return static_cast<int64_t>(in.word());
-      case TG_DOUBLE: return as_double(in.word());
-      default: return number(op, i, tag, in);
+      case TG_INT:
+        return static_cast<int64_t>(in.word());
+      case TG_DOUBLE:
+        return as_double(in.word());
+      default:
+        return number(op, i, tag, in);
     }
   }
 };
@@ -183,9 +186,12 @@ struct Form<double> : Plain<Want::Double> {
   static double read(const Operator& op, size_t i, Reader& in) {
     uint64_t tag = in.word() & 0xff;
     switch (tag) {
-      case TG_DOUBLE: return as_double(in.word());
-      case TG_INT: return static_cast<double>(static_cast<int64_t>(in.word()));
-      default: wrong(op, i, tag);
+      case TG_DOUBLE:
+        return as_double(in.word());
+      case TG_INT:
+        return static_cast<double>(static_cast<int64_t>(in.word()));
+      default:
+        wrong(op, i, tag);
     }
   }
 };
@@ -219,9 +225,7 @@ struct Form<at::IntArrayRef> : Plain<Want::Ints> {
 
 template <>
 struct Form<c10::SymIntArrayRef> : Plain<Want::Ints, true> {
-  static c10::SymIntArrayRef read(const Operator& op, size_t i, Reader& in) {
-    return c10::fromIntArrayRefSlow(integers(op, i, in));
-  }
+  static c10::SymIntArrayRef read(const Operator& op, size_t i, Reader& in) { return c10::fromIntArrayRefSlow(integers(op, i, in)); }
 };
 
 template <>
@@ -303,26 +307,25 @@ using Opt = std::optional<X>;
 }  // namespace
 
 void choose_unboxed(Operator& op) {
-  choose_from<
-      R(T), R(T, T), R(T, S), R(T, T, S), R(T, S, S), R(T, T, T),  // elementwise, matmul, where
-      R(T, T, T, S, S),                                            // addmm
-      R(T, T, OptT),                                               // linear
-      R(T, Syms, OptT, OptT, double, bool),                        // layer_norm
-      R(T, T, T, OptT, double, bool, Opt<double>, bool),           // scaled_dot_product_attention
-      R(T, T, Sym, bool, bool),                                    // embedding
-      R(T, c10::string_view),                                      // gelu
-      R(T, I, Opt<DType>), R(T, Opt<DType>),                       // softmax, sum
-      R(T, at::OptionalIntArrayRef, bool, Opt<DType>),             // sum over dimensions
-      R(T, Opt<I>, bool),                                          // argmax
-      R(T, I), R(T, I, I), R(T, I, Sym), R(T, I, Sym, Sym),        // unsqueeze, transpose, select, narrow
-      R(T, I, Opt<Sym>, Opt<Sym>, Sym),                            // slice
-      R(T, Syms), R(T, Syms, bool), R(T, Ints),                    // view, expand, permute
-      R(T, I, T), R(T, I, T, bool),                                // index_select, gather
-      R(T, MemoryFormat), R(T, Opt<MemoryFormat>),                 // contiguous, clone
-      R(T, DType, bool, bool, Opt<MemoryFormat>),                  // to
-      R(const at::ITensorListRef&, I), R(at::TensorList, I),       // cat, stack
-      R&(R&), R&(R&, T), R&(R&, S), R&(R&, T, S), R&(R&, T, bool)  // in place
-      >(op);
+  choose_from<R(T), R(T, T), R(T, S), R(T, T, S), R(T, S, S), R(T, T, T),  // elementwise, matmul, where
+              R(T, T, T, S, S),                                            // addmm
+              R(T, T, OptT),                                               // linear
+              R(T, Syms, OptT, OptT, double, bool),                        // layer_norm
+              R(T, T, T, OptT, double, bool, Opt<double>, bool),           // scaled_dot_product_attention
+              R(T, T, Sym, bool, bool),                                    // embedding
+              R(T, c10::string_view),                                      // gelu
+              R(T, I, Opt<DType>), R(T, Opt<DType>),                       // softmax, sum
+              R(T, at::OptionalIntArrayRef, bool, Opt<DType>),             // sum over dimensions
+              R(T, Opt<I>, bool),                                          // argmax
+              R(T, I), R(T, I, I), R(T, I, Sym), R(T, I, Sym, Sym),        // unsqueeze, transpose, select, narrow
+              R(T, I, Opt<Sym>, Opt<Sym>, Sym),                            // slice
+              R(T, Syms), R(T, Syms, bool), R(T, Ints),                    // view, expand, permute
+              R(T, I, T), R(T, I, T, bool),                                // index_select, gather
+              R(T, MemoryFormat), R(T, Opt<MemoryFormat>),                 // contiguous, clone
+              R(T, DType, bool, bool, Opt<MemoryFormat>),                  // to
+              R(const at::ITensorListRef&, I), R(at::TensorList, I),       // cat, stack
+              R&(R&), R&(R&, T), R&(R&, S), R&(R&, T, S), R&(R&, T, bool)  // in place
+              >(op);
 }
 
 }  // namespace tg

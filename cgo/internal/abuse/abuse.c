@@ -311,6 +311,8 @@ static void setup(void) {
 
 static void teardown(void) {
   tg_error e = {0, 0, 0};
+  /* A gradient that autograd can differentiate refers to its leaf: a cycle, as in Python. */
+  for (int i = 1; i < N(tensors); i++) must("grad_set", api->grad_set(tensors[i], 0, &e), &e);
   free_list(tensors, N(tensors));
   free_generator(generators[1]);
   must("set_num_threads", api->set_num_threads(1, &e), &e);
