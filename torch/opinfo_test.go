@@ -429,6 +429,7 @@ var newValues = map[string]string{
 // Python's results and gradients. Under another libtorch than the recorded one, an operator that it
 // lacks or has with another schema is a typed error; everything else still gives the same values.
 func TestOpInfo(t *testing.T) {
+	require.NoError(t, torch.Load())
 	ref := readOpInfo(t)
 	same := torch.Version() == ref.Torch
 	ran, entries, samples, grads, refused := 0, 0, 0, 0, map[string]bool{}

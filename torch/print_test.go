@@ -15,6 +15,7 @@ import (
 
 // Tensors print as in Python, to the letter: the cases of tools/printref.
 func TestPrint(t *testing.T) {
+	require.NoError(t, torch.Load())
 	text, err := os.ReadFile(filepath.Join(testdata.Open(t, "print"), "print.json"))
 	require.NoError(t, err)
 	var cases []struct {
@@ -58,6 +59,7 @@ func TestPrint(t *testing.T) {
 
 // fmt prints tensors that have no elements to show, too.
 func TestPrintWithoutElements(t *testing.T) {
+	require.NoError(t, torch.Load())
 	torch.Scope(func() {
 		var none *torch.Tensor
 		require.Equal(t, "tensor(nil)", none.String())
