@@ -26,11 +26,15 @@ var legacyRules = []compiledRule{
 	{regexp.MustCompile(`^(model\.language_model\.model|language_model\.model\.model)`), "model.language_model"},
 }
 
+// pythonGroup is a group in a replacement as Python writes it.
+var pythonGroup = regexp.MustCompile(`\\(\d+)`)
+
 // newKeyMap compiles the caller's rules, which come before all others.
 func newKeyMap(rules []KeyRule, prefix string, known func(string) bool) *keyMap {
 	m := &keyMap{prefix: prefix, known: known}
 	for _, r := range rules {
-		m.rules = append(m.rules, compiledRule{regexp.MustCompile(r.Pattern), r.Replacement})
+		literal := strings.ReplaceAll(r.Replacement, "$", "$$")
+		m.rules = append(m.rules, compiledRule{regexp.MustCompile(r.Pattern), pythonGroup.ReplaceAllString(literal, "$${$1}")})
 	}
 	m.rules = append(m.rules, legacyRules...)
 	return m

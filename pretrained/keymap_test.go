@@ -33,7 +33,8 @@ func TestRename(t *testing.T) {
 		{name: "prefix neither", key: "cls.a", prefix: "bert", known: known("bert.a"), want: "cls.a"},
 		{name: "rules come first and chain", key: "zz.yy.LayerNorm.gamma", rules: []KeyRule{{`^zz\.`, ""}, {`^yy`, "x"}},
 			known: known("x.LayerNorm.weight"), want: "x.LayerNorm.weight"},
-		{name: "groups", key: "h.3.w", rules: []KeyRule{{`^h\.(\d+)\.`, "layer.${1}."}}, known: known("layer.3.w"), want: "layer.3.w"},
+		{name: "groups", key: "h.3.w", rules: []KeyRule{{`^h\.(\d+)\.`, `layer.\1.`}}, known: known("layer.3.w"), want: "layer.3.w"},
+		{name: "dollar is a character", key: "a", rules: []KeyRule{{`a`, `$1`}}, known: known("$1"), want: "$1"},
 		{name: "first match only", key: "a.a", rules: []KeyRule{{`a`, "b"}}, known: known("b.a"), want: "b.a"},
 		{name: "the original wins when the new name is unknown", key: "LayerNorm.gamma", known: known("LayerNorm.gamma"), want: "LayerNorm.gamma"},
 	} {

@@ -354,6 +354,41 @@ func TestOneFileAndArguments(t *testing.T) {
 	require.ErrorIs(t, err, pretrained.ErrUnsupported)
 }
 
+// edit changes config.json of a copy of a loader case.
+func edit(t *testing.T, name, old, new string) string {
+	dir := filepath.Join(testdata.Copy(t, "loader"), name)
+	path := filepath.Join(dir, "config.json")
+	data, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Contains(t, string(data), old)
+	require.NoError(t, os.WriteFile(path, []byte(strings.Replace(string(data), old, new, 1)), 0o600))
+	return dir
+}
+
+func TestOtherModelTypeAndCode(t *testing.T) {
+	dir := edit(t, "single", `"model_type": "bert"`, `"model_type": "llama"`)
+	_, r := load(t, dir, pretrained.Options{Class: "BertForMaskedLM", Strict: true})
+	require.Equal(t, []string{`a checkpoint of model type "llama" is loaded as BertForMaskedLM`}, r.Warnings)
+
+	dir = edit(t, "single", `"model_type": "bert"`, `"model_type": "bert", "auto_map": {"AutoModelForMaskedLM": "evil.Model"}`)
+	_, r = load(t, dir, pretrained.Options{Class: "AutoModelForMaskedLM", Strict: true})
+	require.Len(t, r.Warnings, 1)
+	require.Contains(t, r.Warnings[0], "auto_map AutoModelForMaskedLM: evil.Model) is never run")
+
+	dir = edit(t, "single", `"dtype": "float32"`, `"dtype": "flot32"`)
+	_, _, err := pretrained.Load(ctx, dir, pretrained.Options{})
+	require.ErrorContains(t, err, `dtype: expected a floating-point dtype, got "flot32"`)
+	_, r = load(t, dir, pretrained.Options{DType: torch.Float16})
+	require.Equal(t, "float16", r.DType)
+}
+
+func TestFileWithoutExtension(t *testing.T) {
+	dir := filepath.Join(testdata.Copy(t, "loader"), "single")
+	blob := filepath.Join(dir, "4d5e6f")
+	require.NoError(t, os.Rename(filepath.Join(dir, "model.safetensors"), blob))
+	load(t, blob, pretrained.Options{Strict: true})
+}
+
 func TestDeviceMapsOfOneDevice(t *testing.T) {
 	dir := loaderCase(t, "single")
 	for _, text := range []string{"cpu", `{"": "cpu"}`, `{"bert": "cpu", "cls": "cpu"}`, `{"bert": "cpu", "cls.predictions": "cpu"}`} {

@@ -68,8 +68,8 @@ type Options struct {
 	Progress func(done, total int64)
 }
 
-// KeyRule is one renaming: what Pattern matches first in a name becomes Replacement, in which ${1} is the
-// first group.
+// KeyRule is one renaming, in Python's notation: what Pattern matches first in a name becomes Replacement,
+// in which \1 is the first group.
 type KeyRule struct{ Pattern, Replacement string }
 
 func (o Options) validate() error {

@@ -108,19 +108,21 @@ func (f *files) readConfig(dir string) error {
 	return nil
 }
 
-// refuseOther is an error for names of files that are not safetensors. (What is in them decides later.)
+// refuseOther is an error for names of files that are no safetensors. Others may be: their content decides.
 func refuseOther(path string) error {
 	name := filepath.Base(path)
 	switch {
-	case strings.HasSuffix(name, ".safetensors"), strings.Contains(name, "safetensors.index."):
+	case strings.Contains(name, "safetensors.index."):
 		return nil
+	case strings.HasSuffix(name, ".json"):
+		return &Error{File: path, Class: ErrUnsupported, Expected: "weights or their index", Actual: name}
 	case strings.HasSuffix(name, ".gguf"):
 		return &Error{File: path, Class: ErrUnsupported, Detail: "GGUF files can't be loaded yet"}
 	case strings.HasSuffix(name, ".bin"), strings.Contains(name, ".bin.index."), strings.HasSuffix(name, ".pt"), strings.HasSuffix(name, ".pth"):
 		return &Error{File: path, Class: ErrUnsupported, Detail: "PyTorch's pickle files can't be loaded yet",
 			Remedy: "convert it to safetensors"}
 	}
-	return &Error{File: path, Class: ErrUnsupported, Expected: "a .safetensors file", Actual: name}
+	return nil
 }
 
 // pathCause is the bare reason of a *fs.PathError.
