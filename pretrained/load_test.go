@@ -342,6 +342,7 @@ func TestOneFileAndArguments(t *testing.T) {
 		"gpu":           {dir, pretrained.Options{Device: torch.CUDA(99)}, "device map: cuda:99: expected one of the"},
 		"meta":          {dir, pretrained.Options{Device: torch.Meta}, `got "meta"`},
 		"max memory":    {dir, pretrained.Options{MaxMemory: map[string]int64{"cpu": 10_000}}, "max memory of cpu: expected 10.0 kB, got 20.6 kB"},
+		"qa labels":     {dir, pretrained.Options{Class: "BertForQuestionAnswering", Config: map[string]any{"num_labels": 3}}, "building BertForQuestionAnswering: num_labels: expected 2, got 3"},
 		"threads":       {dir, pretrained.Options{Threads: -1}, "threads: expected 0 or more, got -1"},
 	} {
 		_, _, err := pretrained.Load(ctx, c.path, c.opts)

@@ -1,6 +1,8 @@
 package bert
 
 import (
+	"fmt"
+
 	"github.com/torchgo/torchgo/pretrained"
 	"github.com/torchgo/torchgo/torch"
 	"github.com/torchgo/torchgo/torch/nn"
@@ -239,8 +241,12 @@ type ForQuestionAnswering struct {
 	QAOutputs *nn.Linear `torch:"qa_outputs"` // (2, C)
 }
 
-// NewForQuestionAnswering builds a BertForQuestionAnswering.
+// NewForQuestionAnswering builds a BertForQuestionAnswering. It panics with a *torch.Error unless the
+// config has two labels, start and end.
 func NewForQuestionAnswering(b nn.Builder, c *Config) *ForQuestionAnswering {
+	if c.NumLabels() != 2 {
+		panic(&torch.Error{Kind: torch.ErrArgument, Message: fmt.Sprintf("num_labels: expected 2, got %d", c.NumLabels())})
+	}
 	return &ForQuestionAnswering{Bert: newModel(b, c, false), QAOutputs: b.Linear(c.HiddenSize, c.NumLabels())}
 }
 
