@@ -52,7 +52,7 @@ type call struct {
 	pos      int // of the next word of the results
 	token    uint64
 
-	words [32]uint64
+	words [20]uint64
 	held  [8]*Tensor // tensors in use
 	args  [8]uint16  // argument that each of held is
 	rets  [14]uint64
@@ -88,7 +88,7 @@ func (c *call) word(w uint64) {
 
 func (c *call) spill(w uint64) {
 	if c.moreWords == nil {
-		c.moreWords = append(make([]uint64, 0, 4*len(c.words)), c.words[:c.nwords]...)
+		c.moreWords = append(make([]uint64, 0, 8*len(c.words)), c.words[:c.nwords]...)
 	}
 	c.moreWords = append(c.moreWords, w)
 }

@@ -13,6 +13,8 @@ import (
 type scope struct {
 	tensors []*Tensor // nil where one has left
 	parent  *scope    // the next one out; nil: none
+	made    int64     // tensors made in it, which live counts when it ends
+	batch   []uint64  // room for end
 }
 
 func (s *scope) add(t *Tensor) {
@@ -24,24 +26,20 @@ var scopePool = sync.Pool{New: func() any { return new(scope) }}
 
 // end frees what is left, in one call.
 func (s *scope) end() {
-	var buf [64]uint64
-	batch := buf[:0]
-	for i, t := range s.tensors {
+	batch := s.batch[:0]
+	for _, t := range s.tensors {
 		if t == nil {
 			continue
 		}
-		s.tensors[i], t.scope = nil, nil
+		t.scope = nil
 		if t.shut() {
-			if len(batch) == cap(batch) {
-				must("scope", cgo.TensorsFree(batch))
-				batch = batch[:0]
-			}
 			batch = append(batch, uint64(t.handle))
-			live.Add(-1)
 		}
 	}
+	live.Add(s.made - int64(len(batch)))
 	must("scope", cgo.TensorsFree(batch))
-	s.tensors, s.parent = s.tensors[:0], nil
+	clear(s.tensors)
+	s.tensors, s.batch, s.made, s.parent = s.tensors[:0], batch, 0, nil
 	if cap(s.tensors) <= 1<<16 {
 		scopePool.Put(s)
 	}

@@ -32,19 +32,34 @@ const (
 
 var live atomic.Int64
 
-// LiveTensors counts the tensors that have not been freed, for tests.
-func LiveTensors() int64 { return live.Load() }
+// LiveTensors counts the tensors that have not been freed, for tests. What other goroutines' scopes
+// have made counts when those end.
+func LiveTensors() int64 {
+	n := live.Load()
+	if !loaded.Load() {
+		return n
+	}
+	state, err := cgo.State()
+	must("live_tensors", err)
+	if state.Scope != 0 {
+		for s := scopeOf(state.Scope); s != nil; s = s.parent {
+			n += s.made
+		}
+	}
+	return n
+}
 
 // newTensor takes over a handle. token is the scope token of the calling thread.
 func newTensor(handle cgo.Tensor, bytes int, token uint64) *Tensor {
 	t := &Tensor{handle: handle, bytes: bytes}
-	live.Add(1)
 	if token != 0 {
 		if s := scopeOf(token); s != nil {
+			s.made++
 			s.add(t)
 			return t
 		}
 	}
+	live.Add(1)
 	t.catch()
 	return t
 }
@@ -74,6 +89,9 @@ func (t *Tensor) unuse() {
 
 // shut marks t as closed and tells whether the caller has to free it.
 func (t *Tensor) shut() bool {
+	if t.state.CompareAndSwap(0, closed|freed) {
+		return true
+	}
 	for {
 		old := t.state.Load()
 		if old >= freed {
