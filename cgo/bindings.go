@@ -398,6 +398,10 @@ func EmptyCache() error {
 	return check(C.tg_empty_cache(&e), &e)
 }
 
+// Trim gives free memory of the C allocator back to the system. glibc keeps what was freed in the
+// arena of the thread that allocated it, and goroutines allocate on many threads.
+func Trim() { C.tg_trim() }
+
 // ShowConfig is libtorch's description of its build.
 func ShowConfig() (string, error) {
 	var out *C.char

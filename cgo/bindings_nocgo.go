@@ -116,6 +116,9 @@ func DeviceCount(device int) (int, error) { return 0, errNoCgo }
 // EmptyCache is there with cgo only.
 func EmptyCache() error { return errNoCgo }
 
+// Trim is there with cgo only.
+func Trim() {}
+
 // ShowConfig is there with cgo only.
 func ShowConfig() (string, error) { return "", errNoCgo }
 

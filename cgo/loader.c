@@ -57,6 +57,13 @@ int32_t tg_cuda_driver(void) {
   return init != NULL && count != NULL && init(0) == 0 && count(&n) == 0 && n > 0;
 }
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+void tg_trim(void) { malloc_trim(0); }
+#else
+void tg_trim(void) {}
+#endif
+
 static int32_t not_loaded(tg_error* err) {
   if (err != NULL) {
     err->kind = TG_E_NOT_LOADED;

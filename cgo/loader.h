@@ -19,6 +19,9 @@ const char* tg_runtime_version(void);
 /* Whether the machine has a CUDA driver with at least one device. */
 int32_t tg_cuda_driver(void);
 
+/* Gives free memory of the C allocator back to the system. */
+void tg_trim(void);
+
 /* Passes the Go function for hooks to the shim. */
 int32_t tg_install_hooks(tg_error* err);
 

@@ -194,11 +194,16 @@ func (t *Tensor) RegisterHook(fn func(grad *Tensor) *Tensor) (remove func()) {
 	const op = "register_hook"
 	drainReleased()
 	id := hold(hook(fn))
-	var number int
-	t.borrow(op, func(h cgo.Tensor) (err error) {
-		if number, err = cgo.HookAdd(h, id); err != nil {
+	added := false
+	defer func() {
+		if !added {
 			unhold(id)
 		}
+	}()
+	var number int
+	t.borrow(op, func(h cgo.Tensor) (err error) {
+		number, err = cgo.HookAdd(h, id)
+		added = err == nil
 		return err
 	})
 	return func() {

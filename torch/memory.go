@@ -1,7 +1,10 @@
 package torch
 
 import (
+	"os"
 	"runtime"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,7 +33,10 @@ const minBudget = 256 << 20
 type meter struct {
 	total atomic.Int64 // bytes of tensors left to the collector
 	since atomic.Int64 // of these, allocated since the last collection
+	left  atomic.Int64 // total after the last collection
 	mutex sync.Mutex
+	// Below: under mutex.
+	trimmed int64 // resident bytes when memory was last given back to the system
 }
 
 var pressure meter
@@ -52,9 +58,10 @@ func (m *meter) sub(bytes int) {
 }
 
 // budget grows with what is in use, so that a large live set is not scanned for each small growth.
-func (m *meter) budget() int64 { return max(minBudget, m.total.Load()/2) }
+func (m *meter) budget() int64 { return max(minBudget, m.left.Load()/2) }
 
-// relieve collects, and waits for the cleanups that this leads to.
+// relieve collects, and waits for the cleanups that this leads to: they run in goroutines of the
+// runtime, in no order, and the caller would else allocate faster than they free.
 func (m *meter) relieve(always bool) {
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
@@ -70,6 +77,35 @@ func (m *meter) relieve(always bool) {
 	case <-done:
 	case <-time.After(100 * time.Millisecond):
 	}
+	still := 0
+	for deadline := time.Now().Add(time.Second); still < 3 && time.Now().Before(deadline); {
+		before := m.total.Load()
+		time.Sleep(200 * time.Microsecond)
+		if still++; m.total.Load() < before {
+			still = 0
+		}
+	}
+	m.left.Store(m.total.Load())
+	// What is freed stays with the C allocator, up to the budget for each of its arenas. To give it
+	// all back each time would cost page faults.
+	if rss := residentBytes(); always || rss == 0 || rss > m.trimmed+minBudget*3/2 {
+		cgo.Trim()
+		m.trimmed = residentBytes()
+	}
+}
+
+// residentBytes is the process's resident memory; 0 where the system doesn't tell.
+func residentBytes() int64 {
+	data, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(data))
+	if len(fields) < 2 {
+		return 0
+	}
+	pages, _ := strconv.ParseInt(fields[1], 10, 64)
+	return pages * int64(os.Getpagesize())
 }
 
 // Collect frees what the collector finds unreachable now, and gives the accelerator's cached

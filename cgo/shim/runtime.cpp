@@ -18,6 +18,15 @@ void fill(tg_error* err, tg_kind kind, const char* message, const char* backtrac
   err->backtrace = reinterpret_cast<uintptr_t>(backtrace ? strdup(backtrace) : nullptr);
 }
 
+// Naming the frames of a backtrace takes milliseconds, so it is done for those who ask, as in Python.
+bool wants_backtrace() noexcept {
+  static const bool wanted = [] {
+    const char* value = std::getenv("TORCH_SHOW_CPP_STACKTRACES");
+    return value != nullptr && std::strcmp(value, "1") == 0;
+  }();
+  return wanted;
+}
+
 tg_kind kind_of(const c10::Error& e) noexcept {
   if (dynamic_cast<const CallbackError*>(&e)) return TG_E_CALLBACK;
   if (dynamic_cast<const c10::OutOfMemoryError*>(&e)) return TG_E_OUT_OF_MEMORY;
@@ -74,7 +83,7 @@ int32_t fail(tg_error* err) noexcept {
   } catch (const ArgumentError& e) {
     fill(err, e.kind(), e.what(), nullptr);
   } catch (const c10::Error& e) {
-    fill(err, kind_of(e), e.what_without_backtrace(), e.what());
+    fill(err, kind_of(e), e.what_without_backtrace(), wants_backtrace() ? e.what() : nullptr);
   } catch (const std::bad_alloc&) {
     fill(err, TG_E_OUT_OF_MEMORY, "out of memory", nullptr);
   } catch (const std::exception& e) {

@@ -52,7 +52,7 @@ typedef enum {
 typedef struct {
   int64_t kind;
   uintptr_t message;   /* char*: without the C++ backtrace */
-  uintptr_t backtrace; /* char*, 0 where there is none */
+  uintptr_t backtrace; /* char*: only with TORCH_SHOW_CPP_STACKTRACES=1, else 0 */
 } tg_error;
 
 /* A value is a head word, tag | n << 8, and its payload words. */

@@ -1,0 +1,353 @@
+package torch
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/pprof"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// watch ends the process with a dump of all goroutines if what it watches over takes too long.
+func watch(t *testing.T, limit time.Duration) (stop func()) {
+	timer := time.AfterFunc(limit, func() {
+		fmt.Fprintf(os.Stderr, "%s: deadlock after %v\n", t.Name(), limit)
+		_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 2)
+		os.Exit(3)
+	})
+	return func() { timer.Stop() }
+}
+
+func wait(t *testing.T, wg *sync.WaitGroup) {
+	defer watch(t, time.Minute)()
+	wg.Wait()
+}
+
+// mlp is a small model, shared by goroutines that only read it.
+type mlp struct{ W1, B1, W2, B2 *Tensor }
+
+func newMLP() mlp {
+	ManualSeed(7)
+	return mlp{Randn([]int{256, 64}), Randn([]int{256}), Randn([]int{8, 256}), Randn([]int{8})}
+}
+
+func (m mlp) forward(x *Tensor) *Tensor {
+	h := Linear(x, m.W1, LinearOptions{Bias: m.B1}).Relu()
+	return Linear(h, m.W2, LinearOptions{Bias: m.B2}).Softmax(-1)
+}
+
+func (m mlp) close() {
+	for _, t := range []*Tensor{m.W1, m.B1, m.W2, m.B2} {
+		t.Close()
+	}
+}
+
+// input of client g; the same each time.
+func input(g int) *Tensor {
+	x := make([]float32, 16*64)
+	for i := range x {
+		x[i] = float32((i*31+g*17)%101)/50 - 1
+	}
+	return FromSlice(x, 16, 64)
+}
+
+// manyClients has 64 goroutines ask one model, compares their answers with one's alone, and returns
+// the largest number of threads.
+func manyClients(t *testing.T, rounds int) (threads int) {
+	before := LiveTensors()
+	m := newMLP()
+	const clients = 64
+	want := make([][]float32, clients)
+	for g := range want {
+		want[g] = InferenceOf(func() []float32 { return ToSlice[float32](m.forward(input(g))) })
+	}
+	var wrong atomic.Int32
+	var peak atomic.Int64
+	var wg sync.WaitGroup
+	for g := range clients {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for i := range rounds {
+				got := InferenceOf(func() []float32 { return ToSlice[float32](m.forward(input(g))) })
+				for k := range got {
+					if got[k] != want[g][k] {
+						wrong.Add(1)
+						break
+					}
+				}
+				if i%4 == 0 {
+					n := int64(status(t, "Threads"))
+					for old := peak.Load(); n > old && !peak.CompareAndSwap(old, n); old = peak.Load() {
+					}
+				}
+			}
+		}()
+	}
+	wait(t, &wg)
+	require.Zero(t, wrong.Load())
+	m.close()
+	require.Equal(t, before, LiveTensors())
+	return int(peak.Load())
+}
+
+func TestManyClientsOneThread(t *testing.T) {
+	if !inChild(t, "OMP_NUM_THREADS=1") {
+		return
+	}
+	require.NoError(t, Load())
+	require.Equal(t, 1, NumThreads())
+	threads, bound := manyClients(t, 40), 2*runtime.NumCPU()+12
+	t.Logf("64 clients, 1 thread within an operator: %d OS threads, bound %d", threads, bound)
+	require.LessOrEqual(t, threads, bound)
+}
+
+func TestManyClientsDefault(t *testing.T) {
+	if !inChild(t) {
+		return
+	}
+	t.Logf("64 clients, %d threads within an operator (the default): %d OS threads", NumThreads(), manyClients(t, 40))
+}
+
+func TestManyClientsOneProcessor(t *testing.T) {
+	if !inChild(t, "GOMAXPROCS=1") {
+		return
+	}
+	require.Equal(t, 1, NumThreads(), "libtorch follows GOMAXPROCS")
+	t.Logf("64 clients, GOMAXPROCS=1: %d OS threads", manyClients(t, 10))
+	trainBesideClients(t)
+}
+
+// Backward passes that call back into Go, beside goroutines that keep all permits busy.
+func TestHooksRunBesideClients(t *testing.T) { trainBesideClients(t) }
+
+func trainBesideClients(t *testing.T) {
+	before := LiveTensors()
+	m := newMLP()
+	var stop atomic.Bool
+	var clients, trainers sync.WaitGroup
+	for g := range 16 {
+		clients.Add(1)
+		go func() {
+			defer clients.Done()
+			for !stop.Load() {
+				Inference(func() { m.forward(input(g)) })
+			}
+		}()
+	}
+	var calls atomic.Int32
+	for g := range 8 {
+		trainers.Add(1)
+		go func() {
+			defer trainers.Done()
+			step := func(i int) {
+				w := m.W1.Detach().Clone().SetRequiresGrad(true)
+				remove := w.RegisterHook(func(grad *Tensor) *Tensor {
+					calls.Add(1)
+					inner := ScopeOf(func() *Tensor {
+						NoGrad(func() { grad.Mul(grad) })
+						return grad.MulScalar(2)
+					})
+					if i%4 == 0 { // a backward pass within a hook
+						x := FromSlice([]float32{3}).SetRequiresGrad(true)
+						EnableGrad(func() { x.Mul(x).Sum().Backward() }) // off in hooks, as in Python
+						if Item[float32](x.Grad()) != 6 {
+							t.Error("gradient within a hook is wrong")
+						}
+					}
+					return inner
+				})
+				loss := Linear(input(g), w).Sum()
+				want := ScopeOf(func() float32 { return Item[float32](input(g).Sum()) * 2 * 256 })
+				loss.Backward()
+				if got := Item[float32](w.Grad().Sum()); got < want-1 || got > want+1 {
+					t.Errorf("gradient: sum %v, expected %v", got, want)
+				}
+				remove()
+				if g%2 == 1 { // without a scope, it is the caller's to close
+					w.Close()
+					loss.Close()
+				}
+			}
+			for i := range 10 {
+				if g%2 == 0 {
+					Scope(func() { step(i) })
+				} else {
+					step(i)
+				}
+			}
+		}()
+	}
+	wait(t, &trainers)
+	stop.Store(true)
+	wait(t, &clients)
+	require.EqualValues(t, 80, calls.Load())
+	m.close()
+	for deadline := time.Now().Add(20 * time.Second); LiveTensors() > before && time.Now().Before(deadline); {
+		Collect()
+	}
+	require.LessOrEqual(t, LiveTensors(), before)
+	require.Zero(t, holds.count.Load())
+}
+
+// Modes stay with the function that set them, whatever the scheduler does.
+func TestModesNeverLeak(t *testing.T) {
+	checks := 20_000
+	if testing.Short() {
+		checks = 2_000
+	}
+	var bad atomic.Int32
+	expect := func(grad, inference bool) {
+		if GradEnabled() != grad || InferenceEnabled() != inference {
+			bad.Add(1)
+		}
+	}
+	var wg sync.WaitGroup
+	for g := range 16 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			if g%4 == 3 {
+				runtime.LockOSThread() // ended with the goroutine: the thread goes, too
+			}
+			for i := 0; i < checks; i += 10 {
+				failing := i%1000 == 0 // unwinding takes longer than all the rest
+				expect(true, false)
+				switch (g + i/10) % 4 {
+				case 0:
+					NoGrad(func() {
+						expect(false, false)
+						runtime.Gosched()
+						EnableGrad(func() { expect(true, false) })
+						expect(false, false)
+					})
+				case 1:
+					Inference(func() {
+						expect(false, true)
+						runtime.Gosched()
+						if failing {
+							_ = TryDo(func() { NoGrad(func() { ones(1).MatMul(ones(2)) }) })
+						}
+						expect(false, true)
+					})
+				case 2:
+					_ = TryDo(func() {
+						Inference(func() {
+							if failing {
+								ones(1).MatMul(ones(2))
+							}
+							panic(&Error{})
+						})
+					})
+				case 3:
+					Scope(func() { runtime.Gosched(); expect(true, false) })
+				}
+				runtime.Gosched()
+				expect(true, false)
+			}
+		}()
+	}
+	wait(t, &wg)
+	require.Zero(t, bad.Load())
+}
+
+func TestLockedCallers(t *testing.T) {
+	var wg sync.WaitGroup
+	before := LiveTensors()
+	for range 4 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			thread := syscall.Gettid()
+			for range 50 {
+				Inference(func() { Scope(func() { ones(4).Add(ones(4)) }) })
+				ones(1).Close()
+			}
+			if syscall.Gettid() != thread {
+				t.Error("the caller's own lock was undone")
+			}
+		}()
+	}
+	wait(t, &wg)
+	require.Equal(t, before, LiveTensors())
+}
+
+// A goroutine that ends, or panics, inside frees what it made, gives its permit back and leaves the
+// thread as it was.
+func TestScopeEndsWithItsGoroutine(t *testing.T) {
+	before := LiveTensors()
+	var wg sync.WaitGroup
+	for i := range 8 * cap(permits) {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			defer func() { _ = recover() }()
+			Inference(func() {
+				ones(3)
+				Scope(func() {
+					ones(3)
+					if i%2 == 0 {
+						runtime.Goexit()
+					}
+					panic("stop")
+				})
+			})
+		}()
+	}
+	wait(t, &wg)
+	require.Equal(t, before, LiveTensors())
+	require.Zero(t, len(permits), "all permits are back")
+	for range 64 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			if !GradEnabled() || InferenceEnabled() {
+				t.Error("a mode was left on a thread")
+			}
+		}()
+	}
+	wait(t, &wg)
+}
+
+// The runtime handles signals while libtorch computes.
+func TestSignalDuringALongKernel(t *testing.T) {
+	if !inChild(t) {
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	running := make(chan struct{})
+	finished := make(chan time.Time, 1)
+	go Inference(func() {
+		x := Ones([]int{2500, 2500}, TensorOptions{DType: Float64})
+		close(running)
+		for range 3 {
+			x.MatMul(x).Close()
+		}
+		finished <- time.Now()
+	})
+	<-running
+	time.Sleep(100 * time.Millisecond)
+	sent := time.Now()
+	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGTERM))
+	select {
+	case <-ctx.Done():
+	case <-time.After(10 * time.Second):
+		t.Fatal("SIGTERM was not noticed")
+	}
+	noticed := time.Now()
+	end := <-finished
+	t.Logf("SIGTERM noticed after %.1f ms, the kernels ran for %.0f ms more", float64(noticed.Sub(sent).Microseconds())/1000, float64(end.Sub(noticed).Milliseconds()))
+	require.True(t, end.After(noticed), "the kernels were too short to show anything")
+	require.Less(t, noticed.Sub(sent), time.Second, "50 ms on a machine with nothing else to do")
+}
