@@ -159,6 +159,13 @@ func newRoot(app *App) *cobra.Command {
 		SilenceUsage:  true,
 		Args:          cobra.NoArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if !xlog.Logger().Enabled(cmd.Context(), xlog.LevelTrace) {
+				return nil
+			}
+			// libtorch names the frames of its backtraces only then.
+			return os.Setenv("TORCH_SHOW_CPP_STACKTRACES", "1")
+		},
 	}
 	root.SetIn(app.Stdin)
 	root.SetOut(app.Stdout)
