@@ -351,13 +351,15 @@ func (l *loader) verdict() error {
 	}
 	var errs []error
 	if len(p.MismatchedKeys) > 0 && (l.opts.Strict || !l.opts.IgnoreMismatchedSizes) {
-		for _, m := range p.MismatchedKeys {
-			errs = append(errs, &Error{File: path, Tensor: m.Key, Class: ErrSizeMismatch, Expected: fmt.Sprint(m.Model), Actual: fmt.Sprint(m.Checkpoint)})
+		m := p.MismatchedKeys[0]
+		e := &Error{File: path, Tensor: m.Key, Class: ErrSizeMismatch, Expected: fmt.Sprint(m.Model), Actual: fmt.Sprint(m.Checkpoint)}
+		if n := len(p.MismatchedKeys); n > 1 {
+			e.Remedy = fmt.Sprintf("%d tensors differ", n)
 		}
-		e := errs[0].(*Error)
 		if !l.opts.Strict {
-			e.Remedy = "ignore mismatched sizes to initialise it anew"
+			e.Remedy = strings.TrimPrefix(e.Remedy+"; ignore mismatched sizes to initialise them anew", "; ")
 		}
+		errs = append(errs, e)
 	}
 	if l.opts.Strict && len(p.MissingKeys) > 0 {
 		errs = append(errs, &Error{File: path, Class: ErrMissingTensor, Detail: listKeys(p.MissingKeys)})
