@@ -253,6 +253,9 @@ func TestOperatorsWithBadArguments(t *testing.T) {
 	note := func(name, what string) { fmt.Fprintln(os.Stderr, "abuse:", name, what) }
 	// may: an error or a result, but an *Error and a living process.
 	may := func(name, what string, in []any) {
+		if instrumented && strings.Contains(what, fmt.Sprint(1<<50)) {
+			return // asan's operator new ends the process where the real one throws
+		}
 		for call := range crashes {
 			if strings.HasPrefix(name+" "+what, call) {
 				return
