@@ -103,7 +103,7 @@ func sectionKey(s string) string {
 	case "aten::_":
 		return "1"
 	}
-	return "2" + strings.TrimPrefix(s, "_")
+	return "2" + strings.TrimPrefix(s, "_") + " " + s // _x beside x, in one order
 }
 
 func wordList() string {
