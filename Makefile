@@ -8,8 +8,8 @@ CXX_SOURCES := $(wildcard cgo/*.c cgo/*.h cgo/shim/*.cpp cgo/shim/*.hpp cgo/shim
 
 # Packages that need no libtorch, and those for the slow lanes.
 LEAVES := ./internal/... ./third_party ./pretrained/safetensors/... ./pretrained/tokenizer/...
-RACE := ./internal/... ./cgo ./torch/... ./pretrained/...
-ASAN := ./cgo ./torch/...
+RACE := ./internal/... ./cgo/... ./torch/... ./pretrained/...
+ASAN := ./cgo/... ./torch/...
 # The oldest supported libtorch, and the packages and tests that run on it, too.
 OLDEST := 2.11.0
 SMOKE := torch torch/nn pretrained/models/bert
@@ -55,14 +55,15 @@ leaves:
 	CGO_ENABLED=0 $(GO) test $(LEAVES)
 
 race: setup
-	$(GO) test -race $(RACE)
+	$(GO) test -race -short -count=1 $(RACE)
 
 # The sanitizer in the shim and in the Go program. libstdc++ has to be in the program itself, or the
 # first exception ends it.
-asan: export TORCHGO_SHIM_CXXFLAGS := -fsanitize=address -g
+asan: export TORCHGO_SHIM_CXXFLAGS := -O1 -g -fno-omit-frame-pointer -fsanitize=address
 asan: export CGO_LDFLAGS := -Wl,--no-as-needed -lstdc++
+asan: export ASAN_OPTIONS := detect_leaks=1:allocator_may_return_null=1
 asan: setup
-	$(GO) test -asan $(ASAN)
+	$(GO) test -asan -short -count=1 $(ASAN)
 
 bench: setup model
 	TORCHGO_BENCH_MODEL=$(MODEL) $(GO) run ./bench
