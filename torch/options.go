@@ -33,3 +33,10 @@ type TensorOptions struct {
 	Device    Device
 	PinMemory bool // in page-locked memory, for copies to a GPU
 }
+
+// Values of the option Reduction of losses: what becomes of the losses of the elements.
+const (
+	ReductionNone = iota // they are the result
+	ReductionMean        // their mean is
+	ReductionSum         // their sum is
+)
