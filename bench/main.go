@@ -56,7 +56,7 @@ func run(ctx context.Context, args []string) error {
 		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
 	if *worker != "" {
-		return work1(ctx, *worker, o.model, *texts)
+		return runWorker(ctx, *worker, o.model, *texts)
 	}
 	var err error
 	if o.only, err = regexp.Compile(*only); err != nil {
@@ -97,7 +97,7 @@ type result struct {
 	Python   float64 `json:"python"` // median
 	Unit     string  `json:"unit"`
 	Ratio    float64 `json:"ratio"`     // of the medians: ours / Python
-	RatioMin float64 `json:"ratio_min"` // of all pairs
+	RatioMin float64 `json:"ratio_min"` // of ten stretches of the run
 	RatioMax float64 `json:"ratio_max"`
 	CPURatio float64 `json:"cpu_ratio,omitempty"` // of the processor time spent
 	N        int     `json:"n"`                   // pairs

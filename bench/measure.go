@@ -18,23 +18,43 @@ type benchmark struct {
 	about  string // for the table
 	unit   string
 	target target
-	worker string // "ops" or "model"
-	work   string
-	block  float64 // seconds that a block should take, roughly
-	fixed  int     // if not 0: the size of a block
 	pairs  int
+	agree  float64 // how far the two sides' checks may be apart
+
+	// Of rows that workers measure; the others are of whole processes.
+	worker string // "ops" or "embed"
+	work   string
+	block  float64 // seconds that a block takes, roughly; if 0: it is n
+	n      int
+	inputs int // how many there are: each pair takes the next n
 	figure func(seconds float64, n int) float64
-	agree  float64 // how far the two sides' checks may be apart, relatively
+
+	process func(processRun) float64
 }
 
 func microseconds(seconds float64, n int) float64 { return seconds / float64(n) * 1e6 }
+func milliseconds(seconds float64, n int) float64 { return seconds / float64(n) * 1e3 }
 func rate(seconds float64, n int) float64         { return float64(n) / seconds }
 
+// Blocks of operators are a fraction of the scheduler's time slice, so that most of them are not
+// interrupted on a busy machine.
 var benchmarks = []benchmark{
-	{name: "add", about: "2×2 add, freed by the scope around 100", unit: "us/op", target: target{atMost: 0.9},
-		worker: "ops", work: "add", block: 0.002, pairs: 1001, figure: microseconds, agree: 1e-6},
-	{name: "chain", about: "30 operators on small tensors, freed by their scope", unit: "us/chain", target: target{atMost: 0.9},
-		worker: "ops", work: "chain", block: 0.002, pairs: 1001, figure: microseconds, agree: 1e-4},
+	{name: "add", about: "2×2 add, freed by the scope around 100 of them", unit: "us/op", target: target{atMost: 0.9}, pairs: 1000, agree: 1e-6,
+		worker: "ops", work: "add", block: 0.002, figure: microseconds},
+	{name: "chain", about: "30 operators on small tensors, in a scope", unit: "us/chain", target: target{atMost: 0.9}, pairs: 1000, agree: 1e-5,
+		worker: "ops", work: "chain", block: 0.002, figure: microseconds},
+	{name: "first", about: "process start to first MiniLM embedding, whole process", unit: "s", target: target{atMost: 0.15}, pairs: 7, agree: 1e-5,
+		process: func(r processRun) float64 { return r.seconds }},
+	{name: "first-rss", about: "peak memory of the same", unit: "MiB", process: func(r processRun) float64 { return r.peakMiB }},
+	{name: "batches", about: "512 sentences of one length, batches of 32", unit: "sentences/s", target: target{atLeast: 1.0}, pairs: 48, agree: 1e-3,
+		worker: "embed", work: "batches", n: 32, inputs: sentences, figure: rate},
+	{name: "single", about: "the same one by one", unit: "sentences/s", target: target{atLeast: 1.2}, pairs: 64, agree: 1e-3,
+		worker: "embed", work: "single", n: 16, inputs: sentences, figure: rate},
+	{name: "mixed", about: "512 sentences of mixed lengths: ours in the order that embed chooses, Python's as given, batches of 32", unit: "sentences/s",
+		target: target{atLeast: 1.3}, pairs: 5, agree: 1e-3,
+		worker: "embed", work: "mixed", n: sentences, inputs: sentences, figure: rate},
+	{name: "load", about: "loading the 90 MB model, files cached", unit: "ms", pairs: 15,
+		worker: "embed", work: "load", n: 1, figure: milliseconds},
 }
 
 // about is what the figures depend on.
@@ -46,12 +66,12 @@ type about struct {
 // session has the workers that are alive.
 type session struct {
 	options
-	self     string
-	interp   string // the Python interpreter
-	scratch  string
-	workers  map[string][2]*worker
-	about    about
-	warnings []string
+	self    string
+	interp  string // the Python interpreter
+	scratch string
+	workers map[string][2]*worker
+	about   about
+	runs    []processPair // of first, which gives several rows
 }
 
 func measure(ctx context.Context, o options) ([]result, about, error) {
@@ -68,12 +88,19 @@ func measure(ctx context.Context, o options) ([]result, about, error) {
 	}
 	defer os.RemoveAll(s.scratch)
 	defer s.close()
+	if err := writeTexts(s.textsFile()); err != nil {
+		return nil, s.about, err
+	}
 	var results []result
 	for _, b := range benchmarks {
 		if !o.only.MatchString(b.name) {
 			continue
 		}
-		r, err := s.paired(ctx, b)
+		measure := s.paired
+		if b.process != nil {
+			measure = s.processes
+		}
+		r, err := measure(ctx, b)
 		if err != nil {
 			return results, s.about, fmt.Errorf("%s: %w", b.name, err)
 		}
@@ -126,6 +153,14 @@ func (s *session) pair(ctx context.Context, kind string) ([2]*worker, error) {
 	}
 	var p [2]*worker
 	argv := [2][]string{{s.self, "-worker", kind}, {s.interp, filepath.Join(s.dir, kind+".py")}}
+	if kind == "embed" {
+		model, err := s.findModel(ctx)
+		if err != nil {
+			return p, err
+		}
+		argv[0] = append(argv[0], "-model", model, "-texts", s.textsFile())
+		argv[1] = append(argv[1], model, s.textsFile())
+	}
 	for i, name := range []string{"torchgo", "Python"} {
 		w, err := startWorker(ctx, name, argv[i])
 		if err != nil {
@@ -147,43 +182,59 @@ func (s *session) paired(ctx context.Context, b benchmark) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	n, err := blockSize(workers[0], b)
-	if err != nil {
-		return result{}, err
+	c := command{Work: b.work, N: b.n}
+	if b.block > 0 {
+		if c.N, err = blockSize(workers[0], b); err != nil {
+			return result{}, err
+		}
+		c.Warm = (c.N + 9) / 10
 	}
-	if _, err := workers[1].run(b.work, n); err != nil { // warm
-		return result{}, err
-	}
-	count := b.pairs
-	if s.pairs > 0 {
-		count = s.pairs
+	for _, w := range workers { // once unmeasured
+		if _, err := w.run(c); err != nil {
+			return result{}, err
+		}
 	}
 	var pairs []pair
-	for i := range count {
-		// A B, B A, A B, ...: what drifts hits both.
+	for i := range s.count(b) {
+		if b.inputs > 0 {
+			c.At = i * c.N % b.inputs
+		}
 		var r [2]reply
-		for j := range 2 {
-			side := (i + j) % 2
-			if r[side], err = workers[side].run(b.work, n); err != nil {
+		for _, side := range inTurn(i) {
+			if r[side], err = workers[side].run(c); err != nil {
 				return result{}, err
 			}
 		}
-		if a, b, tol := r[0].Check, r[1].Check, b.agree; math.Abs(a-b) > tol*math.Max(1, math.Abs(b)) {
-			return result{}, fmt.Errorf("the two sides computed different things: torchgo %g, Python %g", a, b)
+		if err := agree(r[0].Check, r[1].Check, b.agree); err != nil {
+			return result{}, err
 		}
 		pairs = append(pairs, pair{r[0], r[1]})
 	}
-	return summarize(b, pairs, func(r reply) float64 { return b.figure(r.Seconds, n) }), nil
+	return summarize(b, pairs, func(r reply) float64 { return b.figure(r.Seconds, c.N) }), nil
+}
+
+func (s *session) count(b benchmark) int {
+	if s.pairs > 0 {
+		return s.pairs
+	}
+	return b.pairs
+}
+
+// inTurn is the order of the sides in pair i: A B, B A, A B, ..., so that what drifts hits both.
+func inTurn(i int) [2]int { return [2]int{i % 2, 1 - i%2} }
+
+// agree compares what the two sides have computed.
+func agree(ours, python, tolerance float64) error {
+	if math.Abs(ours-python) > tolerance*math.Max(1, math.Abs(python)) {
+		return fmt.Errorf("the two sides computed different things: torchgo %g, Python %g", ours, python)
+	}
+	return nil
 }
 
 // blockSize finds how many repetitions take about as long as a block should.
 func blockSize(w *worker, b benchmark) (int, error) {
-	if b.fixed > 0 {
-		_, err := w.run(b.work, b.fixed) // warm
-		return b.fixed, err
-	}
 	for n := 10; ; n *= 4 {
-		r, err := w.run(b.work, n)
+		r, err := w.run(command{Work: b.work, N: n})
 		if err != nil {
 			return 0, err
 		}
@@ -192,3 +243,5 @@ func blockSize(w *worker, b benchmark) (int, error) {
 		}
 	}
 }
+
+func (s *session) textsFile() string { return filepath.Join(s.scratch, "texts.json") }

@@ -28,7 +28,7 @@ func ramp(shape ...int) *torch.Tensor {
 
 func additions() work {
 	x, y := ramp(2, 2), ramp(2, 2)
-	return func(n int) (check float64) {
+	return func(n, _ int) (check float64) {
 		for i := 0; i < n; i += scoped {
 			torch.Scope(func() {
 				var z *torch.Tensor
@@ -46,7 +46,7 @@ func additions() work {
 
 func chains() work {
 	x, w, v, b := ramp(8, 8), ramp(8, 8), ramp(8, 8), ramp(8)
-	return func(n int) (check float64) {
+	return func(n, _ int) (check float64) {
 		for i := range n {
 			torch.Scope(func() {
 				z := chain(x, w, v, b)

@@ -15,7 +15,7 @@ def ramp(*shape):
     return torch.tensor([(i * 7) % 13 / 13 - 0.4 for i in range(n)], dtype=torch.float32).reshape(shape)
 
 
-def additions(n, x=ramp(2, 2), y=ramp(2, 2)):
+def additions(n, at, x=ramp(2, 2), y=ramp(2, 2)):
     for _ in range(n):
         z = x + y
     return z.sum().item()
@@ -35,7 +35,7 @@ def chain(x, w, v, b):
     return g[0].neg().abs().mean()
 
 
-def chains(n, x=ramp(8, 8), w=ramp(8, 8), v=ramp(8, 8), b=ramp(8)):
+def chains(n, at, x=ramp(8, 8), w=ramp(8, 8), v=ramp(8, 8), b=ramp(8)):
     for _ in range(n):
         z = chain(x, w, v, b)
     return z.item()

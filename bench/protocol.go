@@ -16,10 +16,12 @@ import (
 // of a row, ours and Python's, speak the same lines: the worker begins with a hello, then answers
 // each command with a reply, both JSON.
 
-// command asks for N repetitions of a piece of work.
+// command asks for N repetitions of a piece of work, or for the work on N inputs.
 type command struct {
 	Work string `json:"work"`
 	N    int    `json:"n"`
+	At   int    `json:"at"`   // of the first input
+	Warm int    `json:"warm"` // repetitions before, so that caches hold again what others displaced
 }
 
 // reply is how long they took.
@@ -86,13 +88,13 @@ func (w *worker) read(v any) error {
 	return nil
 }
 
-// run has the worker do a piece of work n times.
-func (w *worker) run(work string, n int) (r reply, err error) {
-	if err = json.NewEncoder(w.in).Encode(command{work, n}); err != nil {
+// run has the worker do a piece of work.
+func (w *worker) run(c command) (r reply, err error) {
+	if err = json.NewEncoder(w.in).Encode(c); err != nil {
 		return r, fmt.Errorf("%s: %w", w.name, err)
 	}
 	if err = w.read(&r); err == nil && r.Error != "" {
-		err = fmt.Errorf("%s: %s: %s", w.name, work, r.Error)
+		err = fmt.Errorf("%s: %s: %s", w.name, c.Work, r.Error)
 	}
 	return r, err
 }

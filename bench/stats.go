@@ -30,13 +30,7 @@ func summarize(b benchmark, pairs []pair, figure func(reply) float64) result {
 	ours, python := values(pairs, figure)
 	r := result{Name: b.name, Unit: b.unit, Target: b.target.String(), N: len(pairs), Ours: median(ours), Python: median(python)}
 	r.Ratio = r.Ours / r.Python
-	for i := range ours {
-		ratio := ours[i] / python[i]
-		if i == 0 || ratio < r.RatioMin {
-			r.RatioMin = ratio
-		}
-		r.RatioMax = max(r.RatioMax, ratio)
-	}
+	r.RatioMin, r.RatioMax = spread(ours, python)
 	oursCPU, pythonCPU := values(pairs, func(r reply) float64 { return r.CPU })
 	if spent := median(pythonCPU); spent > 0 {
 		r.CPURatio = median(oursCPU) / spent
@@ -62,4 +56,17 @@ func (t target) String() string {
 
 func (t target) met(ratio float64) bool {
 	return (t.atMost == 0 || ratio <= t.atMost) && (t.atLeast == 0 || ratio >= t.atLeast)
+}
+
+// spread is the least and the greatest ratio of medians among at most ten stretches of the run.
+func spread(ours, python []float64) (low, high float64) {
+	n := max(1, len(ours)/10)
+	for i := 0; i+n <= len(ours); i += n {
+		ratio := median(ours[i:i+n]) / median(python[i:i+n])
+		if i == 0 || ratio < low {
+			low = ratio
+		}
+		high = max(high, ratio)
+	}
+	return low, high
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -10,8 +11,25 @@ import (
 	"github.com/torchgo/torchgo/torch"
 )
 
-// work does something n times and returns a number that depends on the result.
-type work func(n int) float64
+// work does something n times, on the input from at on, and returns a number that depends on the result.
+type work func(n, at int) float64
+
+// runWorker is this program as a worker.
+func runWorker(ctx context.Context, kind, model, texts string) error {
+	switch kind {
+	case "ops":
+		return serve(opWorks())
+	case "embed":
+		works, err := embedWorks(ctx, model, texts)
+		if err != nil {
+			return err
+		}
+		return serve(works)
+	case "first":
+		return first(ctx, model)
+	}
+	return fmt.Errorf("unknown worker %q", kind)
+}
 
 // serve is the worker's end of the protocol.
 func serve(works map[string]work) error {
@@ -34,18 +52,17 @@ func serve(works map[string]work) error {
 	}
 }
 
-// warm is how many repetitions bring the caches back that others used meanwhile.
-func warm(n int) int { return (n + 9) / 10 }
-
 func timed(works map[string]work, c command) (r reply) {
 	w, ok := works[c.Work]
 	if !ok {
 		return reply{Error: fmt.Sprintf("unknown work %q", c.Work)}
 	}
 	_, err := torch.Try(func() any {
-		w(warm(c.N))
+		if c.Warm > 0 {
+			w(c.Warm, c.At)
+		}
 		cpu, start := processorSeconds(), time.Now()
-		r.Check = w(c.N)
+		r.Check = w(c.N, c.At)
 		r.Seconds = time.Since(start).Seconds()
 		r.CPU = processorSeconds() - cpu
 		return nil
