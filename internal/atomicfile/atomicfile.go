@@ -30,10 +30,16 @@ var openTemp = func(name string, perm fs.FileMode) (*os.File, error) {
 	return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
 }
 
+// ErrSpecial is what Create says of a device, pipe or socket: renaming would take its name away.
+var ErrSpecial = errors.New("is a device, pipe or socket; expected a regular file")
+
 // Create starts a file that will be path. Its permissions are those of the file that is there now, else
 // perm less the umask. If path is a symbolic link, the link is what will be replaced.
 func Create(path string, perm fs.FileMode) (*File, error) {
 	old, err := os.Lstat(path)
+	if target, err := os.Stat(path); err == nil && !target.IsDir() && !target.Mode().IsRegular() {
+		return nil, &fs.PathError{Op: "write", Path: path, Err: ErrSpecial} // also through a link, like /dev/stdout
+	}
 	switch {
 	case err == nil && old.IsDir():
 		return nil, &fs.PathError{Op: "write", Path: path, Err: syscall.EISDIR}

@@ -98,6 +98,16 @@ func TestErrorLeavesOldFile(t *testing.T) {
 		require.ErrorIs(t, WriteFile(filepath.Join(dir, "x"), nil, 0o644), syscall.EISDIR)
 		require.Equal(t, []string{"x"}, names(t, dir))
 	})
+	t.Run("a device is in the way", func(t *testing.T) {
+		dir := t.TempDir()
+		null := filepath.Join(dir, "null") // a link, so that a failure of the test costs nobody /dev/null
+		require.NoError(t, os.Symlink(os.DevNull, null))
+		require.ErrorIs(t, WriteFile(null, nil, 0o644), ErrSpecial)
+		st, err := os.Lstat(null)
+		require.NoError(t, err)
+		require.Equal(t, fs.ModeSymlink, st.Mode().Type())
+		require.Equal(t, []string{"null"}, names(t, dir))
+	})
 	t.Run("rename fails", func(t *testing.T) {
 		dir := t.TempDir()
 		path := filepath.Join(dir, "x")
