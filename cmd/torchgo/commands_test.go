@@ -106,9 +106,10 @@ func TestEvalRefuses(t *testing.T) {
 		args   []string
 	}{
 		{2, "--inputs and --outputs are required", []string{"eval", dir}},
-		{2, "expected a name like float32 or bfloat16", []string{"eval", dir, "--inputs", in, "--outputs", out, "--dtype", "flot32"}},
+		{2, "torchgo: eval: --dtype: expected a name like float32 or bfloat16", []string{"eval", dir, "--inputs", in, "--outputs", out, "--dtype", "flot32"}},
 		{2, "expected cpu, cuda", []string{"eval", dir, "--inputs", in, "--outputs", out, "--device", "gpu"}},
 		{2, "--config: expected a JSON object", []string{"eval", dir, "--inputs", in, "--outputs", out, "--config", "[1]"}},
+		{2, "--threads: expected 1 to", []string{"eval", dir, "--inputs", in, "--outputs", out, "--threads", "100000"}},
 		{1, "no such file", []string{"eval", dir, "--inputs", "nosuchfile", "--outputs", out}},
 		{1, `"pixel_values"`, []string{"eval", dir, "--inputs", other, "--outputs", out}},
 		{1, "there is no loss", []string{"eval", dir, "--inputs", in, "--outputs", out, "--grad"}},

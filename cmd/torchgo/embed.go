@@ -3,10 +3,8 @@ package main
 import (
 	"bufio"
 	"context"
-	"fmt"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/torchgo/torchgo/cmd/torchgo/internal/cli"
@@ -15,9 +13,6 @@ import (
 )
 
 func init() { cli.Register(newEmbed) }
-
-// embedAtOnce bounds how many lines are sorted by length and batched together.
-const embedAtOnce = 4096
 
 func newEmbed(app *cli.App) *cobra.Command {
 	var pooling string
@@ -34,7 +29,7 @@ standard input is computed together, in batches of similar length.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o, err := model.options(app, "loading")
 			if err != nil {
-				return fmt.Errorf("embed: %w", err)
+				return err
 			}
 			so := sentence.Options{Options: o}
 			if pooling != "" {
@@ -49,17 +44,14 @@ standard input is computed together, in batches of similar length.`,
 				return cli.Usagef("--batch-size: expected 1 or more, got %d", batch)
 			}
 			if err := model.start(); err != nil {
-				return fmt.Errorf("embed: %w", err)
+				return err
 			}
 			enc, err := sentence.Load(cmd.Context(), args[0], so)
 			if err != nil {
-				return fmt.Errorf("embed: %w", err)
+				return err
 			}
 			defer enc.Close()
-			if err := embedLines(cmd.Context(), app, enc, batch); err != nil {
-				return fmt.Errorf("embed: %w", err)
-			}
-			return nil
+			return embedLines(cmd.Context(), app, enc, batch)
 		},
 	}
 	model = addModelFlags(cmd)
@@ -75,27 +67,11 @@ standard input is computed together, in batches of similar length.`,
 func embedLines(ctx context.Context, app *cli.App, enc *sentence.Encoder, batch int) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	lines := make(chan string, embedAtOnce)
-	failed := make(chan error, 1)
-	go func() {
-		defer close(lines)
-		failed <- readLines(ctx, app.Stdin, func(n int, line []byte) error {
-			if !utf8.Valid(line) {
-				return fmt.Errorf("line %d: not UTF-8", n)
-			}
-			select {
-			case lines <- string(line):
-				return nil
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		})
-	}()
-	w := bufio.NewWriter(app.Stdout)
+	in, w := newLines(ctx, app.Stdin), bufio.NewWriter(app.Stdout)
 	for {
-		chunk := take(ctx, lines)
-		if chunk == nil {
-			break
+		chunk, err := in.take()
+		if len(chunk) == 0 {
+			return err
 		}
 		vectors, err := enc.Encode(ctx, chunk, sentence.EncodeOptions{BatchSize: batch})
 		if err != nil {
@@ -110,35 +86,6 @@ func embedLines(ctx context.Context, app *cli.App, enc *sentence.Encoder, batch 
 			return err
 		}
 	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	return <-failed
-}
-
-// take waits for a line and gives all that have arrived; nil at the end.
-func take(ctx context.Context, lines <-chan string) (chunk []string) {
-	select {
-	case line, ok := <-lines:
-		if !ok {
-			return nil
-		}
-		chunk = append(chunk, line)
-	case <-ctx.Done():
-		return nil
-	}
-	for len(chunk) < embedAtOnce {
-		select {
-		case line, ok := <-lines:
-			if !ok {
-				return chunk
-			}
-			chunk = append(chunk, line)
-		default:
-			return chunk
-		}
-	}
-	return chunk
 }
 
 func appendVector(dst []byte, v []float32) []byte {

@@ -66,6 +66,7 @@ func TestEmbed(t *testing.T) {
 	require.Len(t, both[0], 64)
 	require.InDeltaSlice(t, rows[0], both[0][:32], 1e-5)
 
+	require.Equal(t, rows, vectors(t, succeeds(t, in, "embed", filepath.Join(dir, "model.safetensors"))))
 	require.Empty(t, succeeds(t, "", "embed", dir))
 	for _, c := range []struct {
 		status      int

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"math"
 
 	"github.com/spf13/cobra"
@@ -33,10 +32,7 @@ Scalars (loss, grad_norm) are written with shape [1].`,
 			if e.inputs == "" || e.outputs == "" {
 				return cli.Usagef("--inputs and --outputs are required")
 			}
-			if err := e.run(cmd.Context(), app, model, args[0]); err != nil {
-				return fmt.Errorf("eval: %w", err)
-			}
-			return nil
+			return e.run(cmd.Context(), app, model, args[0])
 		},
 	}
 	model = addModelFlags(cmd)

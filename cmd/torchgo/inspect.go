@@ -22,7 +22,7 @@ func newInspect(app *cli.App) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			listing, err := safetensors.List(cmd.Context(), args[0], digest)
 			if err != nil {
-				return fmt.Errorf("inspect: %w", err)
+				return err
 			}
 			if app.JSON {
 				return app.PrintJSON(listing)

@@ -28,7 +28,7 @@ func newLoad(app *cli.App) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			m, report, err := model.load(cmd.Context(), app, args[0])
 			if err != nil {
-				return fmt.Errorf("load: %w", err)
+				return err
 			}
 			defer m.Close()
 			if !app.JSON && !digest {
@@ -41,7 +41,7 @@ func newLoad(app *cli.App) *cobra.Command {
 			}{Report: report.Complete()}
 			if digest {
 				if out.StateDict, err = digests(m); err != nil {
-					return fmt.Errorf("load: %w", err)
+					return err
 				}
 			}
 			return app.PrintJSON(out)
@@ -84,14 +84,14 @@ func newPlan(app *cli.App) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o, err := model.options(app, "planning")
 			if err != nil {
-				return fmt.Errorf("plan: %w", err)
+				return err
 			}
 			if err := model.start(); err != nil {
-				return fmt.Errorf("plan: %w", err)
+				return err
 			}
 			plan, err := pretrained.Plan(cmd.Context(), args[0], o)
 			if err != nil {
-				return fmt.Errorf("plan: %w", err)
+				return err
 			}
 			if app.JSON {
 				return app.PrintJSON(json.RawMessage(plan.JSON()))

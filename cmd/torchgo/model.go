@@ -30,6 +30,9 @@ type modelFlags struct {
 	dequantize, disableMmap    bool
 }
 
+// maxThreads is more than any machine has, and less than OpenMP fails to start.
+const maxThreads = 4096
+
 // laterFlags are part of the command line already; using one is a clear error.
 var laterFlags = map[string]string{
 	"offload-folder": "offloading",
@@ -118,8 +121,8 @@ func (m *modelFlags) options(app *cli.App, what string) (pretrained.Options, err
 			return o, cli.Usagef("--key-mapping: %v", err)
 		}
 	}
-	if m.threads < 0 {
-		return o, cli.Usagef("--threads: expected 1 or more, got %d", m.threads)
+	if m.flags.Changed("threads") && (m.threads < 1 || m.threads > maxThreads) {
+		return o, cli.Usagef("--threads: expected 1 to %d, got %d", maxThreads, m.threads)
 	}
 	if bars := app.Progress(); bars != nil {
 		o.Progress = func(done, total int64) { bars.Bytes(what, done, total) }

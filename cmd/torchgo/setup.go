@@ -53,10 +53,10 @@ func runSetup(ctx context.Context, app *cli.App, o setup.Options) error {
 	start := time.Now()
 	var err error
 	if o.Cache, err = libtorch.Cache(); err != nil {
-		return fmt.Errorf("setup: %w", err)
+		return err
 	}
 	if o.Pins, err = thirdparty.Load(); err != nil {
-		return fmt.Errorf("setup: %w", err)
+		return err
 	}
 	o.Shim, o.ShimHash = cgo.ShimFS, cgo.ShimHash()
 	o.Probe = probe
@@ -68,7 +68,7 @@ func runSetup(ctx context.Context, app *cli.App, o setup.Options) error {
 	}
 	r, err := setup.Run(ctx, o)
 	if err != nil {
-		return fmt.Errorf("setup: %w", err)
+		return err
 	}
 	if app.JSON {
 		return app.PrintJSON(struct {
@@ -98,7 +98,7 @@ func probe(ctx context.Context, lib string) error {
 	cmd.Stderr = &stderr
 	if err := cmd.Run(); err != nil {
 		line, _, _ := strings.Cut(stderr.String(), "\n")
-		if line = strings.TrimPrefix(line, "torchgo: "); line == "" {
+		if line = strings.TrimPrefix(line, "torchgo: "+probeName+": "); line == "" {
 			return err
 		}
 		return errors.New(line)

@@ -3,9 +3,9 @@ package main
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
-	"io"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -18,31 +18,36 @@ func init() { cli.Register(newTokenize) }
 
 func newTokenize(app *cli.App) *cobra.Command {
 	var decode, jsonl, skipSpecial bool
+	var subfolder string
 	addSpecial := true
 	cmd := &cobra.Command{
 		Use:   "tokenize MODEL",
 		Short: "Lines of text in, token ids out, or back with --decode; needs no libtorch",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			tok, err := tokenizer.FromPretrained(args[0])
+			dir := args[0]
+			if st, err := os.Stat(dir); err == nil && st.Mode().IsRegular() {
+				dir = filepath.Dir(dir) // a checkpoint file, with its tokenizer beside it
+			}
+			tok, err := tokenizer.FromPretrained(filepath.Join(dir, filepath.FromSlash(subfolder)))
 			if err != nil {
-				return fmt.Errorf("tokenize: %w", err)
+				return err
 			}
 			o := tokenizer.EncodeOptions{NoSpecialTokens: !addSpecial}
-			convert := func(dst []byte, line []byte) ([]byte, error) {
+			convert := func(dst []byte, line string) ([]byte, error) {
 				switch {
 				case jsonl && decode:
-					return tok.DecodeJSON(dst, line, skipSpecial)
+					return tok.DecodeJSON(dst, []byte(line), skipSpecial)
 				case jsonl:
-					return tok.EncodeJSON(dst, line, o)
+					return tok.EncodeJSON(dst, []byte(line), o)
 				case decode:
-					ids, err := parseIDs(string(line))
+					ids, err := parseIDs(line)
 					if err != nil {
 						return dst, err
 					}
 					return append(dst, tok.Decode(ids, skipSpecial)...), nil
 				}
-				e, err := tok.Encode(string(line), o)
+				e, err := tok.Encode(line, o)
 				if err != nil {
 					return dst, err
 				}
@@ -54,13 +59,11 @@ func newTokenize(app *cli.App) *cobra.Command {
 				}
 				return dst, nil
 			}
-			if err := eachLine(cmd.Context(), app, convert); err != nil {
-				return fmt.Errorf("tokenize: %w", err)
-			}
-			return nil
+			return eachLine(cmd.Context(), app, convert)
 		},
 	}
 	f := cmd.Flags()
+	f.StringVar(&subfolder, "subfolder", "", "a folder below MODEL")
 	f.BoolVar(&decode, "decode", false, "ids in, text out")
 	f.BoolVar(&jsonl, "jsonl", false, "a line is JSON: a string or [text, pair] (with --decode an array of ids)")
 	f.BoolVar(&addSpecial, "add-special-tokens", true, "add the model's special tokens")
@@ -81,42 +84,33 @@ func parseIDs(line string) ([]int, error) {
 	return ids, nil
 }
 
-// eachLine converts stdin to stdout line by line; an error names the line.
-func eachLine(ctx context.Context, app *cli.App, convert func(dst, line []byte) ([]byte, error)) error {
-	w := bufio.NewWriter(app.Stdout)
+// eachLine converts stdin to stdout line by line, and answers what has arrived before it waits for
+// more; an error names the line.
+func eachLine(ctx context.Context, app *cli.App, convert func(dst []byte, line string) ([]byte, error)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	in, w := newLines(ctx, app.Stdin), bufio.NewWriter(app.Stdout)
 	var out []byte
-	err := readLines(ctx, app.Stdin, func(n int, line []byte) error {
-		var err error
-		if out, err = convert(out[:0], line); err != nil {
-			return fmt.Errorf("line %d: %w", n, err)
-		}
-		_, err = w.Write(append(out, '\n'))
-		return err
-	})
-	return errors.Join(err, w.Flush())
-}
-
-// readLines calls fn with each line, counted from 1, without its end.
-func readLines(ctx context.Context, r io.Reader, fn func(n int, line []byte) error) error {
-	in := bufio.NewReaderSize(r, 1<<16)
-	for n := 1; ; n++ {
-		if err := ctx.Err(); err != nil {
+	for n := 1; ; {
+		chunk, err := in.take()
+		if len(chunk) == 0 {
 			return err
 		}
-		line, err := in.ReadBytes('\n')
-		if err != nil && err != io.EOF {
+		for _, line := range chunk {
+			if out, err = convert(out[:0], line); err != nil {
+				err = fmt.Errorf("line %d: %w", n, err)
+				break
+			}
+			if _, err = w.Write(append(out, '\n')); err != nil {
+				break
+			}
+			n++
+		}
+		if e := w.Flush(); err == nil {
+			err = e
+		}
+		if err != nil {
 			return err
-		}
-		if len(line) == 0 {
-			return nil
-		}
-		end := err == io.EOF
-		line = []byte(strings.TrimSuffix(string(line), "\n"))
-		if err := fn(n, line); err != nil {
-			return err
-		}
-		if end {
-			return nil
 		}
 	}
 }

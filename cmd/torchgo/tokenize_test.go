@@ -1,14 +1,19 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"github.com/torchgo/torchgo/cmd/torchgo/internal/cli"
 	"github.com/torchgo/torchgo/internal/testdata"
 )
 
@@ -85,7 +90,35 @@ func TestTokenizeIsPythons(t *testing.T) {
 	require.Equal(t, 1, status)
 	require.Equal(t, 1, strings.Count(out, "\n"), "what came before the error is printed")
 	require.Contains(t, line, "torchgo: tokenize: line 2: ")
+	require.Equal(t, "101 102\n", succeeds(t, "\n", "tokenize", filepath.Join(model, "vocab.txt")), "a file: its folder's")
+	require.Equal(t, "101 102\n", succeeds(t, "\n", "tokenize", dir, "--subfolder", "minilm"))
+	status, out, line = torchgo(t, "ok\n\xff\n", "tokenize", model)
+	require.Equal(t, 1, status)
+	require.Equal(t, "101 7929 102\n", out)
+	require.Equal(t, "torchgo: tokenize: line 2: not UTF-8\n", line)
 	status, _, line = torchgo(t, "x", "tokenize", t.TempDir())
 	require.Equal(t, 1, status)
 	require.Contains(t, line, "tokenizer.json")
+}
+
+// A person types a line, sees its answer, and leaves with Ctrl-C while the next line is awaited.
+func TestTokenizeAnswersAtOnceAndStops(t *testing.T) {
+	model := filepath.Join(testdata.Open(t, "tokenizer"), "minilm")
+	ctx, interrupt := context.WithCancel(t.Context())
+	stdin, ask := io.Pipe()
+	answers, stdout := io.Pipe()
+	var stderr bytes.Buffer
+	status := make(chan int, 1)
+	go func() {
+		status <- cli.Run(ctx, &cli.App{Stdin: stdin, Stdout: stdout, Stderr: &stderr}, []string{"tokenize", model})
+	}()
+	_, err := io.WriteString(ask, "ok\n")
+	require.NoError(t, err)
+	line, err := bufio.NewReader(answers).ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, "101 7929 102\n", line)
+	interrupt()
+	require.Equal(t, cli.Interrupted, <-status)
+	require.Equal(t, "torchgo: tokenize: interrupted\n", stderr.String())
+	require.NoError(t, ask.Close()) // lets the reader go
 }

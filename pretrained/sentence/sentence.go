@@ -12,6 +12,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -41,9 +43,15 @@ type Encoder struct {
 	lowercase    bool
 }
 
-// Load loads transformer, tokenizer and pooling of a directory.
-func Load(ctx context.Context, dir string, opts Options) (*Encoder, error) {
-	e := &Encoder{}
+// Load loads transformer, tokenizer and pooling of a directory, or of one checkpoint file with the other
+// files beside it.
+func Load(ctx context.Context, path string, opts Options) (*Encoder, error) {
+	e, dir := &Encoder{}, path
+	st, err := os.Stat(path)
+	isFile := err == nil && st.Mode().IsRegular()
+	if isFile {
+		dir = filepath.Dir(path)
+	}
 	sub, err := e.readModules(dir)
 	if err != nil {
 		return nil, err
@@ -60,12 +68,15 @@ func Load(ctx context.Context, dir string, opts Options) (*Encoder, error) {
 	if sub != "" && opts.Subfolder == "" {
 		opts.Subfolder = sub
 	}
-	home := join(dir, opts.Subfolder)
+	home := dir
+	if !isFile {
+		home = join(dir, opts.Subfolder)
+	}
 	if e.Tokenizer, err = tokenizer.FromPretrained(home); err != nil {
 		return nil, err
 	}
 	opts.Class = pretrained.AutoModel.Name
-	if e.Model, e.Report, err = pretrained.Load(ctx, dir, opts.Options); err != nil {
+	if e.Model, e.Report, err = pretrained.Load(ctx, path, opts.Options); err != nil {
 		return nil, err
 	}
 	e.limitLength(opts.MaxSeqLength)

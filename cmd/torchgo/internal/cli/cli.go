@@ -65,7 +65,7 @@ func (a *App) PrintJSON(v any) error {
 var commands []func(*App) *cobra.Command
 
 // Register adds a command. Its RunE returns an error for a failed run (exit status 1) or a
-// UsageError (2), and uses cmd.Context(), which ends at Ctrl-C.
+// UsageError (2), without the command's name, and uses cmd.Context(), which ends at Ctrl-C.
 func Register(make func(*App) *cobra.Command) { commands = append(commands, make) }
 
 // UsageError is wrong usage that only the command itself can see.
@@ -105,7 +105,7 @@ func Main() int {
 	case s := <-status:
 		return s
 	case <-time.After(grace): // inside a long kernel, which can't be stopped
-		report(app, errInterrupted)
+		report(app, "", errInterrupted)
 		return Interrupted
 	}
 }
@@ -117,7 +117,7 @@ func Run(ctx context.Context, app *App, args []string) (status int) {
 	defer func() {
 		if p := recover(); p != nil {
 			xlog.Logger().Log(ctx, xlog.LevelTrace, "panic", "stack", string(debug.Stack()))
-			report(app, fmt.Errorf("internal error: %v", p))
+			report(app, "", fmt.Errorf("internal error: %v", p))
 			status = Failed
 		}
 	}()
@@ -134,20 +134,17 @@ func Run(ctx context.Context, app *App, args []string) (status int) {
 	switch {
 	case errors.As(err, &usage), !errors.As(err, &ran):
 		help := strings.TrimSpace(root.Name()+" "+name) + " --help"
-		if name != "" {
-			name += ": "
-		}
-		report(app, fmt.Errorf("%s%w (see `%s`)", name, err, help))
+		report(app, name, fmt.Errorf("%w (see `%s`)", err, help))
 		return WrongUsage
 	case ctx.Err() != nil:
-		report(app, fmt.Errorf("%s: %w", name, errInterrupted))
+		report(app, name, errInterrupted)
 		return Interrupted
 	}
 	var b backtracer
 	if errors.As(err, &b) {
 		xlog.Logger().LogAttrs(ctx, xlog.LevelTrace, "backtrace", slog.String("stack", b.Backtrace()))
 	}
-	report(app, err)
+	report(app, name, err)
 	return Failed
 }
 
@@ -194,10 +191,13 @@ func newRoot(app *App) *cobra.Command {
 	return root
 }
 
-// report prints the one line of a failure.
-func report(app *App, err error) {
+// report prints the one line of a failure of a command.
+func report(app *App, command string, err error) {
 	glog.Flush()
-	fmt.Fprintf(app.Stderr, "torchgo: %s\n", OneLine(err.Error()))
+	if command != "" {
+		command += ": "
+	}
+	fmt.Fprintf(app.Stderr, "torchgo: %s%s\n", command, OneLine(err.Error()))
 }
 
 // OneLine folds a text of several lines into one and drops control characters.

@@ -48,7 +48,7 @@ func TestStatuses(t *testing.T) {
 		return errors.New("x.safetensors: header: bad\n\n  line two\r\n\tline\x1b[31m three\n")
 	}, "act", "file")
 	require.Equal(t, 1, status)
-	require.Equal(t, "torchgo: x.safetensors: header: bad; line two; line [31m three\n", stderr)
+	require.Equal(t, "torchgo: act: x.safetensors: header: bad; line two; line [31m three\n", stderr)
 
 	status, _, stderr = run(t.Context(), func(*cobra.Command, *cli.App) error { panic("boom\nat once") }, "act", "file")
 	require.Equal(t, 1, status)
