@@ -166,7 +166,7 @@ func setLabels(base *ConfigBase, merged map[string]any) error {
 	if v := merged["num_labels"]; v != nil {
 		i, ok := asInt(v)
 		if !ok || i < 0 || i > MaxLabels {
-			return configError("num_labels", fmt.Sprintf("0 to %d", MaxLabels), fmt.Sprint(v))
+			return configError("num_labels", fmt.Sprintf("0 to %d", MaxLabels), describe(v))
 		}
 		n = i
 	}

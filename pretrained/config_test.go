@@ -132,7 +132,7 @@ func TestConfigRefuses(t *testing.T) {
 		`{"types": [1]}`:                 "bad config: types: expected a list of strings, got a list",
 		`{"id2label": {"a": "x"}}`:       "bad config: id2label: expected an object from integers to strings, got an object",
 		`{"num_labels": -1}`:             "bad config: num_labels: expected 0 to 1048576, got -1",
-		`{"num_labels": 1e9}`:            "bad config: num_labels: expected 0 to 1048576, got 1e+09",
+		`{"num_labels": 1e9}`:            "bad config: num_labels: expected 0 to 1048576, got 1000000000.0",
 		`{"num_labels": 1000000000}`:     "bad config: num_labels: expected 0 to 1048576, got 1000000000",
 		`{"problem_type": "single_label_classification", "num_labels": 1}`: "bad config: problem_type: expected regression for one label, got single_label_classification",
 	} {

@@ -66,8 +66,12 @@ func ParseMemory(s string) (int64, error) {
 
 // place settles the device of the model and checks that all of it may and can go there.
 func (l *loader) place(keys []string) error {
+	option := "device map"
 	bad := func(detail string, e Error) error {
-		e.Detail = "device map: " + detail
+		e.Detail = option
+		if detail != "" {
+			e.Detail += ": " + detail
+		}
 		if e.Class == nil {
 			e.Class = ErrArgument
 		}
@@ -75,7 +79,7 @@ func (l *loader) place(keys []string) error {
 	}
 	m := l.opts.DeviceMap
 	if m == nil {
-		m = DeviceMap{"": l.opts.device().String()}
+		m, option = DeviceMap{"": l.opts.device().String()}, "device"
 	} else if (l.opts.Device != torch.Device{}) {
 		return bad("both a device map and a device are given", Error{})
 	}
@@ -93,7 +97,10 @@ func (l *loader) place(keys []string) error {
 			return bad("offloading to disk", Error{Class: ErrUnsupported})
 		default:
 			var err error
-			if device, err = torch.ParseDevice(where); err != nil || device == torch.Meta {
+			if device, err = torch.ParseDevice(where); device == torch.Meta {
+				return bad(shorten(name), Error{Actual: "meta", Remedy: "weights have no place there; a plan shows what a load would do"})
+			}
+			if err != nil {
 				return bad(shorten(name), Error{Expected: "a device name (cpu, cuda:0) or one of " + strings.Join(strategies, ", "), Actual: fmt.Sprintf("%q", shorten(where))})
 			}
 		}

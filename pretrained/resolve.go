@@ -114,13 +114,13 @@ func refuseOther(path string) error {
 	switch {
 	case strings.Contains(name, "safetensors.index."):
 		return nil
-	case strings.HasSuffix(name, ".json"):
-		return &Error{File: path, Class: ErrUnsupported, Expected: "weights or their index", Actual: name}
 	case strings.HasSuffix(name, ".gguf"):
 		return &Error{File: path, Class: ErrUnsupported, Detail: "GGUF files can't be loaded yet"}
 	case strings.HasSuffix(name, ".bin"), strings.Contains(name, ".bin.index."), strings.HasSuffix(name, ".pt"), strings.HasSuffix(name, ".pth"):
 		return &Error{File: path, Class: ErrUnsupported, Detail: "PyTorch's pickle files can't be loaded yet",
 			Remedy: "convert it to safetensors"}
+	case strings.HasSuffix(name, ".json"):
+		return &Error{File: path, Class: ErrUnsupported, Expected: "weights or their index", Actual: name}
 	}
 	return nil
 }
