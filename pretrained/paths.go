@@ -1,9 +1,7 @@
 package pretrained
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"strings"
 )
@@ -42,52 +40,6 @@ func shorten(s string) string {
 		s = s[:97] + "..."
 	}
 	return strings.ToValidUTF8(s, "?")
-}
-
-// readSmall reads a whole regular file of at most limit bytes. It never blocks on a pipe or device.
-func readSmall(path string, limit int64) ([]byte, error) {
-	st, err := statRegular(path)
-	if err != nil {
-		return nil, err
-	}
-	if st.Size() > limit {
-		return nil, &Error{File: path, Class: ErrLimit, Expected: bytesText(limit) + " at most", Actual: bytesText(st.Size())}
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, &Error{File: path, Err: err}
-	}
-	return data, nil
-}
-
-// statRegular follows symbolic links (the hub's cache is made of them) and insists on a regular file.
-func statRegular(path string) (fs.FileInfo, error) {
-	st, err := os.Stat(path)
-	if err != nil {
-		err = pathCause(err)
-		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) { // a loop of links, say
-			return nil, &Error{File: path, Class: ErrNotRegular, Err: err}
-		}
-		return nil, &Error{File: path, Err: err}
-	}
-	if !st.Mode().IsRegular() {
-		return nil, &Error{File: path, Class: ErrNotRegular, Expected: "a regular file", Actual: kindOf(st.Mode())}
-	}
-	return st, nil
-}
-
-func kindOf(m fs.FileMode) string {
-	switch {
-	case m.IsDir():
-		return "a directory"
-	case m&fs.ModeNamedPipe != 0:
-		return "a named pipe"
-	case m&fs.ModeSocket != 0:
-		return "a socket"
-	case m&fs.ModeDevice != 0:
-		return "a device"
-	}
-	return "something else"
 }
 
 func exists(path string) bool {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/torchgo/torchgo/internal/regular"
 	"github.com/torchgo/torchgo/pretrained/safetensors"
 )
 
@@ -30,8 +31,9 @@ func resolve(path string, opts Options) (*files, error) {
 		return nil, &Error{File: path, Err: pathCause(err)}
 	case st.IsDir():
 		return resolveDir(filepath.Join(path, filepath.FromSlash(opts.Subfolder)), opts)
-	case !st.Mode().IsRegular():
-		return nil, &Error{File: path, Class: ErrNotRegular, Expected: "a directory or a regular file", Actual: kindOf(st.Mode())}
+	}
+	if err := regular.Check(path, st); err != nil {
+		return nil, err
 	}
 	f := &files{weights: path}
 	if err := refuseOther(path); err != nil {
@@ -95,7 +97,7 @@ func resolveDir(dir string, opts Options) (*files, error) {
 
 func (f *files) readConfig(dir string) error {
 	f.config = filepath.Join(dir, "config.json")
-	data, err := readSmall(f.config, maxConfigBytes)
+	data, err := regular.Read(f.config, maxConfigBytes)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return &Error{File: f.config, Class: ErrBadConfig, Err: fs.ErrNotExist, Remedy: "a model needs its config.json"}

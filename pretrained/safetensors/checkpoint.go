@@ -41,7 +41,11 @@ func Find(dir string, l Layout) (string, error) {
 		return "", &Error{Class: ErrPath, File: dir, Detail: "variant", Expected: "a plain word", Actual: fmt.Sprintf("%.80q", l.Variant)}
 	}
 	if st, err := os.Stat(dir); err != nil {
-		return "", openError(dir, err)
+		e := &Error{File: dir, Err: cause(err)}
+		if errors.Is(err, fs.ErrNotExist) {
+			e.Class = ErrMissingShard
+		}
+		return "", e
 	} else if !st.IsDir() {
 		return "", &Error{Class: ErrMissingShard, File: dir, Expected: "a folder", Actual: "a file"}
 	}

@@ -9,10 +9,10 @@ import (
 	"os"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/torchgo/torchgo/internal/fileerr"
+	"github.com/torchgo/torchgo/internal/regular"
 )
 
 // File is an open, checked file. Its methods may be called concurrently, but for Close.
@@ -71,63 +71,16 @@ func inFile(err error, path string) error {
 	return err
 }
 
-// openRegular opens a regular file, or says why it can't.
+// openRegular opens a regular file; one that is not there is a missing shard.
 func openRegular(path string) (*os.File, fs.FileInfo, error) {
-	// A look first: opening a device can have effects, and a FIFO or tape could block.
-	st, err := os.Stat(path)
-	if err == nil {
-		err = regular(path, st)
-	}
-	if err != nil {
-		return nil, nil, openError(path, err)
-	}
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // it may be a FIFO by now
-	if err != nil {
-		return nil, nil, openError(path, err)
-	}
-	if st, err = f.Stat(); err == nil {
-		err = regular(path, st)
-	}
-	if err != nil {
-		return nil, nil, errors.Join(openError(path, err), f.Close())
-	}
-	return f, st, nil
-}
-
-func regular(path string, st fs.FileInfo) error {
-	if st.Mode().IsRegular() {
-		return nil
-	}
-	kind := "special file"
-	switch m := st.Mode(); {
-	case m.IsDir():
-		kind = "folder"
-	case m&fs.ModeNamedPipe != 0:
-		kind = "FIFO"
-	case m&fs.ModeSocket != 0:
-		kind = "socket"
-	case m&fs.ModeDevice != 0:
-		kind = "device"
-	}
-	return &Error{Class: ErrNotRegular, File: path, Actual: "a " + kind}
-}
-
-func openError(path string, err error) error {
-	var e *Error
-	switch {
-	case errors.As(err, &e):
-		return err
-	case errors.Is(err, syscall.ELOOP):
-		return &Error{Class: ErrNotRegular, File: path, Detail: "the symbolic links don't end", Err: cause(err)}
-	case errors.Is(err, fs.ErrNotExist):
-		e = &Error{Class: ErrMissingShard, File: path, Err: cause(err)}
-		if st, linkErr := os.Lstat(path); linkErr == nil && st.Mode()&fs.ModeSymlink != 0 {
-			target, _ := os.Readlink(path)
-			e.Detail = "symbolic link to " + fileerr.Plain(target)
+	f, st, err := regular.Open(path)
+	if e := (*Error)(nil); errors.Is(err, fs.ErrNotExist) && errors.As(err, &e) {
+		e.Class = ErrMissingShard
+		if link, linkErr := os.Readlink(path); linkErr == nil {
+			e.Detail = "symbolic link to " + fileerr.Plain(link)
 		}
-		return e
 	}
-	return &Error{File: path, Detail: "open", Err: cause(err)}
+	return f, st, err
 }
 
 // cause drops operation and path, which the Error has already.

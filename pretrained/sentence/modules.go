@@ -3,12 +3,11 @@ package sentence
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 
+	"github.com/torchgo/torchgo/internal/regular"
 	"github.com/torchgo/torchgo/internal/strictjson"
 	"github.com/torchgo/torchgo/pretrained"
 )
@@ -133,28 +132,9 @@ func (e *Encoder) readPooling(path string) error {
 
 // readJSON reads a small regular file; fs.ErrNotExist where there is none.
 func readJSON(path string) (strictjson.Value, error) {
-	st, err := os.Stat(path)
+	data, err := regular.Read(path, maxConfigBytes)
 	if err != nil {
-		var perr *fs.PathError
-		if errors.As(err, &perr) {
-			err = perr.Err
-		}
-		return strictjson.Value{}, &pretrained.Error{File: path, Err: err}
-	}
-	if !st.Mode().IsRegular() {
-		return strictjson.Value{}, &pretrained.Error{File: path, Class: pretrained.ErrNotRegular}
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return strictjson.Value{}, &pretrained.Error{File: path, Err: err}
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxConfigBytes+1))
-	if err != nil {
-		return strictjson.Value{}, &pretrained.Error{File: path, Err: err}
-	}
-	if len(data) > maxConfigBytes {
-		return strictjson.Value{}, &pretrained.Error{File: path, Class: pretrained.ErrLimit, Expected: fmt.Sprintf("at most %d bytes", maxConfigBytes)}
+		return strictjson.Value{}, err
 	}
 	v, err := strictjson.Parse(data, strictjson.Options{AllowNaN: true})
 	if err != nil {

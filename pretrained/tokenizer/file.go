@@ -2,44 +2,15 @@ package tokenizer
 
 import (
 	"fmt"
-	"io"
-	"os"
-	"syscall"
 
-	"github.com/torchgo/torchgo/internal/fileerr"
+	"github.com/torchgo/torchgo/internal/regular"
 	"github.com/torchgo/torchgo/internal/strictjson"
 )
 
 // maxFile bounds the files that are read.
 const maxFile = 64 << 20
 
-// readFile reads a regular file whole.
-func readFile(path string) ([]byte, error) {
-	// O_NONBLOCK: opening a FIFO must not wait for a writer.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !st.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: %w", fileerr.Plain(path), ErrNotRegular)
-	}
-	if st.Size() > maxFile {
-		return nil, fmt.Errorf("%s: %w: %d bytes, at most %d", fileerr.Plain(path), ErrLimit, st.Size(), maxFile)
-	}
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(data) > maxFile {
-		return nil, fmt.Errorf("%s: %w: more than %d bytes", fileerr.Plain(path), ErrLimit, maxFile)
-	}
-	return data, nil
-}
+func readFile(path string) ([]byte, error) { return regular.Read(path, maxFile) }
 
 // parts is a tokenizer.json, or what stands for one, before it is assembled.
 type parts struct {
