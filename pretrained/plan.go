@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"text/tabwriter"
 
 	"github.com/torchgo/torchgo/pretrained/safetensors"
 	"github.com/torchgo/torchgo/torch"
@@ -97,13 +98,18 @@ func (p *LoadPlan) String() string {
 	}
 	fmt.Fprintf(&b, "  mapped %s, allocated %s, staging up to %s: peak %s\n", bytesText(p.BytesMapped),
 		bytesText(p.BytesAllocated), bytesText(p.BytesStaging), bytesText(p.PeakBytes))
+	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	for _, w := range p.Weights {
 		from := ""
 		if w.Action != InitAction {
-			from = fmt.Sprintf("  %s %s in %s", w.FileDType, w.Source, w.File)
+			from = w.FileDType + " in " + w.File
+			if w.Source != w.Key {
+				from += " as " + w.Source
+			}
 		}
-		fmt.Fprintf(&b, "  %-4s %s %s %v %s%s\n", w.Action, w.Key, w.DType, w.Shape, bytesText(w.Bytes), from)
+		fmt.Fprintf(t, "  %s\t%s\t%s\t%v\t%s\t%s\n", w.Action, w.Key, w.DType, torch.Shape(w.Shape), bytesText(w.Bytes), from)
 	}
+	_ = t.Flush() // a strings.Builder takes everything
 	for _, target := range slices.Sorted(maps.Keys(p.TiedKeys)) {
 		fmt.Fprintf(&b, "  tie  %s = %s\n", target, p.TiedKeys[target])
 	}

@@ -168,7 +168,9 @@ func NoGrad(fn func()) { within(cgo.ModeNoGrad, false, fn, nil) }
 // EnableGrad runs fn with autograd on, inside [NoGrad].
 func EnableGrad(fn func()) { within(cgo.ModeGrad, false, fn, nil) }
 
-// Go starts fn in a goroutine with the grad mode and inference mode of this one.
+// Go starts fn in a goroutine with the grad mode and inference mode of this one. A mode needs one of
+// the permits that bound how many scopes run at a time (see [Scope]), so wait for fn only outside
+// scopes and modes: callers that wait inside can take all permits and wait for each other.
 func Go(fn func()) {
 	load("go")
 	state, err := cgo.State()

@@ -79,9 +79,14 @@ func (c *Config) Validate() error {
 	if _, err := nn.ActivationByName(c.HiddenAct); err != nil {
 		return &pretrained.Error{Detail: "hidden_act", Actual: err.Error(), Class: pretrained.ErrBadConfig}
 	}
-	for key, p := range map[string]float64{"hidden_dropout_prob": c.HiddenDropoutProb,
-		"attention_probs_dropout_prob": c.AttentionProbsDropoutProb, "classifier_dropout": c.classifierDropout()} {
-		if err := pretrained.Probability(key, p); err != nil {
+	for _, p := range []struct {
+		key   string
+		value float64
+	}{
+		{"hidden_dropout_prob", c.HiddenDropoutProb}, {"attention_probs_dropout_prob", c.AttentionProbsDropoutProb},
+		{"classifier_dropout", c.classifierDropout()},
+	} {
+		if err := pretrained.Probability(p.key, p.value); err != nil {
 			return err
 		}
 	}
@@ -303,7 +308,8 @@ func (m *Model) Forward(in pretrained.Inputs) *pretrained.Output {
 	}
 	keep()
 	for _, layer := range m.Encoder.Layer {
-		x = layer.Forward(x, mask)
+		// What a layer computes on the way is freed with it: the next one finds that memory in the caches.
+		x = torch.ScopeOf(func() *torch.Tensor { return layer.Forward(x, mask) })
 		keep()
 	}
 	out.LastHiddenState = x
