@@ -36,14 +36,14 @@ pip (or uv) downloads the pinned wheels: 0.6 GB for the CPU, 3 GB for CUDA. What
 kept, and an interrupted setup goes on where it was.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if o.Device != "cpu" && o.Device != "cuda" {
+			if cmd.Flags().Changed("device") && o.Device != "cpu" && o.Device != "cuda" {
 				return cli.Usagef("--device %q: want cpu or cuda", o.Device)
 			}
 			return runSetup(cmd.Context(), app, o)
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.Device, "device", "cpu", "cpu or cuda")
+	flags.StringVar(&o.Device, "device", "", "cpu or cuda (default: what was set up last, else cpu)")
 	flags.StringVar(&o.Libtorch, "libtorch", "", "an unpacked libtorch, or a Python environment's torch folder (default: $LIBTORCH)")
 	flags.StringVar(&o.Version, "version", "", "version of libtorch")
 	return cmd

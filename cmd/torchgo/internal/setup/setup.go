@@ -25,7 +25,7 @@ import (
 
 // Options says what to set up.
 type Options struct {
-	Device   string // "cpu" or "cuda"
+	Device   string // "cpu" or "cuda"; "" for that of the default entry, "cpu" if there is none
 	Version  string // "" for what fits best, the pinned default at last
 	Libtorch string // a libtorch that is already there, "" to look for one; a torch folder, too
 
@@ -107,6 +107,13 @@ func run(ctx context.Context, o *Options) (Result, error) {
 	defer unlock()
 	if err := removeTemporaries(o.Cache); err != nil {
 		return Result{}, err
+	}
+	if o.Device == "" {
+		o.Device = "cpu"
+		// A plain setup, as `make` runs it, must not take CUDA away. (A default that can't be read is made anew.)
+		if name, _ := libtorch.Default(o.Cache); name != "" && !strings.HasSuffix(name, "-cpu") {
+			o.Device = "cuda"
+		}
 	}
 	e, r, err := o.provide(ctx)
 	if err != nil {

@@ -103,9 +103,19 @@ func TestCUDA(t *testing.T) {
 	cxx := strings.Join(w.calls("g++"), "\n")
 	require.Contains(t, cxx, "-isystem "+filepath.Join(w.cache, "2.15.0-cu132/nvidia/cu13/include"))
 	require.Contains(t, cxx, "-ltorch_cuda")
-	_, err = w.run()
+	w.opts.Device = ""
+	r, err = w.run()
 	require.NoError(t, err)
+	require.Equal(t, "cu132", r.Device, "without a device it stays with CUDA")
 	require.Len(t, w.calls("pip"), 2)
+	w.opts.Device = "cpu"
+	r, err = w.run()
+	require.NoError(t, err)
+	require.Equal(t, "cpu", r.Device)
+	w.opts.Device = ""
+	r, err = w.run()
+	require.NoError(t, err)
+	require.Equal(t, "cpu", r.Device)
 }
 
 func TestNewShimAndInstrumentedShim(t *testing.T) {
