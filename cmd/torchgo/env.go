@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
-	"runtime/debug"
 	"strings"
 	"text/tabwriter"
 
@@ -95,7 +94,7 @@ type envCache struct {
 
 func gatherEnv() environment {
 	e := environment{
-		Torchgo: envTorchgo{Version: moduleVersion(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH},
+		Torchgo: envTorchgo{Version: cli.Version(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH},
 		Devices: []envDevice{{Name: "cpu", Model: firstMatch("/proc/cpuinfo", `(?m)^model name\s*: (.*)`)}},
 		Threads: envThreads{GOMAXPROCS: runtime.GOMAXPROCS(0), CPUs: runtime.NumCPU(), OMPNumThreads: os.Getenv("OMP_NUM_THREADS")},
 		Cache:   gatherCache(),
@@ -128,21 +127,6 @@ func gatherEnv() environment {
 		e.Devices = append(e.Devices, d)
 	}
 	return e
-}
-
-// moduleVersion is the module's version, or the commit for a build from a clone.
-func moduleVersion() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	version := info.Main.Version
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && (version == "" || version == "(devel)") {
-			return s.Value
-		}
-	}
-	return version
 }
 
 func gatherCache() envCache {

@@ -148,10 +148,26 @@ func Run(ctx context.Context, app *App, args []string) (status int) {
 	return Failed
 }
 
+// Version is the module's version, or the commit for a build from a clone.
+func Version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	version := info.Main.Version
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && (version == "" || version == "(devel)") {
+			return s.Value
+		}
+	}
+	return version
+}
+
 func newRoot(app *App) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "torchgo",
-		Short:         "PyTorch checkpoints in Go: load, run, convert, inspect",
+		Short:         "PyTorch checkpoints in Go",
+		Version:       Version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.NoArgs,
