@@ -46,15 +46,22 @@ Scalars (loss, grad_norm) are written with shape [1].`,
 }
 
 func (e *evalFlags) run(ctx context.Context, app *cli.App, model *modelFlags, path string) error {
-	m, _, err := model.load(ctx, app, path)
+	o, err := model.options(app, "loading")
+	if err != nil {
+		return err
+	}
+	if err := model.start(); err != nil {
+		return err
+	}
+	named, err := pretrained.LoadFile(ctx, e.inputs) // first: it is small, and its name may be wrong
+	if err != nil {
+		return err
+	}
+	m, _, err := pretrained.Load(ctx, path, o)
 	if err != nil {
 		return err
 	}
 	defer m.Close()
-	named, err := pretrained.LoadFile(ctx, e.inputs)
-	if err != nil {
-		return err
-	}
 	results, err := e.forward(m, named)
 	if err != nil {
 		return err
@@ -67,8 +74,13 @@ func (e *evalFlags) run(ctx context.Context, app *cli.App, model *modelFlags, pa
 
 // forward runs the model and names its outputs.
 func (e *evalFlags) forward(m pretrained.Model, named map[string]*torch.Tensor) (map[string]*torch.Tensor, error) {
-	for name, t := range named {
-		named[name] = t.To(m.Device())
+	err := torch.TryDo(func() {
+		for name, t := range named {
+			named[name] = t.To(m.Device())
+		}
+	})
+	if err != nil {
+		return nil, err
 	}
 	in, err := pretrained.NewInputs(named)
 	if err != nil {
