@@ -449,7 +449,7 @@ func enterBusy() bool {
 	if state.Scope != 0 || state.Busy {
 		return false
 	}
-	permits <- struct{}{}
+	takePermit()
 	return true
 }
 

@@ -5,8 +5,10 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/torchgo/torchgo/cgo"
+	"github.com/torchgo/torchgo/internal/xlog"
 )
 
 // scope owns the tensors made in it.
@@ -90,6 +92,33 @@ func scopeOf(token uint64) *scope { return threadOf(token).scopes }
 // call of C needs one, and libgomp keeps a pool for each.
 var permits = make(chan struct{}, max(2, runtime.GOMAXPROCS(0)))
 
+// patience is how long a wait for a permit may last before it is worth a word.
+var patience = 30 * time.Second
+
+var warned atomic.Bool
+
+// takePermit waits for a permit. One that does not come is most often one scope waiting for another,
+// which nothing else would tell.
+func takePermit() {
+	select {
+	case permits <- struct{}{}:
+		return
+	default:
+	}
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	select {
+	case permits <- struct{}{}:
+		return
+	case <-late.C:
+	}
+	if warned.CompareAndSwap(false, true) {
+		xlog.Logger().Warn("torch: no scope has ended for long; does code in one wait for a goroutine that enters a scope?",
+			"seconds", patience.Seconds(), "scopes", cap(permits))
+	}
+	permits <- struct{}{}
+}
+
 // within runs fn on a pinned thread with a mode set and, if opens, a new scope, which it returns
 // through leave before the scope ends.
 func within(mode int, opens bool, fn func(), leave func(s *scope)) {
@@ -101,7 +130,7 @@ func within(mode int, opens bool, fn func(), leave func(s *scope)) {
 	}
 	// Outermost here, and not in a callback whose caller computes already.
 	if state.Scope == 0 && !state.Busy {
-		permits <- struct{}{}
+		takePermit()
 		defer func() { <-permits }()
 	}
 	runtime.LockOSThread()
