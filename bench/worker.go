@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"time"
 
 	"github.com/torchgo/torchgo/torch"
@@ -16,6 +17,7 @@ type work func(n, at int) float64
 
 // runWorker is this program as a worker.
 func runWorker(ctx context.Context, kind, model, texts string) error {
+	runtime.LockOSThread() // as docs/benchmarks.md advises: one thread computes, so libgomp has one pool
 	switch kind {
 	case "ops":
 		return serve(opWorks())

@@ -4,8 +4,13 @@ package main
 
 import (
 	"os"
+	"runtime"
 
 	"github.com/torchgo/torchgo/cmd/torchgo/internal/cli"
 )
 
-func main() { os.Exit(cli.Main()) }
+func main() {
+	// The main goroutine computes, and libgomp keeps a pool of threads for each thread that does.
+	runtime.LockOSThread()
+	os.Exit(cli.Main())
+}

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -124,6 +125,10 @@ func (e *Encoder) Encode(ctx context.Context, sentences []string, opts ...Encode
 		order[i] = i
 	}
 	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(tokens[b].Len(), tokens[a].Len()) })
+
+	// libgomp keeps a pool of threads for each thread that computes, so all batches use one.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 
 	vectors := make([][]float32, len(sentences))
 	done := 0
