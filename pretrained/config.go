@@ -194,8 +194,8 @@ var droppedKeys = strings.Fields(`_name_or_path name_or_path _commit_hash torch_
 	remove_invalid_values repetition_penalty return_dict_in_generate suppress_tokens target_lookbehind
 	temperature top_k top_p typical_p use_cache`)
 
-// configJSON renders c as save_pretrained writes it.
-func configJSON(c Config) []byte {
+// configJSON renders c as save_pretrained writes it, with some keys set.
+func configJSON(c Config, set map[string]any) []byte {
 	base := c.Base()
 	out := map[string]any{}
 	for k, v := range base.raw {
@@ -227,6 +227,7 @@ func configJSON(c Config) []byte {
 		delete(out, "output_attentions")
 	}
 	out["transformers_version"] = TransformersVersion
+	maps.Copy(out, set)
 	return pyJSON(out)
 }
 

@@ -100,7 +100,7 @@ func TestConfigReadsAndKeepsUnknownKeys(t *testing.T) {
     "b": 1e-12
   }
 }
-`, string(configJSON(c)))
+`, string(configJSON(c, nil)))
 }
 
 func TestConfigOverrides(t *testing.T) {
@@ -110,7 +110,7 @@ func TestConfigOverrides(t *testing.T) {
 	require.Equal(t, "LABEL_4", c.ID2Label[4])
 	require.Equal(t, 4, c.Label2ID["LABEL_4"])
 	var saved map[string]any
-	require.NoError(t, json.Unmarshal(configJSON(c), &saved))
+	require.NoError(t, json.Unmarshal(configJSON(c, nil), &saved))
 	require.EqualValues(t, 4, saved["size"])
 	require.EqualValues(t, 2, saved["extra"])
 	require.Len(t, saved["id2label"], 5)
@@ -167,7 +167,7 @@ func TestConfigRoundTripsByteForByte(t *testing.T) {
 			require.NoError(t, err)
 			c := arch.NewConfig()
 			require.NoError(t, readConfig(c, raw, nil))
-			require.Equal(t, string(want), string(configJSON(c)), path)
+			require.Equal(t, string(want), string(configJSON(c, nil)), path)
 			n++
 		}
 	}

@@ -114,7 +114,7 @@ func (p *LoadPlan) String() string {
 		fmt.Fprintf(&b, "  tie  %s = %s\n", target, p.TiedKeys[target])
 	}
 	for _, m := range p.MismatchedKeys {
-		fmt.Fprintf(&b, "  mismatched %s: %v in the checkpoint, %v in the model\n", m.Key, m.Checkpoint, m.Model)
+		fmt.Fprintf(&b, "  mismatched %s: %v in the checkpoint, %v in the model\n", m.Key, torch.Shape(m.Checkpoint), torch.Shape(m.Model))
 	}
 	for _, k := range p.UnexpectedKeys {
 		fmt.Fprintf(&b, "  unexpected %s\n", k)

@@ -259,11 +259,11 @@ func (l *loader) ignorable(key string) bool {
 			}
 		}
 	}
-	return matchesAny(l.class.IgnoreUnexpected, key)
+	return matchesAny(l.class.ignoreUnexpected, key)
 }
 
-func matchesAny(patterns []string, key string) bool {
-	return slices.ContainsFunc(patterns, func(p string) bool { return regexp.MustCompile(p).MatchString(key) })
+func matchesAny(patterns []*regexp.Regexp, key string) bool {
+	return slices.ContainsFunc(patterns, func(p *regexp.Regexp) bool { return p.MatchString(key) })
 }
 
 // planTies decides for each tie which side the value comes from.
@@ -298,7 +298,7 @@ func (l *loader) planRest(found map[string]PlannedWeight) {
 		}
 		w, ok := found[s.Name]
 		if !ok {
-			if !matchesAny(l.class.IgnoreMissing, s.Name) {
+			if !matchesAny(l.class.ignoreMissing, s.Name) {
 				l.plan.MissingKeys = append(l.plan.MissingKeys, s.Name)
 			}
 			w = PlannedWeight{Key: s.Name, Action: InitAction, slot: s}
@@ -352,7 +352,7 @@ func (l *loader) verdict() error {
 	var errs []error
 	if len(p.MismatchedKeys) > 0 && (l.opts.Strict || !l.opts.IgnoreMismatchedSizes) {
 		m := p.MismatchedKeys[0]
-		e := &Error{File: path, Tensor: m.Key, Class: ErrSizeMismatch, Expected: fmt.Sprint(m.Model), Actual: fmt.Sprint(m.Checkpoint)}
+		e := &Error{File: path, Tensor: m.Key, Class: ErrSizeMismatch, Expected: torch.Shape(m.Model).String(), Actual: torch.Shape(m.Checkpoint).String()}
 		if n := len(p.MismatchedKeys); n > 1 {
 			e.Remedy = fmt.Sprintf("%d tensors differ", n)
 		}

@@ -31,6 +31,8 @@ type Class struct {
 	IgnoreUnexpected []string          // regular expressions of keys of the file that have no use
 	IgnoreOnSave     []string          // keys that are not written
 	NoSDPA           bool              // eager attention only
+
+	ignoreMissing, ignoreUnexpected []*regexp.Regexp
 }
 
 // Build adapts the constructor of a model to Class.New.
@@ -62,13 +64,18 @@ func Register(a Architecture) {
 			panic("pretrained: class " + c.Name + " registered twice")
 		}
 		registry.classes[c.Name] = &a
-		for _, p := range slices.Concat(c.IgnoreMissing, c.IgnoreUnexpected) {
-			regexp.MustCompile(p)
-		}
+		c.ignoreMissing, c.ignoreUnexpected = compileAll(c.IgnoreMissing), compileAll(c.IgnoreUnexpected)
 		for _, auto := range c.Auto {
 			auto.classes[a.ModelType] = c.Name
 		}
 	}
+}
+
+func compileAll(patterns []string) (compiled []*regexp.Regexp) {
+	for _, p := range patterns {
+		compiled = append(compiled, regexp.MustCompile(p))
+	}
+	return compiled
 }
 
 // AutoClass chooses the class of a checkpoint by its model_type.

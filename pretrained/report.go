@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/torchgo/torchgo/torch"
 )
 
 // Report says what a load did. Apart from Seconds and PeakRSSBytes it is the same on each run, and so are
@@ -73,7 +75,7 @@ func (r *Report) String() string {
 		fmt.Fprintf(&b, "  tied        %s = %s\n", target, r.TiedKeys[target])
 	}
 	for _, m := range r.MismatchedKeys {
-		fmt.Fprintf(&b, "  mismatched  %s: %v in the checkpoint, %v in the model; initialised anew\n", m.Key, m.Checkpoint, m.Model)
+		fmt.Fprintf(&b, "  mismatched  %s: %v in the checkpoint, %v in the model; initialised anew\n", m.Key, torch.Shape(m.Checkpoint), torch.Shape(m.Model))
 	}
 	for _, k := range foldLayers(r.MissingKeys) {
 		fmt.Fprintf(&b, "  missing     %s: initialised anew\n", k)

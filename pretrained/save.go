@@ -41,15 +41,13 @@ func SavePretrained(ctx context.Context, m Model, dir string, opts SaveOptions) 
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return &Error{File: dir, Err: pathCause(err)}
 	}
-	base := m.Config().Base()
-	base.Architectures, base.DType = []string{m.Class()}, m.DType().String()
 	config := filepath.Join(dir, "config.json")
 	f, err := atomicfile.Create(config, 0o666)
 	if err != nil {
 		return &Error{File: config, Err: pathCause(err)}
 	}
 	defer f.Abort()
-	_, err = f.Write(configJSON(m.Config()))
+	_, err = f.Write(configJSON(m.Config(), map[string]any{"architectures": []string{m.Class()}, "dtype": m.DType().String()}))
 	if err == nil {
 		err = f.Finish()
 	}

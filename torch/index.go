@@ -1,7 +1,9 @@
 package torch
 
+import "slices"
+
 // Index is a part of an index expression for [Tensor.At]: an int, [All], [Ellipsis], [NewAxis], a
-// range made by [From], [To], [Between] or [Step], a *[Tensor] of ints or bools, or a bool.
+// range made by [From], [To] or [Between], a *[Tensor] or slice of ints or bools, or a bool.
 type Index any
 
 // Span is a slice of one dimension: start:stop:step in Python. Unset bounds are the ends.
@@ -75,6 +77,21 @@ func (t *Tensor) SetAt(value any, index ...Index) {
 
 // locate applies the parts that make views; picks are the tensors for index, nil if there are none.
 func (t *Tensor) locate(op string, index []Index) (view *Tensor, picks []*Tensor) {
+	index = slices.Clone(index)
+	for i, part := range index { // what a Go program has at hand
+		switch p := part.(type) {
+		case int64:
+			index[i] = int(p)
+		case int32:
+			index[i] = int(p)
+		case []int:
+			index[i] = FromSlice(p).To(t.Device())
+		case []int64:
+			index[i] = FromSlice(p).To(t.Device())
+		case []bool:
+			index[i] = FromSlice(p).To(t.Device())
+		}
+	}
 	consumed, ellipses := 0, 0
 	for _, part := range index {
 		switch p := part.(type) {

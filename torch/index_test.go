@@ -29,6 +29,8 @@ func TestAt(t *testing.T) {
 			{"x[0, rows, 1]", []Index{0, rows, 1}, []int{2}, []int64{9, 1}},
 			{"x[1, mask, 3]", []Index{1, mask, 3}, []int{2}, []int64{15, 23}},
 			{"x[:, rows, 0]", []Index{All, rows, 0}, []int{2, 2}, []int64{8, 0, 20, 12}},
+			{"x[0, [2, 0], 1]", []Index{0, []int{2, 0}, int64(1)}, []int{2}, []int64{9, 1}},
+			{"x[[True, False]]", []Index{[]bool{true, false}, 0, 0}, []int{1}, []int64{0}},
 			{"x[x > 21]", []Index{x.GtScalar(21)}, []int{2}, []int64{22, 23}},
 			{"x[..., rows]", []Index{Ellipsis, rows}, []int{2, 3, 2}, []int64{2, 0, 6, 4, 10, 8, 14, 12, 18, 16, 22, 20}},
 		} {

@@ -164,7 +164,7 @@ func TestLoadStateDict(t *testing.T) {
 	other := NewLinear(3, 4)
 	defer Close(other)
 	err := LoadStateDict(other, StateDict(from))
-	require.EqualError(t, err, "load state dict: wrong shape bias [2], want [4], weight [2 3], want [4 3]")
+	require.EqualError(t, err, "load state dict: wrong shape bias (2,), want (4,), weight (2, 3), want (4, 3)")
 	err = LoadStateDict(NewLayerNorm(2, 1e-5), StateDict(from), LoadStateDictOptions{AllowPartial: true})
 	require.ErrorContains(t, err, "weight [2 3], want [2]")
 	bare := NewLinear(3, 2, LinearOptions{Bias: torch.Some(false)})

@@ -22,20 +22,21 @@ func LoadStateDict(m any, state iter.Seq2[string, *torch.Tensor], opts ...LoadSt
 		want[name] = t
 	}
 	var unexpected, mismatched []string
-	pairs := map[string]*torch.Tensor{}
+	pairs, seen := map[string]*torch.Tensor{}, map[string]bool{}
 	for name, t := range state {
+		seen[name] = true
 		switch to := want[name]; {
 		case to == nil:
 			unexpected = append(unexpected, name)
 		case !slices.Equal(to.Shape(), t.Shape()):
-			mismatched = append(mismatched, fmt.Sprintf("%s %v, want %v", name, t.Shape(), to.Shape()))
+			mismatched = append(mismatched, fmt.Sprintf("%s %v, want %v", name, torch.Shape(t.Shape()), torch.Shape(to.Shape())))
 		default:
 			pairs[name] = t
 		}
 	}
 	var missing []string
 	for name := range want {
-		if pairs[name] == nil && !slices.ContainsFunc(mismatched, func(s string) bool { return strings.HasPrefix(s, name+" ") }) {
+		if !seen[name] {
 			missing = append(missing, name)
 		}
 	}
