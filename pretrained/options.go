@@ -72,7 +72,8 @@ type Options struct {
 // in which \1 is the first group.
 type KeyRule struct{ Pattern, Replacement string }
 
-func (o Options) validate() error {
+// Validate tells what is wrong with the options by themselves; Load and Plan call it.
+func (o Options) Validate() error {
 	bad := func(name, expected, actual string) error {
 		return &Error{Detail: name, Expected: expected, Actual: actual, Class: ErrArgument}
 	}

@@ -40,7 +40,7 @@ func (l *loader) close() {
 
 // prepare runs the pipeline up to the plan.
 func prepare(ctx context.Context, path string, opts Options) (_ *loader, err error) {
-	if err := opts.validate(); err != nil {
+	if err := opts.Validate(); err != nil {
 		return nil, err
 	}
 	l := &loader{opts: opts, mapped: !opts.DisableMmap}

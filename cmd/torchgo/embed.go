@@ -1,8 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"context"
+	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -67,10 +68,13 @@ standard input is computed together, in batches of similar length.`,
 func embedLines(ctx context.Context, app *cli.App, enc *sentence.Encoder, batch int) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	in, w := newLines(ctx, app.Stdin), bufio.NewWriter(app.Stdout)
-	for {
+	in, out := newLines(ctx, app.Stdin), newRows(app)
+	for n := 1; ; {
 		chunk, err := in.take()
-		if len(chunk) == 0 {
+		if err == nil && len(chunk) == 0 {
+			return out.end()
+		}
+		if err != nil {
 			return err
 		}
 		vectors, err := enc.Encode(ctx, chunk, sentence.EncodeOptions{BatchSize: batch})
@@ -78,11 +82,15 @@ func embedLines(ctx context.Context, app *cli.App, enc *sentence.Encoder, batch 
 			return err
 		}
 		for _, v := range vectors {
-			if _, err := w.Write(append(appendVector(nil, v), '\n')); err != nil {
+			if slices.ContainsFunc(v, func(x float32) bool { return x-x != 0 }) {
+				return fmt.Errorf("line %d: the embedding is not finite", n)
+			}
+			if err := out.row(appendVector(nil, v)); err != nil {
 				return err
 			}
+			n++
 		}
-		if err := w.Flush(); err != nil {
+		if err := out.flush(); err != nil {
 			return err
 		}
 	}

@@ -67,6 +67,12 @@ func TestEmbed(t *testing.T) {
 	require.InDeltaSlice(t, rows[0], both[0][:32], 1e-5)
 
 	require.Equal(t, rows, vectors(t, succeeds(t, in, "embed", filepath.Join(dir, "model.safetensors"))))
+	var document [][]float64
+	require.NoError(t, json.Unmarshal([]byte(succeeds(t, in, "embed", dir, "--json")), &document))
+	require.Len(t, document, 4)
+	require.InDeltaSlice(t, rows[3], document[3], 1e-5)
+	require.Equal(t, "[]\n", succeeds(t, "", "embed", dir, "--json"))
+
 	require.Empty(t, succeeds(t, "", "embed", dir))
 	for _, c := range []struct {
 		status      int

@@ -7,7 +7,52 @@ import (
 	"io"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/torchgo/torchgo/cmd/torchgo/internal/cli"
 )
+
+// rows writes the answers, one a line; under --json they are the elements of one array.
+type rows struct {
+	w       *bufio.Writer
+	json    bool
+	written int
+}
+
+func newRows(app *cli.App) *rows { return &rows{w: bufio.NewWriter(app.Stdout), json: app.JSON} }
+
+func (r *rows) row(data []byte) error {
+	if r.json {
+		before := ",\n"
+		if r.written == 0 {
+			before = "["
+		}
+		if _, err := r.w.WriteString(before); err != nil {
+			return err
+		}
+	}
+	r.written++
+	_, err := r.w.Write(data)
+	if err == nil && !r.json {
+		err = r.w.WriteByte('\n')
+	}
+	return err
+}
+
+func (r *rows) flush() error { return r.w.Flush() }
+
+// end finishes the document.
+func (r *rows) end() error {
+	if r.json {
+		after := "]\n"
+		if r.written == 0 {
+			after = "[]\n"
+		}
+		if _, err := r.w.WriteString(after); err != nil {
+			return err
+		}
+	}
+	return r.flush()
+}
 
 // linesAhead bounds how many lines are read before they are asked for.
 const linesAhead = 4096

@@ -124,6 +124,9 @@ func (m *modelFlags) options(app *cli.App, what string) (pretrained.Options, err
 	if m.flags.Changed("threads") && (m.threads < 1 || m.threads > maxThreads) {
 		return o, cli.Usagef("--threads: expected 1 to %d, got %d", maxThreads, m.threads)
 	}
+	if err := o.Validate(); err != nil {
+		return o, cli.Usagef("%v", err)
+	}
 	if bars := app.Progress(); bars != nil {
 		o.Progress = func(done, total int64) { bars.Bytes(what, done, total) }
 	}

@@ -1,8 +1,8 @@
 package main
 
 import (
-	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -35,7 +35,22 @@ func newTokenize(app *cli.App) *cobra.Command {
 			}
 			o := tokenizer.EncodeOptions{NoSpecialTokens: !addSpecial}
 			convert := func(dst []byte, line string) ([]byte, error) {
-				switch {
+				if app.JSON && !jsonl { // the rows of one document look as with --jsonl
+					var v any = line
+					if decode {
+						ids, err := parseIDs(line)
+						if err != nil {
+							return dst, err
+						}
+						v = ids
+					}
+					data, err := json.Marshal(v)
+					if err != nil {
+						return dst, err
+					}
+					line = string(data)
+				}
+				switch jsonl := jsonl || app.JSON; {
 				case jsonl && decode:
 					return tok.DecodeJSON(dst, []byte(line), skipSpecial)
 				case jsonl:
@@ -73,7 +88,7 @@ func newTokenize(app *cli.App) *cobra.Command {
 
 // parseIDs reads ids separated by spaces or commas.
 func parseIDs(line string) ([]int, error) {
-	var ids []int
+	ids := []int{}
 	for word := range strings.FieldsFuncSeq(line, func(r rune) bool { return r == ' ' || r == ',' || r == '\t' }) {
 		id, err := strconv.Atoi(word)
 		if err != nil {
@@ -89,24 +104,24 @@ func parseIDs(line string) ([]int, error) {
 func eachLine(ctx context.Context, app *cli.App, convert func(dst []byte, line string) ([]byte, error)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	in, w := newLines(ctx, app.Stdin), bufio.NewWriter(app.Stdout)
-	var out []byte
+	in, out := newLines(ctx, app.Stdin), newRows(app)
+	var row []byte
 	for n := 1; ; {
 		chunk, err := in.take()
-		if len(chunk) == 0 {
-			return err
+		if err == nil && len(chunk) == 0 {
+			return out.end()
 		}
 		for _, line := range chunk {
-			if out, err = convert(out[:0], line); err != nil {
+			if row, err = convert(row[:0], line); err != nil {
 				err = fmt.Errorf("line %d: %w", n, err)
 				break
 			}
-			if _, err = w.Write(append(out, '\n')); err != nil {
+			if err = out.row(row); err != nil {
 				break
 			}
 			n++
 		}
-		if e := w.Flush(); err == nil {
+		if e := out.flush(); err == nil {
 			err = e
 		}
 		if err != nil {

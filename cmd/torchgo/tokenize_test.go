@@ -85,6 +85,11 @@ func TestTokenizeIsPythons(t *testing.T) {
 	}
 	require.Equal(t, "101 7592 2088 102\n101 102\n", succeeds(t, "Hello world\n\n", "tokenize", model))
 	require.Equal(t, "[CLS] hello world [SEP]\n", succeeds(t, "101 7592, 2088 102", "tokenize", model, "--decode"))
+	var document []struct{ IDs []int }
+	require.NoError(t, json.Unmarshal([]byte(succeeds(t, "Hello world\n\n", "tokenize", model, "--json")), &document))
+	require.Len(t, document, 2)
+	require.Equal(t, []int{101, 7592, 2088, 102}, document[0].IDs)
+	require.JSONEq(t, `[{"text": "[CLS] hello world [SEP]"}]`, succeeds(t, "101 7592 2088 102", "tokenize", model, "--decode", "--json"))
 
 	status, out, line := torchgo(t, "\"ok\"\nnot json\n", "tokenize", model, "--jsonl")
 	require.Equal(t, 1, status)

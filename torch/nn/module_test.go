@@ -166,7 +166,7 @@ func TestLoadStateDict(t *testing.T) {
 	err := LoadStateDict(other, StateDict(from))
 	require.EqualError(t, err, "load state dict: wrong shape bias (2,), want (4,), weight (2, 3), want (4, 3)")
 	err = LoadStateDict(NewLayerNorm(2, 1e-5), StateDict(from), LoadStateDictOptions{AllowPartial: true})
-	require.ErrorContains(t, err, "weight [2 3], want [2]")
+	require.ErrorContains(t, err, "weight (2, 3), want (2,)")
 	bare := NewLinear(3, 2, LinearOptions{Bias: torch.Some(false)})
 	require.EqualError(t, LoadStateDict(bare, StateDict(from)), "load state dict: unexpected bias")
 	require.EqualError(t, LoadStateDict(from, StateDict(bare)), "load state dict: missing bias")
