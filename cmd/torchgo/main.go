@@ -4,13 +4,8 @@ package main
 
 import (
 	"os"
-	"runtime"
 
 	"github.com/torchgo/torchgo/cmd/torchgo/internal/cli"
 )
 
-func main() {
-	// The main goroutine computes, and libgomp keeps a pool of threads for each thread that does.
-	runtime.LockOSThread()
-	os.Exit(cli.Main())
-}
+func main() { os.Exit(cli.Main()) }

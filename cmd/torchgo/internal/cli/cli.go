@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -95,7 +96,12 @@ func Main() int {
 	context.AfterFunc(ctx, stop) // a second Ctrl-C kills at once
 	app := &App{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
 	status := make(chan int, 1)
-	go func() { status <- Run(ctx, app, os.Args[1:]) }()
+	go func() {
+		// The command computes on this goroutine, and libgomp keeps a pool of threads for each thread
+		// that does.
+		runtime.LockOSThread()
+		status <- Run(ctx, app, os.Args[1:])
+	}()
 	select {
 	case s := <-status:
 		return s
