@@ -58,7 +58,11 @@ func Find(dir string, l Layout) (string, error) {
 			return "", &Error{File: path, Detail: "open", Err: cause(err)}
 		}
 	}
-	return "", &Error{Class: ErrMissingShard, File: dir, Expected: fmt.Sprintf("%s or %s", single, index), Actual: "neither", Err: fs.ErrNotExist}
+	e := &Error{Class: ErrMissingShard, File: dir, Expected: fmt.Sprintf("%s or %s", single, index), Actual: "neither", Err: fs.ErrNotExist}
+	if found, _ := fs.Glob(os.DirFS(dir), "pytorch_model*.bin"); len(found) > 0 {
+		e.Remedy = "convert " + found[0] + " to safetensors"
+	}
+	return "", e
 }
 
 // fileNames are the names of a single file and of an index.

@@ -23,6 +23,9 @@ func TestFind(t *testing.T) {
 	require.ErrorIs(t, err, ErrMissingShard)
 	require.ErrorIs(t, err, fs.ErrNotExist)
 	require.ErrorContains(t, err, dir)
+	touch(t, filepath.Join(dir, "pytorch_model.bin"))
+	_, err = Find(dir, Layout{})
+	require.ErrorContains(t, err, "convert pytorch_model.bin to safetensors")
 
 	find := func(l Layout) string {
 		path, err := Find(dir, l)
