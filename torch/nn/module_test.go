@@ -1,6 +1,7 @@
 package nn
 
 import (
+	"maps"
 	"slices"
 	"testing"
 
@@ -171,6 +172,13 @@ func TestLoadStateDict(t *testing.T) {
 	require.EqualError(t, LoadStateDict(bare, StateDict(from)), "load state dict: unexpected bias")
 	require.EqualError(t, LoadStateDict(from, StateDict(bare)), "load state dict: missing bias")
 	require.NoError(t, LoadStateDict(bare, StateDict(from), LoadStateDictOptions{AllowPartial: true}))
+
+	// A value that can't be had leaves all as it was.
+	before := torch.ToSlice[float32](to.Weight.(*Dense).W)
+	err = LoadStateDict(to, maps.All(map[string]*torch.Tensor{
+		"weight": torch.Zeros([]int{2, 3}), "bias": torch.Zeros([]int{2}, torch.TensorOptions{Device: torch.Meta})}))
+	require.ErrorContains(t, err, "load state dict: ")
+	require.Equal(t, before, torch.ToSlice[float32](to.Weight.(*Dense).W))
 }
 
 func TestToKeepsTiesAndTraining(t *testing.T) {

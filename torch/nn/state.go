@@ -55,11 +55,23 @@ func LoadStateDict(m any, state iter.Seq2[string, *torch.Tensor], opts ...LoadSt
 	if len(wrong) > 0 {
 		return fmt.Errorf("load state dict: %s", strings.Join(wrong, "; "))
 	}
-	torch.NoGrad(func() {
-		for name, t := range pairs {
-			want[name].Copy_(t)
-		}
+	err := torch.TryDo(func() {
+		torch.Scope(func() {
+			torch.NoGrad(func() {
+				// What can fail comes first.
+				for name, t := range pairs {
+					to := want[name]
+					pairs[name] = t.To(to.Device(), torch.ToOptions{DType: to.DType()})
+				}
+				for name, t := range pairs {
+					want[name].Copy_(t)
+				}
+			})
+		})
 	})
+	if err != nil {
+		return fmt.Errorf("load state dict: %w", err)
+	}
 	return nil
 }
 
