@@ -24,6 +24,7 @@ type benchmark struct {
 	// Of rows that workers measure; the others are of whole processes.
 	worker string // "ops" or "embed"
 	work   string
+	beside string  // a work of torchgo's that takes Python's place
 	block  float64 // seconds that a block takes, roughly; if 0: it is n
 	n      int
 	inputs int // how many there are: each pair takes the next n
@@ -36,11 +37,30 @@ func microseconds(seconds float64, n int) float64 { return seconds / float64(n) 
 func milliseconds(seconds float64, n int) float64 { return seconds / float64(n) * 1e3 }
 func rate(seconds float64, n int) float64         { return float64(n) / seconds }
 
+// operator is a row of one operator on small operands.
+func operator(name, about string, t target) benchmark {
+	return benchmark{name: name, about: about, unit: "us/op", target: t, pairs: 1000, agree: 1e-5,
+		worker: "ops", work: name, block: 0.002, figure: microseconds}
+}
+
 // Blocks of operators are a fraction of the scheduler's time slice, so that most of them are not
 // interrupted on a busy machine.
 var benchmarks = []benchmark{
-	{name: "add", about: "2×2 add, freed by the scope around 100 of them", unit: "us/op", target: target{atMost: 0.9}, pairs: 1000, agree: 1e-6,
-		worker: "ops", work: "add", block: 0.002, figure: microseconds},
+	operator("add", "2×2 add, freed by the scope around 100 of them", target{atMost: 0.9, saves: 0.2}),
+	operator("mm", "64×64 matrix product", target{saves: 0.2}),
+	operator("layer_norm", "layer norm of (16, 64) with weight and bias", target{atMost: 0.9, saves: 0.2}),
+	operator("cat", "cat of two 2×2 tensors", target{atMost: 0.9, saves: 0.2}),
+	operator("view", "view of (16, 64) as (64, 16)", target{atMost: 0.9, saves: 0.2}),
+	operator("select", "h[3] of (16, 64)", target{atMost: 0.9, saves: 0.2}),
+	operator("index", "h[rows] of (16, 64), three rows", target{atMost: 0.9, saves: 0.2}),
+	{name: "collected", about: "the addition left to the collector, beside the scoped one of torchgo", unit: "us/op", target: target{atMost: 2.5}, pairs: 500, agree: 1e-6,
+		worker: "ops", work: "collected", beside: "add", block: 0.002, figure: microseconds},
+	{name: "scope", about: "an empty scope; Python: an empty with torch.no_grad()", unit: "us", pairs: 500, agree: 0,
+		worker: "ops", work: "scope", block: 0.002, figure: microseconds},
+	{name: "backward", about: "20 multiplications of 2×2 and their backward", unit: "us", pairs: 500, agree: 1e-5,
+		worker: "ops", work: "backward", block: 0.002, figure: microseconds},
+	{name: "hooks", about: "the same with a hook on each product", unit: "us", pairs: 500, agree: 1e-5,
+		worker: "ops", work: "hooks", block: 0.002, figure: microseconds},
 	{name: "chain", about: "30 operators on small tensors, in a scope", unit: "us/chain", target: target{atMost: 0.9}, pairs: 1000, agree: 1e-5,
 		worker: "ops", work: "chain", block: 0.002, figure: microseconds},
 	{name: "first", about: "process start to first MiniLM embedding, whole process", unit: "s", target: target{atMost: 0.15}, pairs: 7, agree: 1e-5,
@@ -182,6 +202,10 @@ func (s *session) paired(ctx context.Context, b benchmark) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
+	works := [2]string{b.work, b.work}
+	if b.beside != "" {
+		workers[1], works[1] = workers[0], b.beside
+	}
 	c := command{Work: b.work, N: b.n}
 	if b.block > 0 {
 		if c.N, err = blockSize(workers[0], b); err != nil {
@@ -189,7 +213,8 @@ func (s *session) paired(ctx context.Context, b benchmark) (result, error) {
 		}
 		c.Warm = (c.N + 9) / 10
 	}
-	for _, w := range workers { // once unmeasured
+	for side, w := range workers { // once unmeasured
+		c.Work = works[side]
 		if _, err := w.run(c); err != nil {
 			return result{}, err
 		}
@@ -201,6 +226,7 @@ func (s *session) paired(ctx context.Context, b benchmark) (result, error) {
 		}
 		var r [2]reply
 		for _, side := range inTurn(i) {
+			c.Work = works[side]
 			if r[side], err = workers[side].run(c); err != nil {
 				return result{}, err
 			}

@@ -10,7 +10,33 @@ const scoped = 100
 
 func opWorks() map[string]work {
 	torch.SetNumThreads(1)
-	return map[string]work{"add": additions(), "chain": chains()}
+	works := map[string]work{
+		"chain": chains(), "collected": collected(), "scope": scopes(),
+		"backward": backwards(false), "hooks": backwards(true),
+	}
+	for name, op := range operators() {
+		works[name] = repeat(op)
+	}
+	return works
+}
+
+// operators are single ones, each on operands that fit the caches.
+func operators() map[string]func() *torch.Tensor {
+	x, y := ramp(2, 2), ramp(2, 2)
+	a, b := ramp(64, 64), ramp(64, 64)
+	h, gamma, beta := ramp(16, 64), ramp(64), ramp(64)
+	row := torch.FromSlice([]int64{3, 1, 2})
+	return map[string]func() *torch.Tensor{
+		"add": func() *torch.Tensor { return x.Add(y) },
+		"mm":  func() *torch.Tensor { return a.Mm(b) },
+		"layer_norm": func() *torch.Tensor {
+			return torch.LayerNorm(h, []int{64}, torch.LayerNormOptions{Weight: gamma, Bias: beta})
+		},
+		"cat":    func() *torch.Tensor { return torch.Cat([]*torch.Tensor{x, y}) },
+		"view":   func() *torch.Tensor { return h.View(64, 16) },
+		"select": func() *torch.Tensor { return h.At(3) },
+		"index":  func() *torch.Tensor { return h.At(row) },
+	}
 }
 
 // ramp is a deterministic tensor with values around 0.
@@ -26,14 +52,14 @@ func ramp(shape ...int) *torch.Tensor {
 	return torch.FromSlice(data, shape...)
 }
 
-func additions() work {
-	x, y := ramp(2, 2), ramp(2, 2)
+// repeat runs an operator n times; the scope around frees what 100 of them made.
+func repeat(op func() *torch.Tensor) work {
 	return func(n, _ int) (check float64) {
 		for i := 0; i < n; i += scoped {
 			torch.Scope(func() {
 				var z *torch.Tensor
 				for range min(scoped, n-i) {
-					z = x.Add(y)
+					z = op()
 				}
 				if i+scoped >= n {
 					check = float64(torch.Item[float32](z.Sum()))
@@ -41,6 +67,58 @@ func additions() work {
 			})
 		}
 		return check
+	}
+}
+
+// collected makes the same additions without a scope: the collector frees them.
+func collected() work {
+	x, y := ramp(2, 2), ramp(2, 2)
+	return func(n, _ int) float64 {
+		var z *torch.Tensor
+		for range n {
+			z = x.Add(y)
+		}
+		return float64(torch.Item[float32](z.Sum()))
+	}
+}
+
+// scopes enters and leaves a scope that makes nothing.
+func scopes() work {
+	return func(n, _ int) float64 {
+		for range n {
+			torch.Scope(func() {})
+		}
+		return 0
+	}
+}
+
+// hooked is how many tensors of backwards' graph have a hook.
+const hooked = 20
+
+// backwards builds a chain of multiplications and runs it backward; with hooks, each product has one
+// that looks at its gradient and changes nothing.
+func backwards(hooks bool) work {
+	x := ramp(2, 2).SetRequiresGrad(true)
+	seen := 0
+	return func(n, _ int) (check float64) {
+		seen = 0
+		for range n {
+			torch.Scope(func() {
+				x.SetGrad(nil)
+				y := x
+				for range hooked {
+					y = y.MulScalar(1.01)
+					if hooks {
+						y.RegisterHook(func(*torch.Tensor) *torch.Tensor { seen++; return nil })
+					}
+				}
+				y.Sum().Backward()
+			})
+		}
+		if hooks && seen != n*hooked {
+			return -1
+		}
+		return float64(torch.Item[float32](x.Grad().Sum()))
 	}
 }
 

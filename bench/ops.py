@@ -15,10 +15,65 @@ def ramp(*shape):
     return torch.tensor([(i * 7) % 13 / 13 - 0.4 for i in range(n)], dtype=torch.float32).reshape(shape)
 
 
-def additions(n, at, x=ramp(2, 2), y=ramp(2, 2)):
+def operators():
+    x, y = ramp(2, 2), ramp(2, 2)
+    a, b = ramp(64, 64), ramp(64, 64)
+    h, gamma, beta = ramp(16, 64), ramp(64), ramp(64)
+    row = torch.tensor([3, 1, 2])
+    return {
+        "add": lambda: x + y,
+        "mm": lambda: torch.mm(a, b),
+        "layer_norm": lambda: torch.layer_norm(h, (64,), gamma, beta),
+        "cat": lambda: torch.cat((x, y)),
+        "view": lambda: h.view(64, 16),
+        "select": lambda: h[3],
+        "index": lambda: h[row],
+    }
+
+
+def repeat(op):
+    def work(n, at):
+        for _ in range(n):
+            z = op()
+        return z.sum().item()
+
+    return work
+
+
+def no_grads(n, at):
     for _ in range(n):
-        z = x + y
-    return z.sum().item()
+        with torch.no_grad():
+            pass
+    return 0
+
+
+HOOKED = 20
+
+
+def backwards(hooks):
+    x = ramp(2, 2).requires_grad_()
+    seen = 0
+
+    def hook(grad):
+        nonlocal seen
+        seen += 1
+
+    def work(n, at):
+        nonlocal seen
+        seen = 0
+        for _ in range(n):
+            x.grad = None
+            y = x
+            for _ in range(HOOKED):
+                y = y * 1.01
+                if hooks:
+                    y.register_hook(hook)
+            y.sum().backward()
+        if hooks and seen != n * HOOKED:
+            return -1
+        return x.grad.sum().item()
+
+    return work
 
 
 def chain(x, w, v, b):
@@ -43,4 +98,5 @@ def chains(n, at, x=ramp(8, 8), w=ramp(8, 8), v=ramp(8, 8), b=ramp(8)):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    worker.serve({"add": additions, "chain": chains})
+    works = {"chain": chains, "scope": no_grads, "backward": backwards(False), "hooks": backwards(True)}
+    worker.serve(works | {name: repeat(op) for name, op in operators().items()})

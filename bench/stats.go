@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // pair is one block of each side, next to each other in time.
@@ -35,23 +36,28 @@ func summarize(b benchmark, pairs []pair, figure func(reply) float64) result {
 	if spent := median(pythonCPU); spent > 0 {
 		r.CPURatio = median(oursCPU) / spent
 	}
-	r.OK = b.target.met(r.Ratio)
+	r.OK = b.target.met(r.Ratio) && (b.target.saves == 0 || r.Python-r.Ours >= b.target.saves)
 	return r
 }
 
-// target bounds a ratio; the zero value bounds nothing.
+// target bounds a ratio and what is saved against Python; the zero value bounds nothing.
 type target struct {
 	atMost, atLeast float64
+	saves           float64 // in the row's unit
 }
 
 func (t target) String() string {
-	switch {
-	case t.atMost > 0:
-		return fmt.Sprintf("<= %.2f", t.atMost)
-	case t.atLeast > 0:
-		return fmt.Sprintf(">= %.2f", t.atLeast)
+	var bounds []string
+	if t.atMost > 0 {
+		bounds = append(bounds, fmt.Sprintf("<= %.2f", t.atMost))
 	}
-	return ""
+	if t.atLeast > 0 {
+		bounds = append(bounds, fmt.Sprintf(">= %.2f", t.atLeast))
+	}
+	if t.saves > 0 {
+		bounds = append(bounds, fmt.Sprintf("saves %.2g", t.saves))
+	}
+	return strings.Join(bounds, ", ")
 }
 
 func (t target) met(ratio float64) bool {

@@ -31,6 +31,13 @@ func TestSummary(t *testing.T) {
 	require.False(t, r.OK)
 	require.Equal(t, 20, r.N)
 	require.Equal(t, "<= 0.40", r.Target)
+
+	b.target = target{atMost: 0.5, saves: 1}
+	r = summarize(b, pairs, func(r reply) float64 { return r.Seconds })
+	require.True(t, r.OK)
+	require.Equal(t, "<= 0.50, saves 1", r.Target)
+	b.target.saves = 1.1
+	require.False(t, summarize(b, pairs, func(r reply) float64 { return r.Seconds }).OK)
 }
 
 func TestTarget(t *testing.T) {

@@ -46,6 +46,14 @@ func (r Span) By(step int) Span {
 //	x.At(torch.Ellipsis, torch.To(3)) // x[..., :3]
 //	x.At(mask)                    // x[mask]
 func (t *Tensor) At(index ...Index) *Tensor {
+	if len(index) == 1 { // the frequent ones need nothing worked out
+		switch p := index[0].(type) {
+		case int:
+			return t.Select(0, p)
+		case *Tensor:
+			return t.Index([]*Tensor{p})
+		}
+	}
 	view, picks := t.locate("at", index)
 	if picks == nil {
 		if view == t { // x[...] is a new view of x

@@ -149,6 +149,21 @@ struct Form<const at::ITensorListRef&> : Tensors<Want::Tensors> {
 };
 
 template <>
+struct Form<const c10::List<std::optional<at::Tensor>>&> : Plain<Want::OptTensors> {
+  static c10::List<std::optional<at::Tensor>> read(const Operator& op, size_t i, Reader& in) {
+    uint64_t n = payload(op, i, in, TG_TENSORS);
+    const uint64_t* handles = in.words(n);
+    c10::List<std::optional<at::Tensor>> list;
+    list.reserve(n);
+    for (uint64_t k = 0; k < n; k++) {
+      if (handles[k] == 0) list.push_back(std::nullopt);
+      else list.push_back(borrow(handles[k]));
+    }
+    return list;
+  }
+};
+
+template <>
 struct Form<const at::Scalar&> : Plain<Want::Number> {
   static at::Scalar read(const Operator& op, size_t i, Reader& in) {
     uint64_t tag = in.word() & 0xff;
@@ -321,6 +336,7 @@ void choose_unboxed(Operator& op) {
               R(T, I, Opt<Sym>, Opt<Sym>, Sym),                            // slice
               R(T, Syms), R(T, Syms, bool), R(T, Ints),                    // view, expand, permute
               R(T, I, T), R(T, I, T, bool),                                // index_select, gather
+              R(T, const c10::List<std::optional<at::Tensor>>&),           // index
               R(T, MemoryFormat), R(T, Opt<MemoryFormat>),                 // contiguous, clone
               R(T, DType, bool, bool, Opt<MemoryFormat>),                  // to
               R(const at::ITensorListRef&, I), R(at::TensorList, I),       // cat, stack
