@@ -260,6 +260,13 @@ func (t *Tensor) leave(s *scope) {
 	}
 }
 
+// CloseAll closes the tensors in v, found as [ScopeOf] finds them.
+func CloseAll(v any) {
+	if v != nil {
+		eachTensor(reflect.ValueOf(v), map[visit]bool{}, (*Tensor).Close)
+	}
+}
+
 var tensorType = reflect.TypeFor[*Tensor]()
 
 // visit is a place that eachTensor has been to: a struct and its first field have one address, so
