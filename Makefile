@@ -15,7 +15,7 @@ OLDEST := 2.11.0
 SMOKE := torch torch/nn pretrained/models/bert
 SMOKE_TESTS := ^Test(Add|ErrorsAreTyped|Scope.*|BackwardAndHooks|FromBlob.*|EveryElementType|Seeds.*|At|SetAt|Generated.*|OpInfo|Linear|Attention|LayerNorm|ReferenceCases)$$
 
-.PHONY: all build setup model demo test smoke leaves race asan bench generate lint fmt fmt-check vet clean
+.PHONY: all build setup model demo test smoke leaves race asan soak bench generate lint fmt fmt-check vet clean
 
 all: build
 
@@ -64,6 +64,14 @@ asan: export CGO_LDFLAGS := -Wl,--no-as-needed -lstdc++
 asan: export ASAN_OPTIONS := detect_leaks=1:allocator_may_return_null=1
 asan: setup
 	$(GO) test -asan -short -count=1 $(ASAN)
+
+# Long runs, each in a process of its own: docs/reliability.md. SOAK="close scopes" chooses, SOAK_FLAGS=-race
+# adds the race detector.
+SOAK_MINUTES := 10
+SOAK :=
+SOAK_FLAGS :=
+soak: setup
+	$(GO) run $(SOAK_FLAGS) ./tools/soak -minutes $(SOAK_MINUTES) $(SOAK)
 
 bench: setup model
 	TORCHGO_BENCH_MODEL=$(MODEL) $(GO) run ./bench
