@@ -99,7 +99,7 @@ func handles(op string, ts []*Tensor) (words []uint64, done func()) {
 			panic(closedError(op))
 		}
 		used = append(used, t)
-		words[i] = uint64(t.handle)
+		words[i] = uint64(t.handle) // alive: done has it
 	}
 	return words, done
 }

@@ -110,7 +110,7 @@ func (c *call) hold(t *Tensor) uint64 {
 	} else {
 		c.moreHeld, c.moreArgs = append(c.moreHeld, t), append(c.moreArgs, arg)
 	}
-	return uint64(t.handle)
+	return uint64(t.handle) // alive: until release
 }
 
 // release lets the arguments go, but remembers them: a result may be one of them.
@@ -407,7 +407,7 @@ func (c *call) generator(g *Generator) {
 	}
 	c.random = g
 	c.head(cgo.TagGenerator, 0)
-	c.word(uint64(g.handle))
+	c.word(uint64(g.handle)) // alive: run keeps c.random
 }
 
 // unscoped counts the calls in progress; beyond the number of permits, a call outside any scope
@@ -469,11 +469,11 @@ func (c *call) retry(words []uint64, err error) ([]uint64, error) {
 func (c *call) failed(err error) {
 	e := wrap(c.op.label(), err)
 	for _, t := range c.held[:c.nheld] {
-		e.Shapes = append(e.Shapes, shapeOf(t.handle))
+		e.Shapes = append(e.Shapes, shapeOf(t.handle)) // alive: until release
 	}
 	for _, t := range c.moreHeld {
 		if len(e.Shapes) < 16 {
-			e.Shapes = append(e.Shapes, shapeOf(t.handle))
+			e.Shapes = append(e.Shapes, shapeOf(t.handle)) // alive: until release
 		}
 	}
 	c.fail(e)

@@ -22,7 +22,7 @@ type collected struct {
 func collect(c collected) {
 	live.Add(-1)
 	pressure.sub(c.bytes)
-	_ = cgo.TensorsFree([]uint64{uint64(c.handle)}) // fails for a bad list only
+	_ = cgo.TensorsFree([]uint64{uint64(c.handle)}) // alive: c is no tensor, but what is left of one. Fails for a bad list only.
 	drainReleased()
 }
 

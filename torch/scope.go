@@ -35,7 +35,7 @@ func (s *scope) end() {
 		}
 		t.scope = nil
 		if t.shut() {
-			batch = append(batch, uint64(t.handle))
+			batch = append(batch, uint64(t.handle)) // alive: s.tensors has it
 		}
 	}
 	live.Add(s.made - int64(len(batch)))

@@ -66,7 +66,7 @@ func newTensor(handle cgo.Tensor, bytes int, token uint64) *Tensor {
 
 // catch leaves t to the collector. t is new, or in use.
 func (t *Tensor) catch() {
-	t.net = runtime.AddCleanup(t, collect, collected{t.handle, t.bytes})
+	t.net = runtime.AddCleanup(t, collect, collected{t.handle, t.bytes}) // alive: it is what frees it later
 	t.counted = true
 	pressure.add(t.bytes)
 }

@@ -36,7 +36,7 @@ const (
 	maxSlope = 1.0 // KiB of resident memory per 1,000 operations
 	enough   = 1_000_000
 	warmup   = 15 * time.Second // shorter runs show how caches fill
-	samples  = 500 // at most
+	samples  = 500              // at most
 )
 
 // settling is how long to wait for the collector at the end.
