@@ -313,14 +313,13 @@ func (g *grid) block(b *strings.Builder, shape []int, first, indent int) int {
 	b.WriteString("[")
 	n := g.kept(shape[0])
 	inner := len(shape) - 1
-	newline := "," + strings.Repeat("\n", max(inner, 1)) + strings.Repeat(" ", indent+1)
 	perLine := max(1, (printWidth-indent)/(g.width+2))
 	items := 0 // the ellipsis is one
 	next := func(text string) {
 		switch {
 		case items == 0:
 		case inner > 0 || items%perLine == 0:
-			b.WriteString(newline)
+			b.WriteString("," + strings.Repeat("\n", max(inner, 1)) + strings.Repeat(" ", indent+1))
 		default:
 			b.WriteString(", ")
 		}

@@ -2,6 +2,7 @@
 #include <ATen/core/stack.h>
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <mutex>
 #include <sstream>
@@ -365,7 +366,8 @@ void encode_tensor(at::Tensor&& t, Writer& out) {
   write_tensor(std::move(t), out);
 }
 
-void encode(IValue&& v, Writer& out) {
+// Writes a value. The elements of a list go to `rest`, the last one first.
+void encode_head(IValue&& v, Writer& out, std::vector<IValue>& rest) {
   if (v.isTensor()) return encode_tensor(std::move(v).toTensor(), out);
   if (v.isNone()) return out.head(TG_NONE);
   if (v.isInt()) {
@@ -427,10 +429,21 @@ void encode(IValue&& v, Writer& out) {
   if (v.isList() || v.isTuple()) {
     std::vector<IValue> elements = v.isList() ? v.toListRef().vec() : v.toTupleRef().elements().vec();
     out.head(TG_LIST, elements.size());
-    for (auto& e : elements) encode(std::move(e), out);
+    rest.insert(rest.end(), std::make_move_iterator(elements.rbegin()), std::make_move_iterator(elements.rend()));
     return;
   }
   throw ArgumentError("result of type " + v.tagKind() + " has no C form");
+}
+
+// Not by recursion: a C stack that overflows ends the process.
+void encode(IValue&& v, Writer& out) {
+  std::vector<IValue> rest;
+  encode_head(std::move(v), out, rest);
+  while (!rest.empty()) {
+    IValue next = std::move(rest.back());
+    rest.pop_back();
+    encode_head(std::move(next), out, rest);
+  }
 }
 
 std::string schema_text(const c10::FunctionSchema& schema) {
