@@ -1,10 +1,6 @@
 package nn
 
-import (
-	"math"
-
-	"github.com/torchgo/torchgo/torch"
-)
+import "github.com/torchgo/torchgo/torch"
 
 // Builder makes modules with one dtype on one device. The zero value makes float32 ones on the CPU,
 // initialised as PyTorch does. On the meta device nothing is allocated or initialised: the way models are
@@ -45,13 +41,4 @@ func (b Builder) init(fn func()) {
 		return
 	}
 	torch.Scope(func() { torch.NoGrad(fn) })
-}
-
-// kaimingUniform fills t with U(-bound, bound), bound = 1/√fanIn: PyTorch's kaiming_uniform_ with a = √5.
-func kaimingUniform(t *torch.Tensor, fanIn int) {
-	if fanIn == 0 {
-		return
-	}
-	bound := 1 / math.Sqrt(float64(fanIn))
-	uniform(t, -bound, bound)
 }

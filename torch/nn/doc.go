@@ -17,6 +17,7 @@
 //	pointer to a struct, or an interface a child module; nil is an absent one
 //	slice of those                       children n.0, n.1, …
 //	any module `torch:",inline"`         its entries appear as the holder's own, as those of embedded structs do
+//	slice of modules `torch:",inline"`   children 0, 1, … of the holder itself
 //
 // Fields without a tag are not part of the module. Where one tensor is held by two fields, the two are
 // tied: they are one parameter with two names.

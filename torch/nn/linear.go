@@ -1,10 +1,17 @@
 package nn
 
-import "github.com/torchgo/torchgo/torch"
+import (
+	"math"
+
+	"github.com/torchgo/torchgo/torch"
+	"github.com/torchgo/torchgo/torch/nn/nninit"
+)
 
 // Linear computes y = x Wᵀ + b: (…, in) → (…, out). How W is stored and multiplied is up to Weight, so
 // that a model does not care whether a layer is dense, quantized, adapted or sharded.
 type Linear struct {
+	Hooks
+
 	Weight LinearWeight  `torch:",inline"`
 	Bias   *torch.Tensor `torch:"bias"` // (out), nil: none
 }
@@ -30,6 +37,9 @@ func (d *Dense) Forward(x, bias *torch.Tensor) *torch.Tensor {
 // Features implements LinearWeight.
 func (d *Dense) Features() (in, out int) { return d.W.Size(1), d.W.Size(0) }
 
+// Dense is W, for weights that are computed from it.
+func (d *Dense) Dense() *torch.Tensor { return d.W }
+
 // LinearOptions are the optional arguments of NewLinear.
 type LinearOptions struct {
 	Bias torch.Opt[bool] // default: true
@@ -42,14 +52,82 @@ func NewLinear(in, out int, opts ...LinearOptions) *Linear { return Builder{}.Li
 // Linear makes a dense layer.
 func (b Builder) Linear(in, out int, opts ...LinearOptions) *Linear {
 	w := b.Parameter(out, in)
-	b.init(func() { kaimingUniform(w, in) })
 	l := &Linear{Weight: &Dense{w}}
-	if len(opts) == 0 || opts[0].Bias.Or(true) {
+	if first(opts).Bias.Or(true) {
 		l.Bias = b.Parameter(out)
-		b.init(func() { kaimingUniform(l.Bias, in) })
 	}
+	b.init(func() { resetAffine(w, l.Bias) })
 	return l
 }
 
+// resetAffine is the start of linear and convolutional layers: weight and bias from U(-a, a), a = 1/√fanIn.
+func resetAffine(w, bias *torch.Tensor) {
+	nninit.KaimingUniform_(w, nninit.KaimingOptions{A: math.Sqrt(5)})
+	if bias == nil {
+		return
+	}
+	bound := 0.0
+	if in, _ := nninit.Fans(w); in > 0 {
+		bound = 1 / math.Sqrt(float64(in))
+	}
+	nninit.Uniform_(bias, -bound, bound)
+}
+
 // Forward maps (…, in) to (…, out).
-func (l *Linear) Forward(x *torch.Tensor) *torch.Tensor { return l.Weight.Forward(x, l.Bias) }
+func (l *Linear) Forward(x *torch.Tensor) *torch.Tensor { return l.Call(x, l.forward) }
+
+func (l *Linear) forward(x *torch.Tensor) *torch.Tensor { return l.Weight.Forward(x, l.Bias) }
+
+// ExtraRepr is what PyTorch prints in the parentheses.
+func (l *Linear) ExtraRepr() string {
+	in, out := l.Weight.Features()
+	return "in_features=" + itoa(in) + ", out_features=" + itoa(out) + ", bias=" + boolean(l.Bias != nil)
+}
+
+// Bilinear computes y[o] = x1ᵀ W[o] x2 + b[o]: (…, in1) and (…, in2) → (…, out).
+type Bilinear struct {
+	Hooks
+
+	Weight *torch.Tensor `torch:"weight"` // (out, in1, in2)
+	Bias   *torch.Tensor `torch:"bias"`   // (out), nil: none
+}
+
+// NewBilinear makes a float32 layer on the CPU, initialised as PyTorch's nn.Bilinear.
+func NewBilinear(in1, in2, out int, opts ...LinearOptions) *Bilinear {
+	return Builder{}.Bilinear(in1, in2, out, opts...)
+}
+
+// Bilinear makes a bilinear layer with values from U(-1/√in1, 1/√in1).
+func (b Builder) Bilinear(in1, in2, out int, opts ...LinearOptions) *Bilinear {
+	if in1 <= 0 {
+		fail("bilinear", "in1_features must be > 0, but got (in1_features=%d)", in1)
+	}
+	l := &Bilinear{Weight: b.Parameter(out, in1, in2)}
+	if first(opts).Bias.Or(true) {
+		l.Bias = b.Parameter(out)
+	}
+	b.init(func() { uniformAll(1/math.Sqrt(float64(in1)), l.Weight, l.Bias) })
+	return l
+}
+
+// uniformAll draws each tensor that is there from U(-bound, bound).
+func uniformAll(bound float64, ts ...*torch.Tensor) {
+	for _, t := range ts {
+		if t != nil {
+			nninit.Uniform_(t, -bound, bound)
+		}
+	}
+}
+
+// Forward maps (…, in1) and (…, in2) to (…, out).
+func (l *Bilinear) Forward(x1, x2 *torch.Tensor) *torch.Tensor { return l.call2(x1, x2, l.forward) }
+
+func (l *Bilinear) forward(x1, x2 *torch.Tensor) *torch.Tensor {
+	return torch.Bilinear(x1, x2, l.Weight, torch.BilinearOptions{Bias: l.Bias})
+}
+
+// ExtraRepr is what PyTorch prints in the parentheses.
+func (l *Bilinear) ExtraRepr() string {
+	s := l.Weight.Shape()
+	return "in1_features=" + itoa(s[1]) + ", in2_features=" + itoa(s[2]) + ", out_features=" + itoa(s[0]) + ", bias=" + boolean(l.Bias != nil)
+}

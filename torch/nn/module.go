@@ -58,12 +58,17 @@ func Slots(m any) []Slot {
 	return slots
 }
 
-// NamedModules yields m itself under the name "" and every module below it, parents first.
+// NamedModules yields m itself under the name "" and every module below it, parents first; one that is held in
+// several places once, under its first name.
 func NamedModules(m any) iter.Seq2[string, any] {
 	return func(yield func(string, any) bool) {
-		done := false
+		done, seen := false, map[any]bool{}
 		walk("", moduleValue(m), func(path string, module reflect.Value) {
-			done = done || !yield(path, module.Addr().Interface())
+			child := module.Addr().Interface()
+			if !done && !seen[child] {
+				seen[child] = true
+				done = !yield(path, child)
+			}
 		})
 	}
 }
@@ -152,8 +157,17 @@ func walk(path string, module reflect.Value, visit func(string, reflect.Value)) 
 // members lists the tagged fields of a module with those of inlined and embedded structs in their place.
 func members(module reflect.Value) []member {
 	var ms []member
+	if l, ok := listed(module); ok {
+		return l.members()
+	}
 	for _, f := range fields(module.Type()) {
 		v := module.Field(f.index)
+		if f.inline && v.Kind() == reflect.Slice {
+			for i := range v.Len() {
+				ms = append(ms, member{name: strconv.Itoa(i), value: v.Index(i)})
+			}
+			continue
+		}
 		if f.inline {
 			if inner, ok := deref(v); ok {
 				ms = append(ms, members(inner)...)
@@ -163,6 +177,19 @@ func members(module reflect.Value) []member {
 		ms = append(ms, member{f.name, f.kind, v.Type() == tensorType, v})
 	}
 	return ms
+}
+
+// lister is a module whose entries are not fields.
+type lister interface{ members() []member }
+
+// listers are the types themselves: a struct that embeds one has fields as well.
+var listers = []reflect.Type{reflect.TypeFor[ModuleDict](), reflect.TypeFor[ParameterDict](), reflect.TypeFor[ParameterList]()}
+
+func listed(module reflect.Value) (lister, bool) {
+	if !slices.Contains(listers, module.Type()) {
+		return nil, false
+	}
+	return reflect.NewAt(module.Type(), module.Addr().UnsafePointer()).Interface().(lister), true
 }
 
 func fields(t reflect.Type) []field {
@@ -201,7 +228,7 @@ func parseTag(t reflect.Type, sf reflect.StructField, i int, tag string) field {
 	case tensor && option == "transient":
 		f.kind = Transient
 	default:
-		ok = ok && !tensor && isModule(elem) && (option == "" || f.inline && elem == sf.Type)
+		ok = ok && !tensor && isModule(elem) && (option == "" || f.inline)
 	}
 	if !ok {
 		panic(fmt.Sprintf("nn: field %s.%s: bad tag `torch:%q` for a %s", t, sf.Name, tag, sf.Type))

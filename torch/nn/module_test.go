@@ -35,7 +35,7 @@ type net struct {
 
 func newNet() *net {
 	var b Builder
-	n := &net{shared: shared{b.LayerNorm(3, 1e-5)}, Emb: b.Embedding(5, 3), note: b.Linear(1, 1)}
+	n := &net{shared: shared{b.LayerNorm(3)}, Emb: b.Embedding(5, 3), note: b.Linear(1, 1)}
 	n.Head = b.Linear(3, 5, LinearOptions{Bias: torch.Some(false)})
 	n.Head.Weight.(*Dense).W.Close()
 	n.Head.Weight.(*Dense).W = n.Emb.Weight.(*Table).W // tied
@@ -84,11 +84,11 @@ func TestModulesAndMode(t *testing.T) {
 	}
 	require.Equal(t, []string{"", "norm", "layers.0", "layers.0.proj", "layers.0.drop", "layers.1", "layers.1.proj",
 		"layers.1.drop", "emb", "head"}, names)
+	require.Equal(t, 0.5, n.Layers[1].Drop.Rate(), "a new module is in training mode")
+	Eval(n)
 	require.Zero(t, n.Layers[1].Drop.Rate())
 	Train(n)
 	require.Equal(t, 0.5, n.Layers[1].Drop.Rate())
-	Eval(n)
-	require.Zero(t, n.Layers[1].Drop.Rate())
 }
 
 // adapted wraps another weight and adds an entry of its own: the shape of a LoRA layer.
@@ -166,7 +166,7 @@ func TestLoadStateDict(t *testing.T) {
 	defer Close(other)
 	err := LoadStateDict(other, StateDict(from))
 	require.EqualError(t, err, "load state dict: wrong shape bias (2,), want (4,), weight (2, 3), want (4, 3)")
-	err = LoadStateDict(NewLayerNorm(2, 1e-5), StateDict(from), LoadStateDictOptions{AllowPartial: true})
+	err = LoadStateDict(NewLayerNorm(2), StateDict(from), LoadStateDictOptions{AllowPartial: true})
 	require.ErrorContains(t, err, "weight (2, 3), want (2,)")
 	bare := NewLinear(3, 2, LinearOptions{Bias: torch.Some(false)})
 	require.EqualError(t, LoadStateDict(bare, StateDict(from)), "load state dict: unexpected bias")

@@ -80,20 +80,6 @@ type LoadStateDictOptions struct {
 	AllowPartial bool // names on one side only are skipped (PyTorch's strict=False)
 }
 
-// Train puts the modules of m in training mode: dropout drops. Eval undoes it.
-func Train(m any) { setTraining(m, true) }
-
-// Eval puts the modules of m in evaluation mode, in which new modules are.
-func Eval(m any) { setTraining(m, false) }
-
-func setTraining(m any, on bool) {
-	for _, child := range NamedModules(m) {
-		if c, ok := child.(interface{ SetTraining(bool) }); ok {
-			c.SetTraining(on)
-		}
-	}
-}
-
 // Apply replaces each tensor of m by what fn makes of it; tied tensors are replaced once and stay tied.
 // A result that is another tensor takes the place of the former, which is closed.
 func Apply(m any, fn func(name string, kind Kind, t *torch.Tensor) *torch.Tensor) {

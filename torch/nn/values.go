@@ -1,11 +1,13 @@
 package nn
 
-import "github.com/torchgo/torchgo/torch"
+import "strconv"
 
-func uniform(t *torch.Tensor, from, to float64) {
-	t.Uniform_(torch.UniformOptions{From: from, To: torch.Some(to)})
+// first is the options that were given, or none.
+func first[T any](opts []T) (o T) {
+	if len(opts) > 0 {
+		return opts[0]
+	}
+	return o
 }
 
-func normal(t *torch.Tensor, mean, std float64) {
-	t.Normal_(torch.NormalInPlaceOptions{Mean: mean, Std: torch.Some(std)})
-}
+func itoa(n int) string { return strconv.Itoa(n) }

@@ -126,7 +126,7 @@ func newEmbeddings(b nn.Builder, c *Config) *Embeddings {
 	e := &Embeddings{
 		PositionEmbeddings:  b.Embedding(c.MaxPositionEmbeddings, c.HiddenSize),
 		TokenTypeEmbeddings: b.Embedding(c.TypeVocabSize, c.HiddenSize),
-		LayerNorm:           b.LayerNorm(c.HiddenSize, c.LayerNormEps),
+		LayerNorm:           b.LayerNorm(c.HiddenSize, nn.LayerNormOptions{Eps: torch.Some(c.LayerNormEps)}),
 		Dropout:             nn.NewDropout(c.HiddenDropoutProb),
 		PositionIDs:         b.Empty(torch.Int64, 1, c.MaxPositionEmbeddings),
 		TokenTypeIDs:        b.Empty(torch.Int64, 1, c.MaxPositionEmbeddings),
@@ -203,7 +203,7 @@ type Residual struct {
 func newResidual(b nn.Builder, c *Config, in int) *Residual {
 	return &Residual{
 		Dense:     b.Linear(in, c.HiddenSize),
-		LayerNorm: b.LayerNorm(c.HiddenSize, c.LayerNormEps),
+		LayerNorm: b.LayerNorm(c.HiddenSize, nn.LayerNormOptions{Eps: torch.Some(c.LayerNormEps)}),
 		Dropout:   nn.NewDropout(c.HiddenDropoutProb),
 	}
 }

@@ -27,7 +27,7 @@ func newPredictionHead(b nn.Builder, c *Config) *PredictionHead {
 	return &PredictionHead{
 		Bias: b.Parameter(c.VocabSize),
 		Transform: &PredictionTransform{Dense: b.Linear(c.HiddenSize, c.HiddenSize),
-			LayerNorm: b.LayerNorm(c.HiddenSize, c.LayerNormEps), act: activation(c)},
+			LayerNorm: b.LayerNorm(c.HiddenSize, nn.LayerNormOptions{Eps: torch.Some(c.LayerNormEps)}), act: activation(c)},
 		Decoder: b.Linear(c.HiddenSize, c.VocabSize),
 	}
 }

@@ -1,0 +1,210 @@
+"""Records what Python's torch.nn makes: initial values, names, printed text, messages.
+
+    pip install torch==2.15.0 numpy
+    python tools/nnref/nnref.py OUT_DIR
+    go run ./tools/pack OUT_DIR testdata/nnref.tar.zst
+
+OUT_DIR/nnref.json has
+  init     expression on a tensor t -> its values after torch.manual_seed(7)
+  modules  expression that makes a module -> its text, its parameters, its state dict after torch.manual_seed(7),
+           and the next number that the generator gives: as many have been drawn as Python draws
+  errors   name -> the message of load_state_dict
+
+Values are little-endian bytes in base64. The Go tests have a table from the same expressions to Go.
+"""
+
+import base64
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import init
+
+INIT = [
+    ("init.uniform_(t)", [3, 7]),
+    ("init.uniform_(t, -2, 3)", [40]),
+    ("init.normal_(t)", [5, 5]),
+    ("init.normal_(t, 1, 0.5)", [3]),
+    ("init.constant_(t, 0.3)", [4]),
+    ("init.ones_(t)", [2, 2]),
+    ("init.zeros_(t)", [2, 2]),
+    ("init.eye_(t)", [3, 5]),
+    ("init.dirac_(t)", [4, 3, 3]),
+    ("init.dirac_(t, 2)", [6, 2, 3, 4]),
+    ("init.dirac_(t, 3)", [3, 2, 2, 3, 3]),
+    ("init.xavier_uniform_(t)", [4, 6]),
+    ("init.xavier_uniform_(t, gain=2)", [4, 6, 3]),
+    ("init.xavier_normal_(t)", [4, 6]),
+    ("init.xavier_normal_(t, gain=init.calculate_gain('relu'))", [4, 6, 2, 2]),
+    ("init.kaiming_uniform_(t)", [4, 6]),
+    ("init.kaiming_uniform_(t, a=0.2, mode='fan_out')", [4, 6, 3]),
+    ("init.kaiming_uniform_(t, nonlinearity='tanh')", [4, 6]),
+    ("init.kaiming_normal_(t)", [4, 6]),
+    ("init.kaiming_normal_(t, mode='fan_out', nonlinearity='relu')", [4, 6, 3, 3]),
+    ("init.trunc_normal_(t)", [60]),
+    ("init.trunc_normal_(t, std=0.02)", [60]),
+    ("init.trunc_normal_(t, mean=1, std=2, a=-1, b=1.5)", [300]),
+    ("init.trunc_normal_(t, a=1, b=2)", [300]),
+    ("init.trunc_normal_(t, a=2.5, b=4)", [300]),
+    ("init.orthogonal_(t)", [4, 6]),
+    ("init.orthogonal_(t, gain=3)", [6, 2, 2]),
+    ("init.orthogonal_(t, gain=0.5)", [5, 5]),
+    ("init.sparse_(t, 0.3)", [7, 3]),
+    ("init.sparse_(t, 0.5, std=2)", [4, 6]),
+]
+
+MODULES = """
+nn.Linear(5, 3)
+nn.Linear(5, 3, bias=False)
+nn.Linear(100, 20)
+nn.Bilinear(2, 3, 4)
+nn.Bilinear(2, 3, 4, bias=False)
+nn.Identity()
+nn.Flatten()
+nn.Flatten(2, 3)
+nn.Unflatten(1, (2, 3))
+nn.Conv1d(4, 6, 3)
+nn.Conv1d(4, 6, 3, padding='same', dilation=2)
+nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False)
+nn.Conv2d(4, 6, (1, 3), padding=(0, 1), groups=2, padding_mode='reflect')
+nn.Conv3d(2, 3, 2)
+nn.ConvTranspose1d(4, 6, 3)
+nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1, groups=2)
+nn.ConvTranspose3d(2, 3, 2, dilation=2)
+nn.BatchNorm1d(4)
+nn.BatchNorm2d(4, momentum=None)
+nn.BatchNorm3d(4, affine=False)
+nn.BatchNorm2d(4, track_running_stats=False, bias=False)
+nn.InstanceNorm1d(4)
+nn.InstanceNorm2d(4, affine=True, track_running_stats=True)
+nn.InstanceNorm3d(4)
+nn.GroupNorm(2, 6)
+nn.LayerNorm(6)
+nn.LayerNorm([2, 3], eps=1e-6, bias=False)
+nn.LayerNorm(6, elementwise_affine=False)
+nn.RMSNorm(6)
+nn.RMSNorm([2, 3], eps=1e-6)
+nn.LocalResponseNorm(5)
+nn.Embedding(7, 3)
+nn.Embedding(7, 3, padding_idx=-2, max_norm=1.0)
+nn.EmbeddingBag(7, 3)
+nn.EmbeddingBag(7, 3, mode='sum', padding_idx=2)
+nn.RNN(3, 4)
+nn.RNN(3, 4, num_layers=2, nonlinearity='relu', bias=False)
+nn.LSTM(3, 4, num_layers=2, bidirectional=True, batch_first=True, dropout=0.2)
+nn.LSTM(3, 4, proj_size=2, num_layers=2)
+nn.GRU(3, 4, num_layers=2, bidirectional=True)
+nn.RNNCell(3, 4)
+nn.RNNCell(3, 4, bias=False, nonlinearity='relu')
+nn.LSTMCell(3, 4)
+nn.GRUCell(3, 4)
+nn.PReLU()
+nn.PReLU(3)
+nn.Dropout(0.5)
+nn.Dropout1d(0.1)
+nn.Dropout2d(0.1)
+nn.Dropout3d(0.1)
+nn.AlphaDropout(0.1)
+nn.FeatureAlphaDropout(0.1)
+nn.MaxPool1d(3)
+nn.MaxPool2d((3, 2), stride=2, padding=1, ceil_mode=True)
+nn.AvgPool1d(3)
+nn.AvgPool2d(3, stride=2)
+nn.AvgPool3d((3, 2, 2))
+nn.LPPool2d(2.0, 3)
+nn.AdaptiveAvgPool2d((3, None))
+nn.AdaptiveMaxPool1d(4)
+nn.FractionalMaxPool2d(2, output_size=3)
+nn.MaxUnpool2d(2)
+nn.ConstantPad1d(2, 3.5)
+nn.ZeroPad2d((1, 2, 3, 4))
+nn.ReflectionPad1d(2)
+nn.ReplicationPad3d(1)
+nn.CircularPad2d((1, 2, 3, 4))
+nn.Upsample(scale_factor=2.0)
+nn.Upsample(size=(4, 5), mode='bilinear')
+nn.PixelShuffle(2)
+nn.PixelUnshuffle(2)
+nn.ChannelShuffle(2)
+nn.Unfold(3)
+nn.Fold((4, 5), 2)
+nn.ReLU()
+nn.ReLU6()
+nn.Sigmoid()
+nn.Tanh()
+nn.Tanhshrink()
+nn.SiLU()
+nn.Mish()
+nn.Hardswish()
+nn.Hardsigmoid()
+nn.LogSigmoid()
+nn.Softsign()
+nn.SELU()
+nn.GELU()
+nn.GELU(approximate='tanh')
+nn.ELU()
+nn.CELU(2.0)
+nn.LeakyReLU(0.2)
+nn.Hardshrink()
+nn.Softshrink(0.25)
+nn.Hardtanh(-2.0, 2.0)
+nn.Softplus(2.0, 10.0)
+nn.Threshold(0.1, 20.0)
+nn.RReLU()
+nn.GLU()
+nn.Softmax(1)
+nn.Softmin(-1)
+nn.LogSoftmax(0)
+nn.Softmax2d()
+nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))
+nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.Tanh()), nn.Linear(2, 1))
+nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2), nn.Tanh()])
+nn.ModuleDict({'b': nn.Linear(2, 1), 'a': nn.ReLU()})
+""".strip().splitlines()
+
+
+def data(t):
+    return base64.b64encode(t.detach().contiguous().numpy().tobytes()).decode()
+
+
+def tensor(t):
+    return {"dtype": str(t.dtype).removeprefix("torch."), "shape": list(t.shape), "data": data(t)}
+
+
+def module(expression):
+    torch.manual_seed(7)
+    m = eval(expression)
+    return {
+        "repr": repr(m),
+        "parameters": [n for n, _ in m.named_parameters()],
+        "modules": [n for n, _ in m.named_modules()],
+        "state": [[n, tensor(t)] for n, t in m.state_dict().items()],
+        "next": data(torch.rand(1)),
+    }
+
+
+def filled(expression, shape):
+    torch.manual_seed(7)
+    t = torch.empty(shape)
+    eval(expression, globals(), {"t": t})
+    return {**tensor(t), "next": data(torch.rand(1))}
+
+
+def main():
+    out = Path(sys.argv[1])
+    out.mkdir(parents=True, exist_ok=True)
+    if not torch.__version__.startswith("2.15.0"):
+        sys.exit(f"nnref: torch 2.15.0 is wanted, this is {torch.__version__}")
+    torch.set_num_threads(1)
+    ref = {
+        "torch": torch.__version__,
+        "init": {e: filled(e, s) for e, s in INIT},
+        "modules": {e: module(e) for e in MODULES},
+    }
+    (out / "nnref.json").write_text(json.dumps(ref, indent=1, sort_keys=True))
+
+
+if __name__ == "__main__":
+    main()
