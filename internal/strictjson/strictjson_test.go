@@ -271,3 +271,14 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) { compare(t, data) })
 }
+
+// Floats are written as Python writes them.
+func TestFloat(t *testing.T) {
+	for want, f := range map[string]float64{
+		"0.0": 0, "-0.0": math.Copysign(0, -1), "1.0": 1, "0.001": 1e-3, "0.0001": 1e-4, "1e-05": 1e-5, "1e-08": 1e-8, "-2.5": -2.5,
+		"1000000.0": 1e6, "123456789012345.0": 123456789012345, "1e+16": 1e16, "1.5e+300": 1.5e300, "0.30000000000000004": math.Nextafter(0.3, 1),
+		"NaN": math.NaN(), "Infinity": math.Inf(1), "-Infinity": math.Inf(-1),
+	} {
+		require.Equal(t, want, string(Format{}.Append(nil, Float(f))))
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"iter"
 	"math"
 	"strconv"
+	"strings"
 )
 
 // Number is a number as it is written in the document.
@@ -125,6 +126,24 @@ func String(s string) Value { return Value{kind: KindString, text: s} }
 
 // Int is an integer value.
 func Int(i int64) Value { return Value{kind: KindNumber, text: strconv.FormatInt(i, 10)} }
+
+// Float is a number as Python's json.dumps writes a float: with a point or an exponent, NaN and Infinity by
+// name, which JSON doesn't have.
+func Float(f float64) Value {
+	text := strconv.FormatFloat(f, 'f', -1, 64)
+	switch size := math.Abs(f); {
+	case math.IsNaN(f):
+		text = "NaN"
+	case math.IsInf(f, 0):
+		text = strings.Replace(text, "Inf", "Infinity", 1)
+		text = strings.TrimPrefix(text, "+")
+	case size != 0 && (size < 1e-4 || size >= 1e16):
+		text = strconv.FormatFloat(f, 'e', -1, 64)
+	case f == math.Trunc(f):
+		text += ".0"
+	}
+	return Value{kind: KindNumber, text: text}
+}
 
 // Array is an array value.
 func Array(items ...Value) Value { return Value{kind: KindArray, items: items} }

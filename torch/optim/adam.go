@@ -80,7 +80,7 @@ var adam = &rule[AdamOptions]{
 			{"decoupled_weight_decay", &o.DecoupledWeightDecay, nil}}
 	},
 	check:  func(o *AdamOptions) rules { return o.args().check() },
-	begin:  func(o *AdamOptions, e *entry, _ *torch.Tensor) { beginAdam(e, o.AMSGrad) },
+	needs:  func(o *AdamOptions, _ *entry) []int { return adamNeeds(o.AMSGrad) },
 	update: func(o *AdamOptions, m *batch) { updateAdam(o.args(), m) },
 }
 
@@ -93,7 +93,7 @@ var adamW = &rule[AdamWOptions]{
 			{"decoupled_weight_decay", nil, true}}
 	},
 	check:  func(o *AdamWOptions) rules { return o.args().check() },
-	begin:  func(o *AdamWOptions, e *entry, _ *torch.Tensor) { beginAdam(e, o.AMSGrad) },
+	needs:  func(o *AdamWOptions, _ *entry) []int { return adamNeeds(o.AMSGrad) },
 	update: func(o *AdamWOptions, m *batch) { updateAdam(o.args(), m) },
 }
 
@@ -113,11 +113,11 @@ func validBetas(beta1, beta2 float64) rules {
 		{beta2 >= 0 && beta2 < 1, "Invalid beta parameter at index 1: %v", beta2}}
 }
 
-func beginAdam(e *entry, amsgrad bool) {
-	e.zeros(0, 1)
+func adamNeeds(amsgrad bool) []int {
 	if amsgrad {
-		e.zeros(2)
+		return []int{0, 1, 2}
 	}
+	return []int{0, 1}
 }
 
 func updateAdam(a *adamArgs, m *batch) {
@@ -128,21 +128,8 @@ func updateAdam(a *adamArgs, m *batch) {
 	// PyTorch's for-loop and foreach forms have the same operations in the same order.
 	fe := torch.Internal
 	steps := m.tick()
-	params, g := m.reals(m.params), m.reals(m.grads)
-	if a.maximize {
-		g = fe.ForeachNeg(g)
-	}
-	if a.decay != 0 {
-		if a.decoupled {
-			fe.ForeachMulScalar_(params, 1-a.lr*a.decay)
-		} else {
-			g = fe.ForeachAdd(g, params, torch.InternalForeachAddOptions{Alpha: a.decay})
-		}
-	}
-	avg, sq := m.slot(0), m.slot(1)
-	fe.ForeachLerpScalar_(avg, g, 1-a.beta1)
-	fe.ForeachMulScalar_(sq, a.beta2)
-	fe.ForeachAddcmul_(sq, g, g, torch.InternalForeachAddcmulOptions{Value: 1 - a.beta2})
+	params, g := m.decoupled(a.maximize, a.decay, a.lr, a.decoupled)
+	avg, sq := m.averages(g, pair{a.beta1, a.beta2})
 	if a.amsgrad {
 		most := m.slot(2)
 		fe.ForeachMaximum_(most, sq)
@@ -159,17 +146,44 @@ func fusedAdam(a *adamArgs, m *batch) {
 	if a.amsgrad {
 		most = m.slot(2)
 	}
-	steps := m.stepsOn(m.device)
-	if m.device == torch.CPU {
-		m.tick()
-	} else {
-		torch.Internal.ForeachAddScalar_(steps, 1)
-	}
+	steps := m.countOn()
 	if a.decoupled {
 		torch.Internal.FusedAdamw_(m.params, m.grads, m.slot(0), m.slot(1), most, steps, a.lr, a.beta1, a.beta2, a.decay, a.eps, a.amsgrad, a.maximize)
 	} else {
 		torch.Internal.FusedAdam_(m.params, m.grads, m.slot(0), m.slot(1), most, steps, a.lr, a.beta1, a.beta2, a.decay, a.eps, a.amsgrad, a.maximize)
 	}
+}
+
+// decayed are the parameters, and the gradients with weight decay as a penalty: g' = g + λθ, complex ones as
+// real.
+func (m *batch) decayed(maximize bool, decay float64) (params, g []*torch.Tensor) {
+	params, g = m.reals(m.params), m.reals(m.grads)
+	if maximize {
+		g = torch.Internal.ForeachNeg(g)
+	}
+	if decay != 0 {
+		g = torch.Internal.ForeachAdd(g, params, torch.InternalForeachAddOptions{Alpha: decay})
+	}
+	return params, g
+}
+
+// decoupled is decayed, with the decay of the parameters themselves if on.
+func (m *batch) decoupled(maximize bool, decay, lr float64, on bool) (params, g []*torch.Tensor) {
+	if !on || decay == 0 {
+		return m.decayed(maximize, decay)
+	}
+	params, g = m.decayed(maximize, 0)
+	torch.Internal.ForeachMulScalar_(params, 1-lr*decay)
+	return params, g
+}
+
+// averages updates Adam's running averages, which are the first two slots.
+func (m *batch) averages(g []*torch.Tensor, betas pair) (avg, sq []*torch.Tensor) {
+	avg, sq = m.slot(0), m.slot(1)
+	torch.Internal.ForeachLerpScalar_(avg, g, 1-betas[0])
+	torch.Internal.ForeachMulScalar_(sq, betas[1])
+	torch.Internal.ForeachAddcmul_(sq, g, g, torch.InternalForeachAddcmulOptions{Value: 1 - betas[1]})
+	return avg, sq
 }
 
 // each maps step counters, most often all the same, to a list of numbers.

@@ -16,6 +16,11 @@ type Optimizer interface {
 	ZeroGrad(opts ...ZeroGradOptions)
 	// Groups are the parameter groups.
 	Groups() []*Group
+	// StateDict is the state in PyTorch's form. Its tensors are the optimizer's own, not copies.
+	StateDict() *StateDict
+	// LoadStateDict takes over a state that StateDict, or PyTorch, has made. Tensors are copied. Nothing
+	// changes when an error is returned.
+	LoadStateDict(state *StateDict) error
 	// Close frees the state; parameters and gradients stay. The optimizer must not be used afterwards.
 	Close()
 }
@@ -91,13 +96,16 @@ type rule[O any] struct {
 	name    string
 	table   func(o *O) []option
 	check   func(o *O) rules
-	slots   []string // names of the state's tensors
-	counts  bool     // there is a step counter as well
-	intStep bool     // which state dicts have as an int
-	sparse  bool     // sparse gradients are fine
-	eager   bool     // the state is made with the optimizer
+	slots   []string                       // names of the state's tensors
+	scalars []int                          // slots that are single float32 numbers on the CPU
+	counts  bool                           // there is a step counter as well
+	intStep bool                           // which state dicts have as an int
+	sparse  bool                           // sparse gradients are fine
+	eager   bool                           // the state is made with the optimizer
+	shape   func(slot int, of []int) []int // of a slot for a parameter's shape, which it may change; nil: the same
 	accept  func(p *torch.Tensor) string
-	begin   func(o *O, e *entry, grad *torch.Tensor) // makes the state of a parameter
+	needs   func(o *O, e *entry) []int               // slots that a started parameter has; nil: all
+	begin   func(o *O, e *entry, grad *torch.Tensor) // makes them; nil: zeros like the parameter
 	sort    func(e *entry, grad *torch.Tensor) int   // further key for batches
 	update  func(o *O, b *batch)
 }
@@ -193,6 +201,14 @@ func (b *Base[O]) begin(o *O, e *entry, grad *torch.Tensor) {
 	}
 	if b.rule.begin != nil {
 		b.rule.begin(o, e, grad)
+	} else {
+		for _, i := range b.needed(o, e) {
+			if shape := b.shape(i, e); slices.Equal(shape, e.param.Shape()) {
+				e.slots[i] = torch.ZerosLike(e.param)
+			} else {
+				e.slots[i] = e.param.NewZeros(shape)
+			}
+		}
 	}
 	torch.Keep(e.slots...)
 }
@@ -206,11 +222,27 @@ func (e *entry) setStep(t *torch.Tensor) {
 	}
 }
 
-// zeros fills slots with zeros of the parameter's shape and strides.
-func (e *entry) zeros(slots ...int) {
-	for _, i := range slots {
-		e.slots[i] = torch.ZerosLike(e.param)
+// shape is the shape of a slot.
+func (b *Base[O]) shape(slot int, e *entry) []int {
+	switch {
+	case slices.Contains(b.rule.scalars, slot):
+		return nil
+	case b.rule.shape != nil:
+		return b.rule.shape(slot, e.param.Shape())
 	}
+	return e.param.Shape()
+}
+
+// needed are the slots that a parameter has after its first step.
+func (b *Base[O]) needed(o *O, e *entry) []int {
+	if b.rule.needs != nil {
+		return b.rule.needs(o, e)
+	}
+	all := make([]int, len(e.slots))
+	for i := range all {
+		all[i] = i
+	}
+	return all
 }
 
 // Step updates the parameters that have a gradient; see [Optimizer].
@@ -338,14 +370,17 @@ func (e *entry) close() {
 	}
 }
 
-// slot are the tensors of a slot; complex ones as pairs of real numbers, see [batch.reals].
-func (m *batch) slot(i int) []*torch.Tensor {
+// raw are the tensors of a slot.
+func (m *batch) raw(i int) []*torch.Tensor {
 	list := make([]*torch.Tensor, len(m.entries))
 	for k, e := range m.entries {
 		list[k] = e.slots[i]
 	}
-	return m.reals(list)
+	return list
 }
+
+// slot is raw, with complex tensors as real ones; see [batch.reals].
+func (m *batch) slot(i int) []*torch.Tensor { return m.reals(m.raw(i)) }
 
 // reals views complex tensors as real ones with a last dimension of two.
 func (m *batch) reals(list []*torch.Tensor) []*torch.Tensor {
@@ -366,6 +401,19 @@ func (m *batch) tick() []float64 {
 	for i, e := range m.entries {
 		e.count[0]++
 		steps[i] = float64(e.count[0])
+	}
+	return steps
+}
+
+// countOn is tick for a fused kernel: the counters are on the device of the parameters.
+func (m *batch) countOn() []*torch.Tensor {
+	steps := m.stepsOn(m.device)
+	if m.device == torch.CPU {
+		for _, e := range m.entries {
+			e.count[0]++
+		}
+	} else {
+		torch.Internal.ForeachAddScalar_(steps, 1)
 	}
 	return steps
 }

@@ -151,15 +151,15 @@ func TestWrongArguments(t *testing.T) {
 	p := leaf(1)
 	params := []*torch.Tensor{p}
 	for want, make := range map[string]func(){
-		"SGD: Invalid learning rate: -1":                                      func() { optim.NewSGD(params, optim.SGDOptions{LR: -1}) },
+		"SGD: Invalid learning rate: -1.0":                                    func() { optim.NewSGD(params, optim.SGDOptions{LR: -1}) },
 		"SGD: Invalid momentum value: -0.5":                                   func() { optim.NewSGD(params, optim.SGDOptions{Momentum: -0.5}) },
 		"SGD: Nesterov momentum requires a momentum and zero dampening":       func() { optim.NewSGD(params, optim.SGDOptions{Nesterov: true}) },
 		"SGD: optimizer got an empty parameter list":                          func() { optim.NewSGD(nil) },
 		"SGD: can't optimize a non-leaf Tensor":                               func() { optim.NewSGD([]*torch.Tensor{p.Mul(p)}) },
 		"SGD: some parameters appear in more than one parameter group":        func() { optim.NewSGD(params).AddParamGroup(params) },
-		"AdamW: Invalid beta parameter at index 0: 1":                         func() { optim.NewAdamW(params, optim.AdamWOptions{Betas: torch.Some([2]float64{1, 0})}) },
-		"Adam: Invalid epsilon value: -1":                                     func() { optim.NewAdam(params, optim.AdamOptions{Eps: torch.Some(-1.0)}) },
-		"AdamW: Invalid weight_decay value: -1":                               func() { optim.NewAdamW(params, optim.AdamWOptions{WeightDecay: torch.Some(-1.0)}) },
+		"AdamW: Invalid beta parameter at index 0: 1.0":                       func() { optim.NewAdamW(params, optim.AdamWOptions{Betas: torch.Some([2]float64{1, 0})}) },
+		"Adam: Invalid epsilon value: -1.0":                                   func() { optim.NewAdam(params, optim.AdamOptions{Eps: torch.Some(-1.0)}) },
+		"AdamW: Invalid weight_decay value: -1.0":                             func() { optim.NewAdamW(params, optim.AdamWOptions{WeightDecay: torch.Some(-1.0)}) },
 		"Adam: `fused` and `foreach` cannot be `True` together.":              func() { optim.NewAdam(params, optim.AdamOptions{Foreach: torch.Some(true), Fused: torch.Some(true)}) },
 		"SGD: optimizer contains a parameter group with duplicate parameters": func() { optim.NewSGD([]*torch.Tensor{p, p}) },
 	} {

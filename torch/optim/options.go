@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/torchgo/torchgo/internal/strictjson"
 	"github.com/torchgo/torchgo/torch"
 )
 
@@ -210,10 +211,18 @@ func (rs rules) broken() string {
 		case r.value == nil:
 			return r.format
 		default:
+			if f, ok := r.value.(float64); ok {
+				return fmt.Sprintf(r.format, pythonFloat(f))
+			}
 			return fmt.Sprintf(r.format, r.value)
 		}
 	}
 	return ""
+}
+
+// pythonFloat is a float as Python prints it.
+func pythonFloat(f float64) string {
+	return string(strictjson.Format{}.Append(nil, strictjson.Float(f)))
 }
 
 // fail panics with PyTorch's message about a wrong argument.

@@ -29,6 +29,7 @@ var sgd = &rule[SGDOptions]{
 	name:   "SGD",
 	slots:  []string{"momentum_buffer"},
 	sparse: true,
+	needs:  func(*SGDOptions, *entry) []int { return nil }, // the momentum begins as the first gradient
 	table: func(o *SGDOptions) []option {
 		return []option{{"lr", &o.LR, 1e-3}, {"momentum", &o.Momentum, nil}, {"dampening", &o.Dampening, nil},
 			{"weight_decay", &o.WeightDecay, nil}, {"nesterov", &o.Nesterov, nil}, {"maximize", &o.Maximize, nil},
@@ -67,7 +68,7 @@ func updateSGD(o *SGDOptions, m *batch) {
 					e.slots[0] = torch.EmptyLike(m.grads[i])
 				}
 			}
-			momentum = m.slot(0)
+			momentum = m.raw(0)
 		}
 		torch.Internal.FusedSgd_(m.params, m.grads, momentum, o.WeightDecay, o.Momentum, o.LR, o.Dampening,
 			o.Nesterov, o.Maximize, first && o.Momentum != 0)
@@ -87,14 +88,14 @@ func updateSGD(o *SGDOptions, m *batch) {
 				e.slots[0] = g[i].Detach().Clone()
 			}
 		} else {
-			b := m.slot(0)
+			b := m.raw(0)
 			fe.ForeachMulScalar_(b, o.Momentum)
 			fe.ForeachAdd_(b, g, torch.InternalForeachAddOptions{Alpha: 1 - o.Dampening})
 		}
 		if o.Nesterov {
-			g = fe.ForeachAdd(g, m.slot(0), torch.InternalForeachAddOptions{Alpha: o.Momentum})
+			g = fe.ForeachAdd(g, m.raw(0), torch.InternalForeachAddOptions{Alpha: o.Momentum})
 		} else {
-			g = m.slot(0)
+			g = m.raw(0)
 		}
 	}
 	fe.ForeachAdd_(m.params, g, torch.InternalForeachAddOptions{Alpha: -o.LR})
