@@ -47,7 +47,12 @@ func Load(l Library) error {
 		return errors.New(C.GoString(why))
 	}
 	var e C.tg_error
-	return check(C.tg_install_hooks(&e), &e)
+	if err := check(C.tg_install_hooks(&e), &e); err != nil || l.CUDAShim == "" {
+		return err
+	}
+	half := C.CString(l.CUDAShim)
+	defer C.free(unsafe.Pointer(half))
+	return check(C.tg_cuda_open(half, &e), &e)
 }
 
 // Loaded tells whether [Load] has succeeded.

@@ -12,6 +12,12 @@ type (
 	Generator uintptr
 	// Guard is a set of thread modes in force.
 	Guard uintptr
+	// Modes is an owned copy of a thread's modes.
+	Modes uintptr
+	// Event is an owned c10::Event.
+	Event uintptr
+	// Graph is an owned graph of an accelerator's work.
+	Graph uintptr
 )
 
 // Kind says what kind of error the shim reports; the values are tg_kind of torchgo.h.
@@ -33,6 +39,7 @@ const (
 	ErrUnknown
 	ErrCallback
 	ErrNotLoaded
+	ErrNoDevice
 )
 
 // Tags of values (tg_tag of torchgo.h). A value is a head word, tag | n<<8, and its payload.
@@ -92,6 +99,13 @@ const (
 	ModeNoInference
 )
 
+// Modes of a graph's capture.
+const (
+	CaptureGlobal = iota
+	CaptureThreadLocal
+	CaptureRelaxed
+)
+
 // ThreadState is libtorch's and the shim's state of the calling thread.
 type ThreadState struct {
 	Scope     uint64 // token of the innermost scope, 0 outside
@@ -99,6 +113,51 @@ type ThreadState struct {
 	Grad      bool
 	Inference bool
 }
+
+// Flags of the process, for [FlagGet] and [FlagSet].
+const (
+	FlagDeterministic = iota // 0, 1: raise, 2: warn
+	FlagFillUninitialized
+	FlagCUDNN
+	FlagCUDNNBenchmark
+	FlagCUDNNBenchmarkLimit
+	FlagCUDNNDeterministic
+	FlagCUDNNTF32
+	FlagMatMulTF32
+	FlagMatMulPrecision // 0 highest, 1 high, 2 medium
+	FlagMatMulFP16Reduction
+	FlagMatMulBF16Reduction
+)
+
+// Words of [DeviceProperties].
+const (
+	PropTotalMemory = iota
+	PropMajor
+	PropMinor
+	PropMultiprocessors
+	PropWarpSize
+	PropThreadsPerMultiprocessor
+	PropThreadsPerBlock
+	PropSharedPerBlock
+	PropSharedPerMultiprocessor
+	PropRegistersPerMultiprocessor
+	PropL2Bytes
+	PropIntegrated
+	PropWords
+)
+
+// MemoryWords is the number of words of [MemoryStats]; torchgo.h says what they are.
+const MemoryWords = 9*12 + 2*4 + 6
+
+// Streams of [StreamGet].
+const (
+	StreamCurrent = iota
+	StreamDefault
+	StreamNew
+)
+
+// Stream is a stream of a device: c10::DeviceType, index, id.
+type Stream struct{ Device, Index, ID int }
 
 // Error is what a function of the shim reports.
 type Error struct {
@@ -111,8 +170,9 @@ func (e *Error) Error() string { return e.Message }
 
 // Library says where the shim is and what it opens first.
 type Library struct {
-	Shim string // path of libtorchgo.so
-	CUDA string // path of libtorch_cuda.so; empty: CPU only
+	Shim     string // path of libtorchgo.so
+	CUDA     string // path of libtorch_cuda.so; empty: CPU only
+	CUDAShim string // path of libtorchgo_cuda.so; empty: CPU only, or built without CUDA's headers
 }
 
 func (l Library) String() string {

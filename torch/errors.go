@@ -50,6 +50,7 @@ var (
 	ErrInternal       = errors.New("internal error")
 	ErrCallback       = errors.New("a hook failed")
 	ErrNotLoaded      = errors.New("libtorch is not loaded")
+	ErrNoDevice       = errors.New("no such device")
 	ErrClosed         = errors.New("tensor is closed")
 )
 
@@ -58,7 +59,7 @@ var kinds = map[cgo.Kind]error{
 	cgo.ErrType: ErrType, cgo.ErrNotImplemented: ErrNotImplemented, cgo.ErrOutOfMemory: ErrOutOfMemory,
 	cgo.ErrLinAlg: ErrLinAlg, cgo.ErrNoOperator: ErrNoOperator, cgo.ErrSchema: ErrSchema,
 	cgo.ErrSystem: ErrRuntime, cgo.ErrUnknown: ErrInternal, cgo.ErrCallback: ErrCallback,
-	cgo.ErrNotLoaded: ErrNotLoaded,
+	cgo.ErrNotLoaded: ErrNotLoaded, cgo.ErrNoDevice: ErrNoDevice,
 }
 
 // Error is one line: the operator, what is wrong, the shapes of its tensors.

@@ -48,7 +48,7 @@ func open() error {
 	if os.Getenv("TORCHGO_DEVICE") != "cpu" && install.Dir != "" {
 		path := filepath.Join(install.Dir, "lib", "libtorch_cuda.so")
 		if _, err := os.Stat(path); err == nil && cgo.HasCUDADriver() {
-			library.CUDA = path
+			library.CUDA, library.CUDAShim = path, install.CUDALib
 		}
 	}
 	cgo.Hook = runHook

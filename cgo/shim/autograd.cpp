@@ -42,8 +42,10 @@ at::Tensor run_hook(uint64_t id, const at::Tensor& grad) {
   return result == 0 ? grad : take(result);
 }
 
-struct Guard {
-  uint64_t scope;  // what it was
+struct AutogradMode final : Guard {
+  ~AutogradMode() override { thread_state().scope = scope; }
+
+  uint64_t scope = thread_state().scope;  // what it was
   std::optional<c10::AutoGradMode> grad;
   std::optional<c10::InferenceMode> inference;
 };
@@ -139,7 +141,7 @@ int32_t guard_enter(uint64_t scope, int32_t mode, tg_guard* out, tg_error* err) 
   return guarded(err, [&] {
     require(out != nullptr, "guard_enter: NULL argument");
     require(mode >= TG_MODE_KEEP && mode <= TG_MODE_NO_INFERENCE, "guard_enter: unknown mode");
-    auto* g = new Guard{thread_state().scope, {}, {}};
+    auto* g = new AutogradMode();
     switch (mode) {
       case TG_MODE_GRAD:
         g->grad.emplace(true);
@@ -157,16 +159,14 @@ int32_t guard_enter(uint64_t scope, int32_t mode, tg_guard* out, tg_error* err) 
         break;
     }
     if (scope != 0) thread_state().scope = scope;
-    *out = reinterpret_cast<tg_guard>(g);
+    *out = hand(g);
   });
 }
 
 int32_t guard_leave(tg_guard handle, tg_error* err) noexcept {
   return guarded(err, [&] {
     require(handle != 0, "guard_leave: no guard");
-    auto* g = reinterpret_cast<Guard*>(handle);
-    thread_state().scope = g->scope;
-    delete g;
+    delete reinterpret_cast<Guard*>(handle);
   });
 }
 

@@ -23,6 +23,16 @@ struct ThreadState {
 };
 ThreadState& thread_state() noexcept;
 
+// Modes that are set until guard_leave deletes it.
+struct Guard {
+  Guard() = default;
+  Guard(const Guard&) = delete;
+  Guard& operator=(const Guard&) = delete;
+  virtual ~Guard() = default;
+};
+
+inline tg_guard hand(Guard* g) { return reinterpret_cast<tg_guard>(g); }
+
 // A Go callback failed.
 class CallbackError : public c10::Error {
  public:
@@ -44,6 +54,15 @@ class ArgumentError : public std::exception {
 inline void require(bool ok, const char* what) {
   if (!ok) throw ArgumentError(what);
 }
+
+inline c10::Device device_of(int32_t type, int32_t index) {
+  require(type >= 0 && type < static_cast<int32_t>(c10::DeviceType::COMPILE_TIME_MAX_DEVICE_TYPES), "unknown device type");
+  require(index >= -1 && index <= 127, "device index is out of range");
+  return c10::Device(static_cast<c10::DeviceType>(type), static_cast<c10::DeviceIndex>(index));
+}
+
+// A device that is there, ready and with its index; TG_E_NO_DEVICE where it isn't.
+c10::Device present(int32_t type, int32_t index);
 
 // Fills *err from the exception in flight. Call it in a catch block only.
 int32_t fail(tg_error* err) noexcept;

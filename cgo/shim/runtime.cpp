@@ -45,12 +45,6 @@ at::Generator generator_of(tg_generator g) {
   return at::Generator(c10::intrusive_ptr<c10::GeneratorImpl>::reclaim_copy(reinterpret_cast<c10::GeneratorImpl*>(g)));
 }
 
-c10::Device device_of(int32_t type, int32_t index) {
-  require(type >= 0 && type < static_cast<int32_t>(c10::DeviceType::COMPILE_TIME_MAX_DEVICE_TYPES), "unknown device type");
-  require(index >= -1 && index <= 127, "device index is out of range");
-  return c10::Device(static_cast<c10::DeviceType>(type), static_cast<c10::DeviceIndex>(index));
-}
-
 const char* runtime_version() noexcept {
   static const std::string version = []() -> std::string {
     try {
@@ -115,7 +109,7 @@ int32_t manual_seed(uint64_t seed, tg_error* err) noexcept {
 int32_t generator_new(int32_t device, int32_t index, uint64_t seed, tg_generator* out, tg_error* err) noexcept {
   return guarded(err, [&] {
     require(out != nullptr, "generator_new: NULL argument");
-    c10::Device d = device_of(device, index);
+    c10::Device d = present(device, index);
     at::Generator g = at::globalContext().defaultGenerator(d).clone();
     g.set_current_seed(seed);
     *out = reinterpret_cast<tg_generator>(g.unsafeReleaseGeneratorImpl());
@@ -125,6 +119,14 @@ int32_t generator_new(int32_t device, int32_t index, uint64_t seed, tg_generator
 int32_t generator_free(tg_generator g, tg_error* err) noexcept {
   return guarded(err, [&] {
     if (g != 0) c10::intrusive_ptr<c10::GeneratorImpl>::reclaim(reinterpret_cast<c10::GeneratorImpl*>(g));
+  });
+}
+
+int32_t generator_seed(tg_generator g, uint64_t seed, tg_error* err) noexcept {
+  return guarded(err, [&] {
+    at::Generator gen = generator_of(g);
+    std::lock_guard<std::mutex> lock(gen.mutex());
+    gen.set_current_seed(seed);
   });
 }
 

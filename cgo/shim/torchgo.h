@@ -29,6 +29,9 @@ typedef uintptr_t tg_tensor;
 typedef uintptr_t tg_op;
 typedef uintptr_t tg_generator;
 typedef uintptr_t tg_guard;
+typedef uintptr_t tg_state;
+typedef uintptr_t tg_event;
+typedef uintptr_t tg_graph;
 
 typedef enum {
   TG_OK = 0,
@@ -45,7 +48,8 @@ typedef enum {
   TG_E_SYSTEM = 11,         /* another std::exception */
   TG_E_UNKNOWN = 12,        /* something thrown that is no std::exception */
   TG_E_CALLBACK = 13,       /* a Go callback failed; the message is its error */
-  TG_E_NOT_LOADED = 14      /* the shim is not loaded (the loader says so, never the shim) */
+  TG_E_NOT_LOADED = 14,     /* the shim is not loaded (the loader says so, never the shim) */
+  TG_E_NO_DEVICE = 15       /* there is no such device, or this libtorch is without CUDA */
 } tg_kind;
 
 /* The texts are addresses as integers, like handles: Go passes this struct without a check. */
@@ -111,6 +115,47 @@ enum {
   TG_STATE_WORDS = 4
 };
 
+/* Flags of the process (at::globalContext()). */
+enum {
+  TG_FLAG_DETERMINISTIC = 0, /* 0, 1: raise, 2: warn */
+  TG_FLAG_FILL_UNINITIALIZED = 1,
+  TG_FLAG_CUDNN = 2,
+  TG_FLAG_CUDNN_BENCHMARK = 3,
+  TG_FLAG_CUDNN_BENCHMARK_LIMIT = 4,
+  TG_FLAG_CUDNN_DETERMINISTIC = 5,
+  TG_FLAG_CUDNN_TF32 = 6,
+  TG_FLAG_MATMUL_TF32 = 7,
+  TG_FLAG_MATMUL_PRECISION = 8, /* 0 highest, 1 high, 2 medium */
+  TG_FLAG_MATMUL_FP16_REDUCTION = 9,
+  TG_FLAG_MATMUL_BF16_REDUCTION = 10,
+  TG_FLAG_COUNT = 11
+};
+
+/* What device_properties writes. */
+enum {
+  TG_PROP_TOTAL_MEMORY = 0, /* bytes */
+  TG_PROP_MAJOR = 1,        /* compute capability */
+  TG_PROP_MINOR = 2,
+  TG_PROP_MULTIPROCESSORS = 3,
+  TG_PROP_WARP_SIZE = 4,
+  TG_PROP_THREADS_PER_MULTIPROCESSOR = 5,
+  TG_PROP_THREADS_PER_BLOCK = 6,
+  TG_PROP_SHARED_PER_BLOCK = 7, /* bytes, without opting in */
+  TG_PROP_SHARED_PER_MULTIPROCESSOR = 8,
+  TG_PROP_REGISTERS_PER_MULTIPROCESSOR = 9,
+  TG_PROP_L2_BYTES = 10,
+  TG_PROP_INTEGRATED = 11,
+  TG_PROP_WORDS = 12
+};
+
+/* What memory_stats writes: for each of 9 statistics its current value, peak, sum of what was added and
+   sum of what was taken away, each of these for all blocks, small ones and large ones (in that order); the
+   same four of oversize allocations and oversize segments; six counters. */
+enum { TG_MEMORY_WORDS = 9 * 12 + 2 * 4 + 6 };
+
+/* Streams that stream_get gives. */
+enum { TG_STREAM_CURRENT = 0, TG_STREAM_DEFAULT = 1, TG_STREAM_NEW = 2 };
+
 /* A Go callback: takes and returns owned references (0 as result: unchanged). */
 typedef int32_t (*tg_hook_fn)(uint64_t id, tg_tensor in, tg_tensor* out, tg_error* err);
 
@@ -171,13 +216,83 @@ typedef int32_t (*tg_hook_fn)(uint64_t id, tg_tensor in, tg_tensor* out, tg_erro
   F(generator_new, (int32_t device, int32_t index, uint64_t seed, tg_generator* out, tg_error* err),          \
     (device, index, seed, out, err))                                                                          \
   F(generator_free, (tg_generator g, tg_error* err), (g, err))                                                \
-  /* The state as a uint8 tensor. g 0 is the CPU's default generator. */                                   \
+  /* The state as a uint8 tensor. g 0 is the CPU's default generator. */                                      \
   F(generator_state, (tg_generator g, tg_tensor* out, tg_error* err), (g, out, err))                          \
   F(generator_set_state, (tg_generator g, tg_tensor state, tg_error* err), (g, state, err))                   \
   F(device_count, (int32_t device, int64_t* out, tg_error* err), (device, out, err))                          \
   F(empty_cache, (tg_error* err), (err))                                                                      \
   /* libtorch's own description of its build (at::show_config and the CPU capability). */                     \
-  F(show_config, (char** out, tg_error* err), (out, err))
+  F(show_config, (char** out, tg_error* err), (out, err))                                                     \
+  /* Devices. A device is its c10::DeviceType and an index, -1 for the current one; a stream is a device      \
+     and an id. Without the device the error is TG_E_NO_DEVICE. What each needs is done on the CPU, too,      \
+     where it has a meaning there.                                                                            \
+                                                                                                              \
+     Opens the library of what needs CUDA's headers, libtorchgo_cuda.so. */                                   \
+  F(cuda_open, (const char* path, tg_error* err), (path, err))                                                \
+  F(device_current, (int32_t device, int32_t* out, tg_error* err), (device, out, err))                        \
+  F(device_enter, (int32_t device, int32_t index, tg_guard* out, tg_error* err), (device, index, out, err))   \
+  F(device_synchronize, (int32_t device, int32_t index, tg_error* err), (device, index, err))                 \
+  /* Writes TG_PROP_WORDS. */                                                                                 \
+  F(device_properties, (int32_t device, int32_t index, int64_t* out, int64_t cap, char** name, tg_error* err),\
+    (device, index, out, cap, name, err))                                                                     \
+  /* Writes the stream's device index and id. */                                                              \
+  F(stream_get, (int32_t device, int32_t index, int32_t which, int32_t priority, int64_t* out, int64_t cap,   \
+                 tg_error* err),                                                                              \
+    (device, index, which, priority, out, cap, err))                                                          \
+  F(stream_enter, (int32_t device, int32_t index, int64_t id, tg_guard* out, tg_error* err),                  \
+    (device, index, id, out, err))                                                                            \
+  F(stream_query, (int32_t device, int32_t index, int64_t id, int32_t* out, tg_error* err),                   \
+    (device, index, id, out, err))                                                                            \
+  F(stream_synchronize, (int32_t device, int32_t index, int64_t id, tg_error* err), (device, index, id, err)) \
+  F(event_new, (int32_t device, int32_t timing, tg_event* out, tg_error* err), (device, timing, out, err))    \
+  F(event_free, (tg_event e, tg_error* err), (e, err))                                                        \
+  F(event_record, (tg_event e, int32_t device, int32_t index, int64_t id, tg_error* err),                     \
+    (e, device, index, id, err))                                                                              \
+  /* Makes a stream wait for the event. */                                                                    \
+  F(event_block, (tg_event e, int32_t device, int32_t index, int64_t id, tg_error* err),                      \
+    (e, device, index, id, err))                                                                              \
+  F(event_query, (tg_event e, int32_t* out, tg_error* err), (e, out, err))                                    \
+  F(event_synchronize, (tg_event e, tg_error* err), (e, err))                                                 \
+  F(event_elapsed, (tg_event from, tg_event to, double* milliseconds, tg_error* err),                         \
+    (from, to, milliseconds, err))                                                                            \
+  F(record_stream, (tg_tensor t, int32_t device, int32_t index, int64_t id, tg_error* err),                   \
+    (t, device, index, id, err))                                                                              \
+  /* Writes TG_MEMORY_WORDS. */                                                                               \
+  F(memory_stats, (int32_t device, int32_t index, int64_t* out, int64_t cap, tg_error* err),                  \
+    (device, index, out, cap, err))                                                                           \
+  F(memory_reset, (int32_t device, int32_t index, int32_t accumulated, tg_error* err),                        \
+    (device, index, accumulated, err))                                                                        \
+  /* Writes the free and the total bytes of the device. */                                                    \
+  F(memory_info, (int32_t device, int32_t index, int64_t* out, int64_t cap, tg_error* err),                   \
+    (device, index, out, cap, err))                                                                           \
+  F(memory_fraction, (int32_t device, int32_t index, double fraction, tg_error* err),                         \
+    (device, index, fraction, err))                                                                           \
+  /* A reference to the device's default generator. */                                                        \
+  F(generator_default, (int32_t device, int32_t index, tg_generator* out, tg_error* err),                     \
+    (device, index, out, err))                                                                                \
+  F(generator_seed, (tg_generator g, uint64_t seed, tg_error* err), (g, seed, err))                           \
+  F(graph_new, (int32_t device, tg_graph* out, tg_error* err), (device, out, err))                            \
+  F(graph_free, (tg_graph g, tg_error* err), (g, err))                                                        \
+  /* Captures what is queued on the current stream. The pool's two words are 0 for one of its own. `mode`:    \
+     0 global, 1 thread local, 2 relaxed. */                                                                  \
+  F(graph_begin, (tg_graph g, uint64_t pool0, uint64_t pool1, int32_t mode, tg_error* err),                   \
+    (g, pool0, pool1, mode, err))                                                                             \
+  F(graph_end, (tg_graph g, tg_error* err), (g, err))                                                         \
+  F(graph_replay, (tg_graph g, tg_error* err), (g, err))                                                      \
+  F(graph_reset, (tg_graph g, tg_error* err), (g, err))                                                       \
+  /* Writes the pool's two words; of a new pool for g 0. */                                                   \
+  F(graph_pool, (tg_graph g, int64_t* out, int64_t cap, tg_error* err), (g, out, cap, err))                   \
+  /* Autocast of a device in this thread. dtype -1 is the device's own, cache -1 leaves that as it is. */     \
+  F(autocast_enter, (int32_t device, int32_t on, int32_t dtype, int32_t cache, tg_guard* out, tg_error* err), \
+    (device, on, dtype, cache, out, err))                                                                     \
+  /* Writes whether it is on, its dtype, whether it caches. */                                                \
+  F(autocast_state, (int32_t device, int64_t* out, int64_t cap, tg_error* err), (device, out, cap, err))      \
+  /* All modes of this thread, for another one; 0 where they are the default ones. */                         \
+  F(state_capture, (tg_state* out, tg_error* err), (out, err))                                                \
+  F(state_enter, (tg_state state, tg_guard* out, tg_error* err), (state, out, err))                           \
+  F(state_free, (tg_state state, tg_error* err), (state, err))                                                \
+  F(flag_get, (int32_t flag, int64_t* out, tg_error* err), (flag, out, err))                                  \
+  F(flag_set, (int32_t flag, int64_t value, tg_error* err), (flag, value, err))
 /* clang-format on */
 
 #define TG_FIELD(name, params, args) int32_t(*name) params;

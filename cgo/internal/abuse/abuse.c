@@ -1,6 +1,7 @@
 #include "abuse.h"
 
 #include <dlfcn.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -9,6 +10,10 @@ tg_tensor tensors[16];
 tg_op ops[8];
 tg_generator generators[2];
 tg_guard guards[2] = {0, 1}; /* 1: a fresh one */
+tg_state states[2];
+tg_event events[2];
+tg_graph graphs[1]; /* 0: there is none without a GPU */
+const double doubles[6] = {0, 0.5, 1, -1, 1e300, NAN};
 const char* texts[8] = {NULL, "", "aten::add", "Tensor", "aten::add.Tensor", "no such thing", "\xff\xfe\x80", NULL};
 const uint64_t ids[4] = {0, 1, 2, UINT64_MAX};
 const int64_t numbers[8] = {0, 2, 3, 4, 6, -1, INT64_MAX, INT64_MIN};
@@ -33,7 +38,7 @@ static void failed(const char* name, const char* what, int32_t kind) {
 void check(const char* name, int32_t kind, tg_error* err) {
   calls++;
   if (kind == TG_OK) succeeded++;
-  if (kind < TG_OK || kind >= TG_E_NOT_LOADED) failed(name, "unknown kind", kind);
+  if (kind < TG_OK || kind == TG_E_NOT_LOADED || kind > TG_E_NO_DEVICE) failed(name, "unknown kind", kind);
   if (err == NULL) {
     if (kind != TG_E_ARGUMENT) failed(name, "err is NULL, expected TG_E_ARGUMENT", kind);
     return;
@@ -102,6 +107,21 @@ void leave(tg_guard g) {
   must("guard_leave", api->guard_leave(g, &e), &e);
 }
 
+void free_state(tg_state s) {
+  tg_error e = {0, 0, 0};
+  must("state_free", api->state_free(s, &e), &e);
+}
+
+void free_event(tg_event event) {
+  tg_error e = {0, 0, 0};
+  must("event_free", api->event_free(event, &e), &e);
+}
+
+void free_graph(tg_graph g) {
+  tg_error e = {0, 0, 0};
+  must("graph_free", api->graph_free(g, &e), &e);
+}
+
 /* Frees the tensors among n values and returns the word after them. */
 static const uint64_t* free_values(const uint64_t* p, uint64_t n) {
   while (n-- > 0) {
@@ -162,6 +182,37 @@ int32_t own_guard_leave(tg_guard g, tg_error* err) {
   if (g != 0) must("guard_enter", api->guard_enter(7, TG_MODE_NO_GRAD, &g, &e), &e);
   int32_t kind = api->guard_leave(g, err);
   if (kind != TG_OK && g != 0) leave(g);
+  return kind;
+}
+
+static tg_state fresh_state(void) {
+  tg_error e = {0, 0, 0};
+  tg_guard g = 0;
+  tg_state s = 0;
+  must("guard_enter", api->guard_enter(0, TG_MODE_NO_GRAD, &g, &e), &e);
+  must("state_capture", api->state_capture(&s, &e), &e);
+  leave(g);
+  return s;
+}
+
+static tg_event fresh_event(void) {
+  tg_error e = {0, 0, 0};
+  tg_event event = 0;
+  must("event_new", api->event_new(0, 1, &event, &e), &e);
+  return event;
+}
+
+int32_t own_state_free(tg_state s, tg_error* err) {
+  if (s != 0) s = fresh_state();
+  int32_t kind = api->state_free(s, err);
+  if (kind != TG_OK) free_state(s);
+  return kind;
+}
+
+int32_t own_event_free(tg_event event, tg_error* err) {
+  if (event != 0) event = fresh_event();
+  int32_t kind = api->event_free(event, err);
+  if (kind != TG_OK) free_event(event);
   return kind;
 }
 
@@ -252,6 +303,8 @@ static void setup(void) {
   must("hook_add", api->hook_add(t[15], 0, &handle, &e), &e);
 
   generators[1] = fresh_generator();
+  states[1] = fresh_state();
+  events[1] = fresh_event();
   ops[0] = 0;
   ops[1] = find("aten::add", "Tensor");
   ops[2] = find("aten::cat", "");
@@ -315,10 +368,26 @@ static void teardown(void) {
   for (int i = 1; i < N(tensors); i++) must("grad_set", api->grad_set(tensors[i], 0, &e), &e);
   free_list(tensors, N(tensors));
   free_generator(generators[1]);
+  free_state(states[1]);
+  free_event(events[1]);
+  /* What the process shares. */
+  must("flag_set", api->flag_set(TG_FLAG_DETERMINISTIC, 0, &e), &e);
   must("set_num_threads", api->set_num_threads(1, &e), &e);
   uint64_t gone[ROOM];
   int64_t n = 1;
   while (n > 0 && failures == 0) must("released", api->released(gone, ROOM, &n, &e), &e);
+}
+
+/* What works with a GPU only. */
+static const char* const of_gpus[] = {"cuda_open",    "device_properties", "event_record", "event_elapsed", "record_stream",
+                                      "memory_stats", "memory_reset",      "memory_info",  "memory_fraction", "graph_new",
+                                      "graph_begin",  "graph_end",         "graph_replay", "graph_reset",   "graph_pool"};
+
+static int needs_gpu(const char* name) {
+  for (int i = 0; i < N(of_gpus); i++) {
+    if (strcmp(name, of_gpus[i]) == 0) return 1;
+  }
+  return 0;
 }
 
 int64_t abuse_run(const char* path, int64_t at_most) {
@@ -340,7 +409,8 @@ int64_t abuse_run(const char* path, int64_t at_most) {
     teardown();
     if (calls == before) failed(abuse_cases[i].name, "was not called", 0);
     /* Values that are all refused at the door would test little. */
-    if (succeeded == 0) failed(abuse_cases[i].name, "never succeeded", 0);
+    if (succeeded == 0 && !needs_gpu(abuse_cases[i].name)) failed(abuse_cases[i].name, "never succeeded", 0);
+    if (succeeded != 0 && needs_gpu(abuse_cases[i].name)) failed(abuse_cases[i].name, "succeeded without a GPU", 0);
     if (succeeded == calls - before) failed(abuse_cases[i].name, "never failed", 0);
   }
   return calls;

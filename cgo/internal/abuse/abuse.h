@@ -26,6 +26,10 @@ extern tg_tensor tensors[16];
 extern tg_op ops[8];
 extern tg_generator generators[2];
 extern tg_guard guards[2];
+extern tg_state states[2];
+extern tg_event events[2];
+extern tg_graph graphs[1];
+extern const double doubles[6];
 extern const char* texts[8];
 extern const uint64_t ids[4];
 extern const int64_t numbers[8];
@@ -46,12 +50,17 @@ void* room(const char* name);
 void free_tensor(tg_tensor t);
 void free_generator(tg_generator g);
 void leave(tg_guard g);
+void free_state(tg_state s);
+void free_event(tg_event e);
+void free_graph(tg_graph g);
 void free_list(uint64_t* list, int64_t n);
 void free_results(uint64_t* rets, uint64_t* more);
 
 int32_t own_tensors_free(const uint64_t* list, int64_t n, tg_error* err);
 int32_t own_generator_free(tg_generator g, tg_error* err);
 int32_t own_guard_leave(tg_guard g, tg_error* err);
+int32_t own_state_free(tg_state s, tg_error* err);
+int32_t own_event_free(tg_event e, tg_error* err);
 
 void check(const char* name, int32_t kind, tg_error* err);
 

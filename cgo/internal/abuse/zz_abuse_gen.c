@@ -11,7 +11,7 @@ static void abuse_op_find(void) {
     const char* overload = texts[at[1]];
     const char* schema = texts[at[2]];
     tg_op local_out = 0; tg_op* out = at[3] ? &local_out : NULL;
-    tg_error e = {0, 0, 0}, *err = at[4] ? &e : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[4] ? &e_ : NULL;
     int32_t kind = api->op_find(name, overload, schema, out, err);
     check("op_find", kind, err);
   }
@@ -24,7 +24,7 @@ static void abuse_op_schema(void) {
     pick(k, radix, 3, at);
     tg_op op = ops[at[0]];
     char* local_out = 0; char** out = at[1] ? &local_out : NULL;
-    tg_error e = {0, 0, 0}, *err = at[2] ? &e : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
     int32_t kind = api->op_schema(op, out, err);
     if (kind == TG_OK) {
       free(*out);
@@ -39,7 +39,7 @@ static void abuse_op_list(void) {
     int at[2];
     pick(k, radix, 2, at);
     char* local_out = 0; char** out = at[0] ? &local_out : NULL;
-    tg_error e = {0, 0, 0}, *err = at[1] ? &e : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[1] ? &e_ : NULL;
     int32_t kind = api->op_list(out, err);
     if (kind == TG_OK) {
       free(*out);
@@ -61,7 +61,7 @@ static void abuse_call(void) {
     int64_t cap = counts[at[4]];
     uint64_t* more = at[5] ? room("more") : NULL;
     if (cap > ROOM && (rets)) continue;
-    tg_error e = {0, 0, 0}, *err = at[6] ? &e : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[6] ? &e_ : NULL;
     int32_t kind = api->call(op, args, words, nargs, rets, cap, more, err);
     if (kind == TG_OK) {
       free_results(rets, more);
@@ -78,7 +78,7 @@ static void abuse_tensors_free(void) {
     const uint64_t* tensors = lists[at[0]];
     int64_t n = counts[at[1]];
     if (n > ROOM && (tensors)) continue;
-    tg_error e = {0, 0, 0}, *err = at[2] ? &e : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
     int32_t kind = own_tensors_free(tensors, n, err);
     check("tensors_free", kind, err);
   }
@@ -91,7 +91,7 @@ static void abuse_tensor_retain(void) {
     pick(k, radix, 3, at);
     tg_tensor t = tensors[at[0]];
     tg_tensor local_out = 0; tg_tensor* out = at[1] ? &local_out : NULL;
-    tg_error e = {0, 0, 0}, *err = at[2] ? &e : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
     int32_t kind = api->tensor_retain(t, out, err);
     if (kind == TG_OK) {
       free_tensor(*out);
@@ -110,7 +110,7 @@ static void abuse_tensor_info(void) {
     int64_t cap = counts[at[2]];
     int64_t local_need = 0; int64_t* need = at[3] ? &local_need : NULL;
     if (cap > ROOM && (out)) continue;
-    tg_error e = {0, 0, 0}, *err = at[4] ? &e : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[4] ? &e_ : NULL;
     int32_t kind = api->tensor_info(t, out, cap, need, err);
     check("tensor_info", kind, err);
   }
@@ -131,7 +131,7 @@ static void abuse_tensor_from_blob(void) {
     tg_tensor local_out = 0; tg_tensor* out = at[7] ? &local_out : NULL;
     if (nbytes > ROOM && (data)) continue;
     if (dim > ROOM && (strides || sizes)) continue;
-    tg_error e = {0, 0, 0}, *err = at[8] ? &e : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[8] ? &e_ : NULL;
     int32_t kind = api->tensor_from_blob(data, nbytes, sizes, strides, dim, dtype, id, out, err);
     if (kind == TG_OK) {
       free_tensor(*out);
@@ -147,7 +147,7 @@ static void abuse_set_requires_grad(void) {
     pick(k, radix, 3, at);
     tg_tensor t = tensors[at[0]];
     int32_t on = flags[at[1]];
-    tg_error e = {0, 0, 0}, *err = at[2] ? &e : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
     int32_t kind = api->set_requires_grad(t, on, err);
     check("set_requires_grad", kind, err);
   }
@@ -160,7 +160,7 @@ static void abuse_grad_get(void) {
     pick(k, radix, 3, at);
     tg_tensor t = tensors[at[0]];
     tg_tensor local_out = 0; tg_tensor* out = at[1] ? &local_out : NULL;
-    tg_error e = {0, 0, 0}, *err = at[2] ? &e : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
     int32_t kind = api->grad_get(t, out, err);
     if (kind == TG_OK) {
       free_tensor(*out);
@@ -176,7 +176,7 @@ static void abuse_grad_set(void) {
     pick(k, radix, 3, at);
     tg_tensor t = tensors[at[0]];
     tg_tensor grad = tensors[at[1]];
-    tg_error e = {0, 0, 0}, *err = at[2] ? &e : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
     int32_t kind = api->grad_set(t, grad, err);
     check("grad_set", kind, err);
   }
@@ -189,7 +189,7 @@ static void abuse_set_data(void) {
     pick(k, radix, 3, at);
     tg_tensor t = tensors[at[0]];
     tg_tensor data = tensors[at[1]];
-    tg_error e = {0, 0, 0}, *err = at[2] ? &e : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
     int32_t kind = api->set_data(t, data, err);
     check("set_data", kind, err);
   }
@@ -202,7 +202,7 @@ static void abuse_grad_fn(void) {
     pick(k, radix, 3, at);
     tg_tensor t = tensors[at[0]];
     char* local_out = 0; char** out = at[1] ? &local_out : NULL;
-    tg_error e = {0, 0, 0}, *err = at[2] ? &e : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
     int32_t kind = api->grad_fn(t, out, err);
     if (kind == TG_OK) {
       free(*out);
@@ -225,7 +225,7 @@ static void abuse_backward(void) {
     int32_t create = flags[at[6]];
     if (n > ROOM && (grads || tensors)) continue;
     if (ninputs > ROOM && (inputs)) continue;
-    tg_error e = {0, 0, 0}, *err = at[7] ? &e : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[7] ? &e_ : NULL;
     int32_t kind = api->backward(tensors, grads, n, inputs, ninputs, retain, create, err);
     check("backward", kind, err);
   }
@@ -247,7 +247,7 @@ static void abuse_grad(void) {
     uint64_t* out = at[8] ? room("out") : NULL;
     if (n > ROOM && (grads || outputs)) continue;
     if (ninputs > ROOM && (inputs)) continue;
-    tg_error e = {0, 0, 0}, *err = at[9] ? &e : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[9] ? &e_ : NULL;
     int32_t kind = api->grad(outputs, grads, n, inputs, ninputs, retain, create, allow_unused, out, err);
     if (kind == TG_OK) {
       free_list(out, ninputs);
@@ -264,7 +264,7 @@ static void abuse_hook_add(void) {
     tg_tensor t = tensors[at[0]];
     uint64_t id = ids[at[1]];
     int64_t local_handle = 0; int64_t* handle = at[2] ? &local_handle : NULL;
-    tg_error e = {0, 0, 0}, *err = at[3] ? &e : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[3] ? &e_ : NULL;
     int32_t kind = api->hook_add(t, id, handle, err);
     check("hook_add", kind, err);
   }
@@ -277,7 +277,7 @@ static void abuse_hook_remove(void) {
     pick(k, radix, 3, at);
     tg_tensor t = tensors[at[0]];
     int64_t handle = numbers[at[1]];
-    tg_error e = {0, 0, 0}, *err = at[2] ? &e : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
     int32_t kind = api->hook_remove(t, handle, err);
     check("hook_remove", kind, err);
   }
@@ -289,7 +289,7 @@ static void abuse_set_hook_fn(void) {
     int at[2];
     pick(k, radix, 2, at);
     tg_hook_fn fn = hook_fns[at[0]];
-    tg_error e = {0, 0, 0}, *err = at[1] ? &e : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[1] ? &e_ : NULL;
     int32_t kind = api->set_hook_fn(fn, err);
     check("set_hook_fn", kind, err);
   }
@@ -304,7 +304,7 @@ static void abuse_released(void) {
     int64_t cap = counts[at[1]];
     int64_t local_n = 0; int64_t* n = at[2] ? &local_n : NULL;
     if (cap > ROOM && (ids)) continue;
-    tg_error e = {0, 0, 0}, *err = at[3] ? &e : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[3] ? &e_ : NULL;
     int32_t kind = api->released(ids, cap, n, err);
     check("released", kind, err);
   }
@@ -318,7 +318,7 @@ static void abuse_guard_enter(void) {
     uint64_t scope = ids[at[0]];
     int32_t mode = codes[at[1]];
     tg_guard local_out = 0; tg_guard* out = at[2] ? &local_out : NULL;
-    tg_error e = {0, 0, 0}, *err = at[3] ? &e : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[3] ? &e_ : NULL;
     int32_t kind = api->guard_enter(scope, mode, out, err);
     if (kind == TG_OK) {
       leave(*out);
@@ -333,7 +333,7 @@ static void abuse_guard_leave(void) {
     int at[2];
     pick(k, radix, 2, at);
     tg_guard g = guards[at[0]];
-    tg_error e = {0, 0, 0}, *err = at[1] ? &e : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[1] ? &e_ : NULL;
     int32_t kind = own_guard_leave(g, err);
     check("guard_leave", kind, err);
   }
@@ -347,7 +347,7 @@ static void abuse_thread_state(void) {
     uint64_t* out = at[0] ? room("out") : NULL;
     int64_t cap = counts[at[1]];
     if (cap > ROOM && (out)) continue;
-    tg_error e = {0, 0, 0}, *err = at[2] ? &e : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
     int32_t kind = api->thread_state(out, cap, err);
     check("thread_state", kind, err);
   }
@@ -359,7 +359,7 @@ static void abuse_set_num_threads(void) {
     int at[2];
     pick(k, radix, 2, at);
     int32_t n = codes[at[0]];
-    tg_error e = {0, 0, 0}, *err = at[1] ? &e : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[1] ? &e_ : NULL;
     int32_t kind = api->set_num_threads(n, err);
     check("set_num_threads", kind, err);
   }
@@ -371,7 +371,7 @@ static void abuse_num_threads(void) {
     int at[2];
     pick(k, radix, 2, at);
     int32_t local_out = 0; int32_t* out = at[0] ? &local_out : NULL;
-    tg_error e = {0, 0, 0}, *err = at[1] ? &e : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[1] ? &e_ : NULL;
     int32_t kind = api->num_threads(out, err);
     check("num_threads", kind, err);
   }
@@ -383,7 +383,7 @@ static void abuse_manual_seed(void) {
     int at[2];
     pick(k, radix, 2, at);
     uint64_t seed = ids[at[0]];
-    tg_error e = {0, 0, 0}, *err = at[1] ? &e : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[1] ? &e_ : NULL;
     int32_t kind = api->manual_seed(seed, err);
     check("manual_seed", kind, err);
   }
@@ -398,7 +398,7 @@ static void abuse_generator_new(void) {
     int32_t index = codes[at[1]];
     uint64_t seed = ids[at[2]];
     tg_generator local_out = 0; tg_generator* out = at[3] ? &local_out : NULL;
-    tg_error e = {0, 0, 0}, *err = at[4] ? &e : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[4] ? &e_ : NULL;
     int32_t kind = api->generator_new(device, index, seed, out, err);
     if (kind == TG_OK) {
       free_generator(*out);
@@ -413,7 +413,7 @@ static void abuse_generator_free(void) {
     int at[2];
     pick(k, radix, 2, at);
     tg_generator g = generators[at[0]];
-    tg_error e = {0, 0, 0}, *err = at[1] ? &e : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[1] ? &e_ : NULL;
     int32_t kind = own_generator_free(g, err);
     check("generator_free", kind, err);
   }
@@ -426,7 +426,7 @@ static void abuse_generator_state(void) {
     pick(k, radix, 3, at);
     tg_generator g = generators[at[0]];
     tg_tensor local_out = 0; tg_tensor* out = at[1] ? &local_out : NULL;
-    tg_error e = {0, 0, 0}, *err = at[2] ? &e : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
     int32_t kind = api->generator_state(g, out, err);
     if (kind == TG_OK) {
       free_tensor(*out);
@@ -442,7 +442,7 @@ static void abuse_generator_set_state(void) {
     pick(k, radix, 3, at);
     tg_generator g = generators[at[0]];
     tg_tensor state = tensors[at[1]];
-    tg_error e = {0, 0, 0}, *err = at[2] ? &e : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
     int32_t kind = api->generator_set_state(g, state, err);
     check("generator_set_state", kind, err);
   }
@@ -455,7 +455,7 @@ static void abuse_device_count(void) {
     pick(k, radix, 3, at);
     int32_t device = codes[at[0]];
     int64_t local_out = 0; int64_t* out = at[1] ? &local_out : NULL;
-    tg_error e = {0, 0, 0}, *err = at[2] ? &e : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
     int32_t kind = api->device_count(device, out, err);
     check("device_count", kind, err);
   }
@@ -466,7 +466,7 @@ static void abuse_empty_cache(void) {
   for (int64_t k = 0, n_ = combinations(radix, 1); k < n_; k++) {
     int at[1];
     pick(k, radix, 1, at);
-    tg_error e = {0, 0, 0}, *err = at[0] ? &e : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[0] ? &e_ : NULL;
     int32_t kind = api->empty_cache(err);
     check("empty_cache", kind, err);
   }
@@ -478,12 +478,552 @@ static void abuse_show_config(void) {
     int at[2];
     pick(k, radix, 2, at);
     char* local_out = 0; char** out = at[0] ? &local_out : NULL;
-    tg_error e = {0, 0, 0}, *err = at[1] ? &e : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[1] ? &e_ : NULL;
     int32_t kind = api->show_config(out, err);
     if (kind == TG_OK) {
       free(*out);
     }
     check("show_config", kind, err);
+  }
+}
+
+static void abuse_cuda_open(void) {
+  const int64_t radix[] = {N(texts), 2};
+  for (int64_t k = 0, n_ = combinations(radix, 2); k < n_; k++) {
+    int at[2];
+    pick(k, radix, 2, at);
+    const char* path = texts[at[0]];
+    tg_error e_ = {0, 0, 0}, *err = at[1] ? &e_ : NULL;
+    int32_t kind = api->cuda_open(path, err);
+    check("cuda_open", kind, err);
+  }
+}
+
+static void abuse_device_current(void) {
+  const int64_t radix[] = {N(codes), 2, 2};
+  for (int64_t k = 0, n_ = combinations(radix, 3); k < n_; k++) {
+    int at[3];
+    pick(k, radix, 3, at);
+    int32_t device = codes[at[0]];
+    int32_t local_out = 0; int32_t* out = at[1] ? &local_out : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
+    int32_t kind = api->device_current(device, out, err);
+    check("device_current", kind, err);
+  }
+}
+
+static void abuse_device_enter(void) {
+  const int64_t radix[] = {N(codes), N(codes), 2, 2};
+  for (int64_t k = 0, n_ = combinations(radix, 4); k < n_; k++) {
+    int at[4];
+    pick(k, radix, 4, at);
+    int32_t device = codes[at[0]];
+    int32_t index = codes[at[1]];
+    tg_guard local_out = 0; tg_guard* out = at[2] ? &local_out : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[3] ? &e_ : NULL;
+    int32_t kind = api->device_enter(device, index, out, err);
+    if (kind == TG_OK) {
+      leave(*out);
+    }
+    check("device_enter", kind, err);
+  }
+}
+
+static void abuse_device_synchronize(void) {
+  const int64_t radix[] = {N(codes), N(codes), 2};
+  for (int64_t k = 0, n_ = combinations(radix, 3); k < n_; k++) {
+    int at[3];
+    pick(k, radix, 3, at);
+    int32_t device = codes[at[0]];
+    int32_t index = codes[at[1]];
+    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
+    int32_t kind = api->device_synchronize(device, index, err);
+    check("device_synchronize", kind, err);
+  }
+}
+
+static void abuse_device_properties(void) {
+  const int64_t radix[] = {N(codes), N(codes), 2, N(counts), 2, 2};
+  for (int64_t k = 0, n_ = combinations(radix, 6); k < n_; k++) {
+    int at[6];
+    pick(k, radix, 6, at);
+    int32_t device = codes[at[0]];
+    int32_t index = codes[at[1]];
+    int64_t* out = at[2] ? room("out") : NULL;
+    int64_t cap = counts[at[3]];
+    char* local_name = 0; char** name = at[4] ? &local_name : NULL;
+    if (cap > ROOM && (out)) continue;
+    tg_error e_ = {0, 0, 0}, *err = at[5] ? &e_ : NULL;
+    int32_t kind = api->device_properties(device, index, out, cap, name, err);
+    if (kind == TG_OK) {
+      free(*name);
+    }
+    check("device_properties", kind, err);
+  }
+}
+
+static void abuse_stream_get(void) {
+  const int64_t radix[] = {N(codes), N(codes), N(codes), N(codes), 2, N(counts), 2};
+  for (int64_t k = 0, n_ = combinations(radix, 7); k < n_; k++) {
+    int at[7];
+    pick(k, radix, 7, at);
+    int32_t device = codes[at[0]];
+    int32_t index = codes[at[1]];
+    int32_t which = codes[at[2]];
+    int32_t priority = codes[at[3]];
+    int64_t* out = at[4] ? room("out") : NULL;
+    int64_t cap = counts[at[5]];
+    if (cap > ROOM && (out)) continue;
+    tg_error e_ = {0, 0, 0}, *err = at[6] ? &e_ : NULL;
+    int32_t kind = api->stream_get(device, index, which, priority, out, cap, err);
+    check("stream_get", kind, err);
+  }
+}
+
+static void abuse_stream_enter(void) {
+  const int64_t radix[] = {N(codes), N(codes), N(numbers), 2, 2};
+  for (int64_t k = 0, n_ = combinations(radix, 5); k < n_; k++) {
+    int at[5];
+    pick(k, radix, 5, at);
+    int32_t device = codes[at[0]];
+    int32_t index = codes[at[1]];
+    int64_t id = numbers[at[2]];
+    tg_guard local_out = 0; tg_guard* out = at[3] ? &local_out : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[4] ? &e_ : NULL;
+    int32_t kind = api->stream_enter(device, index, id, out, err);
+    if (kind == TG_OK) {
+      leave(*out);
+    }
+    check("stream_enter", kind, err);
+  }
+}
+
+static void abuse_stream_query(void) {
+  const int64_t radix[] = {N(codes), N(codes), N(numbers), 2, 2};
+  for (int64_t k = 0, n_ = combinations(radix, 5); k < n_; k++) {
+    int at[5];
+    pick(k, radix, 5, at);
+    int32_t device = codes[at[0]];
+    int32_t index = codes[at[1]];
+    int64_t id = numbers[at[2]];
+    int32_t local_out = 0; int32_t* out = at[3] ? &local_out : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[4] ? &e_ : NULL;
+    int32_t kind = api->stream_query(device, index, id, out, err);
+    check("stream_query", kind, err);
+  }
+}
+
+static void abuse_stream_synchronize(void) {
+  const int64_t radix[] = {N(codes), N(codes), N(numbers), 2};
+  for (int64_t k = 0, n_ = combinations(radix, 4); k < n_; k++) {
+    int at[4];
+    pick(k, radix, 4, at);
+    int32_t device = codes[at[0]];
+    int32_t index = codes[at[1]];
+    int64_t id = numbers[at[2]];
+    tg_error e_ = {0, 0, 0}, *err = at[3] ? &e_ : NULL;
+    int32_t kind = api->stream_synchronize(device, index, id, err);
+    check("stream_synchronize", kind, err);
+  }
+}
+
+static void abuse_event_new(void) {
+  const int64_t radix[] = {N(codes), N(codes), 2, 2};
+  for (int64_t k = 0, n_ = combinations(radix, 4); k < n_; k++) {
+    int at[4];
+    pick(k, radix, 4, at);
+    int32_t device = codes[at[0]];
+    int32_t timing = codes[at[1]];
+    tg_event local_out = 0; tg_event* out = at[2] ? &local_out : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[3] ? &e_ : NULL;
+    int32_t kind = api->event_new(device, timing, out, err);
+    if (kind == TG_OK) {
+      free_event(*out);
+    }
+    check("event_new", kind, err);
+  }
+}
+
+static void abuse_event_free(void) {
+  const int64_t radix[] = {N(events), 2};
+  for (int64_t k = 0, n_ = combinations(radix, 2); k < n_; k++) {
+    int at[2];
+    pick(k, radix, 2, at);
+    tg_event e = events[at[0]];
+    tg_error e_ = {0, 0, 0}, *err = at[1] ? &e_ : NULL;
+    int32_t kind = own_event_free(e, err);
+    check("event_free", kind, err);
+  }
+}
+
+static void abuse_event_record(void) {
+  const int64_t radix[] = {N(events), N(codes), N(codes), N(numbers), 2};
+  for (int64_t k = 0, n_ = combinations(radix, 5); k < n_; k++) {
+    int at[5];
+    pick(k, radix, 5, at);
+    tg_event e = events[at[0]];
+    int32_t device = codes[at[1]];
+    int32_t index = codes[at[2]];
+    int64_t id = numbers[at[3]];
+    tg_error e_ = {0, 0, 0}, *err = at[4] ? &e_ : NULL;
+    int32_t kind = api->event_record(e, device, index, id, err);
+    check("event_record", kind, err);
+  }
+}
+
+static void abuse_event_block(void) {
+  const int64_t radix[] = {N(events), N(codes), N(codes), N(numbers), 2};
+  for (int64_t k = 0, n_ = combinations(radix, 5); k < n_; k++) {
+    int at[5];
+    pick(k, radix, 5, at);
+    tg_event e = events[at[0]];
+    int32_t device = codes[at[1]];
+    int32_t index = codes[at[2]];
+    int64_t id = numbers[at[3]];
+    tg_error e_ = {0, 0, 0}, *err = at[4] ? &e_ : NULL;
+    int32_t kind = api->event_block(e, device, index, id, err);
+    check("event_block", kind, err);
+  }
+}
+
+static void abuse_event_query(void) {
+  const int64_t radix[] = {N(events), 2, 2};
+  for (int64_t k = 0, n_ = combinations(radix, 3); k < n_; k++) {
+    int at[3];
+    pick(k, radix, 3, at);
+    tg_event e = events[at[0]];
+    int32_t local_out = 0; int32_t* out = at[1] ? &local_out : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
+    int32_t kind = api->event_query(e, out, err);
+    check("event_query", kind, err);
+  }
+}
+
+static void abuse_event_synchronize(void) {
+  const int64_t radix[] = {N(events), 2};
+  for (int64_t k = 0, n_ = combinations(radix, 2); k < n_; k++) {
+    int at[2];
+    pick(k, radix, 2, at);
+    tg_event e = events[at[0]];
+    tg_error e_ = {0, 0, 0}, *err = at[1] ? &e_ : NULL;
+    int32_t kind = api->event_synchronize(e, err);
+    check("event_synchronize", kind, err);
+  }
+}
+
+static void abuse_event_elapsed(void) {
+  const int64_t radix[] = {N(events), N(events), 2, 2};
+  for (int64_t k = 0, n_ = combinations(radix, 4); k < n_; k++) {
+    int at[4];
+    pick(k, radix, 4, at);
+    tg_event from = events[at[0]];
+    tg_event to = events[at[1]];
+    double local_milliseconds = 0; double* milliseconds = at[2] ? &local_milliseconds : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[3] ? &e_ : NULL;
+    int32_t kind = api->event_elapsed(from, to, milliseconds, err);
+    check("event_elapsed", kind, err);
+  }
+}
+
+static void abuse_record_stream(void) {
+  const int64_t radix[] = {N(tensors), N(codes), N(codes), N(numbers), 2};
+  for (int64_t k = 0, n_ = combinations(radix, 5); k < n_; k++) {
+    int at[5];
+    pick(k, radix, 5, at);
+    tg_tensor t = tensors[at[0]];
+    int32_t device = codes[at[1]];
+    int32_t index = codes[at[2]];
+    int64_t id = numbers[at[3]];
+    tg_error e_ = {0, 0, 0}, *err = at[4] ? &e_ : NULL;
+    int32_t kind = api->record_stream(t, device, index, id, err);
+    check("record_stream", kind, err);
+  }
+}
+
+static void abuse_memory_stats(void) {
+  const int64_t radix[] = {N(codes), N(codes), 2, N(counts), 2};
+  for (int64_t k = 0, n_ = combinations(radix, 5); k < n_; k++) {
+    int at[5];
+    pick(k, radix, 5, at);
+    int32_t device = codes[at[0]];
+    int32_t index = codes[at[1]];
+    int64_t* out = at[2] ? room("out") : NULL;
+    int64_t cap = counts[at[3]];
+    if (cap > ROOM && (out)) continue;
+    tg_error e_ = {0, 0, 0}, *err = at[4] ? &e_ : NULL;
+    int32_t kind = api->memory_stats(device, index, out, cap, err);
+    check("memory_stats", kind, err);
+  }
+}
+
+static void abuse_memory_reset(void) {
+  const int64_t radix[] = {N(codes), N(codes), N(codes), 2};
+  for (int64_t k = 0, n_ = combinations(radix, 4); k < n_; k++) {
+    int at[4];
+    pick(k, radix, 4, at);
+    int32_t device = codes[at[0]];
+    int32_t index = codes[at[1]];
+    int32_t accumulated = codes[at[2]];
+    tg_error e_ = {0, 0, 0}, *err = at[3] ? &e_ : NULL;
+    int32_t kind = api->memory_reset(device, index, accumulated, err);
+    check("memory_reset", kind, err);
+  }
+}
+
+static void abuse_memory_info(void) {
+  const int64_t radix[] = {N(codes), N(codes), 2, N(counts), 2};
+  for (int64_t k = 0, n_ = combinations(radix, 5); k < n_; k++) {
+    int at[5];
+    pick(k, radix, 5, at);
+    int32_t device = codes[at[0]];
+    int32_t index = codes[at[1]];
+    int64_t* out = at[2] ? room("out") : NULL;
+    int64_t cap = counts[at[3]];
+    if (cap > ROOM && (out)) continue;
+    tg_error e_ = {0, 0, 0}, *err = at[4] ? &e_ : NULL;
+    int32_t kind = api->memory_info(device, index, out, cap, err);
+    check("memory_info", kind, err);
+  }
+}
+
+static void abuse_memory_fraction(void) {
+  const int64_t radix[] = {N(codes), N(codes), N(doubles), 2};
+  for (int64_t k = 0, n_ = combinations(radix, 4); k < n_; k++) {
+    int at[4];
+    pick(k, radix, 4, at);
+    int32_t device = codes[at[0]];
+    int32_t index = codes[at[1]];
+    double fraction = doubles[at[2]];
+    tg_error e_ = {0, 0, 0}, *err = at[3] ? &e_ : NULL;
+    int32_t kind = api->memory_fraction(device, index, fraction, err);
+    check("memory_fraction", kind, err);
+  }
+}
+
+static void abuse_generator_default(void) {
+  const int64_t radix[] = {N(codes), N(codes), 2, 2};
+  for (int64_t k = 0, n_ = combinations(radix, 4); k < n_; k++) {
+    int at[4];
+    pick(k, radix, 4, at);
+    int32_t device = codes[at[0]];
+    int32_t index = codes[at[1]];
+    tg_generator local_out = 0; tg_generator* out = at[2] ? &local_out : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[3] ? &e_ : NULL;
+    int32_t kind = api->generator_default(device, index, out, err);
+    if (kind == TG_OK) {
+      free_generator(*out);
+    }
+    check("generator_default", kind, err);
+  }
+}
+
+static void abuse_generator_seed(void) {
+  const int64_t radix[] = {N(generators), N(ids), 2};
+  for (int64_t k = 0, n_ = combinations(radix, 3); k < n_; k++) {
+    int at[3];
+    pick(k, radix, 3, at);
+    tg_generator g = generators[at[0]];
+    uint64_t seed = ids[at[1]];
+    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
+    int32_t kind = api->generator_seed(g, seed, err);
+    check("generator_seed", kind, err);
+  }
+}
+
+static void abuse_graph_new(void) {
+  const int64_t radix[] = {N(codes), 2, 2};
+  for (int64_t k = 0, n_ = combinations(radix, 3); k < n_; k++) {
+    int at[3];
+    pick(k, radix, 3, at);
+    int32_t device = codes[at[0]];
+    tg_graph local_out = 0; tg_graph* out = at[1] ? &local_out : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
+    int32_t kind = api->graph_new(device, out, err);
+    if (kind == TG_OK) {
+      free_graph(*out);
+    }
+    check("graph_new", kind, err);
+  }
+}
+
+static void abuse_graph_free(void) {
+  const int64_t radix[] = {N(graphs), 2};
+  for (int64_t k = 0, n_ = combinations(radix, 2); k < n_; k++) {
+    int at[2];
+    pick(k, radix, 2, at);
+    tg_graph g = graphs[at[0]];
+    tg_error e_ = {0, 0, 0}, *err = at[1] ? &e_ : NULL;
+    int32_t kind = api->graph_free(g, err);
+    check("graph_free", kind, err);
+  }
+}
+
+static void abuse_graph_begin(void) {
+  const int64_t radix[] = {N(graphs), N(ids), N(ids), N(codes), 2};
+  for (int64_t k = 0, n_ = combinations(radix, 5); k < n_; k++) {
+    int at[5];
+    pick(k, radix, 5, at);
+    tg_graph g = graphs[at[0]];
+    uint64_t pool0 = ids[at[1]];
+    uint64_t pool1 = ids[at[2]];
+    int32_t mode = codes[at[3]];
+    tg_error e_ = {0, 0, 0}, *err = at[4] ? &e_ : NULL;
+    int32_t kind = api->graph_begin(g, pool0, pool1, mode, err);
+    check("graph_begin", kind, err);
+  }
+}
+
+static void abuse_graph_end(void) {
+  const int64_t radix[] = {N(graphs), 2};
+  for (int64_t k = 0, n_ = combinations(radix, 2); k < n_; k++) {
+    int at[2];
+    pick(k, radix, 2, at);
+    tg_graph g = graphs[at[0]];
+    tg_error e_ = {0, 0, 0}, *err = at[1] ? &e_ : NULL;
+    int32_t kind = api->graph_end(g, err);
+    check("graph_end", kind, err);
+  }
+}
+
+static void abuse_graph_replay(void) {
+  const int64_t radix[] = {N(graphs), 2};
+  for (int64_t k = 0, n_ = combinations(radix, 2); k < n_; k++) {
+    int at[2];
+    pick(k, radix, 2, at);
+    tg_graph g = graphs[at[0]];
+    tg_error e_ = {0, 0, 0}, *err = at[1] ? &e_ : NULL;
+    int32_t kind = api->graph_replay(g, err);
+    check("graph_replay", kind, err);
+  }
+}
+
+static void abuse_graph_reset(void) {
+  const int64_t radix[] = {N(graphs), 2};
+  for (int64_t k = 0, n_ = combinations(radix, 2); k < n_; k++) {
+    int at[2];
+    pick(k, radix, 2, at);
+    tg_graph g = graphs[at[0]];
+    tg_error e_ = {0, 0, 0}, *err = at[1] ? &e_ : NULL;
+    int32_t kind = api->graph_reset(g, err);
+    check("graph_reset", kind, err);
+  }
+}
+
+static void abuse_graph_pool(void) {
+  const int64_t radix[] = {N(graphs), 2, N(counts), 2};
+  for (int64_t k = 0, n_ = combinations(radix, 4); k < n_; k++) {
+    int at[4];
+    pick(k, radix, 4, at);
+    tg_graph g = graphs[at[0]];
+    int64_t* out = at[1] ? room("out") : NULL;
+    int64_t cap = counts[at[2]];
+    if (cap > ROOM && (out)) continue;
+    tg_error e_ = {0, 0, 0}, *err = at[3] ? &e_ : NULL;
+    int32_t kind = api->graph_pool(g, out, cap, err);
+    check("graph_pool", kind, err);
+  }
+}
+
+static void abuse_autocast_enter(void) {
+  const int64_t radix[] = {N(codes), N(flags), N(codes), N(codes), 2, 2};
+  for (int64_t k = 0, n_ = combinations(radix, 6); k < n_; k++) {
+    int at[6];
+    pick(k, radix, 6, at);
+    int32_t device = codes[at[0]];
+    int32_t on = flags[at[1]];
+    int32_t dtype = codes[at[2]];
+    int32_t cache = codes[at[3]];
+    tg_guard local_out = 0; tg_guard* out = at[4] ? &local_out : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[5] ? &e_ : NULL;
+    int32_t kind = api->autocast_enter(device, on, dtype, cache, out, err);
+    if (kind == TG_OK) {
+      leave(*out);
+    }
+    check("autocast_enter", kind, err);
+  }
+}
+
+static void abuse_autocast_state(void) {
+  const int64_t radix[] = {N(codes), 2, N(counts), 2};
+  for (int64_t k = 0, n_ = combinations(radix, 4); k < n_; k++) {
+    int at[4];
+    pick(k, radix, 4, at);
+    int32_t device = codes[at[0]];
+    int64_t* out = at[1] ? room("out") : NULL;
+    int64_t cap = counts[at[2]];
+    if (cap > ROOM && (out)) continue;
+    tg_error e_ = {0, 0, 0}, *err = at[3] ? &e_ : NULL;
+    int32_t kind = api->autocast_state(device, out, cap, err);
+    check("autocast_state", kind, err);
+  }
+}
+
+static void abuse_state_capture(void) {
+  const int64_t radix[] = {2, 2};
+  for (int64_t k = 0, n_ = combinations(radix, 2); k < n_; k++) {
+    int at[2];
+    pick(k, radix, 2, at);
+    tg_state local_out = 0; tg_state* out = at[0] ? &local_out : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[1] ? &e_ : NULL;
+    int32_t kind = api->state_capture(out, err);
+    if (kind == TG_OK) {
+      free_state(*out);
+    }
+    check("state_capture", kind, err);
+  }
+}
+
+static void abuse_state_enter(void) {
+  const int64_t radix[] = {N(states), 2, 2};
+  for (int64_t k = 0, n_ = combinations(radix, 3); k < n_; k++) {
+    int at[3];
+    pick(k, radix, 3, at);
+    tg_state state = states[at[0]];
+    tg_guard local_out = 0; tg_guard* out = at[1] ? &local_out : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
+    int32_t kind = api->state_enter(state, out, err);
+    if (kind == TG_OK) {
+      leave(*out);
+    }
+    check("state_enter", kind, err);
+  }
+}
+
+static void abuse_state_free(void) {
+  const int64_t radix[] = {N(states), 2};
+  for (int64_t k = 0, n_ = combinations(radix, 2); k < n_; k++) {
+    int at[2];
+    pick(k, radix, 2, at);
+    tg_state state = states[at[0]];
+    tg_error e_ = {0, 0, 0}, *err = at[1] ? &e_ : NULL;
+    int32_t kind = own_state_free(state, err);
+    check("state_free", kind, err);
+  }
+}
+
+static void abuse_flag_get(void) {
+  const int64_t radix[] = {N(codes), 2, 2};
+  for (int64_t k = 0, n_ = combinations(radix, 3); k < n_; k++) {
+    int at[3];
+    pick(k, radix, 3, at);
+    int32_t flag = codes[at[0]];
+    int64_t local_out = 0; int64_t* out = at[1] ? &local_out : NULL;
+    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
+    int32_t kind = api->flag_get(flag, out, err);
+    check("flag_get", kind, err);
+  }
+}
+
+static void abuse_flag_set(void) {
+  const int64_t radix[] = {N(codes), N(numbers), 2};
+  for (int64_t k = 0, n_ = combinations(radix, 3); k < n_; k++) {
+    int at[3];
+    pick(k, radix, 3, at);
+    int32_t flag = codes[at[0]];
+    int64_t value = numbers[at[1]];
+    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
+    int32_t kind = api->flag_set(flag, value, err);
+    check("flag_set", kind, err);
   }
 }
 
@@ -520,5 +1060,42 @@ const abuse_case abuse_cases[] = {
     {"device_count", abuse_device_count},
     {"empty_cache", abuse_empty_cache},
     {"show_config", abuse_show_config},
+    {"cuda_open", abuse_cuda_open},
+    {"device_current", abuse_device_current},
+    {"device_enter", abuse_device_enter},
+    {"device_synchronize", abuse_device_synchronize},
+    {"device_properties", abuse_device_properties},
+    {"stream_get", abuse_stream_get},
+    {"stream_enter", abuse_stream_enter},
+    {"stream_query", abuse_stream_query},
+    {"stream_synchronize", abuse_stream_synchronize},
+    {"event_new", abuse_event_new},
+    {"event_free", abuse_event_free},
+    {"event_record", abuse_event_record},
+    {"event_block", abuse_event_block},
+    {"event_query", abuse_event_query},
+    {"event_synchronize", abuse_event_synchronize},
+    {"event_elapsed", abuse_event_elapsed},
+    {"record_stream", abuse_record_stream},
+    {"memory_stats", abuse_memory_stats},
+    {"memory_reset", abuse_memory_reset},
+    {"memory_info", abuse_memory_info},
+    {"memory_fraction", abuse_memory_fraction},
+    {"generator_default", abuse_generator_default},
+    {"generator_seed", abuse_generator_seed},
+    {"graph_new", abuse_graph_new},
+    {"graph_free", abuse_graph_free},
+    {"graph_begin", abuse_graph_begin},
+    {"graph_end", abuse_graph_end},
+    {"graph_replay", abuse_graph_replay},
+    {"graph_reset", abuse_graph_reset},
+    {"graph_pool", abuse_graph_pool},
+    {"autocast_enter", abuse_autocast_enter},
+    {"autocast_state", abuse_autocast_state},
+    {"state_capture", abuse_state_capture},
+    {"state_enter", abuse_state_enter},
+    {"state_free", abuse_state_free},
+    {"flag_get", abuse_flag_get},
+    {"flag_set", abuse_flag_set},
 };
-const int abuse_case_count = 32;
+const int abuse_case_count = 69;
