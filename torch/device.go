@@ -74,16 +74,24 @@ func ParseDevice(name string) (Device, error) {
 	return Device{}, fmt.Errorf("device: expected cpu, cuda, cuda:N or meta, got %q", name)
 }
 
+// isCPU tells whether d is the CPU, named or by default.
+func (d Device) isCPU() bool { return d.Type == DeviceCPU || d == Device{} }
+
+// c10 is the number that libtorch knows a kind of device by.
+func (t DeviceType) c10(op string) int {
+	row, ok := deviceTypes[t]
+	if !ok {
+		invalid(op, "unknown device type %d", t)
+	}
+	return row.c10
+}
+
 // c10 are the two numbers that libtorch knows a device by; an index of -1 is "the current one".
 func (d Device) c10(op string) (kind, index int) {
-	row, ok := deviceTypes[d.Type]
-	if !ok {
-		invalid(op, "unknown device type %d", d.Type)
-	}
 	if d.Type == DeviceCUDA {
-		return row.c10, d.Index
+		return d.Type.c10(op), d.Index
 	}
-	return row.c10, -1
+	return d.Type.c10(op), -1
 }
 
 func deviceFromC10(kind, index int) Device {

@@ -26,9 +26,31 @@ func NewGenerator(device Device, seed uint64) *Generator {
 	kind, index := device.c10(op)
 	handle, err := cgo.GeneratorNew(kind, index, seed)
 	must(op, err)
+	return ownGenerator(handle)
+}
+
+// DefaultGenerator is the generator that operators of a device use where none is given.
+func DefaultGenerator(device Device) *Generator {
+	const op = "default_generator"
+	load(op)
+	if device == (Device{}) {
+		device = CPU
+	}
+	handle, err := cgo.GeneratorDefault(device.c10(op))
+	must(op, err)
+	return ownGenerator(handle)
+}
+
+func ownGenerator(handle cgo.Generator) *Generator {
 	g := &Generator{handle: handle}
 	runtime.AddCleanup(g, func(h cgo.Generator) { _ = cgo.GeneratorFree(h) }, handle)
 	return g
+}
+
+// ManualSeed seeds the generator.
+func (g *Generator) ManualSeed(seed uint64) {
+	defer runtime.KeepAlive(g)
+	must("manual_seed", cgo.GeneratorSeed(g.handle, seed))
 }
 
 // State is the generator's state as a uint8 tensor, for [Generator.SetState].

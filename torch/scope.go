@@ -197,21 +197,33 @@ func NoGrad(fn func()) { within(cgo.ModeNoGrad, false, fn, nil) }
 // EnableGrad runs fn with autograd on, inside [NoGrad].
 func EnableGrad(fn func()) { within(cgo.ModeGrad, false, fn, nil) }
 
-// Go starts fn in a goroutine with the grad mode and inference mode of this one. A mode needs one of
-// the permits that bound how many scopes run at a time (see [Scope]), so wait for fn only outside
-// scopes and modes: callers that wait inside can take all permits and wait for each other.
+// inMode runs fn on a pinned thread with what enter sets.
+func inMode(op string, enter func() (cgo.Guard, error), fn func()) {
+	within(cgo.ModeKeep, false, func() {
+		guard, err := enter()
+		must(op, err)
+		defer func() { must(op, cgo.GuardLeave(guard)) }()
+		fn()
+	}, nil)
+}
+
+// Go starts fn in a goroutine with the modes of this one: grad and inference mode, autocast, the current
+// device and streams. A mode needs one of the permits that bound how many scopes run at a time (see
+// [Scope]), so wait for fn only outside scopes and modes: callers that wait inside can take all permits and
+// wait for each other.
 func Go(fn func()) {
-	load("go")
-	state, err := cgo.State()
-	must("go", err)
-	switch {
-	case state.Inference:
-		go within(cgo.ModeInference, false, fn, nil)
-	case !state.Grad:
-		go within(cgo.ModeNoGrad, false, fn, nil)
-	default:
+	const op = "go"
+	load(op)
+	modes, err := cgo.ModesCapture()
+	must(op, err)
+	if modes == 0 { // the default ones
 		go fn()
+		return
 	}
+	go func() {
+		defer func() { must(op, cgo.ModesFree(modes)) }()
+		inMode(op, func() (cgo.Guard, error) { return cgo.ModesEnter(modes) }, fn)
+	}()
 }
 
 // GradEnabled tells whether autograd records operators here.
