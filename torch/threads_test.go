@@ -205,11 +205,13 @@ func TestModesNeverLeak(t *testing.T) {
 		checks = 2_000
 	}
 	var bad atomic.Int32
-	expect := func(grad, inference bool) {
-		if GradEnabled() != grad || InferenceEnabled() != inference {
+	expectCast := func(grad, inference, cast bool, dtype DType) {
+		if GradEnabled() != grad || InferenceEnabled() != inference || AutocastEnabled(DeviceCPU) != cast ||
+			AutocastDType(DeviceCPU) != dtype || AutocastCacheEnabled() == cast {
 			bad.Add(1)
 		}
 	}
+	expect := func(grad, inference bool) { expectCast(grad, inference, false, BFloat16) }
 	var wg sync.WaitGroup
 	for g := range 16 {
 		wg.Add(1)
@@ -221,7 +223,7 @@ func TestModesNeverLeak(t *testing.T) {
 			for i := 0; i < checks; i += 10 {
 				failing := i%1000 == 0 // unwinding takes longer than all the rest
 				expect(true, false)
-				switch (g + i/10) % 4 {
+				switch (g + i/10) % 6 {
 				case 0:
 					NoGrad(func() {
 						expect(false, false)
@@ -249,6 +251,25 @@ func TestModesNeverLeak(t *testing.T) {
 					})
 				case 3:
 					Scope(func() { runtime.Gosched(); expect(true, false) })
+				case 4:
+					Autocast(DeviceCPU, AutocastOptions{DType: Float16, CacheEnabled: Some(false)}, func() {
+						runtime.Gosched()
+						NoGrad(func() { expectCast(false, false, true, Float16) })
+						if failing {
+							_ = TryDo(func() { ones(1).MatMul(ones(2)) })
+						}
+						expectCast(true, false, true, Float16)
+					})
+				case 5:
+					_ = TryDo(func() {
+						Inference(func() {
+							Autocast(DeviceCPU, AutocastOptions{CacheEnabled: Some(false)}, func() {
+								runtime.Gosched()
+								expectCast(false, true, true, BFloat16)
+								panic(&Error{})
+							})
+						})
+					})
 				}
 				runtime.Gosched()
 				expect(true, false)
@@ -257,6 +278,64 @@ func TestModesNeverLeak(t *testing.T) {
 	}
 	wait(t, &wg)
 	require.Zero(t, bad.Load())
+}
+
+// Go hands on what is in force, and nothing of it stays on the threads.
+func TestGoHandsOnModes(t *testing.T) {
+	type modes struct {
+		grad, inference, cpu, cuda, cache bool
+		dtype                             DType
+	}
+	look := func() modes {
+		return modes{GradEnabled(), InferenceEnabled(), AutocastEnabled(DeviceCPU), AutocastEnabled(DeviceCUDA), AutocastCacheEnabled(), AutocastDType(DeviceCPU)}
+	}
+	defaults := look()
+	require.Equal(t, modes{grad: true, cache: true, dtype: BFloat16}, defaults)
+	ways := map[string]func(func()){
+		"nothing":   func(fn func()) { fn() },
+		"scope":     Scope,
+		"no grad":   NoGrad,
+		"inference": Inference,
+		"autocast": func(fn func()) {
+			Autocast(DeviceCPU, AutocastOptions{DType: Float16, CacheEnabled: Some(false)}, fn)
+		},
+		"both": func(fn func()) {
+			NoGrad(func() { Autocast(DeviceCUDA, AutocastOptions{}, func() { Autocast(DeviceCPU, AutocastOptions{}, fn) }) })
+		},
+		"off again": func(fn func()) {
+			NoGrad(func() {
+				Autocast(DeviceCPU, AutocastOptions{}, func() {
+					Autocast(DeviceCPU, AutocastOptions{Enabled: Some(false)}, func() { EnableGrad(fn) })
+				})
+			})
+		},
+	}
+	for name, within := range ways {
+		for range 50 {
+			var want modes
+			got := make(chan modes, 2)
+			within(func() {
+				want = look()
+				Go(func() {
+					got <- look()
+					_ = TryDo(func() { NoGrad(func() { panic(&Error{}) }) })
+					got <- look()
+				})
+			})
+			require.Equal(t, want, <-got, name)
+			require.Equal(t, want, <-got, name)
+			require.Equal(t, defaults, look(), name)
+		}
+	}
+	var wg sync.WaitGroup
+	for range 64 {
+		wg.Go(func() {
+			if look() != defaults {
+				t.Error("a mode was left on a thread")
+			}
+		})
+	}
+	wait(t, &wg)
 }
 
 // A goroutine that ends, or panics, inside frees what it made, gives its permit back and leaves the
