@@ -117,7 +117,7 @@ func (s Stream) Record() *Event {
 // Wait makes later work of the stream wait for an event. The caller does not wait.
 func (s Stream) Wait(e *Event) {
 	const op = "wait_event"
-	e.read(op, func() error { return cgo.EventBlock(e.handle, s.c10(op)) })
+	e.read(op, func(h cgo.Event) error { return cgo.EventBlock(h, s.c10(op)) })
 }
 
 // WaitStream makes later work of the stream wait for what is on another one.
@@ -166,10 +166,10 @@ func NewEvent(device Device, opts ...EventOptions) *Event {
 		return e
 	}
 	kind, _ := device.c10(op)
-	var err error
-	e.handle, err = cgo.EventNew(kind, e.timing)
+	handle, err := cgo.EventNew(kind, e.timing)
 	must(op, err)
-	runtime.AddCleanup(e, func(h cgo.Event) { _ = cgo.EventFree(h) }, e.handle)
+	e.handle = handle
+	runtime.AddCleanup(e, func(h cgo.Event) { _ = cgo.EventFree(h) }, handle)
 	return e
 }
 
@@ -187,6 +187,7 @@ func (e *Event) Record(s Stream) {
 		return
 	}
 	must(op, cgo.EventRecord(e.handle, s.c10(op)))
+	runtime.KeepAlive(e)
 }
 
 // Wait makes later work of s wait for the event; the caller does not wait.
@@ -195,8 +196,8 @@ func (e *Event) Wait(s Stream) { s.Wait(e) }
 // Query tells whether the work before the event is done; true where it was never recorded.
 func (e *Event) Query() (done bool) {
 	done = true
-	e.read("event_query", func() (err error) {
-		done, err = cgo.EventQuery(e.handle)
+	e.read("event_query", func(h cgo.Event) (err error) {
+		done, err = cgo.EventQuery(h)
 		return err
 	})
 	return done
@@ -204,7 +205,7 @@ func (e *Event) Query() (done bool) {
 
 // Synchronize waits for the work before the event.
 func (e *Event) Synchronize() {
-	e.read("event_synchronize", func() error { return cgo.EventSynchronize(e.handle) })
+	e.read("event_synchronize", cgo.EventSynchronize)
 }
 
 // ElapsedTime is the time from e to end. Both were made with Timing, were recorded, and are reached. On
@@ -232,6 +233,8 @@ func (e *Event) ElapsedTime(end *Event) time.Duration {
 		return end.at.Sub(e.at)
 	}
 	ms, err := cgo.EventElapsed(e.handle, end.handle)
+	runtime.KeepAlive(e)
+	runtime.KeepAlive(end)
 	must(op, err)
 	return time.Duration(ms * float64(time.Millisecond))
 }
@@ -243,14 +246,15 @@ func (e *Event) check(op string) {
 }
 
 // read runs fn, which only reads the event, unless there is nothing to it on the CPU.
-func (e *Event) read(op string, fn func() error) {
+func (e *Event) read(op string, fn func(cgo.Event) error) {
 	e.check(op)
 	if e.handle == 0 {
 		return
 	}
 	e.mutex.RLock()
 	defer e.mutex.RUnlock()
-	must(op, fn())
+	must(op, fn(e.handle))
+	runtime.KeepAlive(e)
 }
 
 // RecordStream tells the allocator that s uses the tensor, which was made on another stream: once the
