@@ -185,7 +185,7 @@ func TestGeneratedFilesSaySo(t *testing.T) {
 }
 
 var (
-	compatFolder = regexp.MustCompile("`((?:cgo|cmd|internal|pretrained|tools|torch|examples)[a-z0-9/]*)`")
+	compatFolder = regexp.MustCompile("`((?:bench|cgo|cmd|internal|pretrained|tools|torch|examples)[a-z0-9/]*)`")
 	compatTest   = regexp.MustCompile(`\bTest[A-Z]\w+`)
 )
 

@@ -1,0 +1,1 @@
+"""The models that torchgo and PyTorch are compared on; beside each file is its twin in Go."""
