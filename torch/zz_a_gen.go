@@ -7,6 +7,7 @@ var tensorOpAbs = op{name: "aten::abs", overload: "", schema: "aten::abs(Tensor 
 // Abs takes the absolute value. It is PyTorch's Tensor.abs.
 //
 //	y = |t|
+//	t (...) -> (...)
 //
 //	aten::abs(Tensor self) -> Tensor
 func (t *Tensor) Abs() *Tensor {
@@ -86,7 +87,10 @@ func (t *Tensor) Absolute_() *Tensor {
 
 var tensorOpAcos = op{name: "aten::acos", overload: "", schema: "aten::acos(Tensor self) -> Tensor"}
 
-// Acos is PyTorch's Tensor.acos.
+// Acos is the inverse of the cosine. It is PyTorch's Tensor.acos.
+//
+//	y = arccos t, from 0 to π
+//	t (...) -> (...)
 //
 //	aten::acos(Tensor self) -> Tensor
 func (t *Tensor) Acos() *Tensor {
@@ -126,7 +130,10 @@ func (t *Tensor) Acos_() *Tensor {
 
 var tensorOpAcosh = op{name: "aten::acosh", overload: "", schema: "aten::acosh(Tensor self) -> Tensor"}
 
-// Acosh is PyTorch's Tensor.acosh.
+// Acosh is the inverse of the hyperbolic cosine. It is PyTorch's Tensor.acosh.
+//
+//	y = ln(t + √(t² - 1))
+//	t (...) -> (...)
 //
 //	aten::acosh(Tensor self) -> Tensor
 func (t *Tensor) Acosh() *Tensor {
@@ -166,7 +173,10 @@ func (t *Tensor) Acosh_() *Tensor {
 
 var torchOpAdaptiveAvgPool1d = op{name: "aten::adaptive_avg_pool1d", overload: "", schema: "aten::adaptive_avg_pool1d(Tensor self, int[1] output_size) -> Tensor"}
 
-// AdaptiveAvgPool1d is PyTorch's torch.adaptive_avg_pool1d.
+// AdaptiveAvgPool1d is the mean of windows that give the output size. It is PyTorch's torch.adaptive_avg_pool1d.
+//
+//	y[i] = mean input[⌊i · L / L'⌋ … ⌈(i + 1) · L / L'⌉ - 1]
+//	input (B, C, L) -> (B, C, L'), L' the outputSize
 //
 //	aten::adaptive_avg_pool1d(Tensor self, int[1] output_size) -> Tensor
 func AdaptiveAvgPool1d(input *Tensor, outputSize ...int) *Tensor {
@@ -197,7 +207,8 @@ var torchOpAdaptiveAvgPool2d = op{name: "aten::adaptive_avg_pool2d", overload: "
 
 // AdaptiveAvgPool2d is the mean of windows that give the output size. It is PyTorch's torch.nn.functional.adaptive_avg_pool2d.
 //
-//	input (B, C, H, W), outputSize H', W' -> (B, C, H', W')
+//	y[i, j] = mean input[⌊i · H / H'⌋ … ⌈(i + 1) · H / H'⌉ - 1, …]
+//	input (B, C, H, W) -> (B, C, H', W'), H', W' the outputSize
 //
 //	aten::adaptive_avg_pool2d(Tensor self, SymInt[2] output_size) -> Tensor
 func AdaptiveAvgPool2d(input *Tensor, outputSize ...int) *Tensor {
@@ -226,7 +237,10 @@ func AdaptiveAvgPool2dOut(out, input *Tensor, outputSize ...int) *Tensor {
 
 var torchOpAdaptiveAvgPool3d = op{name: "aten::adaptive_avg_pool3d", overload: "", schema: "aten::adaptive_avg_pool3d(Tensor self, SymInt[3] output_size) -> Tensor"}
 
-// AdaptiveAvgPool3d is PyTorch's torch.nn.functional.adaptive_avg_pool3d.
+// AdaptiveAvgPool3d is the mean of windows that give the output size. It is PyTorch's torch.nn.functional.adaptive_avg_pool3d.
+//
+//	y[i, j, k] = mean input[⌊i · T / T'⌋ … ⌈(i + 1) · T / T'⌉ - 1, …]
+//	input (B, C, T, H, W) -> (B, C, T', H', W'), T', H', W' the outputSize
 //
 //	aten::adaptive_avg_pool3d(Tensor self, SymInt[3] output_size) -> Tensor
 func AdaptiveAvgPool3d(input *Tensor, outputSize ...int) *Tensor {
@@ -270,7 +284,10 @@ func AdaptiveAvgPool3dBackwardOut(gradInput, gradOutput, input *Tensor) *Tensor 
 
 var torchOpAdaptiveMaxPool1d = op{name: "aten::adaptive_max_pool1d", overload: "", schema: "aten::adaptive_max_pool1d(Tensor self, int[1] output_size) -> (Tensor, Tensor)"}
 
-// AdaptiveMaxPool1d is PyTorch's torch.adaptive_max_pool1d.
+// AdaptiveMaxPool1d is the largest element of windows that give the output size, and where it is. It is PyTorch's torch.adaptive_max_pool1d.
+//
+//	y[i] = max input[⌊i · L / L'⌋ … ⌈(i + 1) · L / L'⌉ - 1]
+//	input (B, C, L) -> (B, C, L'), (B, C, L'), L' the outputSize
 //
 //	aten::adaptive_max_pool1d(Tensor self, int[1] output_size) -> (Tensor, Tensor)
 func AdaptiveMaxPool1d(input *Tensor, outputSize ...int) (*Tensor, *Tensor) {
@@ -284,7 +301,10 @@ func AdaptiveMaxPool1d(input *Tensor, outputSize ...int) (*Tensor, *Tensor) {
 
 var torchOpAdaptiveMaxPool2d = op{name: "aten::adaptive_max_pool2d", overload: "", schema: "aten::adaptive_max_pool2d(Tensor self, int[2] output_size) -> (Tensor, Tensor)"}
 
-// AdaptiveMaxPool2d is PyTorch's torch.nn.functional.adaptive_max_pool2d.
+// AdaptiveMaxPool2d is the largest element of windows that give the output size, and where it is. It is PyTorch's torch.nn.functional.adaptive_max_pool2d.
+//
+//	y[i, j] = max input[⌊i · H / H'⌋ … ⌈(i + 1) · H / H'⌉ - 1, …]
+//	input (B, C, H, W) -> (B, C, H', W'), (B, C, H', W'), H', W' the outputSize
 //
 //	aten::adaptive_max_pool2d(Tensor self, int[2] output_size) -> (Tensor, Tensor)
 func AdaptiveMaxPool2d(input *Tensor, outputSize ...int) (*Tensor, *Tensor) {
@@ -414,6 +434,7 @@ type AddScalarOptions struct {
 // AddScalar adds a number to each element. It is PyTorch's Tensor.add.
 //
 //	y = t + alpha · other
+//	t (...) -> (...)
 //
 //	aten::add.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor
 func (t *Tensor) AddScalar(other Scalar, opts ...AddScalarOptions) *Tensor {
@@ -454,6 +475,7 @@ type AddOptions struct {
 // Add adds element by element, with broadcasting. It is PyTorch's Tensor.add.
 //
 //	y = t + alpha · other
+//	t (...), other (...) -> (...), broadcast
 //
 //	aten::add.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor
 func (t *Tensor) Add(other *Tensor, opts ...AddOptions) *Tensor {
@@ -524,7 +546,10 @@ type AddbmmOptions struct {
 	Alpha Scalar // default 1
 }
 
-// Addbmm is PyTorch's Tensor.addbmm.
+// Addbmm adds the matrix products of a batch. It is PyTorch's Tensor.addbmm.
+//
+//	y = Beta · t + Alpha · Σ_b batch1[b] @ batch2[b]
+//	t (N, M), batch1 (B, N, K), batch2 (B, K, M) -> (N, M), t broadcasts
 //
 //	aten::addbmm(Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1) -> Tensor
 func (t *Tensor) Addbmm(batch1, batch2 *Tensor, opts ...AddbmmOptions) *Tensor {
@@ -586,7 +611,8 @@ type AddcdivOptions struct {
 
 // Addcdiv adds a quotient. It is PyTorch's Tensor.addcdiv.
 //
-//	y = t + value · tensor1 / tensor2
+//	y = t + Value · tensor1 / tensor2
+//	t (...), tensor1 (...), tensor2 (...) -> (...), broadcast
 //
 //	aten::addcdiv(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor
 func (t *Tensor) Addcdiv(tensor1, tensor2 *Tensor, opts ...AddcdivOptions) *Tensor {
@@ -645,7 +671,8 @@ type AddcmulOptions struct {
 
 // Addcmul adds a product. It is PyTorch's Tensor.addcmul.
 //
-//	y = t + value · tensor1 · tensor2
+//	y = t + Value · tensor1 · tensor2
+//	t (...), tensor1 (...), tensor2 (...) -> (...), broadcast
 //
 //	aten::addcmul(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor
 func (t *Tensor) Addcmul(tensor1, tensor2 *Tensor, opts ...AddcmulOptions) *Tensor {
@@ -706,7 +733,7 @@ type AddmmOptions struct {
 // Addmm adds a matrix product. It is PyTorch's Tensor.addmm.
 //
 //	y = Beta · t + Alpha · mat1 @ mat2
-//	t broadcasts to (N, M), mat1 (N, K), mat2 (K, M) -> (N, M)
+//	t (N, M), mat1 (N, K), mat2 (K, M) -> (N, M), t broadcasts
 //
 //	aten::addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor
 func (t *Tensor) Addmm(mat1, mat2 *Tensor, opts ...AddmmOptions) *Tensor {
@@ -812,7 +839,10 @@ type AddmvOptions struct {
 	Alpha Scalar // default 1
 }
 
-// Addmv is PyTorch's Tensor.addmv.
+// Addmv adds the product of a matrix and a vector. It is PyTorch's Tensor.addmv.
+//
+//	y = Beta · t + Alpha · mat @ vec
+//	t (N), mat (N, K), vec (K) -> (N), t broadcasts
 //
 //	aten::addmv(Tensor self, Tensor mat, Tensor vec, *, Scalar beta=1, Scalar alpha=1) -> Tensor
 func (t *Tensor) Addmv(mat, vec *Tensor, opts ...AddmvOptions) *Tensor {
@@ -873,7 +903,10 @@ type AddrOptions struct {
 	Alpha Scalar // default 1
 }
 
-// Addr is PyTorch's Tensor.addr.
+// Addr adds an outer product. It is PyTorch's Tensor.addr.
+//
+//	y = Beta · t + Alpha · vec1 @ vec2ᵀ
+//	t (N, M), vec1 (N), vec2 (M) -> (N, M), t broadcasts
 //
 //	aten::addr(Tensor self, Tensor vec1, Tensor vec2, *, Scalar beta=1, Scalar alpha=1) -> Tensor
 func (t *Tensor) Addr(vec1, vec2 *Tensor, opts ...AddrOptions) *Tensor {
@@ -941,7 +974,10 @@ func (t *Tensor) Adjoint() *Tensor {
 
 var torchOpAffineGridGenerator = op{name: "aten::affine_grid_generator", overload: "", schema: "aten::affine_grid_generator(Tensor theta, SymInt[] size, bool align_corners) -> Tensor"}
 
-// AffineGridGenerator is PyTorch's torch.affine_grid_generator.
+// AffineGridGenerator makes the grid of an affine map, for GridSampler. It is PyTorch's torch.affine_grid_generator.
+//
+//	y[b, i, j] = theta[b] @ (x[j], y[i], 1), x and y from -1 to 1
+//	theta (B, 2, 3) -> (B, H', W', 2), size B, C, H', W'
 //
 //	aten::affine_grid_generator(Tensor theta, SymInt[] size, bool align_corners) -> Tensor
 func AffineGridGenerator(theta *Tensor, size []int, alignCorners bool) *Tensor {
@@ -1029,7 +1065,8 @@ var tensorOpAll = op{name: "aten::all", overload: "", schema: "aten::all(Tensor 
 
 // All tells whether all elements are true. It is PyTorch's Tensor.all.
 //
-//	t (...) -> (), bool
+//	y = t[0] && t[1] && …, bool
+//	t (...) -> ()
 //
 //	aten::all(Tensor self) -> Tensor
 func (t *Tensor) All() *Tensor {
@@ -1061,7 +1098,10 @@ type AllDimOptions struct {
 	KeepDim bool
 }
 
-// AllDim is PyTorch's Tensor.all.
+// AllDim tells whether all elements along a dimension are true. It is PyTorch's Tensor.all.
+//
+//	y = t[0] && t[1] && …, bool
+//	t (..., D, ...) -> (..., ...), or (..., 1, ...) with KeepDim
 //
 //	aten::all.dim(Tensor self, int dim, bool keepdim=False) -> Tensor
 func (t *Tensor) AllDim(dim int, opts ...AllDimOptions) *Tensor {
@@ -1140,7 +1180,10 @@ type AllcloseOptions struct {
 	EqualNan bool
 }
 
-// Allclose is PyTorch's Tensor.allclose.
+// Allclose tells whether two tensors are nearly equal everywhere. It is PyTorch's Tensor.allclose.
+//
+//	y = all(|t - other| <= Atol + Rtol · |other|)
+//	t (...), other (...) -> bool
 //
 //	aten::allclose(Tensor self, Tensor other, float rtol=1.0000000000000001e-05, float atol=1e-08, bool equal_nan=False) -> bool
 func (t *Tensor) Allclose(other *Tensor, opts ...AllcloseOptions) bool {
@@ -1158,7 +1201,10 @@ func (t *Tensor) Allclose(other *Tensor, opts ...AllcloseOptions) bool {
 
 var torchOpAlphaDropout = op{name: "aten::alpha_dropout", overload: "", schema: "aten::alpha_dropout(Tensor input, float p, bool train) -> Tensor"}
 
-// AlphaDropout is PyTorch's torch.alpha_dropout.
+// AlphaDropout is the dropout that goes with selu: it keeps mean and variance. It is PyTorch's torch.alpha_dropout.
+//
+//	y = train ? a · (mask ? input : -1.7581) + b : input, with a, b from p
+//	input (...) -> (...)
 //
 //	aten::alpha_dropout(Tensor input, float p, bool train) -> Tensor
 func AlphaDropout(input *Tensor, p float64, train bool) *Tensor {
@@ -1196,6 +1242,7 @@ type AmaxOptions struct {
 
 // Amax is the largest element along dimensions. It is PyTorch's Tensor.amax.
 //
+//	y = maxᵢ t[i]
 //	t (..., D, ...) -> (..., ...), or (..., 1, ...) with KeepDim
 //
 //	aten::amax(Tensor self, int[1] dim=[], bool keepdim=False) -> Tensor
@@ -1237,6 +1284,7 @@ type AminOptions struct {
 
 // Amin is the smallest element along dimensions. It is PyTorch's Tensor.amin.
 //
+//	y = minᵢ t[i]
 //	t (..., D, ...) -> (..., ...), or (..., 1, ...) with KeepDim
 //
 //	aten::amin(Tensor self, int[1] dim=[], bool keepdim=False) -> Tensor
@@ -1276,7 +1324,10 @@ type AminmaxOptions struct {
 	KeepDim bool
 }
 
-// Aminmax is PyTorch's Tensor.aminmax.
+// Aminmax has the smallest and the largest element, of all or along Dim. It is PyTorch's Tensor.aminmax.
+//
+//	y = min t, max t
+//	t (...) -> (), ()
 //
 //	aten::aminmax(Tensor self, *, int? dim=None, bool keepdim=False) -> (Tensor min, Tensor max)
 func (t *Tensor) Aminmax(opts ...AminmaxOptions) (min, max *Tensor) {
@@ -1310,7 +1361,10 @@ func AminmaxOut(min, max, input *Tensor, opts ...AminmaxOptions) (*Tensor, *Tens
 
 var tensorOpAngle = op{name: "aten::angle", overload: "", schema: "aten::angle(Tensor self) -> Tensor"}
 
-// Angle is PyTorch's Tensor.angle.
+// Angle is the angle of complex numbers. It is PyTorch's Tensor.angle.
+//
+//	y = arctan(Im t / Re t), from -π to π
+//	t (...) -> (...)
 //
 //	aten::angle(Tensor self) -> Tensor
 func (t *Tensor) Angle() *Tensor {
@@ -1339,7 +1393,8 @@ var tensorOpAny = op{name: "aten::any", overload: "", schema: "aten::any(Tensor 
 
 // Any tells whether any element is true. It is PyTorch's Tensor.any.
 //
-//	t (...) -> (), bool
+//	y = t[0] || t[1] || …, bool
+//	t (...) -> ()
 //
 //	aten::any(Tensor self) -> Tensor
 func (t *Tensor) Any() *Tensor {
@@ -1371,7 +1426,10 @@ type AnyDimOptions struct {
 	KeepDim bool
 }
 
-// AnyDim is PyTorch's Tensor.any.
+// AnyDim tells whether any element along a dimension is true. It is PyTorch's Tensor.any.
+//
+//	y = t[0] || t[1] || …, bool
+//	t (..., D, ...) -> (..., ...), or (..., 1, ...) with KeepDim
 //
 //	aten::any.dim(Tensor self, int dim, bool keepdim=False) -> Tensor
 func (t *Tensor) AnyDim(dim int, opts ...AnyDimOptions) *Tensor {
@@ -1481,7 +1539,7 @@ var torchOpArangeStart = op{name: "aten::arange", overload: "start", schema: "at
 // ArangeStart counts from start to end, without it. It is PyTorch's torch.arange.
 //
 //	y[i] = start + i
-//	-> (⌈end - start⌉)
+//	-> (⌈end-start⌉)
 //
 //	aten::arange.start(Scalar start, Scalar end, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func ArangeStart(start, end Scalar, opts ...TensorOptions) *Tensor {
@@ -1534,7 +1592,7 @@ type ArangeStartStepOptions struct {
 // ArangeStartStep counts from start to end in steps, without it. It is PyTorch's torch.arange.
 //
 //	y[i] = start + i · step
-//	-> (⌈(end - start) / step⌉)
+//	-> (⌈(end-start)/step⌉)
 //
 //	aten::arange.start_step(Scalar start, Scalar end, Scalar step=1, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func ArangeStartStep(start, end Scalar, opts ...ArangeStartStepOptions) *Tensor {
@@ -1845,7 +1903,8 @@ type ArgmaxOptions struct {
 
 // Argmax is where the largest element is, of all elements or along Dim; int64. It is PyTorch's Tensor.argmax.
 //
-//	t (..., D, ...) -> (..., ...), or (..., 1, ...) with KeepDim
+//	t[y] = max t
+//	t (...) -> ()
 //
 //	aten::argmax(Tensor self, int? dim=None, bool keepdim=False) -> Tensor
 func (t *Tensor) Argmax(opts ...ArgmaxOptions) *Tensor {
@@ -1886,7 +1945,8 @@ type ArgminOptions struct {
 
 // Argmin is where the smallest element is, of all elements or along Dim; int64. It is PyTorch's Tensor.argmin.
 //
-//	t (..., D, ...) -> (..., ...), or (..., 1, ...) with KeepDim
+//	t[y] = min t
+//	t (...) -> ()
 //
 //	aten::argmin(Tensor self, int? dim=None, bool keepdim=False) -> Tensor
 func (t *Tensor) Argmin(opts ...ArgminOptions) *Tensor {
@@ -1927,7 +1987,8 @@ type ArgsortOptions struct {
 
 // Argsort has the indices that sort along Dim, by default the last. It is PyTorch's Tensor.argsort.
 //
-//	t (..., D) -> (..., D)
+//	sort(t) = t[y]
+//	t (..., D) -> (..., D), int64
 //
 //	aten::argsort(Tensor self, int dim=-1, bool descending=False) -> Tensor
 func (t *Tensor) Argsort(opts ...ArgsortOptions) *Tensor {
@@ -1984,7 +2045,10 @@ func ArgsortStableOut(out, input *Tensor, stable bool, opts ...ArgsortStableOpti
 
 var tensorOpArgwhere = op{name: "aten::argwhere", overload: "", schema: "aten::argwhere(Tensor self) -> Tensor"}
 
-// Argwhere is PyTorch's Tensor.argwhere.
+// Argwhere has the indices of the elements that are not zero, a row each. It is PyTorch's Tensor.argwhere.
+//
+//	t[y[i]] != 0
+//	t (N, M) -> (L, 2), int64
 //
 //	aten::argwhere(Tensor self) -> Tensor
 func (t *Tensor) Argwhere() *Tensor {
@@ -2002,7 +2066,10 @@ type AsStridedOptions struct {
 	StorageOffset Opt[int]
 }
 
-// AsStrided is PyTorch's Tensor.as_strided.
+// AsStrided reads memory with any sizes and strides. It is PyTorch's Tensor.as_strided.
+//
+//	y[i, j] = memory[StorageOffset + i · stride[0] + j · stride[1]]
+//	t (...) -> (size), a view
 //
 //	aten::as_strided(Tensor(a) self, SymInt[] size, SymInt[] stride, SymInt? storage_offset=None) -> Tensor(a)
 func (t *Tensor) AsStrided(size, stride []int, opts ...AsStridedOptions) *Tensor {
@@ -2118,7 +2185,10 @@ func AsStridedScatterOut(out, input, src *Tensor, size, stride []int, opts ...As
 
 var tensorOpAsin = op{name: "aten::asin", overload: "", schema: "aten::asin(Tensor self) -> Tensor"}
 
-// Asin is PyTorch's Tensor.asin.
+// Asin is the inverse of the sine. It is PyTorch's Tensor.asin.
+//
+//	y = arcsin t, from -π/2 to π/2
+//	t (...) -> (...)
 //
 //	aten::asin(Tensor self) -> Tensor
 func (t *Tensor) Asin() *Tensor {
@@ -2158,7 +2228,10 @@ func (t *Tensor) Asin_() *Tensor {
 
 var tensorOpAsinh = op{name: "aten::asinh", overload: "", schema: "aten::asinh(Tensor self) -> Tensor"}
 
-// Asinh is PyTorch's Tensor.asinh.
+// Asinh is the inverse of the hyperbolic sine. It is PyTorch's Tensor.asinh.
+//
+//	y = ln(t + √(t² + 1))
+//	t (...) -> (...)
 //
 //	aten::asinh(Tensor self) -> Tensor
 func (t *Tensor) Asinh() *Tensor {
@@ -2198,7 +2271,10 @@ func (t *Tensor) Asinh_() *Tensor {
 
 var tensorOpAtan = op{name: "aten::atan", overload: "", schema: "aten::atan(Tensor self) -> Tensor"}
 
-// Atan is PyTorch's Tensor.atan.
+// Atan is the inverse of the tangent. It is PyTorch's Tensor.atan.
+//
+//	y = arctan t, from -π/2 to π/2
+//	t (...) -> (...)
 //
 //	aten::atan(Tensor self) -> Tensor
 func (t *Tensor) Atan() *Tensor {
@@ -2225,7 +2301,10 @@ func AtanOut(out, input *Tensor) *Tensor {
 
 var tensorOpAtan2 = op{name: "aten::atan2", overload: "", schema: "aten::atan2(Tensor self, Tensor other) -> Tensor"}
 
-// Atan2 is PyTorch's Tensor.atan2.
+// Atan2 is the angle of the point (other, t), in all four quadrants. It is PyTorch's Tensor.atan2.
+//
+//	y = arctan(t / other), from -π to π
+//	t (...), other (...) -> (...), broadcast
 //
 //	aten::atan2(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Atan2(other *Tensor) *Tensor {
@@ -2281,7 +2360,10 @@ func (t *Tensor) Atan_() *Tensor {
 
 var tensorOpAtanh = op{name: "aten::atanh", overload: "", schema: "aten::atanh(Tensor self) -> Tensor"}
 
-// Atanh is PyTorch's Tensor.atanh.
+// Atanh is the inverse of the hyperbolic tangent. It is PyTorch's Tensor.atanh.
+//
+//	y = ln((1 + t) / (1 - t)) / 2
+//	t (...) -> (...)
 //
 //	aten::atanh(Tensor self) -> Tensor
 func (t *Tensor) Atanh() *Tensor {
@@ -2407,7 +2489,11 @@ type AvgPool1dOptions struct {
 	CountIncludePad Opt[bool] // default true
 }
 
-// AvgPool1d is PyTorch's torch.avg_pool1d.
+// AvgPool1d is the mean of each window. It is PyTorch's torch.avg_pool1d.
+//
+//	y[i] = Σₖ input[i · Stride + k - Padding] / K
+//	input (B, C, L) -> (B, C, L')
+//	L' = ⌊(L + 2 · Padding - K) / Stride⌋ + 1, K the kernelSize, Stride K unless given
 //
 //	aten::avg_pool1d(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=[0], bool ceil_mode=False, bool count_include_pad=True) -> Tensor
 func AvgPool1d(input *Tensor, kernelSize []int, opts ...AvgPool1dOptions) *Tensor {
@@ -2457,8 +2543,9 @@ type AvgPool2dOptions struct {
 
 // AvgPool2d is the mean of each window. It is PyTorch's torch.nn.functional.avg_pool2d.
 //
+//	y[i, j] = Σₖₗ input[i · Stride + k - Padding, …] / K²
 //	input (B, C, H, W) -> (B, C, H', W')
-//	H' = ⌊(H + 2 · Padding - K) / Stride⌋ + 1, Stride K unless given
+//	H' = ⌊(H + 2 · Padding - K) / Stride⌋ + 1, K the kernelSize, Stride K unless given
 //
 //	aten::avg_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, bool ceil_mode=False, bool count_include_pad=True, int? divisor_override=None) -> Tensor
 func AvgPool2d(input *Tensor, kernelSize []int, opts ...AvgPool2dOptions) *Tensor {
@@ -2549,7 +2636,11 @@ type AvgPool3dOptions struct {
 	DivisorOverride Opt[int]
 }
 
-// AvgPool3d is PyTorch's torch.nn.functional.avg_pool3d.
+// AvgPool3d is the mean of each window. It is PyTorch's torch.nn.functional.avg_pool3d.
+//
+//	y[i, j, n] = Σₖₗₘ input[i · Stride + k - Padding, …] / K³
+//	input (B, C, T, H, W) -> (B, C, T', H', W')
+//	T' = ⌊(T + 2 · Padding - K) / Stride⌋ + 1, K the kernelSize, Stride K unless given
 //
 //	aten::avg_pool3d(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0, bool ceil_mode=False, bool count_include_pad=True, int? divisor_override=None) -> Tensor
 func AvgPool3d(input *Tensor, kernelSize []int, opts ...AvgPool3dOptions) *Tensor {

@@ -13,7 +13,7 @@ type BaddbmmOptions struct {
 // Baddbmm adds a matrix product for each of a batch. It is PyTorch's Tensor.baddbmm.
 //
 //	y = Beta · t + Alpha · batch1 @ batch2
-//	t broadcasts to (B, N, M), batch1 (B, N, K), batch2 (B, K, M) -> (B, N, M)
+//	t (B, N, M), batch1 (B, N, K), batch2 (B, K, M) -> (B, N, M), t broadcasts
 //
 //	aten::baddbmm(Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1) -> Tensor
 func (t *Tensor) Baddbmm(batch1, batch2 *Tensor, opts ...BaddbmmOptions) *Tensor {
@@ -182,7 +182,7 @@ var torchOpBatchNorm = op{name: "aten::batch_norm", overload: "", schema: "aten:
 // BatchNorm normalises each channel over the batch, in training, or by running statistics. It is PyTorch's torch.batch_norm.
 //
 //	y = (input - mean) / √(var + eps) · weight + bias
-//	input (B, C, ...), the others (C) or nil -> (B, C, ...)
+//	input (B, C, ...), weight (C), bias (C), runningMean (C), runningVar (C) -> (B, C, ...)
 //
 //	aten::batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float momentum, float eps, bool cudnn_enabled) -> Tensor
 func BatchNorm(input, weight, bias, runningMean, runningVar *Tensor, training bool, momentum, eps float64, cudnnEnabled bool) *Tensor {
@@ -503,6 +503,9 @@ type BernoulliOptions struct {
 
 // Bernoulli draws 1 with the probability that each element is, else 0. It is PyTorch's Tensor.bernoulli.
 //
+//	P(y = 1) = t
+//	t (...) -> (...)
+//
 //	aten::bernoulli(Tensor self, *, Generator? generator=None) -> Tensor
 func (t *Tensor) Bernoulli(opts ...BernoulliOptions) *Tensor {
 	o := one(opts)
@@ -636,7 +639,10 @@ type BernoulliPInPlaceOptions struct {
 	Generator *Generator
 }
 
-// BernoulliP_ is PyTorch's Tensor.bernoulli_: BernoulliP in place; it returns t.
+// BernoulliP_ fills t with ones, with probability P, and zeros; it returns t. It is PyTorch's Tensor.bernoulli_.
+//
+//	P(t = 1) = P
+//	t (...) -> (...)
 //
 //	aten::bernoulli_.float(Tensor(a!) self, float p=0.5, *, Generator? generator=None) -> Tensor(a!)
 func (t *Tensor) BernoulliP_(opts ...BernoulliPInPlaceOptions) *Tensor {
@@ -660,7 +666,7 @@ type BilinearOptions struct {
 // Bilinear is the bilinear layer. It is PyTorch's torch.bilinear.
 //
 //	y[k] = input1ᵀ @ weight[k] @ input2 + Bias[k]
-//	input1 (..., C), input2 (..., D), weight (E, C, D) -> (..., E)
+//	input1 (..., C), input2 (..., D), weight (E, C, D), Bias (E) -> (..., E)
 //
 //	aten::bilinear(Tensor input1, Tensor input2, Tensor weight, Tensor? bias=None) -> Tensor
 func Bilinear(input1, input2, weight *Tensor, opts ...BilinearOptions) *Tensor {
@@ -683,7 +689,10 @@ type BinaryCrossEntropyOptions struct {
 	Reduction Opt[int] // default 1
 }
 
-// BinaryCrossEntropy is PyTorch's torch.nn.functional.binary_cross_entropy.
+// BinaryCrossEntropy is the cross entropy of probabilities and binary targets. It is PyTorch's torch.nn.functional.binary_cross_entropy.
+//
+//	y = -mean(Weight · (target · ln input + (1 - target) · ln(1 - input)))
+//	input (...), target (...) -> (); (...) with ReductionNone
 //
 //	aten::binary_cross_entropy(Tensor self, Tensor target, Tensor? weight=None, int reduction=1) -> Tensor
 func BinaryCrossEntropy(input, target *Tensor, opts ...BinaryCrossEntropyOptions) *Tensor {
@@ -768,9 +777,10 @@ type BinaryCrossEntropyWithLogitsOptions struct {
 	Reduction Opt[int] // default 1
 }
 
-// BinaryCrossEntropyWithLogits is the cross entropy of logits and binary targets; Reduction 0 none, 1 mean, 2 sum. It is PyTorch's torch.binary_cross_entropy_with_logits.
+// BinaryCrossEntropyWithLogits is the cross entropy of logits and binary targets. It is PyTorch's torch.binary_cross_entropy_with_logits.
 //
 //	y = -mean(Weight · (PosWeight · target · ln σ(input) + (1 - target) · ln(1 - σ(input))))
+//	input (...), target (...) -> (); (...) with ReductionNone
 //
 //	aten::binary_cross_entropy_with_logits(Tensor self, Tensor target, Tensor? weight=None, Tensor? pos_weight=None, int reduction=1) -> Tensor
 func BinaryCrossEntropyWithLogits(input, target *Tensor, opts ...BinaryCrossEntropyWithLogitsOptions) *Tensor {
@@ -813,7 +823,10 @@ type BincountOptions struct {
 	Minlength int
 }
 
-// Bincount is PyTorch's Tensor.bincount.
+// Bincount counts how often each integer from 0 is there, or sums its Weights. It is PyTorch's Tensor.bincount.
+//
+//	y[i] = #{j: t[j] = i}
+//	t (N) -> (L), L = max(max t + 1, Minlength)
 //
 //	aten::bincount(Tensor self, Tensor? weights=None, SymInt minlength=0) -> Tensor
 func (t *Tensor) Bincount(opts ...BincountOptions) *Tensor {
@@ -942,7 +955,10 @@ func BitwiseAndScalarOut(out, input *Tensor, other Scalar) *Tensor {
 
 var tensorOpBitwiseAnd = op{name: "aten::bitwise_and", overload: "Tensor", schema: "aten::bitwise_and.Tensor(Tensor self, Tensor other) -> Tensor"}
 
-// BitwiseAnd is PyTorch's Tensor.bitwise_and.
+// BitwiseAnd is the and of the bits of integers, or of bools. It is PyTorch's Tensor.bitwise_and.
+//
+//	y = t & other
+//	t (...), other (...) -> (...), broadcast
 //
 //	aten::bitwise_and.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) BitwiseAnd(other *Tensor) *Tensor {
@@ -1114,7 +1130,10 @@ func (t *Tensor) BitwiseLeftShiftScalar_(other Scalar) *Tensor {
 
 var tensorOpBitwiseNot = op{name: "aten::bitwise_not", overload: "", schema: "aten::bitwise_not(Tensor self) -> Tensor"}
 
-// BitwiseNot is PyTorch's Tensor.bitwise_not.
+// BitwiseNot inverts the bits of integers, or bools. It is PyTorch's Tensor.bitwise_not.
+//
+//	y = ^t
+//	t (...) -> (...)
 //
 //	aten::bitwise_not(Tensor self) -> Tensor
 func (t *Tensor) BitwiseNot() *Tensor {
@@ -1212,7 +1231,10 @@ func BitwiseOrScalarOut(out, input *Tensor, other Scalar) *Tensor {
 
 var tensorOpBitwiseOr = op{name: "aten::bitwise_or", overload: "Tensor", schema: "aten::bitwise_or.Tensor(Tensor self, Tensor other) -> Tensor"}
 
-// BitwiseOr is PyTorch's Tensor.bitwise_or.
+// BitwiseOr is the or of the bits of integers, or of bools. It is PyTorch's Tensor.bitwise_or.
+//
+//	y = t | other
+//	t (...), other (...) -> (...), broadcast
 //
 //	aten::bitwise_or.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) BitwiseOr(other *Tensor) *Tensor {
@@ -1442,7 +1464,10 @@ func BitwiseXorScalarOut(out, input *Tensor, other Scalar) *Tensor {
 
 var tensorOpBitwiseXor = op{name: "aten::bitwise_xor", overload: "Tensor", schema: "aten::bitwise_xor.Tensor(Tensor self, Tensor other) -> Tensor"}
 
-// BitwiseXor is PyTorch's Tensor.bitwise_xor.
+// BitwiseXor is the exclusive or of the bits of integers, or of bools. It is PyTorch's Tensor.bitwise_xor.
+//
+//	y = t ^ other
+//	t (...), other (...) -> (...), broadcast
 //
 //	aten::bitwise_xor.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) BitwiseXor(other *Tensor) *Tensor {
@@ -1565,7 +1590,10 @@ func BlackmanWindowPeriodicOut(out *Tensor, windowLength int, periodic bool) *Te
 
 var torchOpBlockDiag = op{name: "aten::block_diag", overload: "", schema: "aten::block_diag(Tensor[] tensors) -> Tensor"}
 
-// BlockDiag is PyTorch's torch.block_diag.
+// BlockDiag puts matrices along the diagonal of a larger one. It is PyTorch's torch.block_diag.
+//
+//	y = tensors on the diagonal, 0 elsewhere
+//	tensors (N, M), (K, L) -> (N+K, M+L)
 //
 //	aten::block_diag(Tensor[] tensors) -> Tensor
 func BlockDiag(tensors []*Tensor) *Tensor {
@@ -1594,6 +1622,7 @@ var tensorOpBmm = op{name: "aten::bmm", overload: "", schema: "aten::bmm(Tensor 
 
 // Bmm is the matrix product for each of a batch. It is PyTorch's Tensor.bmm.
 //
+//	y[b] = t[b] @ mat2[b]
 //	t (B, N, K), mat2 (B, K, M) -> (B, N, M)
 //
 //	aten::bmm(Tensor self, Tensor mat2) -> Tensor
@@ -1654,7 +1683,10 @@ func BmmOut(out, input, mat2 *Tensor) *Tensor {
 
 var torchOpBroadcastTensors = op{name: "aten::broadcast_tensors", overload: "", schema: "aten::broadcast_tensors(Tensor[] tensors) -> Tensor[]"}
 
-// BroadcastTensors is PyTorch's torch.broadcast_tensors.
+// BroadcastTensors repeats dimensions of size 1 until all have one shape, without copying. It is PyTorch's torch.broadcast_tensors.
+//
+//	y[0][i, j] = tensors[0][i, 0], y[1][i, j] = tensors[1][0, j]
+//	tensors (N, 1), (1, M) -> (N, M), (N, M), views
 //
 //	aten::broadcast_tensors(Tensor[] tensors) -> Tensor[]
 func BroadcastTensors(tensors []*Tensor) []*Tensor {
@@ -1667,7 +1699,10 @@ func BroadcastTensors(tensors []*Tensor) []*Tensor {
 
 var tensorOpBroadcastTo = op{name: "aten::broadcast_to", overload: "", schema: "aten::broadcast_to(Tensor(a) self, SymInt[] size) -> Tensor(a)"}
 
-// BroadcastTo is PyTorch's Tensor.broadcast_to.
+// BroadcastTo repeats dimensions of size 1 without copying. It is PyTorch's Tensor.broadcast_to.
+//
+//	y[i, j] = t[0, j]
+//	t (1, C) -> (size), a view
 //
 //	aten::broadcast_to(Tensor(a) self, SymInt[] size) -> Tensor(a)
 func (t *Tensor) BroadcastTo(size ...int) *Tensor {
@@ -1728,7 +1763,10 @@ type BucketizeOptions struct {
 	Right    bool
 }
 
-// Bucketize is PyTorch's torch.bucketize.
+// Bucketize finds which of the buckets between sorted boundaries each element is in. It is PyTorch's torch.bucketize.
+//
+//	boundaries[y - 1] < input <= boundaries[y], or <= and < with Right
+//	input (...), boundaries (N) -> (...), int64
 //
 //	aten::bucketize.Tensor(Tensor self, Tensor boundaries, *, bool out_int32=False, bool right=False) -> Tensor
 func Bucketize(input, boundaries *Tensor, opts ...BucketizeOptions) *Tensor {

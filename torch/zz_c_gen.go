@@ -18,7 +18,10 @@ func CanCast(from, to DType) bool {
 
 var torchOpCartesianProd = op{name: "aten::cartesian_prod", overload: "", schema: "aten::cartesian_prod(Tensor[] tensors) -> Tensor"}
 
-// CartesianProd is PyTorch's torch.cartesian_prod.
+// CartesianProd has all pairs of elements of vectors, a row each. It is PyTorch's torch.cartesian_prod.
+//
+//	y[i·M + j] = tensors[0][i], tensors[1][j]
+//	tensors (N), (M) -> (N·M, 2)
 //
 //	aten::cartesian_prod(Tensor[] tensors) -> Tensor
 func CartesianProd(tensors []*Tensor) *Tensor {
@@ -38,7 +41,8 @@ type CatOptions struct {
 
 // Cat joins tensors along Dim, by default the first. It is PyTorch's torch.cat.
 //
-//	(A, C), (B, C) -> (A + B, C)
+//	y = tensors[0], then tensors[1], …
+//	tensors (A, C), (B, C) -> (A+B, C)
 //
 //	aten::cat(Tensor[] tensors, int dim=0) -> Tensor
 func Cat(tensors []*Tensor, opts ...CatOptions) *Tensor {
@@ -174,7 +178,10 @@ type CdistOptions struct {
 	ComputeMode Opt[int]
 }
 
-// Cdist is PyTorch's torch.cdist.
+// Cdist is the p-norm of the difference of each row of x1 and each of x2, p = P or 2. It is PyTorch's torch.cdist.
+//
+//	y[i, j] = ‖x1[i] - x2[j]‖ₚ
+//	x1 (..., N, D), x2 (..., M, D) -> (..., N, M)
 //
 //	aten::cdist(Tensor x1, Tensor x2, float p=2., int? compute_mode=None) -> Tensor
 func Cdist(x1, x2 *Tensor, opts ...CdistOptions) *Tensor {
@@ -191,7 +198,10 @@ func Cdist(x1, x2 *Tensor, opts ...CdistOptions) *Tensor {
 
 var tensorOpCeil = op{name: "aten::ceil", overload: "", schema: "aten::ceil(Tensor self) -> Tensor"}
 
-// Ceil is PyTorch's Tensor.ceil.
+// Ceil rounds up. It is PyTorch's Tensor.ceil.
+//
+//	y = ⌈t⌉
+//	t (...) -> (...)
 //
 //	aten::ceil(Tensor self) -> Tensor
 func (t *Tensor) Ceil() *Tensor {
@@ -236,7 +246,10 @@ type CeluOptions struct {
 	Alpha Scalar // default 1.0
 }
 
-// Celu is PyTorch's torch.celu.
+// Celu is the exponential linear unit whose slope is continuous. It is PyTorch's torch.celu.
+//
+//	y = input > 0 ? input : Alpha · (exp(input / Alpha) - 1)
+//	input (...) -> (...)
 //
 //	aten::celu(Tensor self, Scalar alpha=1.) -> Tensor
 func Celu(input *Tensor, opts ...CeluOptions) *Tensor {
@@ -329,7 +342,10 @@ func (t *Tensor) Chalf(opts ...ChalfOptions) *Tensor {
 
 var torchOpChannelShuffle = op{name: "aten::channel_shuffle", overload: "", schema: "aten::channel_shuffle(Tensor self, SymInt groups) -> Tensor"}
 
-// ChannelShuffle is PyTorch's torch.channel_shuffle.
+// ChannelShuffle takes one channel of each group in turn. It is PyTorch's torch.channel_shuffle.
+//
+//	y[b, i·G + g] = input[b, g·C/G + i], G = groups
+//	input (B, C, H, W) -> (B, C, H, W)
 //
 //	aten::channel_shuffle(Tensor self, SymInt groups) -> Tensor
 func ChannelShuffle(input *Tensor, groups int) *Tensor {
@@ -399,7 +415,10 @@ type CholeskySolveOptions struct {
 	Upper bool
 }
 
-// CholeskySolve is PyTorch's Tensor.cholesky_solve.
+// CholeskySolve solves linear equations by the Cholesky factor input2. It is PyTorch's Tensor.cholesky_solve.
+//
+//	(input2 @ input2ᴴ) @ y = t
+//	t (..., N, K), input2 (..., N, N) -> (..., N, K)
 //
 //	aten::cholesky_solve(Tensor self, Tensor input2, bool upper=False) -> Tensor
 func (t *Tensor) CholeskySolve(input2 *Tensor, opts ...CholeskySolveOptions) *Tensor {
@@ -454,9 +473,10 @@ type ChunkOptions struct {
 	Dim int
 }
 
-// Chunk splits into that many parts along Dim, views. It is PyTorch's Tensor.chunk.
+// Chunk splits into that many parts along Dim, views; the last may be smaller. It is PyTorch's Tensor.chunk.
 //
-//	t (D, ...) -> chunks × (⌈D / chunks⌉, ...), the last may be smaller
+//	y[0] = t[0 … ⌈D / chunks⌉ - 1], …
+//	t (D, ...) -> chunks × (⌈D/chunks⌉, ...)
 //
 //	aten::chunk(Tensor(a -> *) self, int chunks, int dim=0) -> Tensor(a)[]
 func (t *Tensor) Chunk(chunks int, opts ...ChunkOptions) []*Tensor {
@@ -481,6 +501,7 @@ type ClampOptions struct {
 // Clamp limits each element to a range. It is PyTorch's Tensor.clamp.
 //
 //	y = min(max(t, Min), Max); nil is no limit
+//	t (...) -> (...)
 //
 //	aten::clamp(Tensor self, Scalar? min=None, Scalar? max=None) -> Tensor
 func (t *Tensor) Clamp(opts ...ClampOptions) *Tensor {
@@ -584,7 +605,10 @@ func (t *Tensor) ClampTensor_(opts ...ClampTensorOptions) *Tensor {
 
 var tensorOpClampMax = op{name: "aten::clamp_max", overload: "", schema: "aten::clamp_max(Tensor self, Scalar max) -> Tensor"}
 
-// ClampMax is PyTorch's Tensor.clamp_max.
+// ClampMax limits each element from above. It is PyTorch's Tensor.clamp_max.
+//
+//	y = min(t, max)
+//	t (...) -> (...)
 //
 //	aten::clamp_max(Tensor self, Scalar max) -> Tensor
 func (t *Tensor) ClampMax(max Scalar) *Tensor {
@@ -670,7 +694,10 @@ func (t *Tensor) ClampMaxTensor_(max *Tensor) *Tensor {
 
 var tensorOpClampMin = op{name: "aten::clamp_min", overload: "", schema: "aten::clamp_min(Tensor self, Scalar min) -> Tensor"}
 
-// ClampMin is PyTorch's Tensor.clamp_min.
+// ClampMin limits each element from below. It is PyTorch's Tensor.clamp_min.
+//
+//	y = max(t, min)
+//	t (...) -> (...)
 //
 //	aten::clamp_min(Tensor self, Scalar min) -> Tensor
 func (t *Tensor) ClampMin(min Scalar) *Tensor {
@@ -873,6 +900,9 @@ type CloneOptions struct {
 
 // Clone is a copy. It is PyTorch's Tensor.clone.
 //
+//	y = t
+//	t (...) -> (...)
+//
 //	aten::clone(Tensor self, *, MemoryFormat? memory_format=None) -> Tensor
 func (t *Tensor) Clone(opts ...CloneOptions) *Tensor {
 	o := one(opts)
@@ -915,7 +945,10 @@ func (t *Tensor) Coalesce() *Tensor {
 
 var torchOpCol2im = op{name: "aten::col2im", overload: "", schema: "aten::col2im(Tensor self, SymInt[2] output_size, int[2] kernel_size, int[2] dilation, int[2] padding, int[2] stride) -> Tensor"}
 
-// Col2im is PyTorch's torch.nn.functional.fold.
+// Col2im adds columns up as windows of images: Im2col's gradient. It is PyTorch's torch.nn.functional.fold.
+//
+//	y[b, c, i + k, j + l] += input[b, (c·K + k)·K + l, n], n the number of the window at i, j
+//	input (B, C·K², L) -> (B, C, H', W'), H', W' the outputSize
 //
 //	aten::col2im(Tensor self, SymInt[2] output_size, int[2] kernel_size, int[2] dilation, int[2] padding, int[2] stride) -> Tensor
 func Col2im(input *Tensor, outputSize, kernelSize, dilation, padding []int, stride ...int) *Tensor {
@@ -992,7 +1025,10 @@ func ColIndicesCopyOut(out, input *Tensor) *Tensor {
 
 var torchOpColumnStack = op{name: "aten::column_stack", overload: "", schema: "aten::column_stack(Tensor[] tensors) -> Tensor"}
 
-// ColumnStack is PyTorch's torch.column_stack.
+// ColumnStack joins tensors side by side, a vector as a column. It is PyTorch's torch.column_stack.
+//
+//	y[:, i] = tensors[i]
+//	tensors n × (N) -> (N, n)
 //
 //	aten::column_stack(Tensor[] tensors) -> Tensor
 func ColumnStack(tensors []*Tensor) *Tensor {
@@ -1041,7 +1077,10 @@ func Combinations(input *Tensor, opts ...CombinationsOptions) *Tensor {
 
 var torchOpComplex = op{name: "aten::complex", overload: "", schema: "aten::complex(Tensor real, Tensor imag) -> Tensor"}
 
-// Complex is PyTorch's torch.complex.
+// Complex makes complex numbers of their parts. It is PyTorch's torch.complex.
+//
+//	y = real + i · imag
+//	real (...), imag (...) -> (...), broadcast
 //
 //	aten::complex(Tensor real, Tensor imag) -> Tensor
 func Complex(real, imag *Tensor) *Tensor {
@@ -1075,7 +1114,10 @@ type ConcatOptions struct {
 	Dim int
 }
 
-// Concat is PyTorch's torch.concat.
+// Concat joins tensors along Dim, by default the first, as Cat. It is PyTorch's torch.concat.
+//
+//	y = tensors[0], then tensors[1], …
+//	tensors (A, C), (B, C) -> (A+B, C)
 //
 //	aten::concat(Tensor[] tensors, int dim=0) -> Tensor
 func Concat(tensors []*Tensor, opts ...ConcatOptions) *Tensor {
@@ -1142,7 +1184,10 @@ func ConcatenateOut(out *Tensor, tensors []*Tensor, opts ...ConcatenateOptions) 
 
 var tensorOpConj = op{name: "aten::conj", overload: "", schema: "aten::conj(Tensor(a) self) -> Tensor(a)"}
 
-// Conj is PyTorch's Tensor.conj.
+// Conj is the complex conjugate, a view. It is PyTorch's Tensor.conj.
+//
+//	y = Re t - i · Im t
+//	t (...) -> (...)
 //
 //	aten::conj(Tensor(a) self) -> Tensor(a)
 func (t *Tensor) Conj() *Tensor {
@@ -1200,7 +1245,10 @@ type ConstantPadNdOptions struct {
 	Value Scalar // default 0
 }
 
-// ConstantPadNd is PyTorch's torch.constant_pad_nd.
+// ConstantPadNd pads with a number; pad has what to add before and after each dimension, the last one first. It is PyTorch's torch.constant_pad_nd.
+//
+//	y[..., pad[0] + i] = input[..., i], elsewhere Value
+//	input (..., W) -> (..., pad[0]+W+pad[1])
 //
 //	aten::constant_pad_nd(Tensor self, SymInt[] pad, Scalar value=0) -> Tensor
 func ConstantPadNd(input *Tensor, pad []int, opts ...ConstantPadNdOptions) *Tensor {
@@ -1240,6 +1288,9 @@ type ContiguousOptions struct {
 
 // Contiguous is t with its elements one after the other in memory; t itself where they are. It is PyTorch's Tensor.contiguous.
 //
+//	y = t
+//	t (...) -> (...)
+//
 //	aten::contiguous(Tensor(a) self, *, MemoryFormat memory_format=0) -> Tensor(a)
 func (t *Tensor) Contiguous(opts ...ContiguousOptions) *Tensor {
 	o := one(opts)
@@ -1265,7 +1316,7 @@ type Conv1dOptions struct {
 // Conv1d convolves. It is PyTorch's torch.conv1d.
 //
 //	y[b, o] = Bias[o] + Σᵢ weight[o, i] ⋆ input[b, i]
-//	input (B, C, L), weight (O, C / Groups, K), Bias (O) -> (B, O, L')
+//	input (B, C, L), weight (O, C/Groups, K), Bias (O) -> (B, O, L')
 //	L' = ⌊(L + 2 · Padding - Dilation · (K - 1) - 1) / Stride⌋ + 1
 //
 //	aten::conv1d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[1] stride=[1], SymInt[1] padding=[0], SymInt[1] dilation=[1], SymInt groups=1) -> Tensor
@@ -1295,7 +1346,11 @@ type Conv1dPaddingOptions struct {
 	Groups   Opt[int]    // default 1
 }
 
-// Conv1dPadding is PyTorch's torch.conv1d.
+// Conv1dPadding convolves with Padding "valid", none, or "same", which keeps the length. It is PyTorch's torch.conv1d.
+//
+//	y[b, o] = Bias[o] + Σᵢ weight[o, i] ⋆ input[b, i]
+//	input (B, C, L), weight (O, C/Groups, K), Bias (O) -> (B, O, L')
+//	L' = L, or L - Dilation · (K - 1)
 //
 //	aten::conv1d.padding(Tensor input, Tensor weight, Tensor? bias=None, SymInt[1] stride=[1], str padding="valid", SymInt[1] dilation=[1], SymInt groups=1) -> Tensor
 func Conv1dPadding(input, weight *Tensor, opts ...Conv1dPaddingOptions) *Tensor {
@@ -1327,7 +1382,7 @@ type Conv2dOptions struct {
 // Conv2d convolves. It is PyTorch's torch.conv2d.
 //
 //	y[b, o] = Bias[o] + Σᵢ weight[o, i] ⋆ input[b, i]
-//	input (B, C, H, W), weight (O, C / Groups, K, K), Bias (O) -> (B, O, H', W')
+//	input (B, C, H, W), weight (O, C/Groups, K, K), Bias (O) -> (B, O, H', W')
 //	H' = ⌊(H + 2 · Padding - Dilation · (K - 1) - 1) / Stride⌋ + 1, and so W'
 //
 //	aten::conv2d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=[1, 1], SymInt[2] padding=[0, 0], SymInt[2] dilation=[1, 1], SymInt groups=1) -> Tensor
@@ -1357,7 +1412,11 @@ type Conv2dPaddingOptions struct {
 	Groups   Opt[int]    // default 1
 }
 
-// Conv2dPadding is PyTorch's torch.conv2d.
+// Conv2dPadding convolves with Padding "valid", none, or "same", which keeps the size. It is PyTorch's torch.conv2d.
+//
+//	y[b, o] = Bias[o] + Σᵢ weight[o, i] ⋆ input[b, i]
+//	input (B, C, H, W), weight (O, C/Groups, K, K), Bias (O) -> (B, O, H', W')
+//	H' = H, or H - Dilation · (K - 1), and so W'
 //
 //	aten::conv2d.padding(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=[1, 1], str padding="valid", SymInt[2] dilation=[1, 1], SymInt groups=1) -> Tensor
 func Conv2dPadding(input, weight *Tensor, opts ...Conv2dPaddingOptions) *Tensor {
@@ -1386,7 +1445,11 @@ type Conv3dOptions struct {
 	Groups   Opt[int] // default 1
 }
 
-// Conv3d is PyTorch's torch.conv3d.
+// Conv3d convolves. It is PyTorch's torch.conv3d.
+//
+//	y[b, o] = Bias[o] + Σᵢ weight[o, i] ⋆ input[b, i]
+//	input (B, C, T, H, W), weight (O, C/Groups, K, K, K), Bias (O) -> (B, O, T', H', W')
+//	T' = ⌊(T + 2 · Padding - Dilation · (K - 1) - 1) / Stride⌋ + 1, and so H', W'
 //
 //	aten::conv3d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[3] stride=[1, 1, 1], SymInt[3] padding=[0, 0, 0], SymInt[3] dilation=[1, 1, 1], SymInt groups=1) -> Tensor
 func Conv3d(input, weight *Tensor, opts ...Conv3dOptions) *Tensor {
@@ -1541,7 +1604,11 @@ type ConvTranspose1dOptions struct {
 	Dilation      []int    // default [1]
 }
 
-// ConvTranspose1d is PyTorch's torch.conv_transpose1d.
+// ConvTranspose1d is the transposed convolution: the gradient of a convolution. It is PyTorch's torch.conv_transpose1d.
+//
+//	y[b, o, Stride · l + Dilation · k - Padding] += input[b, c, l] · weight[c, o, k]
+//	input (B, C, L), weight (C, O/Groups, K), Bias (O) -> (B, O, L')
+//	L' = (L - 1) · Stride - 2 · Padding + Dilation · (K - 1) + OutputPadding + 1
 //
 //	aten::conv_transpose1d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[1] stride=[1], SymInt[1] padding=[0], SymInt[1] output_padding=[0], SymInt groups=1, SymInt[1] dilation=[1]) -> Tensor
 func ConvTranspose1d(input, weight *Tensor, opts ...ConvTranspose1dOptions) *Tensor {
@@ -1572,7 +1639,11 @@ type ConvTranspose2dOptions struct {
 	Dilation      []int    // default [1, 1]
 }
 
-// ConvTranspose2d is PyTorch's torch.conv_transpose2d.
+// ConvTranspose2d is the transposed convolution: the gradient of a convolution. It is PyTorch's torch.conv_transpose2d.
+//
+//	y[b, o, Stride · h + Dilation · k - Padding, …] += input[b, c, h, w] · weight[c, o, k, …]
+//	input (B, C, H, W), weight (C, O/Groups, K, K), Bias (O) -> (B, O, H', W')
+//	H' = (H - 1) · Stride - 2 · Padding + Dilation · (K - 1) + OutputPadding + 1, and so W'
 //
 //	aten::conv_transpose2d.input(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=[1, 1], SymInt[2] padding=[0, 0], SymInt[2] output_padding=[0, 0], SymInt groups=1, SymInt[2] dilation=[1, 1]) -> Tensor
 func ConvTranspose2d(input, weight *Tensor, opts ...ConvTranspose2dOptions) *Tensor {
@@ -1603,7 +1674,11 @@ type ConvTranspose3dOptions struct {
 	Dilation      []int    // default [1, 1, 1]
 }
 
-// ConvTranspose3d is PyTorch's torch.conv_transpose3d.
+// ConvTranspose3d is the transposed convolution: the gradient of a convolution. It is PyTorch's torch.conv_transpose3d.
+//
+//	y[b, o, Stride · t + Dilation · k - Padding, …] += input[b, c, t, h, w] · weight[c, o, k, …]
+//	input (B, C, T, H, W), weight (C, O/Groups, K, K, K), Bias (O) -> (B, O, T', H', W')
+//	T' = (T - 1) · Stride - 2 · Padding + Dilation · (K - 1) + OutputPadding + 1, and so H', W'
 //
 //	aten::conv_transpose3d.input(Tensor input, Tensor weight, Tensor? bias=None, SymInt[3] stride=[1, 1, 1], SymInt[3] padding=[0, 0, 0], SymInt[3] output_padding=[0, 0, 0], SymInt groups=1, SymInt[3] dilation=[1, 1, 1]) -> Tensor
 func ConvTranspose3d(input, weight *Tensor, opts ...ConvTranspose3dOptions) *Tensor {
@@ -1844,7 +1919,10 @@ func CopyOut(out, input, src *Tensor, opts ...CopyOptions) *Tensor {
 
 var tensorOpCopy_ = op{name: "aten::copy_", overload: "", schema: "aten::copy_(Tensor(a!) self, Tensor src, bool non_blocking=False) -> Tensor(a!)"}
 
-// Copy_ is PyTorch's Tensor.copy_: Copy in place; it returns t.
+// Copy_ copies src into t, with broadcasting, to t's dtype and device; it returns t. It is PyTorch's Tensor.copy_.
+//
+//	t = src
+//	t (...), src (...) -> (...)
 //
 //	aten::copy_(Tensor(a!) self, Tensor src, bool non_blocking=False) -> Tensor(a!)
 func (t *Tensor) Copy_(src *Tensor, opts ...CopyOptions) *Tensor {
@@ -1943,7 +2021,10 @@ func CopysignScalarOut(out, input *Tensor, other Scalar) *Tensor {
 
 var tensorOpCopysign = op{name: "aten::copysign", overload: "Tensor", schema: "aten::copysign.Tensor(Tensor self, Tensor other) -> Tensor"}
 
-// Copysign is PyTorch's Tensor.copysign.
+// Copysign gives t the sign of other. It is PyTorch's Tensor.copysign.
+//
+//	y = signbit(other) ? -|t| : |t|
+//	t (...), other (...) -> (...), broadcast
 //
 //	aten::copysign.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Copysign(other *Tensor) *Tensor {
@@ -2000,7 +2081,10 @@ func (t *Tensor) Copysign_(other *Tensor) *Tensor {
 
 var tensorOpCorrcoef = op{name: "aten::corrcoef", overload: "", schema: "aten::corrcoef(Tensor self) -> Tensor"}
 
-// Corrcoef is PyTorch's Tensor.corrcoef.
+// Corrcoef is the correlation of variables, a row each. It is PyTorch's Tensor.corrcoef.
+//
+//	y[i, j] = cov[i, j] / √(cov[i, i] · cov[j, j])
+//	t (N, L) -> (N, N)
 //
 //	aten::corrcoef(Tensor self) -> Tensor
 func (t *Tensor) Corrcoef() *Tensor {
@@ -2016,6 +2100,7 @@ var tensorOpCos = op{name: "aten::cos", overload: "", schema: "aten::cos(Tensor 
 // Cos is the cosine. It is PyTorch's Tensor.cos.
 //
 //	y = cos t
+//	t (...) -> (...)
 //
 //	aten::cos(Tensor self) -> Tensor
 func (t *Tensor) Cos() *Tensor {
@@ -2055,7 +2140,10 @@ func (t *Tensor) Cos_() *Tensor {
 
 var tensorOpCosh = op{name: "aten::cosh", overload: "", schema: "aten::cosh(Tensor self) -> Tensor"}
 
-// Cosh is PyTorch's Tensor.cosh.
+// Cosh is the hyperbolic cosine. It is PyTorch's Tensor.cosh.
+//
+//	y = (eᵗ + e⁻ᵗ) / 2
+//	t (...) -> (...)
 //
 //	aten::cosh(Tensor self) -> Tensor
 func (t *Tensor) Cosh() *Tensor {
@@ -2101,7 +2189,10 @@ type CosineEmbeddingLossOptions struct {
 	Reduction Opt[int] // default 1
 }
 
-// CosineEmbeddingLoss is PyTorch's torch.cosine_embedding_loss.
+// CosineEmbeddingLoss wants vectors alike where the target is 1, and not where it is -1. It is PyTorch's torch.cosine_embedding_loss.
+//
+//	y = mean(target = 1 ? 1 - cos(input1, input2) : max(0, cos(input1, input2) - Margin))
+//	input1 (N, D), input2 (N, D), target (N) -> (); (N) with ReductionNone
 //
 //	aten::cosine_embedding_loss(Tensor input1, Tensor input2, Tensor target, float margin=0., int reduction=1) -> Tensor
 func CosineEmbeddingLoss(input1, input2, target *Tensor, opts ...CosineEmbeddingLossOptions) *Tensor {
@@ -2125,7 +2216,10 @@ type CosineSimilarityOptions struct {
 	Eps Opt[float64] // default 1e-08
 }
 
-// CosineSimilarity is PyTorch's torch.cosine_similarity.
+// CosineSimilarity is the cosine of the angle of vectors along Dim, by default 1. It is PyTorch's torch.cosine_similarity.
+//
+//	y = x1 · x2 / max(‖x1‖ · ‖x2‖, Eps)
+//	x1 (N, D), x2 (N, D) -> (N)
 //
 //	aten::cosine_similarity(Tensor x1, Tensor x2, int dim=1, float eps=1e-08) -> Tensor
 func CosineSimilarity(x1, x2 *Tensor, opts ...CosineSimilarityOptions) *Tensor {
@@ -2147,7 +2241,10 @@ type CountNonzeroOptions struct {
 	Dim Opt[int]
 }
 
-// CountNonzero is PyTorch's Tensor.count_nonzero.
+// CountNonzero counts the elements that are not zero, all or along Dim. It is PyTorch's Tensor.count_nonzero.
+//
+//	y = #{t != 0}, int64
+//	t (...) -> ()
 //
 //	aten::count_nonzero(Tensor self, int? dim=None) -> Tensor
 func (t *Tensor) CountNonzero(opts ...CountNonzeroOptions) *Tensor {
@@ -2214,7 +2311,10 @@ type CovOptions struct {
 	Aweights   *Tensor
 }
 
-// Cov is PyTorch's Tensor.cov.
+// Cov is the covariance of variables, a row each; Correction is 1 unless given. It is PyTorch's Tensor.cov.
+//
+//	y[i, j] = Σₙ (t[i, n] - mean[i]) · (t[j, n] - mean[j]) / (L - Correction)
+//	t (N, L) -> (N, N)
 //
 //	aten::cov(Tensor self, *, int correction=1, Tensor? fweights=None, Tensor? aweights=None) -> Tensor
 func (t *Tensor) Cov(opts ...CovOptions) *Tensor {
@@ -2236,7 +2336,10 @@ type CrossOptions struct {
 	Dim Opt[int]
 }
 
-// Cross is PyTorch's Tensor.cross.
+// Cross is the cross product of vectors of three, along Dim or the first dimension of size 3. It is PyTorch's Tensor.cross.
+//
+//	y = t × other
+//	t (..., 3), other (..., 3) -> (..., 3)
 //
 //	aten::cross(Tensor self, Tensor other, int? dim=None) -> Tensor
 func (t *Tensor) Cross(other *Tensor, opts ...CrossOptions) *Tensor {
@@ -2277,10 +2380,10 @@ type CrossEntropyLossOptions struct {
 	LabelSmoothing float64
 }
 
-// CrossEntropyLoss is the cross entropy of logits and classes; Reduction 0 none, 1 mean, 2 sum. It is PyTorch's torch.nn.functional.cross_entropy.
+// CrossEntropyLoss is the cross entropy of logits and classes, or probabilities. It is PyTorch's torch.nn.functional.cross_entropy.
 //
 //	y = -ln softmax(input)[target]
-//	input (B, C, ...), target (B, ...) of int64 or (B, C, ...) of probabilities -> () or target's shape
+//	input (B, C), target (B) -> (); (B) with ReductionNone
 //
 //	aten::cross_entropy_loss(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, SymInt ignore_index=-100, float label_smoothing=0.) -> Tensor
 func CrossEntropyLoss(input, target *Tensor, opts ...CrossEntropyLossOptions) *Tensor {
@@ -2373,7 +2476,10 @@ type CtcLossOptions struct {
 	ZeroInfinity bool
 }
 
-// CtcLoss is PyTorch's torch.ctc_loss.
+// CtcLoss is the loss of sequences that are not aligned, summed over all alignments. It is PyTorch's torch.ctc_loss.
+//
+//	y = -ln Σ_alignments Πₜ exp(logProbs[t])
+//	logProbs (T, B, C), targets (B, S), inputLengths (B), targetLengths (B) -> (); (B) with ReductionNone
 //
 //	aten::ctc_loss.Tensor(Tensor log_probs, Tensor targets, Tensor input_lengths, Tensor target_lengths, int blank=0, int reduction=1, bool zero_infinity=False) -> Tensor
 func CtcLoss(logProbs, targets, inputLengths, targetLengths *Tensor, opts ...CtcLossOptions) *Tensor {
@@ -2796,7 +2902,10 @@ func CudnnIsAcceptable(input *Tensor) bool {
 
 var tensorOpCummax = op{name: "aten::cummax", overload: "", schema: "aten::cummax(Tensor self, int dim) -> (Tensor values, Tensor indices)"}
 
-// Cummax is PyTorch's Tensor.cummax.
+// Cummax has the running maximum along a dimension, and where it is. It is PyTorch's Tensor.cummax.
+//
+//	values[i] = max_{j ≤ i} t[j]
+//	t (..., D, ...) -> (..., D, ...), (..., D, ...)
 //
 //	aten::cummax(Tensor self, int dim) -> (Tensor values, Tensor indices)
 func (t *Tensor) Cummax(dim int) (values, indices *Tensor) {
@@ -2842,7 +2951,10 @@ func CummaxminBackward(grad, input, indices *Tensor, dim int) *Tensor {
 
 var tensorOpCummin = op{name: "aten::cummin", overload: "", schema: "aten::cummin(Tensor self, int dim) -> (Tensor values, Tensor indices)"}
 
-// Cummin is PyTorch's Tensor.cummin.
+// Cummin has the running minimum along a dimension, and where it is. It is PyTorch's Tensor.cummin.
+//
+//	values[i] = min_{j ≤ i} t[j]
+//	t (..., D, ...) -> (..., D, ...), (..., D, ...)
 //
 //	aten::cummin(Tensor self, int dim) -> (Tensor values, Tensor indices)
 func (t *Tensor) Cummin(dim int) (values, indices *Tensor) {
@@ -2880,6 +2992,7 @@ type CumprodOptions struct {
 // Cumprod is the running product along a dimension. It is PyTorch's Tensor.cumprod.
 //
 //	y[i] = Π_{j ≤ i} t[j]
+//	t (..., D, ...) -> (..., D, ...)
 //
 //	aten::cumprod(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor
 func (t *Tensor) Cumprod(dim int, opts ...CumprodOptions) *Tensor {
@@ -2952,6 +3065,7 @@ type CumsumOptions struct {
 // Cumsum is the running sum along a dimension. It is PyTorch's Tensor.cumsum.
 //
 //	y[i] = Σ_{j ≤ i} t[j]
+//	t (..., D, ...) -> (..., D, ...)
 //
 //	aten::cumsum(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor
 func (t *Tensor) Cumsum(dim int, opts ...CumsumOptions) *Tensor {

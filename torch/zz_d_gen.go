@@ -17,7 +17,10 @@ func (t *Tensor) Data() *Tensor {
 
 var tensorOpDeg2rad = op{name: "aten::deg2rad", overload: "", schema: "aten::deg2rad(Tensor self) -> Tensor"}
 
-// Deg2rad is PyTorch's Tensor.deg2rad.
+// Deg2rad turns degrees into radians. It is PyTorch's Tensor.deg2rad.
+//
+//	y = t · π / 180
+//	t (...) -> (...)
 //
 //	aten::deg2rad(Tensor self) -> Tensor
 func (t *Tensor) Deg2rad() *Tensor {
@@ -138,6 +141,9 @@ var tensorOpDetach = op{name: "aten::detach", overload: "", schema: "aten::detac
 
 // Detach is t, cut off from the graph of gradients; a view. It is PyTorch's Tensor.detach.
 //
+//	y = t
+//	t (...) -> (...)
+//
 //	aten::detach(Tensor(a) self) -> Tensor(a)
 func (t *Tensor) Detach() *Tensor {
 	var cc call
@@ -194,7 +200,10 @@ type DiagOptions struct {
 	Diagonal int
 }
 
-// Diag is PyTorch's Tensor.diag.
+// Diag is the diagonal of a matrix, or the matrix with a vector as diagonal. It is PyTorch's Tensor.diag.
+//
+//	y[i] = t[i, i + Diagonal]
+//	t (N, N) -> (N)
 //
 //	aten::diag(Tensor self, int diagonal=0) -> Tensor
 func (t *Tensor) Diag(opts ...DiagOptions) *Tensor {
@@ -232,7 +241,10 @@ type DiagEmbedOptions struct {
 	Dim2   Opt[int] // default -1
 }
 
-// DiagEmbed is PyTorch's Tensor.diag_embed.
+// DiagEmbed makes matrices with vectors as diagonals. It is PyTorch's Tensor.diag_embed.
+//
+//	y[..., i, j] = i = j ? t[..., i] : 0
+//	t (..., N) -> (..., N, N)
 //
 //	aten::diag_embed(Tensor self, int offset=0, int dim1=-2, int dim2=-1) -> Tensor
 func (t *Tensor) DiagEmbed(opts ...DiagEmbedOptions) *Tensor {
@@ -294,7 +306,10 @@ type DiagonalOptions struct {
 	Dim2   Opt[int] // default 1
 }
 
-// Diagonal is PyTorch's Tensor.diagonal.
+// Diagonal is the diagonal of matrices, the dimensions Dim1 and Dim2, by default the first two. It is PyTorch's Tensor.diagonal.
+//
+//	y[i] = t[i, i + Offset]
+//	t (N, N) -> (N), a view
 //
 //	aten::diagonal(Tensor(a) self, int offset=0, int dim1=0, int dim2=1) -> Tensor(a)
 func (t *Tensor) Diagonal(opts ...DiagonalOptions) *Tensor {
@@ -440,7 +455,10 @@ type DiffOptions struct {
 	Append  *Tensor
 }
 
-// Diff is PyTorch's Tensor.diff.
+// Diff has the differences of neighbours along Dim, by default the last, N times over. It is PyTorch's Tensor.diff.
+//
+//	y[i] = t[i + 1] - t[i]
+//	t (..., D) -> (..., D-1)
 //
 //	aten::diff(Tensor self, int n=1, int dim=-1, Tensor? prepend=None, Tensor? append=None) -> Tensor
 func (t *Tensor) Diff(opts ...DiffOptions) *Tensor {
@@ -477,7 +495,10 @@ func DiffOut(out, input *Tensor, opts ...DiffOptions) *Tensor {
 
 var tensorOpDigamma = op{name: "aten::digamma", overload: "", schema: "aten::digamma(Tensor self) -> Tensor"}
 
-// Digamma is PyTorch's Tensor.digamma.
+// Digamma is the derivative of the logarithm of the gamma function. It is PyTorch's Tensor.digamma.
+//
+//	y = Γ'(t) / Γ(t)
+//	t (...) -> (...)
 //
 //	aten::digamma(Tensor self) -> Tensor
 func (t *Tensor) Digamma() *Tensor {
@@ -522,7 +543,10 @@ type DistOptions struct {
 	P Scalar // default 2
 }
 
-// Dist is PyTorch's Tensor.dist.
+// Dist is the p-norm of a difference, p = P or 2. It is PyTorch's Tensor.dist.
+//
+//	y = ‖t - other‖ₚ
+//	t (...), other (...) -> ()
 //
 //	aten::dist(Tensor self, Tensor other, Scalar p=2) -> Tensor
 func (t *Tensor) Dist(other *Tensor, opts ...DistOptions) *Tensor {
@@ -558,6 +582,7 @@ var tensorOpDivScalar = op{name: "aten::div", overload: "Scalar", schema: "aten:
 // DivScalar divides each element by a number; integers become floats. It is PyTorch's Tensor.div.
 //
 //	y = t / other
+//	t (...) -> (...)
 //
 //	aten::div.Scalar(Tensor self, Scalar other) -> Tensor
 func (t *Tensor) DivScalar(other Scalar) *Tensor {
@@ -620,6 +645,7 @@ var tensorOpDiv = op{name: "aten::div", overload: "Tensor", schema: "aten::div.T
 // Div divides element by element, with broadcasting; integers become floats. It is PyTorch's Tensor.div.
 //
 //	y = t / other
+//	t (...), other (...) -> (...), broadcast
 //
 //	aten::div.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Div(other *Tensor) *Tensor {
@@ -636,6 +662,7 @@ var tensorOpDivMode = op{name: "aten::div", overload: "Tensor_mode", schema: "at
 // DivMode divides element by element and rounds, "trunc" towards zero or "floor" down. It is PyTorch's Tensor.div.
 //
 //	y = round(t / other)
+//	t (...), other (...) -> (...), broadcast
 //
 //	aten::div.Tensor_mode(Tensor self, Tensor other, *, str? rounding_mode) -> Tensor
 func (t *Tensor) DivMode(other *Tensor, roundingMode Opt[string]) *Tensor {
@@ -921,6 +948,7 @@ var torchOpDropout = op{name: "aten::dropout", overload: "", schema: "aten::drop
 // Dropout zeroes elements with probability p, in training, and scales the others. It is PyTorch's torch.dropout.
 //
 //	y = train ? input · mask / (1 - p) : input
+//	input (...) -> (...)
 //
 //	aten::dropout(Tensor input, float p, bool train) -> Tensor
 func Dropout(input *Tensor, p float64, train bool) *Tensor {
@@ -978,7 +1006,10 @@ func (t *Tensor) Dsplit(sections int) []*Tensor {
 
 var torchOpDstack = op{name: "aten::dstack", overload: "", schema: "aten::dstack(Tensor[] tensors) -> Tensor"}
 
-// Dstack is PyTorch's torch.dstack.
+// Dstack joins tensors along the third dimension, which matrices and vectors get. It is PyTorch's torch.dstack.
+//
+//	y[i, j] = tensors[0][i, j], tensors[1][i, j], …
+//	tensors n × (N, M) -> (N, M, n)
 //
 //	aten::dstack(Tensor[] tensors) -> Tensor
 func Dstack(tensors []*Tensor) *Tensor {

@@ -9,7 +9,10 @@ type EinsumOptions struct {
 	Path []int
 }
 
-// Einsum sums products of elements as the equation says, "bik,bkj->bij". It is PyTorch's torch.einsum.
+// Einsum sums products of elements as the equation says: letters that are in both inputs and missing in the result are summed over. It is PyTorch's torch.einsum.
+//
+//	y[i, j] = Σₖ tensors[0][i, k] · tensors[1][k, j] for "ik,kj->ij"
+//	tensors 2 × (K, K) -> (K, K)
 //
 //	aten::einsum(str equation, Tensor[] tensors, *, int[]? path=None) -> Tensor
 func Einsum(equation string, tensors []*Tensor, opts ...EinsumOptions) *Tensor {
@@ -35,6 +38,7 @@ type EluOptions struct {
 // Elu is the exponential linear unit. It is PyTorch's torch.nn.functional.elu.
 //
 //	y = Scale · (input > 0 ? input : Alpha · (exp(InputScale · input) - 1))
+//	input (...) -> (...)
 //
 //	aten::elu(Tensor self, Scalar alpha=1, Scalar scale=1, Scalar input_scale=1) -> Tensor
 func Elu(input *Tensor, opts ...EluOptions) *Tensor {
@@ -197,7 +201,10 @@ type EmbeddingBagOptions struct {
 	IncludeLastOffset bool
 }
 
-// EmbeddingBag is PyTorch's torch.embedding_bag.
+// EmbeddingBag looks rows up and combines those of each bag, that starts at an offset, by Mode: 0 sum, 1 mean, 2 max; the other results are for the gradient. It is PyTorch's torch.embedding_bag.
+//
+//	y[i] = Σⱼ weight[indices[j]], offsets[i] ≤ j < offsets[i + 1]
+//	weight (V, C), indices (N), offsets (B) -> (B, C), …
 //
 //	aten::embedding_bag(Tensor weight, Tensor indices, Tensor offsets, bool scale_grad_by_freq=False, int mode=0, bool sparse=False, Tensor? per_sample_weights=None, bool include_last_offset=False) -> (Tensor, Tensor, Tensor, Tensor)
 func EmbeddingBag(weight, indices, offsets *Tensor, opts ...EmbeddingBagOptions) (*Tensor, *Tensor, *Tensor, *Tensor) {
@@ -351,7 +358,8 @@ type EmptyOptions struct {
 
 // Empty is a tensor that is not initialised. It is PyTorch's torch.empty.
 //
-//	-> (size...)
+//	y = whatever was in memory
+//	-> (size)
 //
 //	aten::empty.memory_format(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor
 func Empty(size []int, opts ...EmptyOptions) *Tensor {
@@ -401,6 +409,9 @@ type EmptyLikeOptions struct {
 }
 
 // EmptyLike is a tensor with input's shape, dtype and device that is not initialised. It is PyTorch's torch.empty_like.
+//
+//	y = whatever was in memory
+//	input (...) -> (...)
 //
 //	aten::empty_like(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor
 func EmptyLike(input *Tensor, opts ...EmptyLikeOptions) *Tensor {
@@ -562,6 +573,7 @@ var tensorOpEqScalar = op{name: "aten::eq", overload: "Scalar", schema: "aten::e
 // EqScalar compares each element with a number. It is PyTorch's Tensor.eq.
 //
 //	y = (t == other), bool
+//	t (...) -> (...)
 //
 //	aten::eq.Scalar(Tensor self, Scalar other) -> Tensor
 func (t *Tensor) EqScalar(other Scalar) *Tensor {
@@ -593,6 +605,7 @@ var tensorOpEq = op{name: "aten::eq", overload: "Tensor", schema: "aten::eq.Tens
 // Eq compares element by element, with broadcasting. It is PyTorch's Tensor.eq.
 //
 //	y = (t == other), bool
+//	t (...), other (...) -> (...), broadcast
 //
 //	aten::eq.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Eq(other *Tensor) *Tensor {
@@ -649,7 +662,10 @@ func (t *Tensor) Eq_(other *Tensor) *Tensor {
 
 var tensorOpEqual = op{name: "aten::equal", overload: "", schema: "aten::equal(Tensor self, Tensor other) -> bool"}
 
-// Equal is PyTorch's Tensor.equal.
+// Equal tells whether two tensors have the same shape and elements. It is PyTorch's Tensor.equal.
+//
+//	y = all(t == other)
+//	t (...), other (...) -> bool
 //
 //	aten::equal(Tensor self, Tensor other) -> bool
 func (t *Tensor) Equal(other *Tensor) bool {
@@ -666,6 +682,7 @@ var tensorOpErf = op{name: "aten::erf", overload: "", schema: "aten::erf(Tensor 
 // Erf is the error function. It is PyTorch's Tensor.erf.
 //
 //	y = 2/√π · ∫₀ᵗ exp(-u²) du
+//	t (...) -> (...)
 //
 //	aten::erf(Tensor self) -> Tensor
 func (t *Tensor) Erf() *Tensor {
@@ -705,7 +722,10 @@ func (t *Tensor) Erf_() *Tensor {
 
 var tensorOpErfc = op{name: "aten::erfc", overload: "", schema: "aten::erfc(Tensor self) -> Tensor"}
 
-// Erfc is PyTorch's Tensor.erfc.
+// Erfc is what the error function lacks to one. It is PyTorch's Tensor.erfc.
+//
+//	y = 1 - erf t
+//	t (...) -> (...)
 //
 //	aten::erfc(Tensor self) -> Tensor
 func (t *Tensor) Erfc() *Tensor {
@@ -745,7 +765,10 @@ func (t *Tensor) Erfc_() *Tensor {
 
 var tensorOpErfinv = op{name: "aten::erfinv", overload: "", schema: "aten::erfinv(Tensor self) -> Tensor"}
 
-// Erfinv is PyTorch's Tensor.erfinv.
+// Erfinv is the inverse of the error function. It is PyTorch's Tensor.erfinv.
+//
+//	y = erf⁻¹ t
+//	t (...) -> (...)
 //
 //	aten::erfinv(Tensor self) -> Tensor
 func (t *Tensor) Erfinv() *Tensor {
@@ -788,6 +811,7 @@ var tensorOpExp = op{name: "aten::exp", overload: "", schema: "aten::exp(Tensor 
 // Exp is the exponential. It is PyTorch's Tensor.exp.
 //
 //	y = eᵗ
+//	t (...) -> (...)
 //
 //	aten::exp(Tensor self) -> Tensor
 func (t *Tensor) Exp() *Tensor {
@@ -814,7 +838,10 @@ func ExpOut(out, input *Tensor) *Tensor {
 
 var tensorOpExp2 = op{name: "aten::exp2", overload: "", schema: "aten::exp2(Tensor self) -> Tensor"}
 
-// Exp2 is PyTorch's Tensor.exp2.
+// Exp2 is the power of two. It is PyTorch's Tensor.exp2.
+//
+//	y = 2ᵗ
+//	t (...) -> (...)
 //
 //	aten::exp2(Tensor self) -> Tensor
 func (t *Tensor) Exp2() *Tensor {
@@ -869,7 +896,8 @@ var tensorOpExpand = op{name: "aten::expand", overload: "", schema: "aten::expan
 
 // Expand repeats dimensions of size 1 without copying; -1 keeps a size. It is PyTorch's Tensor.expand.
 //
-//	t (1, C), size B, C -> (B, C), a view
+//	y[i, j] = t[0, j]
+//	t (1, C) -> (size), a view
 //
 //	aten::expand(Tensor(a) self, SymInt[] size, *, bool implicit=False) -> Tensor(a)
 func (t *Tensor) Expand(size ...int) *Tensor {
@@ -884,7 +912,10 @@ func (t *Tensor) Expand(size ...int) *Tensor {
 
 var tensorOpExpandAs = op{name: "aten::expand_as", overload: "", schema: "aten::expand_as(Tensor(a) self, Tensor other) -> Tensor(a)"}
 
-// ExpandAs is PyTorch's Tensor.expand_as.
+// ExpandAs repeats dimensions of size 1 to the size that other has, without copying. It is PyTorch's Tensor.expand_as.
+//
+//	y[i, j] = t[0, j]
+//	t (1, C), other (B, C) -> (B, C), a view
 //
 //	aten::expand_as(Tensor(a) self, Tensor other) -> Tensor(a)
 func (t *Tensor) ExpandAs(other *Tensor) *Tensor {
@@ -929,7 +960,10 @@ func ExpandCopyOut(out, input *Tensor, size ...int) *Tensor {
 
 var tensorOpExpm1 = op{name: "aten::expm1", overload: "", schema: "aten::expm1(Tensor self) -> Tensor"}
 
-// Expm1 is PyTorch's Tensor.expm1.
+// Expm1 is the exponential less one, exact near zero. It is PyTorch's Tensor.expm1.
+//
+//	y = eᵗ - 1
+//	t (...) -> (...)
 //
 //	aten::expm1(Tensor self) -> Tensor
 func (t *Tensor) Expm1() *Tensor {
@@ -1008,7 +1042,10 @@ func ExponentialOut(out, input *Tensor, opts ...ExponentialOptions) *Tensor {
 
 var tensorOpExponential_ = op{name: "aten::exponential_", overload: "", schema: "aten::exponential_(Tensor(a!) self, float lambd=1., *, Generator? generator=None) -> Tensor(a!)"}
 
-// Exponential_ is PyTorch's Tensor.exponential_: Exponential in place; it returns t.
+// Exponential_ fills t with random numbers from an exponential distribution; it returns t. It is PyTorch's Tensor.exponential_.
+//
+//	p(t) = Lambd · exp(-Lambd · t)
+//	t (...) -> (...)
 //
 //	aten::exponential_(Tensor(a!) self, float lambd=1., *, Generator? generator=None) -> Tensor(a!)
 func (t *Tensor) Exponential_(opts ...ExponentialOptions) *Tensor {
@@ -1026,6 +1063,7 @@ var torchOpEye = op{name: "aten::eye", overload: "", schema: "aten::eye(SymInt n
 
 // Eye is the identity matrix. It is PyTorch's torch.eye.
 //
+//	y[i, j] = i = j ? 1 : 0
 //	-> (n, n)
 //
 //	aten::eye(SymInt n, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor

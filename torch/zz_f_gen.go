@@ -312,7 +312,10 @@ func FbgemmPackQuantizedMatrixKN(input *Tensor, k, n int) *Tensor {
 
 var torchOpFeatureAlphaDropout = op{name: "aten::feature_alpha_dropout", overload: "", schema: "aten::feature_alpha_dropout(Tensor input, float p, bool train) -> Tensor"}
 
-// FeatureAlphaDropout is PyTorch's torch.feature_alpha_dropout.
+// FeatureAlphaDropout is alpha dropout of whole channels. It is PyTorch's torch.feature_alpha_dropout.
+//
+//	y = train ? a · (mask ? input : -1.7581) + b : input, with a, b from p, mask (B, C)
+//	input (B, C, ...) -> (B, C, ...)
 //
 //	aten::feature_alpha_dropout(Tensor input, float p, bool train) -> Tensor
 func FeatureAlphaDropout(input *Tensor, p float64, train bool) *Tensor {
@@ -342,7 +345,10 @@ func FeatureAlphaDropout_(input *Tensor, p float64, train bool) *Tensor {
 
 var torchOpFeatureDropout = op{name: "aten::feature_dropout", overload: "", schema: "aten::feature_dropout(Tensor input, float p, bool train) -> Tensor"}
 
-// FeatureDropout is PyTorch's torch.feature_dropout.
+// FeatureDropout zeroes whole channels with probability p, in training, and scales the others. It is PyTorch's torch.feature_dropout.
+//
+//	y = train ? input · mask / (1 - p) : input, mask (B, C)
+//	input (B, C, ...) -> (B, C, ...)
 //
 //	aten::feature_dropout(Tensor input, float p, bool train) -> Tensor
 func FeatureDropout(input *Tensor, p float64, train bool) *Tensor {
@@ -379,7 +385,10 @@ type FftFftOptions struct {
 	Norm Opt[string]
 }
 
-// FftFft is PyTorch's torch.fft.fft.
+// FftFft is the discrete Fourier transform. It is PyTorch's torch.fft.fft.
+//
+//	y[k] = Σₙ input[n] · exp(-2πi · k·n / N)
+//	input (..., N) -> (..., N), complex
 //
 //	aten::fft_fft(Tensor self, SymInt? n=None, int dim=-1, str? norm=None) -> Tensor
 func FftFft(input *Tensor, opts ...FftFftOptions) *Tensor {
@@ -421,7 +430,10 @@ type FftFft2Options struct {
 	Norm Opt[string]
 }
 
-// FftFft2 is PyTorch's torch.fft.fft2.
+// FftFft2 is the discrete Fourier transform of the last two dimensions. It is PyTorch's torch.fft.fft2.
+//
+//	y[k, l] = Σₙₘ input[n, m] · exp(-2πi · (k·n / N + l·m / M))
+//	input (..., N, M) -> (..., N, M), complex
 //
 //	aten::fft_fft2(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None) -> Tensor
 func FftFft2(input *Tensor, opts ...FftFft2Options) *Tensor {
@@ -465,7 +477,10 @@ type FftFftfreqOptions struct {
 	PinMemory bool
 }
 
-// FftFftfreq is PyTorch's torch.fft.fftfreq.
+// FftFftfreq has the frequencies of FftFft's results, D apart in time. It is PyTorch's torch.fft.fftfreq.
+//
+//	y = (0, 1, …, -2, -1) / (D · n)
+//	-> (n)
 //
 //	aten::fft_fftfreq(int n, float d=1., *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func FftFftfreq(n int, opts ...FftFftfreqOptions) *Tensor {
@@ -512,7 +527,10 @@ type FftFftnOptions struct {
 	Norm Opt[string]
 }
 
-// FftFftn is PyTorch's torch.fft.fftn.
+// FftFftn is the discrete Fourier transform of Dim, by default all dimensions. It is PyTorch's torch.fft.fftn.
+//
+//	y[k, l] = Σₙₘ input[n, m] · exp(-2πi · (k·n / N + l·m / M))
+//	input (N, M) -> (N, M), complex
 //
 //	aten::fft_fftn(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None) -> Tensor
 func FftFftn(input *Tensor, opts ...FftFftnOptions) *Tensor {
@@ -552,7 +570,10 @@ type FftFftshiftOptions struct {
 	Dim []int
 }
 
-// FftFftshift is PyTorch's torch.fft.fftshift.
+// FftFftshift moves the zero frequency to the middle. It is PyTorch's torch.fft.fftshift.
+//
+//	y[(i + ⌊N / 2⌋) mod N] = input[i]
+//	input (...) -> (...)
 //
 //	aten::fft_fftshift(Tensor self, int[1]? dim=None) -> Tensor
 func FftFftshift(input *Tensor, opts ...FftFftshiftOptions) *Tensor {
@@ -700,7 +721,10 @@ type FftIfftOptions struct {
 	Norm Opt[string]
 }
 
-// FftIfft is PyTorch's torch.fft.ifft.
+// FftIfft is the inverse of the discrete Fourier transform. It is PyTorch's torch.fft.ifft.
+//
+//	y[n] = Σₖ input[k] · exp(2πi · k·n / N) / N
+//	input (..., N) -> (..., N), complex
 //
 //	aten::fft_ifft(Tensor self, SymInt? n=None, int dim=-1, str? norm=None) -> Tensor
 func FftIfft(input *Tensor, opts ...FftIfftOptions) *Tensor {
@@ -972,7 +996,10 @@ type FftIrfftOptions struct {
 	Norm Opt[string]
 }
 
-// FftIrfft is PyTorch's torch.fft.irfft.
+// FftIrfft is the inverse of FftRfft; N says which of the two lengths, even unless given. It is PyTorch's torch.fft.irfft.
+//
+//	y[n] = Σₖ input[k] · exp(2πi · k·n / N) / N, with the missing half
+//	input (..., M) -> (..., 2·(M-1))
 //
 //	aten::fft_irfft(Tensor self, SymInt? n=None, int dim=-1, str? norm=None) -> Tensor
 func FftIrfft(input *Tensor, opts ...FftIrfftOptions) *Tensor {
@@ -1098,7 +1125,10 @@ type FftRfftOptions struct {
 	Norm Opt[string]
 }
 
-// FftRfft is PyTorch's torch.fft.rfft.
+// FftRfft is the discrete Fourier transform of real numbers, the half that says it all. It is PyTorch's torch.fft.rfft.
+//
+//	y[k] = Σₙ input[n] · exp(-2πi · k·n / N)
+//	input (..., N) -> (..., ⌊N/2⌋+1), complex
 //
 //	aten::fft_rfft(Tensor self, SymInt? n=None, int dim=-1, str? norm=None) -> Tensor
 func FftRfft(input *Tensor, opts ...FftRfftOptions) *Tensor {
@@ -1184,7 +1214,10 @@ type FftRfftfreqOptions struct {
 	PinMemory bool
 }
 
-// FftRfftfreq is PyTorch's torch.fft.rfftfreq.
+// FftRfftfreq has the frequencies of FftRfft's results, D apart in time. It is PyTorch's torch.fft.rfftfreq.
+//
+//	y = (0, 1, …, ⌊n / 2⌋) / (D · n)
+//	-> (⌊n/2⌋+1)
 //
 //	aten::fft_rfftfreq(int n, float d=1., *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func FftRfftfreq(n int, opts ...FftRfftfreqOptions) *Tensor {
@@ -1266,7 +1299,10 @@ func FftRfftnOut(out, input *Tensor, opts ...FftRfftnOptions) *Tensor {
 
 var torchOpFill = op{name: "aten::fill", overload: "Scalar", schema: "aten::fill.Scalar(Tensor self, Scalar value) -> Tensor"}
 
-// Fill is PyTorch's torch.fill.
+// Fill is a tensor like input with one value everywhere. It is PyTorch's torch.fill.
+//
+//	y = value
+//	input (...) -> (...)
 //
 //	aten::fill.Scalar(Tensor self, Scalar value) -> Tensor
 func Fill(input *Tensor, value Scalar) *Tensor {
@@ -1419,9 +1455,10 @@ type FlattenOptions struct {
 	EndDim   Opt[int] // default -1
 }
 
-// Flatten joins the dimensions from StartDim to EndDim. It is PyTorch's Tensor.flatten.
+// Flatten joins the dimensions from StartDim to EndDim, by default all. It is PyTorch's Tensor.flatten.
 //
-//	t (B, C, H, W) -> (B · C · H · W), or what the options say
+//	y in row-major order = t in row-major order
+//	t (N, M) -> (N·M)
 //
 //	aten::flatten.using_ints(Tensor(a) self, int start_dim=0, int end_dim=-1) -> Tensor(a)
 func (t *Tensor) Flatten(opts ...FlattenOptions) *Tensor {
@@ -1453,6 +1490,7 @@ var tensorOpFlip = op{name: "aten::flip", overload: "", schema: "aten::flip(Tens
 // Flip reverses dimensions. It is PyTorch's Tensor.flip.
 //
 //	y[i] = t[D - 1 - i]
+//	t (..., D, ...) -> (..., D, ...)
 //
 //	aten::flip(Tensor self, int[] dims) -> Tensor
 func (t *Tensor) Flip(dims ...int) *Tensor {
@@ -1481,7 +1519,10 @@ func FlipOut(out, input *Tensor, dims ...int) *Tensor {
 
 var tensorOpFliplr = op{name: "aten::fliplr", overload: "", schema: "aten::fliplr(Tensor self) -> Tensor"}
 
-// Fliplr is PyTorch's Tensor.fliplr.
+// Fliplr reverses the second dimension. It is PyTorch's Tensor.fliplr.
+//
+//	y[i, j] = t[i, M - 1 - j]
+//	t (N, M) -> (N, M)
 //
 //	aten::fliplr(Tensor self) -> Tensor
 func (t *Tensor) Fliplr() *Tensor {
@@ -1494,7 +1535,10 @@ func (t *Tensor) Fliplr() *Tensor {
 
 var tensorOpFlipud = op{name: "aten::flipud", overload: "", schema: "aten::flipud(Tensor self) -> Tensor"}
 
-// Flipud is PyTorch's Tensor.flipud.
+// Flipud reverses the first dimension. It is PyTorch's Tensor.flipud.
+//
+//	y[i] = t[N - 1 - i]
+//	t (N, ...) -> (N, ...)
 //
 //	aten::flipud(Tensor self) -> Tensor
 func (t *Tensor) Flipud() *Tensor {
@@ -1536,7 +1580,10 @@ func FloatPowerScalarTensorOut(out *Tensor, input Scalar, exponent *Tensor) *Ten
 
 var tensorOpFloatPowerScalar = op{name: "aten::float_power", overload: "Tensor_Scalar", schema: "aten::float_power.Tensor_Scalar(Tensor self, Scalar exponent) -> Tensor"}
 
-// FloatPowerScalar is PyTorch's Tensor.float_power.
+// FloatPowerScalar raises each element to a power, in float64. It is PyTorch's Tensor.float_power.
+//
+//	y = t ^ exponent, float64 or complex128
+//	t (...) -> (...)
 //
 //	aten::float_power.Tensor_Scalar(Tensor self, Scalar exponent) -> Tensor
 func (t *Tensor) FloatPowerScalar(exponent Scalar) *Tensor {
@@ -1622,7 +1669,10 @@ func (t *Tensor) FloatPower_(exponent *Tensor) *Tensor {
 
 var tensorOpFloor = op{name: "aten::floor", overload: "", schema: "aten::floor(Tensor self) -> Tensor"}
 
-// Floor is PyTorch's Tensor.floor.
+// Floor rounds down. It is PyTorch's Tensor.floor.
+//
+//	y = ⌊t⌋
+//	t (...) -> (...)
 //
 //	aten::floor(Tensor self) -> Tensor
 func (t *Tensor) Floor() *Tensor {
@@ -1662,7 +1712,10 @@ func (t *Tensor) Floor_() *Tensor {
 
 var tensorOpFloorDivide = op{name: "aten::floor_divide", overload: "", schema: "aten::floor_divide(Tensor self, Tensor other) -> Tensor"}
 
-// FloorDivide is PyTorch's Tensor.floor_divide.
+// FloorDivide divides element by element and rounds down. It is PyTorch's Tensor.floor_divide.
+//
+//	y = ⌊t / other⌋
+//	t (...), other (...) -> (...), broadcast
 //
 //	aten::floor_divide(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) FloorDivide(other *Tensor) *Tensor {
@@ -1748,7 +1801,10 @@ func (t *Tensor) FloorDivide_(other *Tensor) *Tensor {
 
 var tensorOpFmax = op{name: "aten::fmax", overload: "", schema: "aten::fmax(Tensor self, Tensor other) -> Tensor"}
 
-// Fmax is PyTorch's Tensor.fmax.
+// Fmax takes the larger of two elements; a nan gives way to the other. It is PyTorch's Tensor.fmax.
+//
+//	y = max(t, other)
+//	t (...), other (...) -> (...), broadcast
 //
 //	aten::fmax(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Fmax(other *Tensor) *Tensor {
@@ -1777,7 +1833,10 @@ func FmaxOut(out, input, other *Tensor) *Tensor {
 
 var tensorOpFmin = op{name: "aten::fmin", overload: "", schema: "aten::fmin(Tensor self, Tensor other) -> Tensor"}
 
-// Fmin is PyTorch's Tensor.fmin.
+// Fmin takes the smaller of two elements; a nan gives way to the other. It is PyTorch's Tensor.fmin.
+//
+//	y = min(t, other)
+//	t (...), other (...) -> (...), broadcast
 //
 //	aten::fmin(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Fmin(other *Tensor) *Tensor {
@@ -1806,7 +1865,10 @@ func FminOut(out, input, other *Tensor) *Tensor {
 
 var tensorOpFmodScalar = op{name: "aten::fmod", overload: "Scalar", schema: "aten::fmod.Scalar(Tensor self, Scalar other) -> Tensor"}
 
-// FmodScalar is PyTorch's Tensor.fmod.
+// FmodScalar is the remainder of a division by a number that rounds towards zero: it has the sign of t. It is PyTorch's Tensor.fmod.
+//
+//	y = t - other · trunc(t / other)
+//	t (...) -> (...)
 //
 //	aten::fmod.Scalar(Tensor self, Scalar other) -> Tensor
 func (t *Tensor) FmodScalar(other Scalar) *Tensor {
@@ -1835,7 +1897,10 @@ func FmodScalarOut(out, input *Tensor, other Scalar) *Tensor {
 
 var tensorOpFmod = op{name: "aten::fmod", overload: "Tensor", schema: "aten::fmod.Tensor(Tensor self, Tensor other) -> Tensor"}
 
-// Fmod is PyTorch's Tensor.fmod.
+// Fmod is the remainder of a division that rounds towards zero: it has the sign of t, as Go's math.Mod. It is PyTorch's Tensor.fmod.
+//
+//	y = t - other · trunc(t / other)
+//	t (...), other (...) -> (...), broadcast
 //
 //	aten::fmod.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Fmod(other *Tensor) *Tensor {
@@ -1892,7 +1957,10 @@ func (t *Tensor) Fmod_(other *Tensor) *Tensor {
 
 var tensorOpFrac = op{name: "aten::frac", overload: "", schema: "aten::frac(Tensor self) -> Tensor"}
 
-// Frac is PyTorch's Tensor.frac.
+// Frac is what is behind the decimal point, with t's sign. It is PyTorch's Tensor.frac.
+//
+//	y = t - trunc(t)
+//	t (...) -> (...)
 //
 //	aten::frac(Tensor self) -> Tensor
 func (t *Tensor) Frac() *Tensor {
@@ -2191,7 +2259,8 @@ var torchOpFull = op{name: "aten::full", overload: "", schema: "aten::full(SymIn
 
 // Full is a tensor of one value. It is PyTorch's torch.full.
 //
-//	-> (size...)
+//	y = fillValue
+//	-> (size)
 //
 //	aten::full(SymInt[] size, Scalar fill_value, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func Full(size []int, fillValue Scalar, opts ...TensorOptions) *Tensor {
@@ -2234,7 +2303,10 @@ type FullLikeOptions struct {
 	MemoryFormat MemoryFormat
 }
 
-// FullLike is PyTorch's torch.full_like.
+// FullLike is a tensor of one value with input's shape, dtype and device. It is PyTorch's torch.full_like.
+//
+//	y = fillValue
+//	input (...) -> (...)
 //
 //	aten::full_like(Tensor self, Scalar fill_value, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor
 func FullLike(input *Tensor, fillValue Scalar, opts ...FullLikeOptions) *Tensor {

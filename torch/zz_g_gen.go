@@ -11,8 +11,8 @@ type GatherOptions struct {
 
 // Gather takes elements along a dimension. It is PyTorch's Tensor.gather.
 //
-//	y[i][j] = t[index[i][j]][j] for dim 0
-//	t (...), index (...) -> index's shape
+//	y[i, j] = t[i, index[i, j]] for dim 1
+//	t (N, D), index (N, M) -> (N, M)
 //
 //	aten::gather(Tensor self, int dim, Tensor index, *, bool sparse_grad=False) -> Tensor
 func (t *Tensor) Gather(dim int, index *Tensor, opts ...GatherOptions) *Tensor {
@@ -64,7 +64,10 @@ func GatherBackward(grad, input *Tensor, dim int, index *Tensor, sparseGrad bool
 
 var tensorOpGcd = op{name: "aten::gcd", overload: "", schema: "aten::gcd(Tensor self, Tensor other) -> Tensor"}
 
-// Gcd is PyTorch's Tensor.gcd.
+// Gcd is the greatest common divisor of integers. It is PyTorch's Tensor.gcd.
+//
+//	y = gcd(t, other)
+//	t (...), other (...) -> (...), broadcast
 //
 //	aten::gcd(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Gcd(other *Tensor) *Tensor {
@@ -107,7 +110,10 @@ func (t *Tensor) Gcd_(other *Tensor) *Tensor {
 
 var tensorOpGeScalar = op{name: "aten::ge", overload: "Scalar", schema: "aten::ge.Scalar(Tensor self, Scalar other) -> Tensor"}
 
-// GeScalar is PyTorch's Tensor.ge.
+// GeScalar compares each element with a number. It is PyTorch's Tensor.ge.
+//
+//	y = (t >= other), bool
+//	t (...) -> (...)
 //
 //	aten::ge.Scalar(Tensor self, Scalar other) -> Tensor
 func (t *Tensor) GeScalar(other Scalar) *Tensor {
@@ -139,6 +145,7 @@ var tensorOpGe = op{name: "aten::ge", overload: "Tensor", schema: "aten::ge.Tens
 // Ge compares element by element, with broadcasting. It is PyTorch's Tensor.ge.
 //
 //	y = (t >= other), bool
+//	t (...), other (...) -> (...), broadcast
 //
 //	aten::ge.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Ge(other *Tensor) *Tensor {
@@ -203,6 +210,7 @@ type GeluOptions struct {
 // Gelu is the Gaussian error linear unit; Approximate "tanh" is faster. It is PyTorch's torch.nn.functional.gelu.
 //
 //	y = input · Φ(input), Φ the normal distribution function
+//	input (...) -> (...)
 //
 //	aten::gelu(Tensor self, *, str approximate="none") -> Tensor
 func Gelu(input *Tensor, opts ...GeluOptions) *Tensor {
@@ -418,7 +426,7 @@ type GluOptions struct {
 // Glu is the gated linear unit over halves a, b of dimension Dim. It is PyTorch's torch.nn.functional.glu.
 //
 //	y = a · sigmoid(b)
-//	input (..., 2H, ...) -> (..., H, ...)
+//	input (..., 2·H) -> (..., H)
 //
 //	aten::glu(Tensor self, int dim=-1) -> Tensor
 func Glu(input *Tensor, opts ...GluOptions) *Tensor {
@@ -879,7 +887,10 @@ func (t *Tensor) GreaterEqual_(other *Tensor) *Tensor {
 
 var torchOpGridSampler = op{name: "aten::grid_sampler", overload: "", schema: "aten::grid_sampler(Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners) -> Tensor"}
 
-// GridSampler is PyTorch's torch.grid_sampler.
+// GridSampler samples images at points from -1 to 1; interpolationMode 0 bilinear, 1 nearest, 2 bicubic; paddingMode 0 zeros, 1 border, 2 reflection. It is PyTorch's torch.grid_sampler.
+//
+//	y[b, c, i, j] = input[b, c] at row grid[b, i, j, 1], column grid[b, i, j, 0]
+//	input (B, C, H, W), grid (B, N, M, 2) -> (B, C, N, M)
 //
 //	aten::grid_sampler(Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners) -> Tensor
 func GridSampler(input, grid *Tensor, interpolationMode, paddingMode int, alignCorners bool) *Tensor {
@@ -1097,7 +1108,11 @@ func GruData(data, batchSizes, hx *Tensor, params []*Tensor, hasBiases bool, num
 
 var torchOpGru = op{name: "aten::gru", overload: "input", schema: "aten::gru.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)"}
 
-// Gru is PyTorch's torch.gru.
+// Gru is a gated recurrent network of numLayers layers; params has w_ih, w_hh, b_ih, b_hh a layer and direction. It is PyTorch's torch.gru.
+//
+//	r, z = σ(x @ w_ihᵀ + b_ih + h @ w_hhᵀ + b_hh)
+//	n = tanh(x @ w_ihᵀ + b_ih + r · (h @ w_hhᵀ + b_hh)), h' = (1 - z) · n + z · h
+//	input (T, B, C), hx (1, B, H) -> (T, B, H), (1, B, H); (B, T, C) with batchFirst
 //
 //	aten::gru.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)
 func Gru(input, hx *Tensor, params []*Tensor, hasBiases bool, numLayers int, dropout float64, train, bidirectional, batchFirst bool) (*Tensor, *Tensor) {
@@ -1124,7 +1139,11 @@ type GruCellOptions struct {
 	BHh *Tensor
 }
 
-// GruCell is PyTorch's torch.gru_cell.
+// GruCell is one step of a gated recurrent network. It is PyTorch's torch.gru_cell.
+//
+//	r, z = σ(input @ wIhᵀ + BIh + hx @ wHhᵀ + BHh)
+//	n = tanh(input @ wIhᵀ + BIh + r · (hx @ wHhᵀ + BHh)), y = (1 - z) · n + z · hx
+//	input (B, C), hx (B, H), wIh (3·H, C), wHh (3·H, H) -> (B, H)
 //
 //	aten::gru_cell(Tensor input, Tensor hx, Tensor w_ih, Tensor w_hh, Tensor? b_ih=None, Tensor? b_hh=None) -> Tensor
 func GruCell(input, hx, wIh, wHh *Tensor, opts ...GruCellOptions) *Tensor {
@@ -1143,7 +1162,10 @@ func GruCell(input, hx, wIh, wHh *Tensor, opts ...GruCellOptions) *Tensor {
 
 var tensorOpGtScalar = op{name: "aten::gt", overload: "Scalar", schema: "aten::gt.Scalar(Tensor self, Scalar other) -> Tensor"}
 
-// GtScalar is PyTorch's Tensor.gt.
+// GtScalar compares each element with a number. It is PyTorch's Tensor.gt.
+//
+//	y = (t > other), bool
+//	t (...) -> (...)
 //
 //	aten::gt.Scalar(Tensor self, Scalar other) -> Tensor
 func (t *Tensor) GtScalar(other Scalar) *Tensor {
@@ -1175,6 +1197,7 @@ var tensorOpGt = op{name: "aten::gt", overload: "Tensor", schema: "aten::gt.Tens
 // Gt compares element by element, with broadcasting. It is PyTorch's Tensor.gt.
 //
 //	y = (t > other), bool
+//	t (...), other (...) -> (...), broadcast
 //
 //	aten::gt.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Gt(other *Tensor) *Tensor {

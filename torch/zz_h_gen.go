@@ -4,7 +4,10 @@ package torch
 
 var torchOpHammingWindow = op{name: "aten::hamming_window", overload: "", schema: "aten::hamming_window(int window_length, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
 
-// HammingWindow is PyTorch's torch.hamming_window.
+// HammingWindow is the Hamming window, periodic. It is PyTorch's torch.hamming_window.
+//
+//	y[i] = 0.54 - 0.46 · cos(2π · i / windowLength)
+//	-> (windowLength)
 //
 //	aten::hamming_window(int window_length, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func HammingWindow(windowLength int, opts ...TensorOptions) *Tensor {
@@ -144,7 +147,10 @@ func HammingWindowPeriodicOut(out *Tensor, windowLength int, periodic bool) *Ten
 
 var torchOpHannWindow = op{name: "aten::hann_window", overload: "", schema: "aten::hann_window(int window_length, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
 
-// HannWindow is PyTorch's torch.hann_window.
+// HannWindow is the Hann window, periodic. It is PyTorch's torch.hann_window.
+//
+//	y[i] = sin²(π · i / windowLength)
+//	-> (windowLength)
 //
 //	aten::hann_window(int window_length, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func HannWindow(windowLength int, opts ...TensorOptions) *Tensor {
@@ -215,7 +221,10 @@ type HardshrinkOptions struct {
 	Lambd Scalar // default 0.5
 }
 
-// Hardshrink is PyTorch's Tensor.hardshrink.
+// Hardshrink zeroes what is within Lambd of zero. It is PyTorch's Tensor.hardshrink.
+//
+//	y = |t| > Lambd ? t : 0
+//	t (...) -> (...)
 //
 //	aten::hardshrink(Tensor self, Scalar lambd=0.5) -> Tensor
 func (t *Tensor) Hardshrink(opts ...HardshrinkOptions) *Tensor {
@@ -277,7 +286,10 @@ func HardshrinkBackwardOut(gradInput, gradOut, input *Tensor, lambd Scalar) *Ten
 
 var torchOpHardsigmoid = op{name: "aten::hardsigmoid", overload: "", schema: "aten::hardsigmoid(Tensor self) -> Tensor"}
 
-// Hardsigmoid is PyTorch's torch.nn.functional.hardsigmoid.
+// Hardsigmoid is the logistic function in three straight pieces. It is PyTorch's torch.nn.functional.hardsigmoid.
+//
+//	y = min(max(input / 6 + 1/2, 0), 1)
+//	input (...) -> (...)
 //
 //	aten::hardsigmoid(Tensor self) -> Tensor
 func Hardsigmoid(input *Tensor) *Tensor {
@@ -346,7 +358,10 @@ func HardsigmoidBackwardOut(gradInput, gradOutput, input *Tensor) *Tensor {
 
 var torchOpHardswish = op{name: "aten::hardswish", overload: "", schema: "aten::hardswish(Tensor self) -> Tensor"}
 
-// Hardswish is PyTorch's torch.nn.functional.hardswish.
+// Hardswish is silu with the logistic function in three straight pieces. It is PyTorch's torch.nn.functional.hardswish.
+//
+//	y = input · min(max(input / 6 + 1/2, 0), 1)
+//	input (...) -> (...)
 //
 //	aten::hardswish(Tensor self) -> Tensor
 func Hardswish(input *Tensor) *Tensor {
@@ -424,6 +439,7 @@ type HardtanhOptions struct {
 // Hardtanh limits each element to a range. It is PyTorch's torch.nn.functional.hardtanh.
 //
 //	y = min(max(input, MinVal), MaxVal)
+//	input (...) -> (...)
 //
 //	aten::hardtanh(Tensor self, Scalar min_val=-1, Scalar max_val=1) -> Tensor
 func Hardtanh(input *Tensor, opts ...HardtanhOptions) *Tensor {
@@ -596,7 +612,10 @@ type HingeEmbeddingLossOptions struct {
 	Reduction Opt[int]     // default 1
 }
 
-// HingeEmbeddingLoss is PyTorch's torch.hinge_embedding_loss.
+// HingeEmbeddingLoss is a distance's loss; targets are 1, near, and -1, farther than Margin. It is PyTorch's torch.hinge_embedding_loss.
+//
+//	y = mean(target = 1 ? input : max(0, Margin - input))
+//	input (...), target (...) -> (); (...) with ReductionNone
 //
 //	aten::hinge_embedding_loss(Tensor self, Tensor target, float margin=1., int reduction=1) -> Tensor
 func HingeEmbeddingLoss(input, target *Tensor, opts ...HingeEmbeddingLossOptions) *Tensor {
@@ -620,7 +639,10 @@ type HistcOptions struct {
 	Max  Scalar   // default 0
 }
 
-// Histc is PyTorch's Tensor.histc.
+// Histc counts elements in Bins equal bins from Min to Max, or from the least to the largest. It is PyTorch's Tensor.histc.
+//
+//	y[i] = #{t in bin i}
+//	t (...) -> (N), N = Bins
 //
 //	aten::histc(Tensor self, int bins=100, Scalar min=0, Scalar max=0) -> Tensor
 func (t *Tensor) Histc(opts ...HistcOptions) *Tensor {
@@ -875,7 +897,10 @@ func HspmmOut(out, mat1, mat2 *Tensor) *Tensor {
 
 var torchOpHstack = op{name: "aten::hstack", overload: "", schema: "aten::hstack(Tensor[] tensors) -> Tensor"}
 
-// Hstack is PyTorch's torch.hstack.
+// Hstack joins tensors side by side: along the second dimension, vectors along the first. It is PyTorch's torch.hstack.
+//
+//	y = tensors[0], then tensors[1], …
+//	tensors (N, A), (N, B) -> (N, A+B)
 //
 //	aten::hstack(Tensor[] tensors) -> Tensor
 func Hstack(tensors []*Tensor) *Tensor {
@@ -908,7 +933,10 @@ type HuberLossOptions struct {
 	Delta     Opt[float64] // default 1
 }
 
-// HuberLoss is PyTorch's torch.nn.functional.huber_loss.
+// HuberLoss is the squared error, absolute above Delta. It is PyTorch's torch.nn.functional.huber_loss.
+//
+//	y = mean(d < Delta ? d² / 2 : Delta · (d - Delta / 2)), d = |input - target|
+//	input (...), target (...) -> (); (...) with ReductionNone
 //
 //	aten::huber_loss(Tensor self, Tensor target, int reduction=1, float delta=1.) -> Tensor
 func HuberLoss(input, target *Tensor, opts ...HuberLossOptions) *Tensor {
@@ -978,7 +1006,10 @@ func HuberLossBackwardOut(gradInput, gradOutput, input, target *Tensor, reductio
 
 var tensorOpHypot = op{name: "aten::hypot", overload: "", schema: "aten::hypot(Tensor self, Tensor other) -> Tensor"}
 
-// Hypot is PyTorch's Tensor.hypot.
+// Hypot is the length of the hypotenuse. It is PyTorch's Tensor.hypot.
+//
+//	y = √(t² + other²)
+//	t (...), other (...) -> (...), broadcast
 //
 //	aten::hypot(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Hypot(other *Tensor) *Tensor {

@@ -130,7 +130,10 @@ func (t *Tensor) Igammac_(other *Tensor) *Tensor {
 
 var torchOpIm2col = op{name: "aten::im2col", overload: "", schema: "aten::im2col(Tensor self, int[2] kernel_size, int[2] dilation, int[2] padding, int[2] stride) -> Tensor"}
 
-// Im2col is PyTorch's torch.nn.functional.unfold.
+// Im2col has the windows of images as columns. It is PyTorch's torch.nn.functional.unfold.
+//
+//	y[b, (c·K + k)·K + l, n] = input[b, c, i + k, j + l], n the number of the window at i, j
+//	input (B, C, H, W) -> (B, C·K², L)
 //
 //	aten::im2col(Tensor self, int[2] kernel_size, int[2] dilation, int[2] padding, int[2] stride) -> Tensor
 func Im2col(input *Tensor, kernelSize, dilation, padding []int, stride ...int) *Tensor {
@@ -165,7 +168,10 @@ func Im2colOut(out, input *Tensor, kernelSize, dilation, padding []int, stride .
 
 var torchOpImag = op{name: "aten::imag", overload: "", schema: "aten::imag(Tensor(a) self) -> Tensor(a)"}
 
-// Imag is PyTorch's torch.imag.
+// Imag is the imaginary part, a view. It is PyTorch's torch.imag.
+//
+//	y = Im input
+//	input (...) -> (...)
 //
 //	aten::imag(Tensor(a) self) -> Tensor(a)
 func Imag(input *Tensor) *Tensor {
@@ -179,6 +185,9 @@ func Imag(input *Tensor) *Tensor {
 var tensorOpIndex = op{name: "aten::index", overload: "Tensor", schema: "aten::index.Tensor(Tensor self, Tensor?[] indices) -> Tensor"}
 
 // Index takes elements by indices, one tensor a dimension, nil for all of it, as Python's t[i, j]. It is PyTorch's torch.ops.aten.index.
+//
+//	y[i] = t[indices[0][i], indices[1][i]]
+//	t (N, M), indices (L), (L) -> (L)
 //
 //	aten::index.Tensor(Tensor self, Tensor?[] indices) -> Tensor
 func (t *Tensor) Index(indices []*Tensor) *Tensor {
@@ -212,7 +221,10 @@ type IndexAddOptions struct {
 	Alpha Scalar // default 1
 }
 
-// IndexAdd is PyTorch's Tensor.index_add.
+// IndexAdd is t with slices of source added. It is PyTorch's Tensor.index_add.
+//
+//	y[index[i]] += Alpha · source[i] for dim 0
+//	t (..., D, ...), index (N), source (..., N, ...) -> (..., D, ...)
 //
 //	aten::index_add(Tensor self, int dim, Tensor index, Tensor source, *, Scalar alpha=1) -> Tensor
 func (t *Tensor) IndexAdd(dim int, index, source *Tensor, opts ...IndexAddOptions) *Tensor {
@@ -267,7 +279,10 @@ func (t *Tensor) IndexAdd_(dim int, index, source *Tensor, opts ...IndexAddOptio
 
 var tensorOpIndexCopy = op{name: "aten::index_copy", overload: "", schema: "aten::index_copy(Tensor self, int dim, Tensor index, Tensor source) -> Tensor"}
 
-// IndexCopy is PyTorch's Tensor.index_copy.
+// IndexCopy is t with slices of source put in. It is PyTorch's Tensor.index_copy.
+//
+//	y[index[i]] = source[i] for dim 0
+//	t (..., D, ...), index (N), source (..., N, ...) -> (..., D, ...)
 //
 //	aten::index_copy(Tensor self, int dim, Tensor index, Tensor source) -> Tensor
 func (t *Tensor) IndexCopy(dim int, index, source *Tensor) *Tensor {
@@ -316,7 +331,10 @@ func (t *Tensor) IndexCopy_(dim int, index, source *Tensor) *Tensor {
 
 var tensorOpIndexFill = op{name: "aten::index_fill", overload: "int_Scalar", schema: "aten::index_fill.int_Scalar(Tensor self, int dim, Tensor index, Scalar value) -> Tensor"}
 
-// IndexFill is PyTorch's Tensor.index_fill.
+// IndexFill is t with a number in some slices. It is PyTorch's Tensor.index_fill.
+//
+//	y[index[i]] = value for dim 0
+//	t (..., D, ...), index (N) -> (..., D, ...)
 //
 //	aten::index_fill.int_Scalar(Tensor self, int dim, Tensor index, Scalar value) -> Tensor
 func (t *Tensor) IndexFill(dim int, index *Tensor, value Scalar) *Tensor {
@@ -419,7 +437,10 @@ type IndexPutOptions struct {
 	Accumulate bool
 }
 
-// IndexPut is PyTorch's Tensor.index_put.
+// IndexPut is t with values put at indices, one tensor a dimension, nil for all of it; Accumulate adds. It is PyTorch's Tensor.index_put.
+//
+//	y[indices[0][i], indices[1][i]] = values[i]
+//	t (N, M), indices (L), (L), values (L) -> (N, M)
 //
 //	aten::index_put(Tensor self, Tensor?[] indices, Tensor values, bool accumulate=False) -> Tensor
 func (t *Tensor) IndexPut(indices []*Tensor, values *Tensor, opts ...IndexPutOptions) *Tensor {
@@ -638,7 +659,10 @@ func InfinitelyDifferentiableGeluBackward(grad, input *Tensor) *Tensor {
 
 var tensorOpInner = op{name: "aten::inner", overload: "", schema: "aten::inner(Tensor self, Tensor other) -> Tensor"}
 
-// Inner is PyTorch's Tensor.inner.
+// Inner is the dot product over the last dimensions. It is PyTorch's Tensor.inner.
+//
+//	y[i, j] = Σₖ t[i, k] · other[j, k]
+//	t (N, K), other (M, K) -> (N, M)
 //
 //	aten::inner(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Inner(other *Tensor) *Tensor {
@@ -667,7 +691,10 @@ func InnerOut(out, input, other *Tensor) *Tensor {
 
 var torchOpInstanceNorm = op{name: "aten::instance_norm", overload: "", schema: "aten::instance_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool use_input_stats, float momentum, float eps, bool cudnn_enabled) -> Tensor"}
 
-// InstanceNorm is PyTorch's torch.instance_norm.
+// InstanceNorm normalises each channel of each sample. It is PyTorch's torch.instance_norm.
+//
+//	y = (input - mean) / √(var + eps) · weight + bias
+//	input (B, C, L), weight (C), bias (C), runningMean (C), runningVar (C) -> (B, C, L)
 //
 //	aten::instance_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool use_input_stats, float momentum, float eps, bool cudnn_enabled) -> Tensor
 func InstanceNorm(input, weight, bias, runningMean, runningVar *Tensor, useInputStats bool, momentum, eps float64, cudnnEnabled bool) *Tensor {
@@ -755,7 +782,10 @@ func (t *Tensor) IsCoalesced() bool {
 
 var tensorOpIsComplex = op{name: "aten::is_complex", overload: "", schema: "aten::is_complex(Tensor self) -> bool"}
 
-// IsComplex is PyTorch's Tensor.is_complex.
+// IsComplex tells whether the dtype is a complex one. It is PyTorch's Tensor.is_complex.
+//
+//	y = dtype(t) is one of complex64, complex128, …
+//	t (...) -> bool
 //
 //	aten::is_complex(Tensor self) -> bool
 func (t *Tensor) IsComplex() bool {
@@ -808,7 +838,10 @@ func (t *Tensor) IsDistributed() bool {
 
 var tensorOpIsFloatingPoint = op{name: "aten::is_floating_point", overload: "", schema: "aten::is_floating_point(Tensor self) -> bool"}
 
-// IsFloatingPoint is PyTorch's Tensor.is_floating_point.
+// IsFloatingPoint tells whether the dtype is a floating-point one. It is PyTorch's Tensor.is_floating_point.
+//
+//	y = dtype(t) is one of float64, float32, bfloat16, …
+//	t (...) -> bool
 //
 //	aten::is_floating_point(Tensor self) -> bool
 func (t *Tensor) IsFloatingPoint() bool {
@@ -927,7 +960,10 @@ type IscloseOptions struct {
 	EqualNan bool
 }
 
-// Isclose is PyTorch's Tensor.isclose.
+// Isclose tells where two tensors are nearly equal. It is PyTorch's Tensor.isclose.
+//
+//	y = (|t - other| <= Atol + Rtol · |other|), bool
+//	t (...), other (...) -> (...), broadcast
 //
 //	aten::isclose(Tensor self, Tensor other, float rtol=1.0000000000000001e-05, float atol=1e-08, bool equal_nan=False) -> Tensor
 func (t *Tensor) Isclose(other *Tensor, opts ...IscloseOptions) *Tensor {
@@ -945,7 +981,10 @@ func (t *Tensor) Isclose(other *Tensor, opts ...IscloseOptions) *Tensor {
 
 var tensorOpIsfinite = op{name: "aten::isfinite", overload: "", schema: "aten::isfinite(Tensor self) -> Tensor"}
 
-// Isfinite is PyTorch's Tensor.isfinite.
+// Isfinite tells where neither nan nor an infinity is. It is PyTorch's Tensor.isfinite.
+//
+//	y = (|t| < ∞), bool
+//	t (...) -> (...)
 //
 //	aten::isfinite(Tensor self) -> Tensor
 func (t *Tensor) Isfinite() *Tensor {
@@ -1046,7 +1085,10 @@ type IsinOptions struct {
 	Invert       bool
 }
 
-// Isin is PyTorch's torch.isin.
+// Isin tells which elements are among others. It is PyTorch's torch.isin.
+//
+//	y[i] = elements[i] is in testElements, bool
+//	elements (...), testElements (N) -> (...)
 //
 //	aten::isin.Tensor_Tensor(Tensor elements, Tensor test_elements, *, bool assume_unique=False, bool invert=False) -> Tensor
 func Isin(elements, testElements *Tensor, opts ...IsinOptions) *Tensor {
@@ -1081,7 +1123,10 @@ func IsinOut(out, elements, testElements *Tensor, opts ...IsinOptions) *Tensor {
 
 var tensorOpIsinf = op{name: "aten::isinf", overload: "", schema: "aten::isinf(Tensor self) -> Tensor"}
 
-// Isinf is PyTorch's Tensor.isinf.
+// Isinf tells where an infinity is. It is PyTorch's Tensor.isinf.
+//
+//	y = (|t| == ∞), bool
+//	t (...) -> (...)
 //
 //	aten::isinf(Tensor self) -> Tensor
 func (t *Tensor) Isinf() *Tensor {
@@ -1108,7 +1153,10 @@ func IsinfOut(out, input *Tensor) *Tensor {
 
 var tensorOpIsnan = op{name: "aten::isnan", overload: "", schema: "aten::isnan(Tensor self) -> Tensor"}
 
-// Isnan is PyTorch's Tensor.isnan.
+// Isnan tells where nan is. It is PyTorch's Tensor.isnan.
+//
+//	y = (t != t), bool
+//	t (...) -> (...)
 //
 //	aten::isnan(Tensor self) -> Tensor
 func (t *Tensor) Isnan() *Tensor {

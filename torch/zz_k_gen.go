@@ -4,7 +4,10 @@ package torch
 
 var torchOpKaiserWindow = op{name: "aten::kaiser_window", overload: "", schema: "aten::kaiser_window(int window_length, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
 
-// KaiserWindow is PyTorch's torch.kaiser_window.
+// KaiserWindow is the Kaiser window with β = 12, periodic. It is PyTorch's torch.kaiser_window.
+//
+//	y[i] = I₀(β · √(1 - (2·i/windowLength - 1)²)) / I₀(β)
+//	-> (windowLength)
 //
 //	aten::kaiser_window(int window_length, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func KaiserWindow(windowLength int, opts ...TensorOptions) *Tensor {
@@ -112,9 +115,10 @@ type KlDivOptions struct {
 	LogTarget bool
 }
 
-// KlDiv is the Kullback-Leibler divergence; Reduction 0 none, 1 mean, 2 sum; input has logarithms. It is PyTorch's torch.kl_div.
+// KlDiv is the Kullback-Leibler divergence; input has logarithms, and target with LogTarget. It is PyTorch's torch.kl_div.
 //
 //	y = mean(target · (ln target - input))
+//	input (...), target (...) -> (); (...) with ReductionNone
 //
 //	aten::kl_div(Tensor self, Tensor target, int reduction=1, *, bool log_target=False) -> Tensor
 func KlDiv(input, target *Tensor, opts ...KlDivOptions) *Tensor {
@@ -131,7 +135,10 @@ func KlDiv(input, target *Tensor, opts ...KlDivOptions) *Tensor {
 
 var tensorOpKron = op{name: "aten::kron", overload: "", schema: "aten::kron(Tensor self, Tensor other) -> Tensor"}
 
-// Kron is PyTorch's Tensor.kron.
+// Kron is the Kronecker product. It is PyTorch's Tensor.kron.
+//
+//	y[i·L + k, j·K + l] = t[i, j] · other[k, l]
+//	t (N, M), other (L, K) -> (N·L, M·K)
 //
 //	aten::kron(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Kron(other *Tensor) *Tensor {
@@ -166,7 +173,10 @@ type KthvalueOptions struct {
 	KeepDim bool
 }
 
-// Kthvalue is PyTorch's Tensor.kthvalue.
+// Kthvalue has the k-th smallest elements, from 1, along Dim, by default the last, and where they are. It is PyTorch's Tensor.kthvalue.
+//
+//	values = sort(t)[k - 1]
+//	t (..., D) -> (...), (...)
 //
 //	aten::kthvalue(Tensor self, SymInt k, int dim=-1, bool keepdim=False) -> (Tensor values, Tensor indices)
 func (t *Tensor) Kthvalue(k int, opts ...KthvalueOptions) (values, indices *Tensor) {

@@ -9,9 +9,10 @@ type L1LossOptions struct {
 	Reduction Opt[int] // default 1
 }
 
-// L1Loss is the mean absolute error; Reduction 0 none, 1 mean, 2 sum. It is PyTorch's torch.nn.functional.l1_loss.
+// L1Loss is the mean absolute error. It is PyTorch's torch.nn.functional.l1_loss.
 //
 //	y = mean(|input - target|)
+//	input (...), target (...) -> (); (...) with ReductionNone
 //
 //	aten::l1_loss(Tensor self, Tensor target, int reduction=1) -> Tensor
 func L1Loss(input, target *Tensor, opts ...L1LossOptions) *Tensor {
@@ -35,10 +36,10 @@ type LayerNormOptions struct {
 	CudnnEnable Opt[bool]    // default true
 }
 
-// LayerNorm normalises over the last dimensions. It is PyTorch's torch.layer_norm.
+// LayerNorm normalises over the last dimensions, normalizedShape. It is PyTorch's torch.layer_norm.
 //
 //	y = (input - mean) / √(var + Eps) · Weight + Bias
-//	input (..., C), normalizedShape C, Weight (C), Bias (C) -> (..., C)
+//	input (..., C), Weight (C), Bias (C) -> (..., C)
 //
 //	aten::layer_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, Tensor? bias=None, float eps=1.0000000000000001e-05, bool cudnn_enable=True) -> Tensor
 func LayerNorm(input *Tensor, normalizedShape []int, opts ...LayerNormOptions) *Tensor {
@@ -57,7 +58,10 @@ func LayerNorm(input *Tensor, normalizedShape []int, opts ...LayerNormOptions) *
 
 var tensorOpLcm = op{name: "aten::lcm", overload: "", schema: "aten::lcm(Tensor self, Tensor other) -> Tensor"}
 
-// Lcm is PyTorch's Tensor.lcm.
+// Lcm is the least common multiple of integers. It is PyTorch's Tensor.lcm.
+//
+//	y = lcm(t, other)
+//	t (...), other (...) -> (...), broadcast
 //
 //	aten::lcm(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Lcm(other *Tensor) *Tensor {
@@ -143,7 +147,10 @@ func (t *Tensor) Ldexp_(other *Tensor) *Tensor {
 
 var tensorOpLeScalar = op{name: "aten::le", overload: "Scalar", schema: "aten::le.Scalar(Tensor self, Scalar other) -> Tensor"}
 
-// LeScalar is PyTorch's Tensor.le.
+// LeScalar compares each element with a number. It is PyTorch's Tensor.le.
+//
+//	y = (t <= other), bool
+//	t (...) -> (...)
 //
 //	aten::le.Scalar(Tensor self, Scalar other) -> Tensor
 func (t *Tensor) LeScalar(other Scalar) *Tensor {
@@ -175,6 +182,7 @@ var tensorOpLe = op{name: "aten::le", overload: "Tensor", schema: "aten::le.Tens
 // Le compares element by element, with broadcasting. It is PyTorch's Tensor.le.
 //
 //	y = (t <= other), bool
+//	t (...), other (...) -> (...), broadcast
 //
 //	aten::le.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Le(other *Tensor) *Tensor {
@@ -239,6 +247,7 @@ type LeakyReluOptions struct {
 // LeakyRelu is the leaky rectified linear unit. It is PyTorch's torch.nn.functional.leaky_relu.
 //
 //	y = input > 0 ? input : NegativeSlope · input
+//	input (...) -> (...)
 //
 //	aten::leaky_relu(Tensor self, Scalar negative_slope=0.01) -> Tensor
 func LeakyRelu(input *Tensor, opts ...LeakyReluOptions) *Tensor {
@@ -320,6 +329,7 @@ var tensorOpLerpScalar = op{name: "aten::lerp", overload: "Scalar", schema: "ate
 // LerpScalar interpolates. It is PyTorch's Tensor.lerp.
 //
 //	y = t + weight · (end - t)
+//	t (...), end (...) -> (...), broadcast
 //
 //	aten::lerp.Scalar(Tensor self, Tensor end, Scalar weight) -> Tensor
 func (t *Tensor) LerpScalar(end *Tensor, weight Scalar) *Tensor {
@@ -353,6 +363,7 @@ var tensorOpLerp = op{name: "aten::lerp", overload: "Tensor", schema: "aten::ler
 // Lerp interpolates, with broadcasting. It is PyTorch's Tensor.lerp.
 //
 //	y = t + weight · (end - t)
+//	t (...), end (...), weight (...) -> (...), broadcast
 //
 //	aten::lerp.Tensor(Tensor self, Tensor end, Tensor weight) -> Tensor
 func (t *Tensor) Lerp(end, weight *Tensor) *Tensor {
@@ -585,7 +596,10 @@ func (t *Tensor) LessEqual_(other *Tensor) *Tensor {
 
 var tensorOpLgamma = op{name: "aten::lgamma", overload: "", schema: "aten::lgamma(Tensor self) -> Tensor"}
 
-// Lgamma is PyTorch's Tensor.lgamma.
+// Lgamma is the logarithm of the gamma function. It is PyTorch's Tensor.lgamma.
+//
+//	y = ln |Γ(t)|
+//	t (...) -> (...)
 //
 //	aten::lgamma(Tensor self) -> Tensor
 func (t *Tensor) Lgamma() *Tensor {
@@ -723,7 +737,10 @@ type LinalgCholeskyOptions struct {
 	Upper bool
 }
 
-// LinalgCholesky is PyTorch's torch.linalg.cholesky.
+// LinalgCholesky factors positive definite matrices; y is lower triangular unless Upper. It is PyTorch's torch.linalg.cholesky.
+//
+//	y @ yᴴ = input
+//	input (..., N, N) -> (..., N, N)
 //
 //	aten::linalg_cholesky(Tensor self, *, bool upper=False) -> Tensor
 func LinalgCholesky(input *Tensor, opts ...LinalgCholeskyOptions) *Tensor {
@@ -897,7 +914,10 @@ func LinalgCrossOut(out, input, other *Tensor, opts ...LinalgCrossOptions) *Tens
 
 var torchOpLinalgDet = op{name: "aten::linalg_det", overload: "", schema: "aten::linalg_det(Tensor A) -> Tensor"}
 
-// LinalgDet is PyTorch's torch.linalg.det.
+// LinalgDet is the determinant. It is PyTorch's torch.linalg.det.
+//
+//	y = det a
+//	a (..., N, N) -> (...)
 //
 //	aten::linalg_det(Tensor A) -> Tensor
 func LinalgDet(a *Tensor) *Tensor {
@@ -948,7 +968,10 @@ func LinalgDiagonal(a *Tensor, opts ...LinalgDiagonalOptions) *Tensor {
 
 var torchOpLinalgEig = op{name: "aten::linalg_eig", overload: "", schema: "aten::linalg_eig(Tensor self) -> (Tensor eigenvalues, Tensor eigenvectors)"}
 
-// LinalgEig is PyTorch's torch.linalg.eig.
+// LinalgEig has complex eigenvalues and eigenvectors. It is PyTorch's torch.linalg.eig.
+//
+//	input @ eigenvectors = eigenvectors · eigenvalues
+//	input (..., N, N) -> (..., N), (..., N, N), complex
 //
 //	aten::linalg_eig(Tensor self) -> (Tensor eigenvalues, Tensor eigenvectors)
 func LinalgEig(input *Tensor) (eigenvalues, eigenvectors *Tensor) {
@@ -981,7 +1004,10 @@ type LinalgEighOptions struct {
 	UPLO Opt[string] // default "L"
 }
 
-// LinalgEigh is PyTorch's torch.linalg.eigh.
+// LinalgEigh has eigenvalues, ascending, and eigenvectors of symmetric or Hermitian matrices. It is PyTorch's torch.linalg.eigh.
+//
+//	input @ eigenvectors = eigenvectors · eigenvalues
+//	input (..., N, N) -> (..., N), (..., N, N)
 //
 //	aten::linalg_eigh(Tensor self, str UPLO="L") -> (Tensor eigenvalues, Tensor eigenvectors)
 func LinalgEigh(input *Tensor, opts ...LinalgEighOptions) (eigenvalues, eigenvectors *Tensor) {
@@ -1045,7 +1071,10 @@ type LinalgEigvalshOptions struct {
 	UPLO Opt[string] // default "L"
 }
 
-// LinalgEigvalsh is PyTorch's torch.linalg.eigvalsh.
+// LinalgEigvalsh has the eigenvalues of symmetric or Hermitian matrices, ascending. It is PyTorch's torch.linalg.eigvalsh.
+//
+//	det(input - y[i] · I) = 0
+//	input (..., N, N) -> (..., N)
 //
 //	aten::linalg_eigvalsh(Tensor self, str UPLO="L") -> Tensor
 func LinalgEigvalsh(input *Tensor, opts ...LinalgEigvalshOptions) *Tensor {
@@ -1105,7 +1134,10 @@ func LinalgHouseholderProductOut(out, input, tau *Tensor) *Tensor {
 
 var torchOpLinalgInv = op{name: "aten::linalg_inv", overload: "", schema: "aten::linalg_inv(Tensor A) -> Tensor"}
 
-// LinalgInv is PyTorch's torch.linalg.inv.
+// LinalgInv is the inverse. It is PyTorch's torch.linalg.inv.
+//
+//	y @ a = I
+//	a (..., N, N) -> (..., N, N)
 //
 //	aten::linalg_inv(Tensor A) -> Tensor
 func LinalgInv(a *Tensor) *Tensor {
@@ -1293,7 +1325,10 @@ type LinalgLstsqOptions struct {
 	Driver Opt[string]
 }
 
-// LinalgLstsq is PyTorch's torch.linalg.lstsq.
+// LinalgLstsq solves least squares, with the residuals, the rank and the singular values where the driver has them. It is PyTorch's torch.linalg.lstsq.
+//
+//	minimises ‖input @ solution - b‖
+//	input (..., N, M), b (..., N, K) -> (..., M, K), …
 //
 //	aten::linalg_lstsq(Tensor self, Tensor b, float? rcond=None, *, str? driver=None) -> (Tensor solution, Tensor residuals, Tensor rank, Tensor singular_values)
 func LinalgLstsq(input, b *Tensor, opts ...LinalgLstsqOptions) (solution, residuals, rank, singularValues *Tensor) {
@@ -1519,7 +1554,10 @@ func LinalgMatMulOut(out, input, other *Tensor) *Tensor {
 
 var torchOpLinalgMatrixExp = op{name: "aten::linalg_matrix_exp", overload: "", schema: "aten::linalg_matrix_exp(Tensor self) -> Tensor"}
 
-// LinalgMatrixExp is PyTorch's torch.linalg.matrix_exp.
+// LinalgMatrixExp is the exponential of a matrix. It is PyTorch's torch.linalg.matrix_exp.
+//
+//	y = Σₖ inputᵏ / k!
+//	input (..., N, N) -> (..., N, N)
 //
 //	aten::linalg_matrix_exp(Tensor self) -> Tensor
 func LinalgMatrixExp(input *Tensor) *Tensor {
@@ -1553,7 +1591,10 @@ type LinalgMatrixNormOptions struct {
 	DType   DType
 }
 
-// LinalgMatrixNorm is PyTorch's torch.linalg.matrix_norm.
+// LinalgMatrixNorm is a norm of matrices: ord 1, -1, ±∞ sums of rows and columns, 2, -2 singular values. It is PyTorch's torch.linalg.matrix_norm.
+//
+//	y = maxⱼ Σᵢ |input[i, j]| for ord 1
+//	input (..., N, M) -> (...)
 //
 //	aten::linalg_matrix_norm(Tensor self, Scalar ord, int[] dim=[-2, -1], bool keepdim=False, *, ScalarType? dtype=None) -> Tensor
 func LinalgMatrixNorm(input *Tensor, ord Scalar, opts ...LinalgMatrixNormOptions) *Tensor {
@@ -1662,20 +1703,20 @@ func LinalgMatrixPowerOut(out, input *Tensor, n int) *Tensor {
 	return cc.retTensor()
 }
 
-var torchOpLinalgMatrixRank = op{name: "aten::linalg_matrix_rank", overload: "", schema: "aten::linalg_matrix_rank(Tensor self, float tol, bool hermitian=False) -> Tensor"}
+var torchOpLinalgMatrixRankTol = op{name: "aten::linalg_matrix_rank", overload: "", schema: "aten::linalg_matrix_rank(Tensor self, float tol, bool hermitian=False) -> Tensor"}
 
-// LinalgMatrixRankOptions are the optional arguments of [LinalgMatrixRank].
-type LinalgMatrixRankOptions struct {
+// LinalgMatrixRankTolOptions are the optional arguments of [LinalgMatrixRankTol].
+type LinalgMatrixRankTolOptions struct {
 	Hermitian bool
 }
 
-// LinalgMatrixRank is PyTorch's torch.linalg.matrix_rank.
+// LinalgMatrixRankTol is PyTorch's torch.linalg.matrix_rank.
 //
 //	aten::linalg_matrix_rank(Tensor self, float tol, bool hermitian=False) -> Tensor
-func LinalgMatrixRank(input *Tensor, tol float64, opts ...LinalgMatrixRankOptions) *Tensor {
+func LinalgMatrixRankTol(input *Tensor, tol float64, opts ...LinalgMatrixRankTolOptions) *Tensor {
 	o := one(opts)
 	var cc call
-	cc.start(&torchOpLinalgMatrixRank)
+	cc.start(&torchOpLinalgMatrixRankTol)
 	cc.tensor(input)
 	cc.float(tol)
 	cc.bool(o.Hermitian)
@@ -1683,22 +1724,25 @@ func LinalgMatrixRank(input *Tensor, tol float64, opts ...LinalgMatrixRankOption
 	return cc.retTensor()
 }
 
-var torchOpLinalgMatrixRankAtolRtolFloat = op{name: "aten::linalg_matrix_rank", overload: "atol_rtol_float", schema: "aten::linalg_matrix_rank.atol_rtol_float(Tensor self, *, float? atol=None, float? rtol=None, bool hermitian=False) -> Tensor"}
+var torchOpLinalgMatrixRank = op{name: "aten::linalg_matrix_rank", overload: "atol_rtol_float", schema: "aten::linalg_matrix_rank.atol_rtol_float(Tensor self, *, float? atol=None, float? rtol=None, bool hermitian=False) -> Tensor"}
 
-// LinalgMatrixRankAtolRtolFloatOptions are the optional arguments of [LinalgMatrixRankAtolRtolFloat].
-type LinalgMatrixRankAtolRtolFloatOptions struct {
+// LinalgMatrixRankOptions are the optional arguments of [LinalgMatrixRank].
+type LinalgMatrixRankOptions struct {
 	Atol      Opt[float64]
 	Rtol      Opt[float64]
 	Hermitian bool
 }
 
-// LinalgMatrixRankAtolRtolFloat is PyTorch's torch.linalg.matrix_rank.
+// LinalgMatrixRank is how many singular values are not zero, within Rtol times the largest, or Atol. It is PyTorch's torch.linalg.matrix_rank.
+//
+//	y = #{s > tolerance}, s the singular values
+//	input (..., N, M) -> (...), int64
 //
 //	aten::linalg_matrix_rank.atol_rtol_float(Tensor self, *, float? atol=None, float? rtol=None, bool hermitian=False) -> Tensor
-func LinalgMatrixRankAtolRtolFloat(input *Tensor, opts ...LinalgMatrixRankAtolRtolFloatOptions) *Tensor {
+func LinalgMatrixRank(input *Tensor, opts ...LinalgMatrixRankOptions) *Tensor {
 	o := one(opts)
 	var cc call
-	cc.start(&torchOpLinalgMatrixRankAtolRtolFloat)
+	cc.start(&torchOpLinalgMatrixRank)
 	cc.tensor(input)
 	cc.optFloat(o.Atol)
 	cc.optFloat(o.Rtol)
@@ -1707,15 +1751,15 @@ func LinalgMatrixRankAtolRtolFloat(input *Tensor, opts ...LinalgMatrixRankAtolRt
 	return cc.retTensor()
 }
 
-var torchOpLinalgMatrixRankAtolRtolFloatOut = op{name: "aten::linalg_matrix_rank", overload: "atol_rtol_float_out", schema: "aten::linalg_matrix_rank.atol_rtol_float_out(Tensor self, *, float? atol=None, float? rtol=None, bool hermitian=False, Tensor(a!) out) -> Tensor(a!)"}
+var torchOpLinalgMatrixRankOut = op{name: "aten::linalg_matrix_rank", overload: "atol_rtol_float_out", schema: "aten::linalg_matrix_rank.atol_rtol_float_out(Tensor self, *, float? atol=None, float? rtol=None, bool hermitian=False, Tensor(a!) out) -> Tensor(a!)"}
 
-// LinalgMatrixRankAtolRtolFloatOut is PyTorch's torch.linalg.matrix_rank with its result written to out.
+// LinalgMatrixRankOut is PyTorch's torch.linalg.matrix_rank with its result written to out.
 //
 //	aten::linalg_matrix_rank.atol_rtol_float_out(Tensor self, *, float? atol=None, float? rtol=None, bool hermitian=False, Tensor(a!) out) -> Tensor(a!)
-func LinalgMatrixRankAtolRtolFloatOut(out, input *Tensor, opts ...LinalgMatrixRankAtolRtolFloatOptions) *Tensor {
+func LinalgMatrixRankOut(out, input *Tensor, opts ...LinalgMatrixRankOptions) *Tensor {
 	o := one(opts)
 	var cc call
-	cc.start(&torchOpLinalgMatrixRankAtolRtolFloatOut)
+	cc.start(&torchOpLinalgMatrixRankOut)
 	cc.tensor(input)
 	cc.optFloat(o.Atol)
 	cc.optFloat(o.Rtol)
@@ -1725,22 +1769,22 @@ func LinalgMatrixRankAtolRtolFloatOut(out, input *Tensor, opts ...LinalgMatrixRa
 	return cc.retTensor()
 }
 
-var torchOpLinalgMatrixRankAtolRtolTensor = op{name: "aten::linalg_matrix_rank", overload: "atol_rtol_tensor", schema: "aten::linalg_matrix_rank.atol_rtol_tensor(Tensor input, *, Tensor? atol=None, Tensor? rtol=None, bool hermitian=False) -> Tensor"}
+var torchOpLinalgMatrixRankTensor = op{name: "aten::linalg_matrix_rank", overload: "atol_rtol_tensor", schema: "aten::linalg_matrix_rank.atol_rtol_tensor(Tensor input, *, Tensor? atol=None, Tensor? rtol=None, bool hermitian=False) -> Tensor"}
 
-// LinalgMatrixRankAtolRtolTensorOptions are the optional arguments of [LinalgMatrixRankAtolRtolTensor].
-type LinalgMatrixRankAtolRtolTensorOptions struct {
+// LinalgMatrixRankTensorOptions are the optional arguments of [LinalgMatrixRankTensor].
+type LinalgMatrixRankTensorOptions struct {
 	Atol      *Tensor
 	Rtol      *Tensor
 	Hermitian bool
 }
 
-// LinalgMatrixRankAtolRtolTensor is PyTorch's torch.linalg.matrix_rank.
+// LinalgMatrixRankTensor is PyTorch's torch.linalg.matrix_rank.
 //
 //	aten::linalg_matrix_rank.atol_rtol_tensor(Tensor input, *, Tensor? atol=None, Tensor? rtol=None, bool hermitian=False) -> Tensor
-func LinalgMatrixRankAtolRtolTensor(input *Tensor, opts ...LinalgMatrixRankAtolRtolTensorOptions) *Tensor {
+func LinalgMatrixRankTensor(input *Tensor, opts ...LinalgMatrixRankTensorOptions) *Tensor {
 	o := one(opts)
 	var cc call
-	cc.start(&torchOpLinalgMatrixRankAtolRtolTensor)
+	cc.start(&torchOpLinalgMatrixRankTensor)
 	cc.tensor(input)
 	cc.optTensor(o.Atol)
 	cc.optTensor(o.Rtol)
@@ -1749,15 +1793,15 @@ func LinalgMatrixRankAtolRtolTensor(input *Tensor, opts ...LinalgMatrixRankAtolR
 	return cc.retTensor()
 }
 
-var torchOpLinalgMatrixRankAtolRtolTensorOut = op{name: "aten::linalg_matrix_rank", overload: "atol_rtol_tensor_out", schema: "aten::linalg_matrix_rank.atol_rtol_tensor_out(Tensor input, *, Tensor? atol=None, Tensor? rtol=None, bool hermitian=False, Tensor(a!) out) -> Tensor(a!)"}
+var torchOpLinalgMatrixRankTensorOut = op{name: "aten::linalg_matrix_rank", overload: "atol_rtol_tensor_out", schema: "aten::linalg_matrix_rank.atol_rtol_tensor_out(Tensor input, *, Tensor? atol=None, Tensor? rtol=None, bool hermitian=False, Tensor(a!) out) -> Tensor(a!)"}
 
-// LinalgMatrixRankAtolRtolTensorOut is PyTorch's torch.linalg.matrix_rank with its result written to out.
+// LinalgMatrixRankTensorOut is PyTorch's torch.linalg.matrix_rank with its result written to out.
 //
 //	aten::linalg_matrix_rank.atol_rtol_tensor_out(Tensor input, *, Tensor? atol=None, Tensor? rtol=None, bool hermitian=False, Tensor(a!) out) -> Tensor(a!)
-func LinalgMatrixRankAtolRtolTensorOut(out, input *Tensor, opts ...LinalgMatrixRankAtolRtolTensorOptions) *Tensor {
+func LinalgMatrixRankTensorOut(out, input *Tensor, opts ...LinalgMatrixRankTensorOptions) *Tensor {
 	o := one(opts)
 	var cc call
-	cc.start(&torchOpLinalgMatrixRankAtolRtolTensorOut)
+	cc.start(&torchOpLinalgMatrixRankTensorOut)
 	cc.tensor(input)
 	cc.optTensor(o.Atol)
 	cc.optTensor(o.Rtol)
@@ -1767,15 +1811,15 @@ func LinalgMatrixRankAtolRtolTensorOut(out, input *Tensor, opts ...LinalgMatrixR
 	return cc.retTensor()
 }
 
-var torchOpLinalgMatrixRankOut = op{name: "aten::linalg_matrix_rank", overload: "out", schema: "aten::linalg_matrix_rank.out(Tensor self, float tol, bool hermitian=False, *, Tensor(a!) out) -> Tensor(a!)"}
+var torchOpLinalgMatrixRankTolOut = op{name: "aten::linalg_matrix_rank", overload: "out", schema: "aten::linalg_matrix_rank.out(Tensor self, float tol, bool hermitian=False, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// LinalgMatrixRankOut is PyTorch's torch.linalg.matrix_rank with its result written to out.
+// LinalgMatrixRankTolOut is PyTorch's torch.linalg.matrix_rank with its result written to out.
 //
 //	aten::linalg_matrix_rank.out(Tensor self, float tol, bool hermitian=False, *, Tensor(a!) out) -> Tensor(a!)
-func LinalgMatrixRankOut(out, input *Tensor, tol float64, opts ...LinalgMatrixRankOptions) *Tensor {
+func LinalgMatrixRankTolOut(out, input *Tensor, tol float64, opts ...LinalgMatrixRankTolOptions) *Tensor {
 	o := one(opts)
 	var cc call
-	cc.start(&torchOpLinalgMatrixRankOut)
+	cc.start(&torchOpLinalgMatrixRankTolOut)
 	cc.tensor(input)
 	cc.float(tol)
 	cc.bool(o.Hermitian)
@@ -1851,7 +1895,10 @@ func LinalgMatrixSqrthOut(out, input *Tensor) *Tensor {
 
 var torchOpLinalgMultiDot = op{name: "aten::linalg_multi_dot", overload: "", schema: "aten::linalg_multi_dot(Tensor[] tensors) -> Tensor"}
 
-// LinalgMultiDot is PyTorch's torch.linalg.multi_dot.
+// LinalgMultiDot is the product of several matrices, in the cheapest order. It is PyTorch's torch.linalg.multi_dot.
+//
+//	y = tensors[0] @ tensors[1] @ …
+//	tensors n × (N, N) -> (N, N)
 //
 //	aten::linalg_multi_dot(Tensor[] tensors) -> Tensor
 func LinalgMultiDot(tensors []*Tensor) *Tensor {
@@ -1886,7 +1933,10 @@ type LinalgNormOptions struct {
 	DType   DType
 }
 
-// LinalgNorm is PyTorch's torch.linalg.norm.
+// LinalgNorm is a vector's or a matrix's norm; the 2-norm of all elements unless Ord or Dim say otherwise. It is PyTorch's torch.linalg.norm.
+//
+//	y = √(Σ |input|²)
+//	input (...) -> ()
 //
 //	aten::linalg_norm(Tensor self, Scalar? ord=None, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor
 func LinalgNorm(input *Tensor, opts ...LinalgNormOptions) *Tensor {
@@ -1965,20 +2015,20 @@ func LinalgNormOut(out, input *Tensor, opts ...LinalgNormOptions) *Tensor {
 	return cc.retTensor()
 }
 
-var torchOpLinalgPinv = op{name: "aten::linalg_pinv", overload: "", schema: "aten::linalg_pinv(Tensor self, float rcond, bool hermitian=False) -> Tensor"}
+var torchOpLinalgPinvRcond = op{name: "aten::linalg_pinv", overload: "", schema: "aten::linalg_pinv(Tensor self, float rcond, bool hermitian=False) -> Tensor"}
 
-// LinalgPinvOptions are the optional arguments of [LinalgPinv].
-type LinalgPinvOptions struct {
+// LinalgPinvRcondOptions are the optional arguments of [LinalgPinvRcond].
+type LinalgPinvRcondOptions struct {
 	Hermitian bool
 }
 
-// LinalgPinv is PyTorch's torch.linalg.pinv.
+// LinalgPinvRcond is PyTorch's torch.linalg.pinv.
 //
 //	aten::linalg_pinv(Tensor self, float rcond, bool hermitian=False) -> Tensor
-func LinalgPinv(input *Tensor, rcond float64, opts ...LinalgPinvOptions) *Tensor {
+func LinalgPinvRcond(input *Tensor, rcond float64, opts ...LinalgPinvRcondOptions) *Tensor {
 	o := one(opts)
 	var cc call
-	cc.start(&torchOpLinalgPinv)
+	cc.start(&torchOpLinalgPinvRcond)
 	cc.tensor(input)
 	cc.float(rcond)
 	cc.bool(o.Hermitian)
@@ -1986,22 +2036,25 @@ func LinalgPinv(input *Tensor, rcond float64, opts ...LinalgPinvOptions) *Tensor
 	return cc.retTensor()
 }
 
-var torchOpLinalgPinvAtolRtolFloat = op{name: "aten::linalg_pinv", overload: "atol_rtol_float", schema: "aten::linalg_pinv.atol_rtol_float(Tensor self, *, float? atol=None, float? rtol=None, bool hermitian=False) -> Tensor"}
+var torchOpLinalgPinv = op{name: "aten::linalg_pinv", overload: "atol_rtol_float", schema: "aten::linalg_pinv.atol_rtol_float(Tensor self, *, float? atol=None, float? rtol=None, bool hermitian=False) -> Tensor"}
 
-// LinalgPinvAtolRtolFloatOptions are the optional arguments of [LinalgPinvAtolRtolFloat].
-type LinalgPinvAtolRtolFloatOptions struct {
+// LinalgPinvOptions are the optional arguments of [LinalgPinv].
+type LinalgPinvOptions struct {
 	Atol      Opt[float64]
 	Rtol      Opt[float64]
 	Hermitian bool
 }
 
-// LinalgPinvAtolRtolFloat is PyTorch's torch.linalg.pinv.
+// LinalgPinv is the pseudo-inverse; singular values below Rtol times the largest, or Atol, count as zero. It is PyTorch's torch.linalg.pinv.
+//
+//	input @ y @ input = input
+//	input (..., N, M) -> (..., M, N)
 //
 //	aten::linalg_pinv.atol_rtol_float(Tensor self, *, float? atol=None, float? rtol=None, bool hermitian=False) -> Tensor
-func LinalgPinvAtolRtolFloat(input *Tensor, opts ...LinalgPinvAtolRtolFloatOptions) *Tensor {
+func LinalgPinv(input *Tensor, opts ...LinalgPinvOptions) *Tensor {
 	o := one(opts)
 	var cc call
-	cc.start(&torchOpLinalgPinvAtolRtolFloat)
+	cc.start(&torchOpLinalgPinv)
 	cc.tensor(input)
 	cc.optFloat(o.Atol)
 	cc.optFloat(o.Rtol)
@@ -2010,15 +2063,15 @@ func LinalgPinvAtolRtolFloat(input *Tensor, opts ...LinalgPinvAtolRtolFloatOptio
 	return cc.retTensor()
 }
 
-var torchOpLinalgPinvAtolRtolFloatOut = op{name: "aten::linalg_pinv", overload: "atol_rtol_float_out", schema: "aten::linalg_pinv.atol_rtol_float_out(Tensor self, *, float? atol=None, float? rtol=None, bool hermitian=False, Tensor(a!) out) -> Tensor(a!)"}
+var torchOpLinalgPinvOut = op{name: "aten::linalg_pinv", overload: "atol_rtol_float_out", schema: "aten::linalg_pinv.atol_rtol_float_out(Tensor self, *, float? atol=None, float? rtol=None, bool hermitian=False, Tensor(a!) out) -> Tensor(a!)"}
 
-// LinalgPinvAtolRtolFloatOut is PyTorch's torch.linalg.pinv with its result written to out.
+// LinalgPinvOut is PyTorch's torch.linalg.pinv with its result written to out.
 //
 //	aten::linalg_pinv.atol_rtol_float_out(Tensor self, *, float? atol=None, float? rtol=None, bool hermitian=False, Tensor(a!) out) -> Tensor(a!)
-func LinalgPinvAtolRtolFloatOut(out, input *Tensor, opts ...LinalgPinvAtolRtolFloatOptions) *Tensor {
+func LinalgPinvOut(out, input *Tensor, opts ...LinalgPinvOptions) *Tensor {
 	o := one(opts)
 	var cc call
-	cc.start(&torchOpLinalgPinvAtolRtolFloatOut)
+	cc.start(&torchOpLinalgPinvOut)
 	cc.tensor(input)
 	cc.optFloat(o.Atol)
 	cc.optFloat(o.Rtol)
@@ -2028,22 +2081,22 @@ func LinalgPinvAtolRtolFloatOut(out, input *Tensor, opts ...LinalgPinvAtolRtolFl
 	return cc.retTensor()
 }
 
-var torchOpLinalgPinvAtolRtolTensor = op{name: "aten::linalg_pinv", overload: "atol_rtol_tensor", schema: "aten::linalg_pinv.atol_rtol_tensor(Tensor self, *, Tensor? atol=None, Tensor? rtol=None, bool hermitian=False) -> Tensor"}
+var torchOpLinalgPinvTensor = op{name: "aten::linalg_pinv", overload: "atol_rtol_tensor", schema: "aten::linalg_pinv.atol_rtol_tensor(Tensor self, *, Tensor? atol=None, Tensor? rtol=None, bool hermitian=False) -> Tensor"}
 
-// LinalgPinvAtolRtolTensorOptions are the optional arguments of [LinalgPinvAtolRtolTensor].
-type LinalgPinvAtolRtolTensorOptions struct {
+// LinalgPinvTensorOptions are the optional arguments of [LinalgPinvTensor].
+type LinalgPinvTensorOptions struct {
 	Atol      *Tensor
 	Rtol      *Tensor
 	Hermitian bool
 }
 
-// LinalgPinvAtolRtolTensor is PyTorch's torch.linalg.pinv.
+// LinalgPinvTensor is PyTorch's torch.linalg.pinv.
 //
 //	aten::linalg_pinv.atol_rtol_tensor(Tensor self, *, Tensor? atol=None, Tensor? rtol=None, bool hermitian=False) -> Tensor
-func LinalgPinvAtolRtolTensor(input *Tensor, opts ...LinalgPinvAtolRtolTensorOptions) *Tensor {
+func LinalgPinvTensor(input *Tensor, opts ...LinalgPinvTensorOptions) *Tensor {
 	o := one(opts)
 	var cc call
-	cc.start(&torchOpLinalgPinvAtolRtolTensor)
+	cc.start(&torchOpLinalgPinvTensor)
 	cc.tensor(input)
 	cc.optTensor(o.Atol)
 	cc.optTensor(o.Rtol)
@@ -2052,15 +2105,15 @@ func LinalgPinvAtolRtolTensor(input *Tensor, opts ...LinalgPinvAtolRtolTensorOpt
 	return cc.retTensor()
 }
 
-var torchOpLinalgPinvAtolRtolTensorOut = op{name: "aten::linalg_pinv", overload: "atol_rtol_tensor_out", schema: "aten::linalg_pinv.atol_rtol_tensor_out(Tensor self, *, Tensor? atol=None, Tensor? rtol=None, bool hermitian=False, Tensor(a!) out) -> Tensor(a!)"}
+var torchOpLinalgPinvTensorOut = op{name: "aten::linalg_pinv", overload: "atol_rtol_tensor_out", schema: "aten::linalg_pinv.atol_rtol_tensor_out(Tensor self, *, Tensor? atol=None, Tensor? rtol=None, bool hermitian=False, Tensor(a!) out) -> Tensor(a!)"}
 
-// LinalgPinvAtolRtolTensorOut is PyTorch's torch.linalg.pinv with its result written to out.
+// LinalgPinvTensorOut is PyTorch's torch.linalg.pinv with its result written to out.
 //
 //	aten::linalg_pinv.atol_rtol_tensor_out(Tensor self, *, Tensor? atol=None, Tensor? rtol=None, bool hermitian=False, Tensor(a!) out) -> Tensor(a!)
-func LinalgPinvAtolRtolTensorOut(out, input *Tensor, opts ...LinalgPinvAtolRtolTensorOptions) *Tensor {
+func LinalgPinvTensorOut(out, input *Tensor, opts ...LinalgPinvTensorOptions) *Tensor {
 	o := one(opts)
 	var cc call
-	cc.start(&torchOpLinalgPinvAtolRtolTensorOut)
+	cc.start(&torchOpLinalgPinvTensorOut)
 	cc.tensor(input)
 	cc.optTensor(o.Atol)
 	cc.optTensor(o.Rtol)
@@ -2070,15 +2123,15 @@ func LinalgPinvAtolRtolTensorOut(out, input *Tensor, opts ...LinalgPinvAtolRtolT
 	return cc.retTensor()
 }
 
-var torchOpLinalgPinvOut = op{name: "aten::linalg_pinv", overload: "out", schema: "aten::linalg_pinv.out(Tensor self, float rcond, bool hermitian=False, *, Tensor(a!) out) -> Tensor(a!)"}
+var torchOpLinalgPinvRcondOut = op{name: "aten::linalg_pinv", overload: "out", schema: "aten::linalg_pinv.out(Tensor self, float rcond, bool hermitian=False, *, Tensor(a!) out) -> Tensor(a!)"}
 
-// LinalgPinvOut is PyTorch's torch.linalg.pinv with its result written to out.
+// LinalgPinvRcondOut is PyTorch's torch.linalg.pinv with its result written to out.
 //
 //	aten::linalg_pinv.out(Tensor self, float rcond, bool hermitian=False, *, Tensor(a!) out) -> Tensor(a!)
-func LinalgPinvOut(out, input *Tensor, rcond float64, opts ...LinalgPinvOptions) *Tensor {
+func LinalgPinvRcondOut(out, input *Tensor, rcond float64, opts ...LinalgPinvRcondOptions) *Tensor {
 	o := one(opts)
 	var cc call
-	cc.start(&torchOpLinalgPinvOut)
+	cc.start(&torchOpLinalgPinvRcondOut)
 	cc.tensor(input)
 	cc.float(rcond)
 	cc.bool(o.Hermitian)
@@ -2160,7 +2213,10 @@ type LinalgQrOptions struct {
 	Mode Opt[string] // default "reduced"
 }
 
-// LinalgQr is PyTorch's torch.linalg.qr.
+// LinalgQr factors matrices into an orthogonal and an upper triangular one. It is PyTorch's torch.linalg.qr.
+//
+//	q @ r = a, K = min(N, M)
+//	a (..., N, M) -> (..., N, K), (..., K, M)
 //
 //	aten::linalg_qr(Tensor A, str mode="reduced") -> (Tensor Q, Tensor R)
 func LinalgQr(a *Tensor, opts ...LinalgQrOptions) (q, r *Tensor) {
@@ -2192,7 +2248,10 @@ func LinalgQrOut(q, r, a *Tensor, opts ...LinalgQrOptions) (*Tensor, *Tensor) {
 
 var torchOpLinalgSlogdet = op{name: "aten::linalg_slogdet", overload: "", schema: "aten::linalg_slogdet(Tensor A) -> (Tensor sign, Tensor logabsdet)"}
 
-// LinalgSlogdet is PyTorch's torch.linalg.slogdet.
+// LinalgSlogdet has the determinant's sign and the logarithm of its absolute value. It is PyTorch's torch.linalg.slogdet.
+//
+//	det a = sign · exp(logabsdet)
+//	a (..., N, N) -> (...), (...)
 //
 //	aten::linalg_slogdet(Tensor A) -> (Tensor sign, Tensor logabsdet)
 func LinalgSlogdet(a *Tensor) (sign, logabsdet *Tensor) {
@@ -2225,7 +2284,10 @@ type LinalgSolveOptions struct {
 	Left Opt[bool] // default true
 }
 
-// LinalgSolve is PyTorch's torch.linalg.solve.
+// LinalgSolve solves linear equations. It is PyTorch's torch.linalg.solve.
+//
+//	a @ y = b
+//	a (..., N, N), b (..., N, K) -> (..., N, K)
 //
 //	aten::linalg_solve(Tensor A, Tensor B, *, bool left=True) -> Tensor
 func LinalgSolve(a, b *Tensor, opts ...LinalgSolveOptions) *Tensor {
@@ -2306,7 +2368,10 @@ type LinalgSolveTriangularOptions struct {
 	Unitriangular bool
 }
 
-// LinalgSolveTriangular is PyTorch's torch.linalg.solve_triangular.
+// LinalgSolveTriangular solves linear equations of a triangular matrix. It is PyTorch's torch.linalg.solve_triangular.
+//
+//	input @ y = b
+//	input (..., N, N), b (..., N, K) -> (..., N, K)
 //
 //	aten::linalg_solve_triangular(Tensor self, Tensor B, *, bool upper, bool left=True, bool unitriangular=False) -> Tensor
 func LinalgSolveTriangular(input, b *Tensor, upper bool, opts ...LinalgSolveTriangularOptions) *Tensor {
@@ -2349,7 +2414,10 @@ type LinalgSvdOptions struct {
 	Driver       Opt[string]
 }
 
-// LinalgSvd is PyTorch's torch.linalg.svd.
+// LinalgSvd is the singular value decomposition; FullMatrices, as it is unless unset, makes u and vh square. It is PyTorch's torch.linalg.svd.
+//
+//	u @ diag(s) @ vh = a, K = min(N, M)
+//	a (..., N, M) -> (..., N, N), (..., K), (..., M, M)
 //
 //	aten::linalg_svd(Tensor A, bool full_matrices=True, *, str? driver=None) -> (Tensor U, Tensor S, Tensor Vh)
 func LinalgSvd(a *Tensor, opts ...LinalgSvdOptions) (u, s, vh *Tensor) {
@@ -2389,7 +2457,10 @@ type LinalgSvdvalsOptions struct {
 	Driver Opt[string]
 }
 
-// LinalgSvdvals is PyTorch's torch.linalg.svdvals.
+// LinalgSvdvals has the singular values, the largest first. It is PyTorch's torch.linalg.svdvals.
+//
+//	y = s of u @ diag(s) @ vh = a, K = min(N, M)
+//	a (..., N, M) -> (..., K)
 //
 //	aten::linalg_svdvals(Tensor A, *, str? driver=None) -> Tensor
 func LinalgSvdvals(a *Tensor, opts ...LinalgSvdvalsOptions) *Tensor {
@@ -2560,7 +2631,10 @@ type LinalgVectorNormOptions struct {
 	DType   DType
 }
 
-// LinalgVectorNorm is PyTorch's torch.linalg.vector_norm.
+// LinalgVectorNorm is the p-norm, p = Ord, over Dim or all elements. It is PyTorch's torch.linalg.vector_norm.
+//
+//	y = (Σ |input|ᵖ)^(1/p)
+//	input (...) -> ()
 //
 //	aten::linalg_vector_norm(Tensor self, Scalar ord=2, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor
 func LinalgVectorNorm(input *Tensor, opts ...LinalgVectorNormOptions) *Tensor {
@@ -2823,6 +2897,7 @@ var tensorOpLog = op{name: "aten::log", overload: "", schema: "aten::log(Tensor 
 // Log is the natural logarithm. It is PyTorch's Tensor.log.
 //
 //	y = ln t
+//	t (...) -> (...)
 //
 //	aten::log(Tensor self) -> Tensor
 func (t *Tensor) Log() *Tensor {
@@ -2849,7 +2924,10 @@ func LogOut(out, input *Tensor) *Tensor {
 
 var tensorOpLog10 = op{name: "aten::log10", overload: "", schema: "aten::log10(Tensor self) -> Tensor"}
 
-// Log10 is PyTorch's Tensor.log10.
+// Log10 is the logarithm to base 10. It is PyTorch's Tensor.log10.
+//
+//	y = log₁₀ t
+//	t (...) -> (...)
 //
 //	aten::log10(Tensor self) -> Tensor
 func (t *Tensor) Log10() *Tensor {
@@ -2889,7 +2967,10 @@ func (t *Tensor) Log10_() *Tensor {
 
 var tensorOpLog1p = op{name: "aten::log1p", overload: "", schema: "aten::log1p(Tensor self) -> Tensor"}
 
-// Log1p is PyTorch's Tensor.log1p.
+// Log1p is the logarithm of one more, exact near zero. It is PyTorch's Tensor.log1p.
+//
+//	y = ln(1 + t)
+//	t (...) -> (...)
 //
 //	aten::log1p(Tensor self) -> Tensor
 func (t *Tensor) Log1p() *Tensor {
@@ -2929,7 +3010,10 @@ func (t *Tensor) Log1p_() *Tensor {
 
 var tensorOpLog2 = op{name: "aten::log2", overload: "", schema: "aten::log2(Tensor self) -> Tensor"}
 
-// Log2 is PyTorch's Tensor.log2.
+// Log2 is the logarithm to base 2. It is PyTorch's Tensor.log2.
+//
+//	y = log₂ t
+//	t (...) -> (...)
 //
 //	aten::log2(Tensor self) -> Tensor
 func (t *Tensor) Log2() *Tensor {
@@ -3041,7 +3125,10 @@ func (t *Tensor) LogNormal_(opts ...LogNormalOptions) *Tensor {
 
 var torchOpLogSigmoid = op{name: "aten::log_sigmoid", overload: "", schema: "aten::log_sigmoid(Tensor self) -> Tensor"}
 
-// LogSigmoid is PyTorch's torch.nn.functional.logsigmoid.
+// LogSigmoid is the logarithm of the logistic function. It is PyTorch's torch.nn.functional.logsigmoid.
+//
+//	y = -ln(1 + exp(-input))
+//	input (...) -> (...)
 //
 //	aten::log_sigmoid(Tensor self) -> Tensor
 func LogSigmoid(input *Tensor) *Tensor {
@@ -3168,7 +3255,10 @@ func LogSoftmaxOut(out, input *Tensor, dim int, opts ...LogSoftmaxOptions) *Tens
 
 var tensorOpLogaddexp = op{name: "aten::logaddexp", overload: "", schema: "aten::logaddexp(Tensor self, Tensor other) -> Tensor"}
 
-// Logaddexp is PyTorch's Tensor.logaddexp.
+// Logaddexp is the logarithm of a sum of exponentials, without overflow. It is PyTorch's Tensor.logaddexp.
+//
+//	y = ln(eᵗ + e^other)
+//	t (...), other (...) -> (...), broadcast
 //
 //	aten::logaddexp(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Logaddexp(other *Tensor) *Tensor {
@@ -3226,7 +3316,10 @@ func Logaddexp2Out(out, input, other *Tensor) *Tensor {
 
 var tensorOpLogcumsumexp = op{name: "aten::logcumsumexp", overload: "", schema: "aten::logcumsumexp(Tensor self, int dim) -> Tensor"}
 
-// Logcumsumexp is PyTorch's Tensor.logcumsumexp.
+// Logcumsumexp is the logarithm of the running sum of exponentials along a dimension. It is PyTorch's Tensor.logcumsumexp.
+//
+//	y[i] = ln Σ_{j ≤ i} exp(t[j])
+//	t (..., D, ...) -> (..., D, ...)
 //
 //	aten::logcumsumexp(Tensor self, int dim) -> Tensor
 func (t *Tensor) Logcumsumexp(dim int) *Tensor {
@@ -3255,7 +3348,10 @@ func LogcumsumexpOut(out, input *Tensor, dim int) *Tensor {
 
 var tensorOpLogdet = op{name: "aten::logdet", overload: "", schema: "aten::logdet(Tensor self) -> Tensor"}
 
-// Logdet is PyTorch's Tensor.logdet.
+// Logdet is the logarithm of the determinant. It is PyTorch's Tensor.logdet.
+//
+//	y = ln det t
+//	t (..., N, N) -> (...)
 //
 //	aten::logdet(Tensor self) -> Tensor
 func (t *Tensor) Logdet() *Tensor {
@@ -3268,7 +3364,10 @@ func (t *Tensor) Logdet() *Tensor {
 
 var tensorOpLogicalAnd = op{name: "aten::logical_and", overload: "", schema: "aten::logical_and(Tensor self, Tensor other) -> Tensor"}
 
-// LogicalAnd is PyTorch's Tensor.logical_and.
+// LogicalAnd is true where both are not zero. It is PyTorch's Tensor.logical_and.
+//
+//	y = (t != 0 && other != 0), bool
+//	t (...), other (...) -> (...), broadcast
 //
 //	aten::logical_and(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) LogicalAnd(other *Tensor) *Tensor {
@@ -3311,7 +3410,10 @@ func (t *Tensor) LogicalAnd_(other *Tensor) *Tensor {
 
 var tensorOpLogicalNot = op{name: "aten::logical_not", overload: "", schema: "aten::logical_not(Tensor self) -> Tensor"}
 
-// LogicalNot is PyTorch's Tensor.logical_not.
+// LogicalNot is true where t is zero. It is PyTorch's Tensor.logical_not.
+//
+//	y = (t == 0), bool
+//	t (...) -> (...)
 //
 //	aten::logical_not(Tensor self) -> Tensor
 func (t *Tensor) LogicalNot() *Tensor {
@@ -3351,7 +3453,10 @@ func (t *Tensor) LogicalNot_() *Tensor {
 
 var tensorOpLogicalOr = op{name: "aten::logical_or", overload: "", schema: "aten::logical_or(Tensor self, Tensor other) -> Tensor"}
 
-// LogicalOr is PyTorch's Tensor.logical_or.
+// LogicalOr is true where one is not zero. It is PyTorch's Tensor.logical_or.
+//
+//	y = (t != 0 || other != 0), bool
+//	t (...), other (...) -> (...), broadcast
 //
 //	aten::logical_or(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) LogicalOr(other *Tensor) *Tensor {
@@ -3394,7 +3499,10 @@ func (t *Tensor) LogicalOr_(other *Tensor) *Tensor {
 
 var tensorOpLogicalXor = op{name: "aten::logical_xor", overload: "", schema: "aten::logical_xor(Tensor self, Tensor other) -> Tensor"}
 
-// LogicalXor is PyTorch's Tensor.logical_xor.
+// LogicalXor is true where exactly one is not zero. It is PyTorch's Tensor.logical_xor.
+//
+//	y = (t != 0) != (other != 0), bool
+//	t (...), other (...) -> (...), broadcast
 //
 //	aten::logical_xor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) LogicalXor(other *Tensor) *Tensor {
@@ -3442,7 +3550,10 @@ type LogitOptions struct {
 	Eps Opt[float64]
 }
 
-// Logit is PyTorch's Tensor.logit.
+// Logit is the inverse of the logistic function; with Eps, t is limited to [Eps, 1 - Eps]. It is PyTorch's Tensor.logit.
+//
+//	y = ln(t / (1 - t))
+//	t (...) -> (...)
 //
 //	aten::logit(Tensor self, float? eps=None) -> Tensor
 func (t *Tensor) Logit(opts ...LogitOptions) *Tensor {
@@ -3535,7 +3646,10 @@ type LogspaceOptions struct {
 	PinMemory bool
 }
 
-// Logspace is PyTorch's torch.logspace.
+// Logspace has powers of Base, 10 unless given, with evenly spaced exponents from start to end, with it. It is PyTorch's torch.logspace.
+//
+//	y[i] = Base ^ (start + i · (end - start) / (steps - 1))
+//	-> (steps)
 //
 //	aten::logspace(Scalar start, Scalar end, int steps, float base=10., *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func Logspace(start, end Scalar, steps int, opts ...LogspaceOptions) *Tensor {
@@ -3743,9 +3857,10 @@ type LogsumexpOptions struct {
 	KeepDim bool
 }
 
-// Logsumexp is the logarithm of the sum of exponentials over dimensions. It is PyTorch's Tensor.logsumexp.
+// Logsumexp is the logarithm of the sum of exponentials over dimensions, without overflow. It is PyTorch's Tensor.logsumexp.
 //
 //	y = ln Σⱼ exp(t[j])
+//	t (..., D, ...) -> (..., ...), or (..., 1, ...) with KeepDim
 //
 //	aten::logsumexp(Tensor self, int[1] dim, bool keepdim=False) -> Tensor
 func (t *Tensor) Logsumexp(dim []int, opts ...LogsumexpOptions) *Tensor {
@@ -3799,7 +3914,11 @@ func LstmData(data, batchSizes *Tensor, hx, params []*Tensor, hasBiases bool, nu
 
 var torchOpLstm = op{name: "aten::lstm", overload: "input", schema: "aten::lstm.input(Tensor input, Tensor[] hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor, Tensor)"}
 
-// Lstm is PyTorch's torch.lstm.
+// Lstm is a long short-term memory network of numLayers layers; params has w_ih, w_hh, b_ih, b_hh a layer and direction, hx the states h and c. It is PyTorch's torch.lstm.
+//
+//	i, f, g, o = x @ w_ihᵀ + b_ih + h @ w_hhᵀ + b_hh
+//	c' = σ(f) · c + σ(i) · tanh(g), h' = σ(o) · tanh(c')
+//	input (T, B, C), hx (1, B, H), (1, B, H) -> (T, B, H), (1, B, H), (1, B, H); (B, T, C) with batchFirst
 //
 //	aten::lstm.input(Tensor input, Tensor[] hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor, Tensor)
 func Lstm(input *Tensor, hx, params []*Tensor, hasBiases bool, numLayers int, dropout float64, train, bidirectional, batchFirst bool) (*Tensor, *Tensor, *Tensor) {
@@ -3826,7 +3945,11 @@ type LstmCellOptions struct {
 	BHh *Tensor
 }
 
-// LstmCell is PyTorch's torch.lstm_cell.
+// LstmCell is one step of a long short-term memory network; hx has h and c, the results are the next. It is PyTorch's torch.lstm_cell.
+//
+//	i, f, g, o = input @ wIhᵀ + BIh + h @ wHhᵀ + BHh
+//	c' = σ(f) · c + σ(i) · tanh(g), h' = σ(o) · tanh(c')
+//	input (B, C), hx (B, H), (B, H), wIh (4·H, C), wHh (4·H, H) -> (B, H), (B, H)
 //
 //	aten::lstm_cell(Tensor input, Tensor[] hx, Tensor w_ih, Tensor w_hh, Tensor? b_ih=None, Tensor? b_hh=None) -> (Tensor, Tensor)
 func LstmCell(input *Tensor, hx []*Tensor, wIh, wHh *Tensor, opts ...LstmCellOptions) (*Tensor, *Tensor) {
@@ -3901,7 +4024,10 @@ func LstmMpsBackwardOut(out0 *Tensor, out1, out2 []*Tensor, gradY, gradHy, gradC
 
 var tensorOpLtScalar = op{name: "aten::lt", overload: "Scalar", schema: "aten::lt.Scalar(Tensor self, Scalar other) -> Tensor"}
 
-// LtScalar is PyTorch's Tensor.lt.
+// LtScalar compares each element with a number. It is PyTorch's Tensor.lt.
+//
+//	y = (t < other), bool
+//	t (...) -> (...)
 //
 //	aten::lt.Scalar(Tensor self, Scalar other) -> Tensor
 func (t *Tensor) LtScalar(other Scalar) *Tensor {
@@ -3933,6 +4059,7 @@ var tensorOpLt = op{name: "aten::lt", overload: "Tensor", schema: "aten::lt.Tens
 // Lt compares element by element, with broadcasting. It is PyTorch's Tensor.lt.
 //
 //	y = (t < other), bool
+//	t (...), other (...) -> (...), broadcast
 //
 //	aten::lt.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Lt(other *Tensor) *Tensor {

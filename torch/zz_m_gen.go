@@ -4,7 +4,10 @@ package torch
 
 var tensorOpMH = op{name: "aten::mH", overload: "", schema: "aten::mH(Tensor(a) self) -> Tensor(a)"}
 
-// MH is PyTorch's Tensor.mH.
+// MH is the conjugate transpose of matrices. It is PyTorch's Tensor.mH.
+//
+//	y[..., j, i] = conj(t[..., i, j])
+//	t (..., N, M) -> (..., M, N), a view
 //
 //	aten::mH(Tensor(a) self) -> Tensor(a)
 func (t *Tensor) MH() *Tensor {
@@ -17,7 +20,10 @@ func (t *Tensor) MH() *Tensor {
 
 var tensorOpMT = op{name: "aten::mT", overload: "", schema: "aten::mT(Tensor(a) self) -> Tensor(a)"}
 
-// MT is PyTorch's Tensor.mT.
+// MT is the transpose of matrices. It is PyTorch's Tensor.mT.
+//
+//	y[..., j, i] = t[..., i, j]
+//	t (..., N, M) -> (..., M, N), a view
 //
 //	aten::mT(Tensor(a) self) -> Tensor(a)
 func (t *Tensor) MT() *Tensor {
@@ -36,7 +42,10 @@ type MarginRankingLossOptions struct {
 	Reduction Opt[int] // default 1
 }
 
-// MarginRankingLoss is PyTorch's torch.margin_ranking_loss.
+// MarginRankingLoss wants input1 above input2 by Margin where the target is 1, below where it is -1. It is PyTorch's torch.margin_ranking_loss.
+//
+//	y = mean(max(0, -target · (input1 - input2) + Margin))
+//	input1 (N), input2 (N), target (N) -> (); (N) with ReductionNone
 //
 //	aten::margin_ranking_loss(Tensor input1, Tensor input2, Tensor target, float margin=0., int reduction=1) -> Tensor
 func MarginRankingLoss(input1, input2, target *Tensor, opts ...MarginRankingLossOptions) *Tensor {
@@ -57,6 +66,7 @@ var tensorOpMaskedFill = op{name: "aten::masked_fill", overload: "Scalar", schem
 // MaskedFill sets the elements where mask holds, with broadcasting. It is PyTorch's Tensor.masked_fill.
 //
 //	y = mask ? value : t
+//	t (...), mask (...) -> (...), broadcast
 //
 //	aten::masked_fill.Scalar(Tensor self, Tensor mask, Scalar value) -> Tensor
 func (t *Tensor) MaskedFill(mask *Tensor, value Scalar) *Tensor {
@@ -87,7 +97,10 @@ func MaskedFillOut(out, input, mask *Tensor, value Scalar) *Tensor {
 
 var tensorOpMaskedFillTensor = op{name: "aten::masked_fill", overload: "Tensor", schema: "aten::masked_fill.Tensor(Tensor self, Tensor mask, Tensor value) -> Tensor"}
 
-// MaskedFillTensor is PyTorch's Tensor.masked_fill.
+// MaskedFillTensor sets the elements where mask holds to the one element of value. It is PyTorch's Tensor.masked_fill.
+//
+//	y = mask ? value : t
+//	t (...), mask (...), value () -> (...)
 //
 //	aten::masked_fill.Tensor(Tensor self, Tensor mask, Tensor value) -> Tensor
 func (t *Tensor) MaskedFillTensor(mask, value *Tensor) *Tensor {
@@ -148,7 +161,10 @@ func (t *Tensor) MaskedFillTensor_(mask, value *Tensor) *Tensor {
 
 var tensorOpMaskedScatter = op{name: "aten::masked_scatter", overload: "", schema: "aten::masked_scatter(Tensor self, Tensor mask, Tensor source) -> Tensor"}
 
-// MaskedScatter is PyTorch's Tensor.masked_scatter.
+// MaskedScatter puts elements of source, one after the other, where mask holds. It is PyTorch's Tensor.masked_scatter.
+//
+//	y[mask] = source[0], source[1], …
+//	t (...), mask (...), source (...) -> (...)
 //
 //	aten::masked_scatter(Tensor self, Tensor mask, Tensor source) -> Tensor
 func (t *Tensor) MaskedScatter(mask, source *Tensor) *Tensor {
@@ -209,7 +225,10 @@ func MaskedScatterBackward(gradOutput, mask *Tensor, sizes ...int) *Tensor {
 
 var tensorOpMaskedSelect = op{name: "aten::masked_select", overload: "", schema: "aten::masked_select(Tensor self, Tensor mask) -> Tensor"}
 
-// MaskedSelect is PyTorch's Tensor.masked_select.
+// MaskedSelect has the elements where mask holds. It is PyTorch's Tensor.masked_select.
+//
+//	y = t[mask]
+//	t (...), mask (...) -> (L)
 //
 //	aten::masked_select(Tensor self, Tensor mask) -> Tensor
 func (t *Tensor) MaskedSelect(mask *Tensor) *Tensor {
@@ -359,7 +378,10 @@ func MatrixExpBackward(input, grad *Tensor) *Tensor {
 
 var tensorOpMatrixPower = op{name: "aten::matrix_power", overload: "", schema: "aten::matrix_power(Tensor self, int n) -> Tensor"}
 
-// MatrixPower is PyTorch's Tensor.matrix_power.
+// MatrixPower multiplies square matrices by themselves; a negative n inverts first. It is PyTorch's Tensor.matrix_power.
+//
+//	y = tⁿ
+//	t (..., N, N) -> (..., N, N)
 //
 //	aten::matrix_power(Tensor self, int n) -> Tensor
 func (t *Tensor) MatrixPower(n int) *Tensor {
@@ -390,6 +412,7 @@ var tensorOpMax = op{name: "aten::max", overload: "", schema: "aten::max(Tensor 
 
 // Max is the largest element. It is PyTorch's Tensor.max.
 //
+//	y = max t
 //	t (...) -> ()
 //
 //	aten::max(Tensor self) -> Tensor
@@ -410,7 +433,8 @@ type MaxDimOptions struct {
 
 // MaxDim has the largest elements along a dimension, and where they are. It is PyTorch's Tensor.max.
 //
-//	t (..., D, ...) -> (..., ...) both, or (..., 1, ...) with KeepDim
+//	values = maxᵢ t[i]
+//	t (..., D, ...) -> (..., ...), (..., ...), or (..., 1, ...) with KeepDim
 //
 //	aten::max.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)
 func (t *Tensor) MaxDim(dim int, opts ...MaxDimOptions) (values, indices *Tensor) {
@@ -495,7 +519,11 @@ type MaxPool1dOptions struct {
 	CeilMode bool
 }
 
-// MaxPool1d is PyTorch's torch.max_pool1d.
+// MaxPool1d is the largest element of each window. It is PyTorch's torch.max_pool1d.
+//
+//	y[i] = maxₖ input[i · Stride + k - Padding]
+//	input (B, C, L) -> (B, C, L')
+//	L' = ⌊(L + 2 · Padding - Dilation · (K - 1) - 1) / Stride⌋ + 1, K the kernelSize, Stride K unless given
 //
 //	aten::max_pool1d(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=[0], int[1] dilation=[1], bool ceil_mode=False) -> Tensor
 func MaxPool1d(input *Tensor, kernelSize []int, opts ...MaxPool1dOptions) *Tensor {
@@ -551,8 +579,9 @@ type MaxPool2dOptions struct {
 
 // MaxPool2d is the largest element of each window. It is PyTorch's torch.max_pool2d.
 //
+//	y[i, j] = maxₖₗ input[i · Stride + k - Padding, …]
 //	input (B, C, H, W) -> (B, C, H', W')
-//	H' = ⌊(H + 2 · Padding - Dilation · (K - 1) - 1) / Stride⌋ + 1, Stride K unless given
+//	H' = ⌊(H + 2 · Padding - Dilation · (K - 1) - 1) / Stride⌋ + 1, K the kernelSize, Stride K unless given
 //
 //	aten::max_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool ceil_mode=False) -> Tensor
 func MaxPool2d(input *Tensor, kernelSize []int, opts ...MaxPool2dOptions) *Tensor {
@@ -628,7 +657,11 @@ type MaxPool2dWithIndicesOptions struct {
 	CeilMode bool
 }
 
-// MaxPool2dWithIndices is PyTorch's torch.nn.functional.max_pool2d_with_indices.
+// MaxPool2dWithIndices is the largest element of each window, and where it is in the image. It is PyTorch's torch.nn.functional.max_pool2d_with_indices.
+//
+//	y[i, j] = maxₖₗ input[i · Stride + k - Padding, …]
+//	input (B, C, H, W) -> (B, C, H', W'), (B, C, H', W')
+//	H' = ⌊(H + 2 · Padding - Dilation · (K - 1) - 1) / Stride⌋ + 1, K the kernelSize, Stride K unless given
 //
 //	aten::max_pool2d_with_indices(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool ceil_mode=False) -> (Tensor, Tensor)
 func MaxPool2dWithIndices(input *Tensor, kernelSize []int, opts ...MaxPool2dWithIndicesOptions) (*Tensor, *Tensor) {
@@ -717,7 +750,11 @@ type MaxPool3dOptions struct {
 	CeilMode bool
 }
 
-// MaxPool3d is PyTorch's torch.max_pool3d.
+// MaxPool3d is the largest element of each window. It is PyTorch's torch.max_pool3d.
+//
+//	y[i, j, n] = maxₖₗₘ input[i · Stride + k - Padding, …]
+//	input (B, C, T, H, W) -> (B, C, T', H', W')
+//	T' = ⌊(T + 2 · Padding - Dilation · (K - 1) - 1) / Stride⌋ + 1, K the kernelSize, Stride K unless given
 //
 //	aten::max_pool3d(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0, int[3] dilation=1, bool ceil_mode=False) -> Tensor
 func MaxPool3d(input *Tensor, kernelSize []int, opts ...MaxPool3dOptions) *Tensor {
@@ -825,7 +862,10 @@ func MaxPool3dWithIndicesBackwardOut(gradInput, gradOutput, input *Tensor, kerne
 
 var torchOpMaxUnpool2d = op{name: "aten::max_unpool2d", overload: "", schema: "aten::max_unpool2d(Tensor self, Tensor indices, SymInt[2] output_size) -> Tensor"}
 
-// MaxUnpool2d is PyTorch's torch.nn.functional.max_unpool2d.
+// MaxUnpool2d puts elements back where MaxPool2dWithIndices took them, zeros elsewhere. It is PyTorch's torch.nn.functional.max_unpool2d.
+//
+//	y[indices[i, j]] = input[i, j]
+//	input (B, C, H, W), indices (B, C, H, W) -> (B, C, H', W'), H', W' the outputSize
 //
 //	aten::max_unpool2d(Tensor self, Tensor indices, SymInt[2] output_size) -> Tensor
 func MaxUnpool2d(input, indices *Tensor, outputSize ...int) *Tensor {
@@ -891,9 +931,10 @@ func MaxUnpool3dOut(out, input, indices *Tensor, outputSize, stride []int, paddi
 
 var tensorOpMaximum = op{name: "aten::maximum", overload: "", schema: "aten::maximum(Tensor self, Tensor other) -> Tensor"}
 
-// Maximum takes the larger of two elements, with broadcasting. It is PyTorch's Tensor.maximum.
+// Maximum takes the larger of two elements, with broadcasting; nan if one is. It is PyTorch's Tensor.maximum.
 //
 //	y = max(t, other)
+//	t (...), other (...) -> (...), broadcast
 //
 //	aten::maximum(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Maximum(other *Tensor) *Tensor {
@@ -953,6 +994,7 @@ type MeanDimOptions struct {
 
 // MeanDim is the mean over dimensions; nil means all. It is PyTorch's Tensor.mean.
 //
+//	y = Σᵢ t[i] / D
 //	t (..., D, ...) -> (..., ...), or (..., 1, ...) with KeepDim
 //
 //	aten::mean.dim(Tensor self, int[1]? dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor
@@ -1004,7 +1046,10 @@ func MeanDimOut(out, input *Tensor, dim []int, opts ...MeanDimOptions) *Tensor {
 
 var tensorOpMedian = op{name: "aten::median", overload: "", schema: "aten::median(Tensor self) -> Tensor"}
 
-// Median is PyTorch's Tensor.median.
+// Median is the median of all elements, the lower of two. It is PyTorch's Tensor.median.
+//
+//	y = sort(t)[⌊(n - 1) / 2⌋]
+//	t (...) -> ()
 //
 //	aten::median(Tensor self) -> Tensor
 func (t *Tensor) Median() *Tensor {
@@ -1022,7 +1067,10 @@ type MedianDimOptions struct {
 	KeepDim bool
 }
 
-// MedianDim is PyTorch's Tensor.median.
+// MedianDim has the medians along a dimension, the lower of two, and where they are. It is PyTorch's Tensor.median.
+//
+//	values = sort(t)[⌊(D - 1) / 2⌋]
+//	t (..., D, ...) -> (..., ...), (..., ...), or (..., 1, ...) with KeepDim
 //
 //	aten::median.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)
 func (t *Tensor) MedianDim(dim int, opts ...MedianDimOptions) (values, indices *Tensor) {
@@ -1070,7 +1118,10 @@ func MedianOut(out, input *Tensor) *Tensor {
 
 var torchOpMeshgrid = op{name: "aten::meshgrid", overload: "", schema: "aten::meshgrid(Tensor[] tensors) -> Tensor[]"}
 
-// Meshgrid is PyTorch's torch.meshgrid.
+// Meshgrid has the coordinates of a grid, a tensor each; the first input changes along the first dimension. It is PyTorch's torch.meshgrid.
+//
+//	y[0][i, j] = tensors[0][i], y[1][i, j] = tensors[1][j]
+//	tensors (N), (M) -> (N, M), (N, M)
 //
 //	aten::meshgrid(Tensor[] tensors) -> Tensor[]
 func Meshgrid(tensors []*Tensor) []*Tensor {
@@ -1083,7 +1134,10 @@ func Meshgrid(tensors []*Tensor) []*Tensor {
 
 var torchOpMeshgridIndexing = op{name: "aten::meshgrid", overload: "indexing", schema: "aten::meshgrid.indexing(Tensor[] tensors, *, str indexing) -> Tensor[]"}
 
-// MeshgridIndexing is PyTorch's torch.meshgrid.
+// MeshgridIndexing has the coordinates of a grid; indexing "xy" swaps the first two dimensions of "ij". It is PyTorch's torch.meshgrid.
+//
+//	y[0][i, j] = tensors[0][i], y[1][i, j] = tensors[1][j] for "ij"
+//	tensors (N), (M) -> (N, M), (N, M)
 //
 //	aten::meshgrid.indexing(Tensor[] tensors, *, str indexing) -> Tensor[]
 func MeshgridIndexing(tensors []*Tensor, indexing string) []*Tensor {
@@ -1099,6 +1153,7 @@ var tensorOpMin = op{name: "aten::min", overload: "", schema: "aten::min(Tensor 
 
 // Min is the smallest element. It is PyTorch's Tensor.min.
 //
+//	y = min t
 //	t (...) -> ()
 //
 //	aten::min(Tensor self) -> Tensor
@@ -1119,7 +1174,8 @@ type MinDimOptions struct {
 
 // MinDim has the smallest elements along a dimension, and where they are. It is PyTorch's Tensor.min.
 //
-//	t (..., D, ...) -> (..., ...) both, or (..., 1, ...) with KeepDim
+//	values = minᵢ t[i]
+//	t (..., D, ...) -> (..., ...), (..., ...), or (..., 1, ...) with KeepDim
 //
 //	aten::min.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)
 func (t *Tensor) MinDim(dim int, opts ...MinDimOptions) (values, indices *Tensor) {
@@ -1196,9 +1252,10 @@ func MinOut(out, input *Tensor) *Tensor {
 
 var tensorOpMinimum = op{name: "aten::minimum", overload: "", schema: "aten::minimum(Tensor self, Tensor other) -> Tensor"}
 
-// Minimum takes the smaller of two elements, with broadcasting. It is PyTorch's Tensor.minimum.
+// Minimum takes the smaller of two elements, with broadcasting; nan if one is. It is PyTorch's Tensor.minimum.
 //
 //	y = min(t, other)
+//	t (...), other (...) -> (...), broadcast
 //
 //	aten::minimum(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Minimum(other *Tensor) *Tensor {
@@ -1669,7 +1726,10 @@ func MiopenRnnBackwardOut(out0, out1, out2 *Tensor, out3 []*Tensor, input *Tenso
 
 var torchOpMish = op{name: "aten::mish", overload: "", schema: "aten::mish(Tensor self) -> Tensor"}
 
-// Mish is PyTorch's torch.nn.functional.mish.
+// Mish is the mish activation. It is PyTorch's torch.nn.functional.mish.
+//
+//	y = input · tanh(ln(1 + exp(input)))
+//	input (...) -> (...)
 //
 //	aten::mish(Tensor self) -> Tensor
 func Mish(input *Tensor) *Tensor {
@@ -2389,6 +2449,7 @@ var tensorOpMm = op{name: "aten::mm", overload: "", schema: "aten::mm(Tensor sel
 
 // Mm is the matrix product. It is PyTorch's Tensor.mm.
 //
+//	y[i, j] = Σₖ t[i, k] · mat2[k, j]
 //	t (N, K), mat2 (K, M) -> (N, M)
 //
 //	aten::mm(Tensor self, Tensor mat2) -> Tensor
@@ -2455,7 +2516,10 @@ type ModeOptions struct {
 	KeepDim bool
 }
 
-// Mode is PyTorch's Tensor.mode.
+// Mode has the most frequent elements along Dim, by default the last, and where they are. It is PyTorch's Tensor.mode.
+//
+//	values = argmax_v #{i: t[i] = v}
+//	t (..., D) -> (...), (...)
 //
 //	aten::mode(Tensor self, int dim=-1, bool keepdim=False) -> (Tensor values, Tensor indices)
 func (t *Tensor) Mode(opts ...ModeOptions) (values, indices *Tensor) {
@@ -2519,7 +2583,10 @@ func (t *Tensor) MoveaxisIntList(source []int, destination ...int) *Tensor {
 
 var tensorOpMovedim = op{name: "aten::movedim", overload: "int", schema: "aten::movedim.int(Tensor(a) self, int source, int destination) -> Tensor(a)"}
 
-// Movedim is PyTorch's Tensor.movedim.
+// Movedim moves a dimension to another place; the others keep their order. It is PyTorch's Tensor.movedim.
+//
+//	y[j, k, i] = t[i, j, k] for 0 to 2
+//	t (N, M, L) -> (M, L, N), a view
 //
 //	aten::movedim.int(Tensor(a) self, int source, int destination) -> Tensor(a)
 func (t *Tensor) Movedim(source, destination int) *Tensor {
@@ -2641,9 +2708,10 @@ type MseLossOptions struct {
 	Reduction Opt[int] // default 1
 }
 
-// MseLoss is the mean squared error; Reduction 0 none, 1 mean, 2 sum. It is PyTorch's torch.nn.functional.mse_loss.
+// MseLoss is the mean squared error. It is PyTorch's torch.nn.functional.mse_loss.
 //
 //	y = mean((input - target)²)
+//	input (...), target (...) -> (); (...) with ReductionNone
 //
 //	aten::mse_loss(Tensor self, Tensor target, int reduction=1) -> Tensor
 func MseLoss(input, target *Tensor, opts ...MseLossOptions) *Tensor {
@@ -2709,7 +2777,10 @@ func MseLossBackwardOut(gradInput, gradOutput, input, target *Tensor, reduction 
 
 var tensorOpMsort = op{name: "aten::msort", overload: "", schema: "aten::msort(Tensor self) -> Tensor"}
 
-// Msort is PyTorch's Tensor.msort.
+// Msort sorts along the first dimension. It is PyTorch's Tensor.msort.
+//
+//	y[i] <= y[i + 1]
+//	t (D, ...) -> (D, ...)
 //
 //	aten::msort(Tensor self) -> Tensor
 func (t *Tensor) Msort() *Tensor {
@@ -2739,6 +2810,7 @@ var tensorOpMulScalar = op{name: "aten::mul", overload: "Scalar", schema: "aten:
 // MulScalar multiplies each element by a number. It is PyTorch's Tensor.mul.
 //
 //	y = t · other
+//	t (...) -> (...)
 //
 //	aten::mul.Scalar(Tensor self, Scalar other) -> Tensor
 func (t *Tensor) MulScalar(other Scalar) *Tensor {
@@ -2770,6 +2842,7 @@ var tensorOpMul = op{name: "aten::mul", overload: "Tensor", schema: "aten::mul.T
 // Mul multiplies element by element, with broadcasting. It is PyTorch's Tensor.mul.
 //
 //	y = t · other
+//	t (...), other (...) -> (...), broadcast
 //
 //	aten::mul.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Mul(other *Tensor) *Tensor {
@@ -2834,7 +2907,10 @@ type MultiMarginLossOptions struct {
 	Reduction Opt[int] // default 1
 }
 
-// MultiMarginLoss is PyTorch's torch.nn.functional.multi_margin_loss.
+// MultiMarginLoss wants the target's score above the others' by Margin. It is PyTorch's torch.nn.functional.multi_margin_loss.
+//
+//	y = mean(Σᵢ max(0, Margin - input[target] + input[i])ᵖ / C), i != target, p = P
+//	input (B, C), target (B) -> (); (B) with ReductionNone
 //
 //	aten::multi_margin_loss(Tensor self, Tensor target, Scalar p=1, Scalar margin=1, Tensor? weight=None, int reduction=1) -> Tensor
 func MultiMarginLoss(input, target *Tensor, opts ...MultiMarginLossOptions) *Tensor {
@@ -2925,7 +3001,10 @@ type MultilabelMarginLossOptions struct {
 	Reduction Opt[int] // default 1
 }
 
-// MultilabelMarginLoss is PyTorch's torch.nn.functional.multilabel_margin_loss.
+// MultilabelMarginLoss wants the scores of all targets above the others' by 1; targets end with -1. It is PyTorch's torch.nn.functional.multilabel_margin_loss.
+//
+//	y = mean(Σᵢⱼ max(0, 1 - input[target[j]] + input[i]) / C), i no target
+//	input (B, C), target (B, C) -> (); (B) with ReductionNone
 //
 //	aten::multilabel_margin_loss(Tensor self, Tensor target, int reduction=1) -> Tensor
 func MultilabelMarginLoss(input, target *Tensor, opts ...MultilabelMarginLossOptions) *Tensor {
@@ -3031,9 +3110,10 @@ type MultinomialOptions struct {
 	Generator   *Generator
 }
 
-// Multinomial draws indices with probabilities proportional to the last dimension. It is PyTorch's Tensor.multinomial.
+// Multinomial draws indices with probabilities proportional to the last dimension, without Replacement unless set. It is PyTorch's Tensor.multinomial.
 //
-//	t (..., D) -> (..., numSamples), int64
+//	P(y = i) = t[i] / Σⱼ t[j]
+//	t (N, D) -> (N, numSamples), int64
 //
 //	aten::multinomial(Tensor self, SymInt num_samples, bool replacement=False, *, Generator? generator=None) -> Tensor
 func (t *Tensor) Multinomial(numSamples int, opts ...MultinomialOptions) *Tensor {
@@ -3141,6 +3221,7 @@ var tensorOpMv = op{name: "aten::mv", overload: "", schema: "aten::mv(Tensor sel
 
 // Mv is the product of a matrix and a vector. It is PyTorch's Tensor.mv.
 //
+//	y[i] = Σₖ t[i, k] · vec[k]
 //	t (N, K), vec (K) -> (N)
 //
 //	aten::mv(Tensor self, Tensor vec) -> Tensor
@@ -3170,7 +3251,10 @@ func MvOut(out, input, vec *Tensor) *Tensor {
 
 var tensorOpMvlgamma = op{name: "aten::mvlgamma", overload: "", schema: "aten::mvlgamma(Tensor self, int p) -> Tensor"}
 
-// Mvlgamma is PyTorch's Tensor.mvlgamma.
+// Mvlgamma is the logarithm of the gamma function in p dimensions. It is PyTorch's Tensor.mvlgamma.
+//
+//	y = p·(p-1)/4 · ln π + Σᵢ ln Γ(t - i/2), i = 0 … p-1
+//	t (...) -> (...)
 //
 //	aten::mvlgamma(Tensor self, int p) -> Tensor
 func (t *Tensor) Mvlgamma(p int) *Tensor {

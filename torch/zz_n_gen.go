@@ -11,7 +11,10 @@ type NanToNumOptions struct {
 	Neginf Opt[float64]
 }
 
-// NanToNum is PyTorch's Tensor.nan_to_num.
+// NanToNum replaces nan by Nan and the infinities by Posinf and Neginf, unless given 0 and the dtype's limits. It is PyTorch's Tensor.nan_to_num.
+//
+//	y = t = nan ? Nan : t = ∞ ? Posinf : t = -∞ ? Neginf : t
+//	t (...) -> (...)
 //
 //	aten::nan_to_num(Tensor self, float? nan=None, float? posinf=None, float? neginf=None) -> Tensor
 func (t *Tensor) NanToNum(opts ...NanToNumOptions) *Tensor {
@@ -70,7 +73,10 @@ type NanmeanOptions struct {
 	DType   DType
 }
 
-// Nanmean is PyTorch's Tensor.nanmean.
+// Nanmean is the mean over Dim, or of all elements, without those that are nan. It is PyTorch's Tensor.nanmean.
+//
+//	y = Σ t / n
+//	t (...) -> ()
 //
 //	aten::nanmean(Tensor self, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor
 func (t *Tensor) Nanmean(opts ...NanmeanOptions) *Tensor {
@@ -266,7 +272,10 @@ type NansumOptions struct {
 	DType   DType
 }
 
-// Nansum is PyTorch's Tensor.nansum.
+// Nansum is the sum over Dim, or of all elements; nan counts as zero. It is PyTorch's Tensor.nansum.
+//
+//	y = Σ (t = nan ? 0 : t)
+//	t (...) -> ()
 //
 //	aten::nansum(Tensor self, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor
 func (t *Tensor) Nansum(opts ...NansumOptions) *Tensor {
@@ -303,6 +312,7 @@ var tensorOpNarrow = op{name: "aten::narrow", overload: "", schema: "aten::narro
 
 // Narrow is the part from start with a length, along a dimension. It is PyTorch's Tensor.narrow.
 //
+//	y[i] = t[start + i]
 //	t (..., D, ...) -> (..., length, ...), a view
 //
 //	aten::narrow(Tensor(a) self, int dim, SymInt start, SymInt length) -> Tensor(a)
@@ -776,7 +786,10 @@ func NativeNormOut(out, input *Tensor, opts ...NativeNormOptions) *Tensor {
 
 var tensorOpNeScalar = op{name: "aten::ne", overload: "Scalar", schema: "aten::ne.Scalar(Tensor self, Scalar other) -> Tensor"}
 
-// NeScalar is PyTorch's Tensor.ne.
+// NeScalar compares each element with a number. It is PyTorch's Tensor.ne.
+//
+//	y = (t != other), bool
+//	t (...) -> (...)
 //
 //	aten::ne.Scalar(Tensor self, Scalar other) -> Tensor
 func (t *Tensor) NeScalar(other Scalar) *Tensor {
@@ -808,6 +821,7 @@ var tensorOpNe = op{name: "aten::ne", overload: "Tensor", schema: "aten::ne.Tens
 // Ne compares element by element, with broadcasting. It is PyTorch's Tensor.ne.
 //
 //	y = (t != other), bool
+//	t (...), other (...) -> (...), broadcast
 //
 //	aten::ne.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Ne(other *Tensor) *Tensor {
@@ -867,6 +881,7 @@ var tensorOpNeg = op{name: "aten::neg", overload: "", schema: "aten::neg(Tensor 
 // Neg negates. It is PyTorch's Tensor.neg.
 //
 //	y = -t
+//	t (...) -> (...)
 //
 //	aten::neg(Tensor self) -> Tensor
 func (t *Tensor) Neg() *Tensor {
@@ -967,7 +982,10 @@ func NestedToPaddedTensor(input *Tensor, padding float64, opts ...NestedToPadded
 
 var tensorOpNewEmpty = op{name: "aten::new_empty", overload: "", schema: "aten::new_empty(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
 
-// NewEmpty is PyTorch's Tensor.new_empty.
+// NewEmpty is a tensor with t's dtype and device that is not initialised. It is PyTorch's Tensor.new_empty.
+//
+//	y = whatever was in memory
+//	t (...) -> (size)
 //
 //	aten::new_empty(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func (t *Tensor) NewEmpty(size []int, opts ...TensorOptions) *Tensor {
@@ -1037,7 +1055,10 @@ func NewEmptyStridedOut(out, input *Tensor, size []int, stride ...int) *Tensor {
 
 var tensorOpNewFull = op{name: "aten::new_full", overload: "", schema: "aten::new_full(Tensor self, SymInt[] size, Scalar fill_value, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
 
-// NewFull is PyTorch's Tensor.new_full.
+// NewFull is a tensor of one value with t's dtype and device. It is PyTorch's Tensor.new_full.
+//
+//	y = fillValue
+//	t (...) -> (size)
 //
 //	aten::new_full(Tensor self, SymInt[] size, Scalar fill_value, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func (t *Tensor) NewFull(size []int, fillValue Scalar, opts ...TensorOptions) *Tensor {
@@ -1073,7 +1094,10 @@ func NewFullOut(out, input *Tensor, size []int, fillValue Scalar) *Tensor {
 
 var tensorOpNewOnes = op{name: "aten::new_ones", overload: "", schema: "aten::new_ones(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
 
-// NewOnes is PyTorch's Tensor.new_ones.
+// NewOnes is a tensor of ones with t's dtype and device. It is PyTorch's Tensor.new_ones.
+//
+//	y = 1
+//	t (...) -> (size)
 //
 //	aten::new_ones(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func (t *Tensor) NewOnes(size []int, opts ...TensorOptions) *Tensor {
@@ -1107,7 +1131,10 @@ func NewOnesOut(out, input *Tensor, size ...int) *Tensor {
 
 var tensorOpNewZeros = op{name: "aten::new_zeros", overload: "", schema: "aten::new_zeros(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
 
-// NewZeros is PyTorch's Tensor.new_zeros.
+// NewZeros is a tensor of zeros with t's dtype and device. It is PyTorch's Tensor.new_zeros.
+//
+//	y = 0
+//	t (...) -> (size)
 //
 //	aten::new_zeros(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func (t *Tensor) NewZeros(size []int, opts ...TensorOptions) *Tensor {
@@ -1191,10 +1218,10 @@ type NllLossOptions struct {
 	IgnoreIndex Opt[int] // default -100
 }
 
-// NllLoss is the negative log likelihood; Reduction 0 none, 1 mean, 2 sum. It is PyTorch's torch.nn.functional.nll_loss.
+// NllLoss is the negative log likelihood; input has logarithms of probabilities. It is PyTorch's torch.nn.functional.nll_loss.
 //
 //	y = -Weight[target] · input[target]
-//	input (B, C), target (B) of int64 -> () or (B)
+//	input (B, C), target (B) -> (); (B) with ReductionNone
 //
 //	aten::nll_loss(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, SymInt ignore_index=-100) -> Tensor
 func NllLoss(input, target *Tensor, opts ...NllLossOptions) *Tensor {
@@ -1450,7 +1477,10 @@ func NllLossNd(input, target *Tensor, opts ...NllLossNdOptions) *Tensor {
 
 var tensorOpNonzero = op{name: "aten::nonzero", overload: "", schema: "aten::nonzero(Tensor self) -> Tensor"}
 
-// Nonzero is PyTorch's Tensor.nonzero.
+// Nonzero has the indices of the elements that are not zero, a row each. It is PyTorch's Tensor.nonzero.
+//
+//	t[y[i]] != 0
+//	t (N, M) -> (L, 2), int64
 //
 //	aten::nonzero(Tensor self) -> Tensor
 func (t *Tensor) Nonzero() *Tensor {
@@ -1533,9 +1563,9 @@ type NormOptions struct {
 	P Scalar // default 2
 }
 
-// Norm is the p-norm of all elements. It is PyTorch's Tensor.norm.
+// Norm is the p-norm of all elements, p = P or 2. It is PyTorch's Tensor.norm.
 //
-//	y = (Σ |t|ᵖ)^(1/p), p = P or 2
+//	y = (Σ |t|ᵖ)^(1/p)
 //	t (...) -> ()
 //
 //	aten::norm.Scalar(Tensor self, Scalar p=2) -> Tensor
@@ -1556,7 +1586,10 @@ type NormDimOptions struct {
 	KeepDim bool
 }
 
-// NormDim is PyTorch's Tensor.norm.
+// NormDim is the p-norm over dimensions; p nil means 2. It is PyTorch's Tensor.norm.
+//
+//	y = (Σᵢ |t[i]|ᵖ)^(1/p)
+//	t (..., D, ...) -> (..., ...), or (..., 1, ...) with KeepDim
 //
 //	aten::norm.ScalarOpt_dim(Tensor self, Scalar? p, int[1] dim, bool keepdim=False) -> Tensor
 func (t *Tensor) NormDim(p Scalar, dim []int, opts ...NormDimOptions) *Tensor {
@@ -1819,7 +1852,10 @@ type NormalFloatFloatOptions struct {
 	PinMemory bool
 }
 
-// NormalFloatFloat is PyTorch's torch.normal.
+// NormalFloatFloat has random numbers from a normal distribution. It is PyTorch's torch.normal.
+//
+//	y ~ N(mean, std²)
+//	-> (size)
 //
 //	aten::normal.float_float(float mean, float std, SymInt[] size, *, Generator? generator=None, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func NormalFloatFloat(mean, std float64, size []int, opts ...NormalFloatFloatOptions) *Tensor {
@@ -1888,7 +1924,10 @@ type NormalInPlaceOptions struct {
 	Generator *Generator
 }
 
-// Normal_ is PyTorch's Tensor.normal_: Normal in place; it returns t.
+// Normal_ fills t with random numbers from a normal distribution; it returns t. It is PyTorch's Tensor.normal_.
+//
+//	t ~ N(Mean, Std²)
+//	t (...) -> (...)
 //
 //	aten::normal_(Tensor(a!) self, float mean=0., float std=1., *, Generator? generator=None) -> Tensor(a!)
 func (t *Tensor) Normal_(opts ...NormalInPlaceOptions) *Tensor {

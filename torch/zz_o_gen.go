@@ -9,7 +9,10 @@ type OneHotOptions struct {
 	NumClasses Opt[int] // default -1
 }
 
-// OneHot is PyTorch's torch.nn.functional.one_hot.
+// OneHot makes vectors with a one at the class; NumClasses is the largest class + 1 unless given. It is PyTorch's torch.nn.functional.one_hot.
+//
+//	y[..., c] = c = input[...] ? 1 : 0
+//	input (...) -> (..., C), int64
 //
 //	aten::one_hot(Tensor self, int num_classes=-1) -> Tensor
 func OneHot(input *Tensor, opts ...OneHotOptions) *Tensor {
@@ -26,7 +29,8 @@ var torchOpOnes = op{name: "aten::ones", overload: "", schema: "aten::ones(SymIn
 
 // Ones is a tensor of ones. It is PyTorch's torch.ones.
 //
-//	-> (size...)
+//	y = 1
+//	-> (size)
 //
 //	aten::ones(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func Ones(size []int, opts ...TensorOptions) *Tensor {
@@ -68,6 +72,9 @@ type OnesLikeOptions struct {
 }
 
 // OnesLike is a tensor of ones with input's shape, dtype and device. It is PyTorch's torch.ones_like.
+//
+//	y = 1
+//	input (...) -> (...)
 //
 //	aten::ones_like(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor
 func OnesLike(input *Tensor, opts ...OnesLikeOptions) *Tensor {

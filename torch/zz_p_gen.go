@@ -10,9 +10,10 @@ type PadOptions struct {
 	Value Opt[float64]
 }
 
-// Pad pads; pad has what to add before and after each dimension, the last one first. It is PyTorch's torch.nn.functional.pad.
+// Pad pads; pad has what to add before and after each dimension, the last one first; Mode is "constant", "reflect", "replicate" or "circular". It is PyTorch's torch.nn.functional.pad.
 //
-//	input (..., W), pad l, r -> (..., l + W + r)
+//	y[..., pad[0] + i] = input[..., i], elsewhere Value
+//	input (..., W) -> (..., pad[0]+W+pad[1])
 //
 //	aten::pad(Tensor self, SymInt[] pad, str mode="constant", float? value=None) -> Tensor
 func Pad(input *Tensor, pad []int, opts ...PadOptions) *Tensor {
@@ -36,7 +37,10 @@ type PadSequenceOptions struct {
 	PaddingSide  Opt[string] // default "right"
 }
 
-// PadSequence is PyTorch's torch.nn.utils.rnn.pad_sequence.
+// PadSequence joins sequences of different lengths, the rest filled with PaddingValue; batch second unless BatchFirst. It is PyTorch's torch.nn.utils.rnn.pad_sequence.
+//
+//	y[i, b] = sequences[b][i]
+//	sequences (N, C), (M, C) -> (max(N, M), 2, C)
 //
 //	aten::pad_sequence(Tensor[] sequences, bool batch_first=False, float padding_value=0., str padding_side="right") -> Tensor
 func PadSequence(sequences []*Tensor, opts ...PadSequenceOptions) *Tensor {
@@ -60,7 +64,10 @@ type PairwiseDistanceOptions struct {
 	KeepDim bool
 }
 
-// PairwiseDistance is PyTorch's torch.pairwise_distance.
+// PairwiseDistance is the p-norm of the differences of rows, p = P or 2. It is PyTorch's torch.pairwise_distance.
+//
+//	y = ‖x1 - x2 + Eps‖ₚ
+//	x1 (N, D), x2 (N, D) -> (N)
 //
 //	aten::pairwise_distance(Tensor x1, Tensor x2, float p=2., float eps=9.9999999999999995e-07, bool keepdim=False) -> Tensor
 func PairwiseDistance(x1, x2 *Tensor, opts ...PairwiseDistanceOptions) *Tensor {
@@ -100,7 +107,8 @@ var tensorOpPermute = op{name: "aten::permute", overload: "", schema: "aten::per
 
 // Permute orders the dimensions anew. It is PyTorch's Tensor.permute.
 //
-//	t (A, B, C), dims 2, 0, 1 -> (C, A, B), a view
+//	y[k, i, j] = t[i, j, k] for dims 2, 0, 1
+//	t (N, M, L) -> (L, N, M), a view
 //
 //	aten::permute(Tensor(a) self, int[] dims) -> Tensor(a)
 func (t *Tensor) Permute(dims ...int) *Tensor {
@@ -183,7 +191,10 @@ func (t *Tensor) Pinverse(opts ...PinverseOptions) *Tensor {
 
 var torchOpPixelShuffle = op{name: "aten::pixel_shuffle", overload: "", schema: "aten::pixel_shuffle(Tensor self, int upscale_factor) -> Tensor"}
 
-// PixelShuffle is PyTorch's torch.pixel_shuffle.
+// PixelShuffle turns channels into resolution. It is PyTorch's torch.pixel_shuffle.
+//
+//	y[b, c, h·r + i, w·r + j] = input[b, c·r² + i·r + j, h, w], r = upscaleFactor
+//	input (B, C, H, W) -> (B, C/r², H·r, W·r)
 //
 //	aten::pixel_shuffle(Tensor self, int upscale_factor) -> Tensor
 func PixelShuffle(input *Tensor, upscaleFactor int) *Tensor {
@@ -212,7 +223,10 @@ func PixelShuffleOut(out, input *Tensor, upscaleFactor int) *Tensor {
 
 var torchOpPixelUnshuffle = op{name: "aten::pixel_unshuffle", overload: "", schema: "aten::pixel_unshuffle(Tensor self, int downscale_factor) -> Tensor"}
 
-// PixelUnshuffle is PyTorch's torch.pixel_unshuffle.
+// PixelUnshuffle turns resolution into channels. It is PyTorch's torch.pixel_unshuffle.
+//
+//	y[b, c·r² + i·r + j, h, w] = input[b, c, h·r + i, w·r + j], r = downscaleFactor
+//	input (B, C, H, W) -> (B, C·r², H/r, W/r)
 //
 //	aten::pixel_unshuffle(Tensor self, int downscale_factor) -> Tensor
 func PixelUnshuffle(input *Tensor, downscaleFactor int) *Tensor {
@@ -246,7 +260,10 @@ type PoissonOptions struct {
 	Generator *Generator
 }
 
-// Poisson is PyTorch's torch.poisson.
+// Poisson draws from Poisson distributions with the rates that the elements are. It is PyTorch's torch.poisson.
+//
+//	P(y = k) = inputᵏ · exp(-input) / k!
+//	input (...) -> (...)
 //
 //	aten::poisson(Tensor self, Generator? generator=None) -> Tensor
 func Poisson(input *Tensor, opts ...PoissonOptions) *Tensor {
@@ -277,7 +294,10 @@ func PoissonOut(out, input *Tensor, opts ...PoissonOptions) *Tensor {
 
 var torchOpPoissonNllLoss = op{name: "aten::poisson_nll_loss", overload: "", schema: "aten::poisson_nll_loss(Tensor input, Tensor target, bool log_input, bool full, float eps, int reduction) -> Tensor"}
 
-// PoissonNllLoss is PyTorch's torch.poisson_nll_loss.
+// PoissonNllLoss is the negative log likelihood of Poisson distributions; with logInput, input has the logarithms of the rates. It is PyTorch's torch.poisson_nll_loss.
+//
+//	y = mean(exp(input) - target · input)
+//	input (...), target (...) -> (); (...) with ReductionNone
 //
 //	aten::poisson_nll_loss(Tensor input, Tensor target, bool log_input, bool full, float eps, int reduction) -> Tensor
 func PoissonNllLoss(input, target *Tensor, logInput, full bool, eps float64, reduction int) *Tensor {
@@ -295,7 +315,10 @@ func PoissonNllLoss(input, target *Tensor, logInput, full bool, eps float64, red
 
 var torchOpPolar = op{name: "aten::polar", overload: "", schema: "aten::polar(Tensor abs, Tensor angle) -> Tensor"}
 
-// Polar is PyTorch's torch.polar.
+// Polar makes complex numbers of lengths and angles. It is PyTorch's torch.polar.
+//
+//	y = abs · (cos angle + i · sin angle)
+//	abs (...), angle (...) -> (...), broadcast
 //
 //	aten::polar(Tensor abs, Tensor angle) -> Tensor
 func Polar(abs, angle *Tensor) *Tensor {
@@ -383,6 +406,7 @@ var torchOpPowScalarTensor = op{name: "aten::pow", overload: "Scalar", schema: "
 // PowScalarTensor raises a number to the power of each element. It is PyTorch's torch.pow.
 //
 //	y = input ^ exponent
+//	exponent (...) -> (...)
 //
 //	aten::pow.Scalar(Scalar self, Tensor exponent) -> Tensor
 func PowScalarTensor(input Scalar, exponent *Tensor) *Tensor {
@@ -414,6 +438,7 @@ var tensorOpPowScalar = op{name: "aten::pow", overload: "Tensor_Scalar", schema:
 // PowScalar raises each element to a power. It is PyTorch's Tensor.pow.
 //
 //	y = t ^ exponent
+//	t (...) -> (...)
 //
 //	aten::pow.Tensor_Scalar(Tensor self, Scalar exponent) -> Tensor
 func (t *Tensor) PowScalar(exponent Scalar) *Tensor {
@@ -445,6 +470,7 @@ var tensorOpPow = op{name: "aten::pow", overload: "Tensor_Tensor", schema: "aten
 // Pow raises to a power, element by element, with broadcasting. It is PyTorch's Tensor.pow.
 //
 //	y = t ^ exponent
+//	t (...), exponent (...) -> (...), broadcast
 //
 //	aten::pow.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor
 func (t *Tensor) Pow(exponent *Tensor) *Tensor {
@@ -501,7 +527,10 @@ func (t *Tensor) Pow_(exponent *Tensor) *Tensor {
 
 var tensorOpPrelu = op{name: "aten::prelu", overload: "", schema: "aten::prelu(Tensor self, Tensor weight) -> Tensor"}
 
-// Prelu is PyTorch's Tensor.prelu.
+// Prelu is the leaky rectified linear unit with a slope for each channel, or one for all. It is PyTorch's Tensor.prelu.
+//
+//	y = t > 0 ? t : weight · t
+//	t (B, C, ...), weight (C) -> (B, C, ...)
 //
 //	aten::prelu(Tensor self, Tensor weight) -> Tensor
 func (t *Tensor) Prelu(weight *Tensor) *Tensor {
@@ -544,7 +573,10 @@ type ProdDimOptions struct {
 	DType   DType
 }
 
-// ProdDim is PyTorch's Tensor.prod.
+// ProdDim is the product over a dimension. It is PyTorch's Tensor.prod.
+//
+//	y = Πᵢ t[i]
+//	t (..., D, ...) -> (..., ...), or (..., 1, ...) with KeepDim
 //
 //	aten::prod.dim_int(Tensor self, int dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor
 func (t *Tensor) ProdDim(dim int, opts ...ProdDimOptions) *Tensor {

@@ -104,7 +104,10 @@ type QuantileOptions struct {
 	Interpolation Opt[string] // default "linear"
 }
 
-// Quantile is PyTorch's Tensor.quantile.
+// Quantile has quantiles, of all elements or along Dim, interpolated as Interpolation says. It is PyTorch's Tensor.quantile.
+//
+//	y[i] = sort(t) at q[i] · (n - 1)
+//	t (...), q (N) -> (N)
 //
 //	aten::quantile(Tensor self, Tensor q, int? dim=None, bool keepdim=False, *, str interpolation="linear") -> Tensor
 func (t *Tensor) Quantile(q *Tensor, opts ...QuantileOptions) *Tensor {
@@ -148,7 +151,10 @@ type QuantileScalarOptions struct {
 	Interpolation Opt[string] // default "linear"
 }
 
-// QuantileScalar is PyTorch's Tensor.quantile.
+// QuantileScalar is a quantile, of all elements or along Dim, interpolated as Interpolation says. It is PyTorch's Tensor.quantile.
+//
+//	y = sort(t) at q · (n - 1)
+//	t (...) -> ()
 //
 //	aten::quantile.scalar(Tensor self, float q, int? dim=None, bool keepdim=False, *, str interpolation="linear") -> Tensor
 func (t *Tensor) QuantileScalar(q float64, opts ...QuantileScalarOptions) *Tensor {

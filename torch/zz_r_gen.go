@@ -4,7 +4,10 @@ package torch
 
 var tensorOpRad2deg = op{name: "aten::rad2deg", overload: "", schema: "aten::rad2deg(Tensor self) -> Tensor"}
 
-// Rad2deg is PyTorch's Tensor.rad2deg.
+// Rad2deg turns radians into degrees. It is PyTorch's Tensor.rad2deg.
+//
+//	y = t · 180 / π
+//	t (...) -> (...)
 //
 //	aten::rad2deg(Tensor self) -> Tensor
 func (t *Tensor) Rad2deg() *Tensor {
@@ -46,7 +49,8 @@ var torchOpRand = op{name: "aten::rand", overload: "", schema: "aten::rand(SymIn
 
 // Rand has uniform random numbers from [0, 1). It is PyTorch's torch.rand.
 //
-//	-> (size...)
+//	y ~ U(0, 1)
+//	-> (size)
 //
 //	aten::rand(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func Rand(size []int, opts ...TensorOptions) *Tensor {
@@ -121,7 +125,10 @@ type RandLikeOptions struct {
 	MemoryFormat MemoryFormat
 }
 
-// RandLike is PyTorch's torch.rand_like.
+// RandLike has uniform random numbers from [0, 1), with input's shape, dtype and device. It is PyTorch's torch.rand_like.
+//
+//	y ~ U(0, 1)
+//	input (...) -> (...)
 //
 //	aten::rand_like(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor
 func RandLike(input *Tensor, opts ...RandLikeOptions) *Tensor {
@@ -214,7 +221,8 @@ var torchOpRandint = op{name: "aten::randint", overload: "", schema: "aten::rand
 
 // Randint has random integers from [0, high); int64 unless DType says otherwise. It is PyTorch's torch.randint.
 //
-//	-> (size...)
+//	y ~ U{0, …, high - 1}
+//	-> (size)
 //
 //	aten::randint(SymInt high, SymInt[] size, *, ScalarType? dtype=4, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func Randint(high int, size []int, opts ...TensorOptions) *Tensor {
@@ -269,7 +277,10 @@ func RandintGeneratorOut(out *Tensor, high int, size []int, generator *Generator
 
 var torchOpRandintLow = op{name: "aten::randint", overload: "low", schema: "aten::randint.low(SymInt low, SymInt high, SymInt[] size, *, ScalarType? dtype=4, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
 
-// RandintLow is PyTorch's torch.randint.
+// RandintLow has random integers from [low, high); int64 unless DType says otherwise. It is PyTorch's torch.randint.
+//
+//	y ~ U{low, …, high - 1}
+//	-> (size)
 //
 //	aten::randint.low(SymInt low, SymInt high, SymInt[] size, *, ScalarType? dtype=4, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func RandintLow(low, high int, size []int, opts ...TensorOptions) *Tensor {
@@ -367,7 +378,10 @@ type RandintLikeOptions struct {
 	MemoryFormat MemoryFormat
 }
 
-// RandintLike is PyTorch's torch.randint_like.
+// RandintLike has random integers from [0, high), with input's shape, dtype and device. It is PyTorch's torch.randint_like.
+//
+//	y ~ U{0, …, high - 1}
+//	input (...) -> (...)
 //
 //	aten::randint_like(Tensor self, SymInt high, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor
 func RandintLike(input *Tensor, high int, opts ...RandintLikeOptions) *Tensor {
@@ -676,7 +690,8 @@ var torchOpRandn = op{name: "aten::randn", overload: "", schema: "aten::randn(Sy
 
 // Randn has random numbers from the normal distribution. It is PyTorch's torch.randn.
 //
-//	-> (size...)
+//	y ~ N(0, 1)
+//	-> (size)
 //
 //	aten::randn(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func Randn(size []int, opts ...TensorOptions) *Tensor {
@@ -751,7 +766,10 @@ type RandnLikeOptions struct {
 	MemoryFormat MemoryFormat
 }
 
-// RandnLike is PyTorch's torch.randn_like.
+// RandnLike has random numbers from the normal distribution, with input's shape, dtype and device. It is PyTorch's torch.randn_like.
+//
+//	y ~ N(0, 1)
+//	input (...) -> (...)
 //
 //	aten::randn_like(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor
 func RandnLike(input *Tensor, opts ...RandnLikeOptions) *Tensor {
@@ -956,7 +974,10 @@ func RandomToOut(out, input *Tensor, to int, opts ...RandomToOptions) *Tensor {
 
 var tensorOpRandom_ = op{name: "aten::random_", overload: "", schema: "aten::random_(Tensor(a!) self, *, Generator? generator=None) -> Tensor(a!)"}
 
-// Random_ is PyTorch's Tensor.random_: Random in place; it returns t.
+// Random_ fills t with random integers, as many as its dtype holds exactly; it returns t. It is PyTorch's Tensor.random_.
+//
+//	t ~ U{0, …, largest}
+//	t (...) -> (...)
 //
 //	aten::random_(Tensor(a!) self, *, Generator? generator=None) -> Tensor(a!)
 func (t *Tensor) Random_(opts ...RandomOptions) *Tensor {
@@ -971,7 +992,10 @@ func (t *Tensor) Random_(opts ...RandomOptions) *Tensor {
 
 var tensorOpRandomFrom_ = op{name: "aten::random_", overload: "from", schema: "aten::random_.from(Tensor(a!) self, int from, int? to, *, Generator? generator=None) -> Tensor(a!)"}
 
-// RandomFrom_ is PyTorch's Tensor.random_: RandomFrom in place; it returns t.
+// RandomFrom_ fills t with random integers; it returns t. It is PyTorch's Tensor.random_.
+//
+//	t ~ U{from, …, to - 1}
+//	t (...) -> (...)
 //
 //	aten::random_.from(Tensor(a!) self, int from, int? to, *, Generator? generator=None) -> Tensor(a!)
 func (t *Tensor) RandomFrom_(from int, to Opt[int], opts ...RandomFromOptions) *Tensor {
@@ -1006,7 +1030,8 @@ var torchOpRandperm = op{name: "aten::randperm", overload: "", schema: "aten::ra
 
 // Randperm is a random order of the integers from 0 to n - 1. It is PyTorch's torch.randperm.
 //
-//	-> (n)
+//	sort(y)[i] = i
+//	-> (n), int64
 //
 //	aten::randperm(SymInt n, *, ScalarType? dtype=4, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func Randperm(n int, opts ...TensorOptions) *Tensor {
@@ -1072,7 +1097,10 @@ func RandpermOut(out *Tensor, n int) *Tensor {
 
 var tensorOpRavel = op{name: "aten::ravel", overload: "", schema: "aten::ravel(Tensor(a) self) -> Tensor(a)"}
 
-// Ravel is PyTorch's Tensor.ravel.
+// Ravel is a vector of all elements, a view where the strides allow it. It is PyTorch's Tensor.ravel.
+//
+//	y in row-major order = t in row-major order
+//	t (N, M) -> (N·M)
 //
 //	aten::ravel(Tensor(a) self) -> Tensor(a)
 func (t *Tensor) Ravel() *Tensor {
@@ -1085,7 +1113,10 @@ func (t *Tensor) Ravel() *Tensor {
 
 var torchOpReal = op{name: "aten::real", overload: "", schema: "aten::real(Tensor(a) self) -> Tensor(a)"}
 
-// Real is PyTorch's torch.real.
+// Real is the real part, a view. It is PyTorch's torch.real.
+//
+//	y = Re input
+//	input (...) -> (...)
 //
 //	aten::real(Tensor(a) self) -> Tensor(a)
 func Real(input *Tensor) *Tensor {
@@ -1101,6 +1132,7 @@ var tensorOpReciprocal = op{name: "aten::reciprocal", overload: "", schema: "ate
 // Reciprocal is the reciprocal. It is PyTorch's Tensor.reciprocal.
 //
 //	y = 1 / t
+//	t (...) -> (...)
 //
 //	aten::reciprocal(Tensor self) -> Tensor
 func (t *Tensor) Reciprocal() *Tensor {
@@ -1140,7 +1172,10 @@ func (t *Tensor) Reciprocal_() *Tensor {
 
 var torchOpReflectionPad1d = op{name: "aten::reflection_pad1d", overload: "", schema: "aten::reflection_pad1d(Tensor self, SymInt[2] padding) -> Tensor"}
 
-// ReflectionPad1d is PyTorch's torch.ops.aten.reflection_pad1d.
+// ReflectionPad1d pads with what is mirrored at the edge. It is PyTorch's torch.ops.aten.reflection_pad1d.
+//
+//	y[i] = input[|i - padding[0]|] at the front
+//	input (B, C, L) -> (B, C, padding[0]+L+padding[1])
 //
 //	aten::reflection_pad1d(Tensor self, SymInt[2] padding) -> Tensor
 func ReflectionPad1d(input *Tensor, padding ...int) *Tensor {
@@ -1200,7 +1235,10 @@ func ReflectionPad1dBackwardOut(gradInput, gradOutput, input *Tensor, padding ..
 
 var torchOpReflectionPad2d = op{name: "aten::reflection_pad2d", overload: "", schema: "aten::reflection_pad2d(Tensor self, SymInt[4] padding) -> Tensor"}
 
-// ReflectionPad2d is PyTorch's torch.ops.aten.reflection_pad2d.
+// ReflectionPad2d pads with what is mirrored at the edges; padding is left, right, top, bottom. It is PyTorch's torch.ops.aten.reflection_pad2d.
+//
+//	y[i, j] = input[|i - padding[2]|, |j - padding[0]|] at top and left
+//	input (B, C, H, W) -> (B, C, padding[2]+H+padding[3], padding[0]+W+padding[1])
 //
 //	aten::reflection_pad2d(Tensor self, SymInt[4] padding) -> Tensor
 func ReflectionPad2d(input *Tensor, padding ...int) *Tensor {
@@ -1323,6 +1361,7 @@ var tensorOpRelu = op{name: "aten::relu", overload: "", schema: "aten::relu(Tens
 // Relu is the rectified linear unit. It is PyTorch's Tensor.relu.
 //
 //	y = max(0, t)
+//	t (...) -> (...)
 //
 //	aten::relu(Tensor self) -> Tensor
 func (t *Tensor) Relu() *Tensor {
@@ -1349,7 +1388,10 @@ func ReluOut(out, input *Tensor) *Tensor {
 
 var torchOpRelu6 = op{name: "aten::relu6", overload: "", schema: "aten::relu6(Tensor self) -> Tensor"}
 
-// Relu6 is PyTorch's torch.nn.functional.relu6.
+// Relu6 is the rectified linear unit, limited to 6. It is PyTorch's torch.nn.functional.relu6.
+//
+//	y = min(max(0, input), 6)
+//	input (...) -> (...)
 //
 //	aten::relu6(Tensor self) -> Tensor
 func Relu6(input *Tensor) *Tensor {
@@ -1388,7 +1430,10 @@ func (t *Tensor) Relu_() *Tensor {
 
 var tensorOpRemainderScalar = op{name: "aten::remainder", overload: "Scalar", schema: "aten::remainder.Scalar(Tensor self, Scalar other) -> Tensor"}
 
-// RemainderScalar is PyTorch's Tensor.remainder.
+// RemainderScalar is the remainder of a division by a number that rounds down: it has the number's sign. It is PyTorch's Tensor.remainder.
+//
+//	y = t - other · ⌊t / other⌋
+//	t (...) -> (...)
 //
 //	aten::remainder.Scalar(Tensor self, Scalar other) -> Tensor
 func (t *Tensor) RemainderScalar(other Scalar) *Tensor {
@@ -1446,7 +1491,10 @@ func RemainderScalarOut(out, input *Tensor, other Scalar) *Tensor {
 
 var tensorOpRemainder = op{name: "aten::remainder", overload: "Tensor", schema: "aten::remainder.Tensor(Tensor self, Tensor other) -> Tensor"}
 
-// Remainder is PyTorch's Tensor.remainder.
+// Remainder is the remainder of a division that rounds down: it has the sign of other. It is PyTorch's Tensor.remainder.
+//
+//	y = t - other · ⌊t / other⌋
+//	t (...), other (...) -> (...), broadcast
 //
 //	aten::remainder.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Remainder(other *Tensor) *Tensor {
@@ -1554,7 +1602,8 @@ var tensorOpRepeat = op{name: "aten::repeat", overload: "", schema: "aten::repea
 
 // Repeat repeats the tensor along each dimension. It is PyTorch's Tensor.repeat.
 //
-//	t (N, M), repeats a, b -> (a · N, b · M)
+//	y[i, j] = t[i mod N, j mod M]
+//	t (N, M) -> (repeats[0]·N, repeats[1]·M)
 //
 //	aten::repeat(Tensor self, SymInt[] repeats) -> Tensor
 func (t *Tensor) Repeat(repeats ...int) *Tensor {
@@ -1625,7 +1674,10 @@ type RepeatInterleaveTensorOptions struct {
 	OutputSize Opt[int]
 }
 
-// RepeatInterleaveTensor is PyTorch's Tensor.repeat_interleave.
+// RepeatInterleaveTensor repeats each element, or each slice along Dim, its own number of times. It is PyTorch's Tensor.repeat_interleave.
+//
+//	y = t[0] repeats[0] times, then t[1] repeats[1] times, …
+//	t (N), repeats (N) -> (Σ repeats)
 //
 //	aten::repeat_interleave.self_Tensor(Tensor self, Tensor repeats, int? dim=None, *, SymInt? output_size=None) -> Tensor
 func (t *Tensor) RepeatInterleaveTensor(repeats *Tensor, opts ...RepeatInterleaveTensorOptions) *Tensor {
@@ -1648,7 +1700,10 @@ type RepeatInterleaveOptions struct {
 	OutputSize Opt[int]
 }
 
-// RepeatInterleave is PyTorch's Tensor.repeat_interleave.
+// RepeatInterleave repeats each element, or each slice along Dim. It is PyTorch's Tensor.repeat_interleave.
+//
+//	y[i] = t[⌊i / repeats⌋]
+//	t (N) -> (N·repeats)
 //
 //	aten::repeat_interleave.self_int(Tensor self, SymInt repeats, int? dim=None, *, SymInt? output_size=None) -> Tensor
 func (t *Tensor) RepeatInterleave(repeats int, opts ...RepeatInterleaveOptions) *Tensor {
@@ -1665,7 +1720,10 @@ func (t *Tensor) RepeatInterleave(repeats int, opts ...RepeatInterleaveOptions) 
 
 var torchOpReplicationPad1d = op{name: "aten::replication_pad1d", overload: "", schema: "aten::replication_pad1d(Tensor self, SymInt[2] padding) -> Tensor"}
 
-// ReplicationPad1d is PyTorch's torch.ops.aten.replication_pad1d.
+// ReplicationPad1d pads with the first and the last element. It is PyTorch's torch.ops.aten.replication_pad1d.
+//
+//	y[i] = input[min(max(i - padding[0], 0), L - 1)]
+//	input (B, C, L) -> (B, C, padding[0]+L+padding[1])
 //
 //	aten::replication_pad1d(Tensor self, SymInt[2] padding) -> Tensor
 func ReplicationPad1d(input *Tensor, padding ...int) *Tensor {
@@ -1725,7 +1783,10 @@ func ReplicationPad1dBackwardOut(gradInput, gradOutput, input *Tensor, padding .
 
 var torchOpReplicationPad2d = op{name: "aten::replication_pad2d", overload: "", schema: "aten::replication_pad2d(Tensor self, SymInt[4] padding) -> Tensor"}
 
-// ReplicationPad2d is PyTorch's torch.ops.aten.replication_pad2d.
+// ReplicationPad2d pads with the elements at the edges; padding is left, right, top, bottom. It is PyTorch's torch.ops.aten.replication_pad2d.
+//
+//	y[i, j] = input[min(max(i - padding[2], 0), H - 1), …]
+//	input (B, C, H, W) -> (B, C, padding[2]+H+padding[3], padding[0]+W+padding[1])
 //
 //	aten::replication_pad2d(Tensor self, SymInt[4] padding) -> Tensor
 func ReplicationPad2d(input *Tensor, padding ...int) *Tensor {
@@ -1847,7 +1908,8 @@ var tensorOpReshape = op{name: "aten::reshape", overload: "", schema: "aten::res
 
 // Reshape has another shape, a view where the strides allow it; one size may be -1. It is PyTorch's Tensor.reshape.
 //
-//	t (...) -> (shape...)
+//	y in row-major order = t in row-major order
+//	t (N, M) -> (shape)
 //
 //	aten::reshape(Tensor(a) self, SymInt[] shape) -> Tensor(a)
 func (t *Tensor) Reshape(shape ...int) *Tensor {
@@ -1861,7 +1923,10 @@ func (t *Tensor) Reshape(shape ...int) *Tensor {
 
 var tensorOpReshapeAs = op{name: "aten::reshape_as", overload: "", schema: "aten::reshape_as(Tensor(a) self, Tensor other) -> Tensor(a)"}
 
-// ReshapeAs is PyTorch's Tensor.reshape_as.
+// ReshapeAs has the shape of other, a view where the strides allow it. It is PyTorch's Tensor.reshape_as.
+//
+//	y in row-major order = t in row-major order
+//	t (N, M), other (M, N) -> (M, N)
 //
 //	aten::reshape_as(Tensor(a) self, Tensor other) -> Tensor(a)
 func (t *Tensor) ReshapeAs(other *Tensor) *Tensor {
@@ -2139,10 +2204,10 @@ type RmsNormOptions struct {
 	Eps    Opt[float64]
 }
 
-// RmsNorm normalises by the root of the mean square over the last dimensions. It is PyTorch's torch.rms_norm.
+// RmsNorm normalises by the root of the mean square over the last dimensions, normalizedShape. It is PyTorch's torch.rms_norm.
 //
 //	y = input / √(mean(input²) + Eps) · Weight
-//	input (..., C), normalizedShape C, Weight (C) -> (..., C)
+//	input (..., C), Weight (C) -> (..., C)
 //
 //	aten::rms_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, float? eps=None) -> Tensor
 func RmsNorm(input *Tensor, normalizedShape []int, opts ...RmsNormOptions) *Tensor {
@@ -2180,7 +2245,10 @@ func RnnReluData(data, batchSizes, hx *Tensor, params []*Tensor, hasBiases bool,
 
 var torchOpRnnRelu = op{name: "aten::rnn_relu", overload: "input", schema: "aten::rnn_relu.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)"}
 
-// RnnRelu is PyTorch's torch.rnn_relu.
+// RnnRelu is a plain recurrent network of numLayers layers; params has w_ih, w_hh, b_ih, b_hh a layer and direction. It is PyTorch's torch.rnn_relu.
+//
+//	h' = max(0, x @ w_ihᵀ + b_ih + h @ w_hhᵀ + b_hh)
+//	input (T, B, C), hx (1, B, H) -> (T, B, H), (1, B, H); (B, T, C) with batchFirst
 //
 //	aten::rnn_relu.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)
 func RnnRelu(input, hx *Tensor, params []*Tensor, hasBiases bool, numLayers int, dropout float64, train, bidirectional, batchFirst bool) (*Tensor, *Tensor) {
@@ -2247,7 +2315,10 @@ func RnnTanhData(data, batchSizes, hx *Tensor, params []*Tensor, hasBiases bool,
 
 var torchOpRnnTanh = op{name: "aten::rnn_tanh", overload: "input", schema: "aten::rnn_tanh.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)"}
 
-// RnnTanh is PyTorch's torch.rnn_tanh.
+// RnnTanh is a plain recurrent network of numLayers layers; params has w_ih, w_hh, b_ih, b_hh a layer and direction. It is PyTorch's torch.rnn_tanh.
+//
+//	h' = tanh(x @ w_ihᵀ + b_ih + h @ w_hhᵀ + b_hh)
+//	input (T, B, C), hx (1, B, H) -> (T, B, H), (1, B, H); (B, T, C) with batchFirst
 //
 //	aten::rnn_tanh.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)
 func RnnTanh(input, hx *Tensor, params []*Tensor, hasBiases bool, numLayers int, dropout float64, train, bidirectional, batchFirst bool) (*Tensor, *Tensor) {
@@ -2274,7 +2345,10 @@ type RnnTanhCellOptions struct {
 	BHh *Tensor
 }
 
-// RnnTanhCell is PyTorch's torch.rnn_tanh_cell.
+// RnnTanhCell is one step of a plain recurrent network. It is PyTorch's torch.rnn_tanh_cell.
+//
+//	y = tanh(input @ wIhᵀ + BIh + hx @ wHhᵀ + BHh)
+//	input (B, C), hx (B, H), wIh (H, C), wHh (H, H) -> (B, H)
 //
 //	aten::rnn_tanh_cell(Tensor input, Tensor hx, Tensor w_ih, Tensor w_hh, Tensor? b_ih=None, Tensor? b_hh=None) -> Tensor
 func RnnTanhCell(input, hx, wIh, wHh *Tensor, opts ...RnnTanhCellOptions) *Tensor {
@@ -2298,9 +2372,10 @@ type RollOptions struct {
 	Dims []int
 }
 
-// Roll shifts the elements of dimensions, around the end. It is PyTorch's Tensor.roll.
+// Roll shifts the elements of Dims, or of all in row-major order, around the end. It is PyTorch's Tensor.roll.
 //
 //	y[(i + shift) mod D] = t[i]
+//	t (...) -> (...)
 //
 //	aten::roll(Tensor self, SymInt[1] shifts, int[1] dims=[]) -> Tensor
 func (t *Tensor) Roll(shifts []int, opts ...RollOptions) *Tensor {
@@ -2339,7 +2414,10 @@ type Rot90Options struct {
 	Dims []int    // default [0, 1]
 }
 
-// Rot90 is PyTorch's Tensor.rot90.
+// Rot90 turns a plane by 90 degrees K times, from the first to the second of Dims. It is PyTorch's Tensor.rot90.
+//
+//	y[i, j] = t[j, M - 1 - i]
+//	t (N, M) -> (M, N)
 //
 //	aten::rot90(Tensor self, int k=1, int[] dims=[0, 1]) -> Tensor
 func (t *Tensor) Rot90(opts ...Rot90Options) *Tensor {
@@ -2372,7 +2450,10 @@ func Rot90Out(out, input *Tensor, opts ...Rot90Options) *Tensor {
 
 var tensorOpRound = op{name: "aten::round", overload: "", schema: "aten::round(Tensor self) -> Tensor"}
 
-// Round is PyTorch's Tensor.round.
+// Round rounds to the nearest integer, halves to the even one. It is PyTorch's Tensor.round.
+//
+//	y = round(t)
+//	t (...) -> (...)
 //
 //	aten::round(Tensor self) -> Tensor
 func (t *Tensor) Round() *Tensor {
@@ -2385,7 +2466,10 @@ func (t *Tensor) Round() *Tensor {
 
 var tensorOpRoundDecimals = op{name: "aten::round", overload: "decimals", schema: "aten::round.decimals(Tensor self, *, int decimals) -> Tensor"}
 
-// RoundDecimals is PyTorch's Tensor.round.
+// RoundDecimals rounds to a number of decimal places. It is PyTorch's Tensor.round.
+//
+//	y = round(t · 10^decimals) / 10^decimals
+//	t (...) -> (...)
 //
 //	aten::round.decimals(Tensor self, *, int decimals) -> Tensor
 func (t *Tensor) RoundDecimals(decimals int) *Tensor {
@@ -2530,7 +2614,10 @@ type RreluOptions struct {
 	Generator *Generator
 }
 
-// Rrelu is PyTorch's torch.rrelu.
+// Rrelu is the leaky rectified linear unit, in training with a random slope from [Lower, Upper], else with their mean. It is PyTorch's torch.rrelu.
+//
+//	y = input > 0 ? input : slope · input
+//	input (...) -> (...)
 //
 //	aten::rrelu(Tensor self, Scalar lower=0.125, Scalar upper=0.33333333333333331, bool training=False, Generator? generator=None) -> Tensor
 func Rrelu(input *Tensor, opts ...RreluOptions) *Tensor {
@@ -2701,6 +2788,7 @@ var tensorOpRsqrt = op{name: "aten::rsqrt", overload: "", schema: "aten::rsqrt(T
 // Rsqrt is the reciprocal of the square root. It is PyTorch's Tensor.rsqrt.
 //
 //	y = 1 / √t
+//	t (...) -> (...)
 //
 //	aten::rsqrt(Tensor self) -> Tensor
 func (t *Tensor) Rsqrt() *Tensor {
@@ -2745,7 +2833,10 @@ type RsubScalarOptions struct {
 	Alpha Scalar // default 1
 }
 
-// RsubScalar is PyTorch's torch.rsub.
+// RsubScalar subtracts each element from a number. It is PyTorch's torch.rsub.
+//
+//	y = other - alpha · input
+//	input (...) -> (...)
 //
 //	aten::rsub.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor
 func RsubScalar(input *Tensor, other Scalar, opts ...RsubScalarOptions) *Tensor {

@@ -4,7 +4,10 @@ package torch
 
 var torchOpScalarTensor = op{name: "aten::scalar_tensor", overload: "", schema: "aten::scalar_tensor(Scalar s, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor"}
 
-// ScalarTensor is PyTorch's torch.scalar_tensor.
+// ScalarTensor is a tensor without dimensions. It is PyTorch's torch.scalar_tensor.
+//
+//	y = s
+//	-> ()
 //
 //	aten::scalar_tensor(Scalar s, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func ScalarTensor(s Scalar, opts ...TensorOptions) *Tensor {
@@ -106,7 +109,8 @@ var tensorOpScatter = op{name: "aten::scatter", overload: "src", schema: "aten::
 
 // Scatter is t with elements of src put along a dimension. It is PyTorch's Tensor.scatter.
 //
-//	y[index[i][j]][j] = src[i][j] for dim 0
+//	y[i, index[i, j]] = src[i, j] for dim 1
+//	t (N, D), index (N, M), src (N, M) -> (N, D)
 //
 //	aten::scatter.src(Tensor self, int dim, Tensor index, Tensor src) -> Tensor
 func (t *Tensor) Scatter(dim int, index, src *Tensor) *Tensor {
@@ -139,7 +143,10 @@ func ScatterOut(out, input *Tensor, dim int, index, src *Tensor) *Tensor {
 
 var tensorOpScatterValue = op{name: "aten::scatter", overload: "value", schema: "aten::scatter.value(Tensor self, int dim, Tensor index, Scalar value) -> Tensor"}
 
-// ScatterValue is PyTorch's Tensor.scatter.
+// ScatterValue is t with a number put along a dimension. It is PyTorch's Tensor.scatter.
+//
+//	y[i, index[i, j]] = value for dim 1
+//	t (N, D), index (N, M) -> (N, D)
 //
 //	aten::scatter.value(Tensor self, int dim, Tensor index, Scalar value) -> Tensor
 func (t *Tensor) ScatterValue(dim int, index *Tensor, value Scalar) *Tensor {
@@ -273,7 +280,10 @@ func (t *Tensor) ScatterValueReduce_(dim int, index *Tensor, value Scalar, reduc
 
 var tensorOpScatterAdd = op{name: "aten::scatter_add", overload: "", schema: "aten::scatter_add(Tensor self, int dim, Tensor index, Tensor src) -> Tensor"}
 
-// ScatterAdd is PyTorch's Tensor.scatter_add.
+// ScatterAdd is t with elements of src added along a dimension. It is PyTorch's Tensor.scatter_add.
+//
+//	y[i, index[i, j]] += src[i, j] for dim 1
+//	t (N, D), index (N, M), src (N, M) -> (N, D)
 //
 //	aten::scatter_add(Tensor self, int dim, Tensor index, Tensor src) -> Tensor
 func (t *Tensor) ScatterAdd(dim int, index, src *Tensor) *Tensor {
@@ -327,7 +337,10 @@ type ScatterReduceOptions struct {
 	IncludeSelf Opt[bool] // default true
 }
 
-// ScatterReduce is PyTorch's Tensor.scatter_reduce.
+// ScatterReduce is t with elements of src combined along a dimension by "sum", "prod", "mean", "amax" or "amin". It is PyTorch's Tensor.scatter_reduce.
+//
+//	y[i, index[i, j]] = reduce(y[i, index[i, j]], src[i, j]) for dim 1
+//	t (N, D), index (N, M), src (N, M) -> (N, D)
 //
 //	aten::scatter_reduce.two(Tensor self, int dim, Tensor index, Tensor src, str reduce, *, bool include_self=True) -> Tensor
 func (t *Tensor) ScatterReduce(dim int, index, src *Tensor, reduce string, opts ...ScatterReduceOptions) *Tensor {
@@ -440,7 +453,10 @@ type SearchsortedOptions struct {
 	Sorter   *Tensor
 }
 
-// Searchsorted is PyTorch's torch.searchsorted.
+// Searchsorted finds where elements of input would go in the sorted last dimension. It is PyTorch's torch.searchsorted.
+//
+//	sortedSequence[y - 1] < input <= sortedSequence[y], or <= and < with Right
+//	sortedSequence (..., D), input (..., N) -> (..., N), int64
 //
 //	aten::searchsorted.Tensor(Tensor sorted_sequence, Tensor self, *, bool out_int32=False, bool right=False, str? side=None, Tensor? sorter=None) -> Tensor
 func Searchsorted(sortedSequence, input *Tensor, opts ...SearchsortedOptions) *Tensor {
@@ -534,6 +550,7 @@ var tensorOpSelect = op{name: "aten::select", overload: "int", schema: "aten::se
 
 // Select is one slice along a dimension. It is PyTorch's Tensor.select.
 //
+//	y = t[index]
 //	t (..., D, ...) -> (..., ...), a view
 //
 //	aten::select.int(Tensor(a) self, int dim, SymInt index) -> Tensor(a)
@@ -613,7 +630,10 @@ func SelectCopyOut(out, input *Tensor, dim, index int) *Tensor {
 
 var tensorOpSelectScatter = op{name: "aten::select_scatter", overload: "", schema: "aten::select_scatter(Tensor self, Tensor src, int dim, SymInt index) -> Tensor"}
 
-// SelectScatter is PyTorch's Tensor.select_scatter.
+// SelectScatter is t with one slice along a dimension replaced. It is PyTorch's Tensor.select_scatter.
+//
+//	y[index] = src for dim 0
+//	t (..., D, ...), src (..., ...) -> (..., D, ...)
 //
 //	aten::select_scatter(Tensor self, Tensor src, int dim, SymInt index) -> Tensor
 func (t *Tensor) SelectScatter(src *Tensor, dim, index int) *Tensor {
@@ -646,7 +666,10 @@ func SelectScatterOut(out, input, src *Tensor, dim, index int) *Tensor {
 
 var torchOpSelu = op{name: "aten::selu", overload: "", schema: "aten::selu(Tensor self) -> Tensor"}
 
-// Selu is PyTorch's torch.selu.
+// Selu is the exponential linear unit that keeps mean 0 and variance 1. It is PyTorch's torch.selu.
+//
+//	y = 1.0507 · (input > 0 ? input : 1.6733 · (exp(input) - 1))
+//	input (...) -> (...)
 //
 //	aten::selu(Tensor self) -> Tensor
 func Selu(input *Tensor) *Tensor {
@@ -778,7 +801,10 @@ func (t *Tensor) SetSourceTensorStorageOffset_(source *Tensor, storageOffset int
 
 var tensorOpSgn = op{name: "aten::sgn", overload: "", schema: "aten::sgn(Tensor self) -> Tensor"}
 
-// Sgn is PyTorch's Tensor.sgn.
+// Sgn is the sign, of a complex number its direction. It is PyTorch's Tensor.sgn.
+//
+//	y = t = 0 ? 0 : t / |t|
+//	t (...) -> (...)
 //
 //	aten::sgn(Tensor self) -> Tensor
 func (t *Tensor) Sgn() *Tensor {
@@ -835,6 +861,7 @@ var tensorOpSigmoid = op{name: "aten::sigmoid", overload: "", schema: "aten::sig
 // Sigmoid is the logistic function. It is PyTorch's Tensor.sigmoid.
 //
 //	y = 1 / (1 + e⁻ᵗ)
+//	t (...) -> (...)
 //
 //	aten::sigmoid(Tensor self) -> Tensor
 func (t *Tensor) Sigmoid() *Tensor {
@@ -903,7 +930,10 @@ func SigmoidBackwardOut(gradInput, gradOutput, output *Tensor) *Tensor {
 
 var tensorOpSign = op{name: "aten::sign", overload: "", schema: "aten::sign(Tensor self) -> Tensor"}
 
-// Sign is PyTorch's Tensor.sign.
+// Sign is the sign: -1, 0 or 1. It is PyTorch's Tensor.sign.
+//
+//	y = t > 0 ? 1 : t < 0 ? -1 : 0
+//	t (...) -> (...)
 //
 //	aten::sign(Tensor self) -> Tensor
 func (t *Tensor) Sign() *Tensor {
@@ -943,7 +973,10 @@ func (t *Tensor) Sign_() *Tensor {
 
 var tensorOpSignbit = op{name: "aten::signbit", overload: "", schema: "aten::signbit(Tensor self) -> Tensor"}
 
-// Signbit is PyTorch's Tensor.signbit.
+// Signbit tells whether the sign bit is set, which it is for -0 too. It is PyTorch's Tensor.signbit.
+//
+//	y = signbit(t), bool
+//	t (...) -> (...)
 //
 //	aten::signbit(Tensor self) -> Tensor
 func (t *Tensor) Signbit() *Tensor {
@@ -973,6 +1006,7 @@ var torchOpSilu = op{name: "aten::silu", overload: "", schema: "aten::silu(Tenso
 // Silu is the sigmoid linear unit (swish). It is PyTorch's torch.nn.functional.silu.
 //
 //	y = input / (1 + exp(-input))
+//	input (...) -> (...)
 //
 //	aten::silu(Tensor self) -> Tensor
 func Silu(input *Tensor) *Tensor {
@@ -1044,6 +1078,7 @@ var tensorOpSin = op{name: "aten::sin", overload: "", schema: "aten::sin(Tensor 
 // Sin is the sine. It is PyTorch's Tensor.sin.
 //
 //	y = sin t
+//	t (...) -> (...)
 //
 //	aten::sin(Tensor self) -> Tensor
 func (t *Tensor) Sin() *Tensor {
@@ -1083,7 +1118,10 @@ func (t *Tensor) Sin_() *Tensor {
 
 var tensorOpSinc = op{name: "aten::sinc", overload: "", schema: "aten::sinc(Tensor self) -> Tensor"}
 
-// Sinc is PyTorch's Tensor.sinc.
+// Sinc is the normalised sinc. It is PyTorch's Tensor.sinc.
+//
+//	y = t = 0 ? 1 : sin(π·t) / (π·t)
+//	t (...) -> (...)
 //
 //	aten::sinc(Tensor self) -> Tensor
 func (t *Tensor) Sinc() *Tensor {
@@ -1123,7 +1161,10 @@ func (t *Tensor) Sinc_() *Tensor {
 
 var tensorOpSinh = op{name: "aten::sinh", overload: "", schema: "aten::sinh(Tensor self) -> Tensor"}
 
-// Sinh is PyTorch's Tensor.sinh.
+// Sinh is the hyperbolic sine. It is PyTorch's Tensor.sinh.
+//
+//	y = (eᵗ - e⁻ᵗ) / 2
+//	t (...) -> (...)
 //
 //	aten::sinh(Tensor self) -> Tensor
 func (t *Tensor) Sinh() *Tensor {
@@ -1171,9 +1212,10 @@ type SliceOptions struct {
 	Step  Opt[int] // default 1
 }
 
-// Slice is the part from Start to End in steps, along Dim. It is PyTorch's torch.ops.aten.slice.
+// Slice is the part from Start to End, without it, in steps, along Dim. It is PyTorch's torch.ops.aten.slice.
 //
-//	t (..., D, ...) -> (..., ⌈(End - Start) / Step⌉, ...), a view
+//	y[i] = t[Start + i · Step]
+//	t (D, ...) -> (⌈(End-Start)/Step⌉, ...), a view
 //
 //	aten::slice.Tensor(Tensor(a) self, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor(a)
 func (t *Tensor) Slice(opts ...SliceOptions) *Tensor {
@@ -1308,7 +1350,10 @@ type SliceScatterOptions struct {
 	Step  Opt[int] // default 1
 }
 
-// SliceScatter is PyTorch's Tensor.slice_scatter.
+// SliceScatter is t with the part from Start to End along Dim replaced. It is PyTorch's Tensor.slice_scatter.
+//
+//	y[Start + i · Step] = src[i]
+//	t (D, ...), src (D, ...) -> (D, ...)
 //
 //	aten::slice_scatter(Tensor self, Tensor src, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor
 func (t *Tensor) SliceScatter(src *Tensor, opts ...SliceScatterOptions) *Tensor {
@@ -1680,7 +1725,10 @@ type SmoothL1LossOptions struct {
 	Beta      Opt[float64] // default 1
 }
 
-// SmoothL1Loss is PyTorch's torch.nn.functional.smooth_l1_loss.
+// SmoothL1Loss is the absolute error, squared below Beta. It is PyTorch's torch.nn.functional.smooth_l1_loss.
+//
+//	y = mean(d < Beta ? d² / (2 · Beta) : d - Beta / 2), d = |input - target|
+//	input (...), target (...) -> (); (...) with ReductionNone
 //
 //	aten::smooth_l1_loss(Tensor self, Tensor target, int reduction=1, float beta=1.) -> Tensor
 func SmoothL1Loss(input, target *Tensor, opts ...SmoothL1LossOptions) *Tensor {
@@ -1755,7 +1803,10 @@ type SoftMarginLossOptions struct {
 	Reduction Opt[int] // default 1
 }
 
-// SoftMarginLoss is PyTorch's torch.nn.functional.soft_margin_loss.
+// SoftMarginLoss is the logistic loss; targets are 1 and -1. It is PyTorch's torch.nn.functional.soft_margin_loss.
+//
+//	y = mean(ln(1 + exp(-target · input)))
+//	input (...), target (...) -> (); (...) with ReductionNone
 //
 //	aten::soft_margin_loss(Tensor self, Tensor target, int reduction=1) -> Tensor
 func SoftMarginLoss(input, target *Tensor, opts ...SoftMarginLossOptions) *Tensor {
@@ -1871,6 +1922,7 @@ type SoftplusOptions struct {
 // Softplus is a smooth rectified linear unit. It is PyTorch's torch.nn.functional.softplus.
 //
 //	y = ln(1 + exp(Beta · input)) / Beta; input above Threshold / Beta
+//	input (...) -> (...)
 //
 //	aten::softplus(Tensor self, Scalar beta=1, Scalar threshold=20) -> Tensor
 func Softplus(input *Tensor, opts ...SoftplusOptions) *Tensor {
@@ -1941,7 +1993,10 @@ type SoftshrinkOptions struct {
 	Lambd Scalar // default 0.5
 }
 
-// Softshrink is PyTorch's torch.nn.functional.softshrink.
+// Softshrink draws elements towards zero by Lambd. It is PyTorch's torch.nn.functional.softshrink.
+//
+//	y = sign(input) · max(|input| - Lambd, 0)
+//	input (...) -> (...)
 //
 //	aten::softshrink(Tensor self, Scalar lambd=0.5) -> Tensor
 func Softshrink(input *Tensor, opts ...SoftshrinkOptions) *Tensor {
@@ -2011,7 +2066,8 @@ type SortOptions struct {
 
 // Sort sorts along Dim, by default the last, and tells where the elements were. It is PyTorch's Tensor.sort.
 //
-//	t (..., D) -> (..., D) both
+//	values = t[indices]
+//	t (..., D) -> (..., D), (..., D)
 //
 //	aten::sort(Tensor self, int dim=-1, bool descending=False) -> (Tensor values, Tensor indices)
 func (t *Tensor) Sort(opts ...SortOptions) (values, indices *Tensor) {
@@ -5008,9 +5064,10 @@ type SplitOptions struct {
 	Dim int
 }
 
-// Split splits into parts of a size along Dim, views. It is PyTorch's Tensor.split.
+// Split splits into parts of a size along Dim, views; the last may be smaller. It is PyTorch's Tensor.split.
 //
-//	t (D, ...) -> ⌈D / splitSize⌉ × (splitSize, ...), the last may be smaller
+//	y[0] = t[0 … splitSize - 1], …
+//	t (D, ...) -> ⌈D/splitSize⌉ × (splitSize, ...)
 //
 //	aten::split.Tensor(Tensor(a -> *) self, SymInt split_size, int dim=0) -> Tensor(a)[]
 func (t *Tensor) Split(splitSize int, opts ...SplitOptions) []*Tensor {
@@ -5031,7 +5088,10 @@ type SplitSizesOptions struct {
 	Dim int
 }
 
-// SplitSizes is PyTorch's Tensor.split.
+// SplitSizes splits into parts of these sizes along Dim, by default the first, views. It is PyTorch's Tensor.split.
+//
+//	y[0] = t[0 … splitSize[0] - 1], …
+//	t (D, ...) -> n × (splitSize[i], ...)
 //
 //	aten::split.sizes(Tensor(a -> *) self, SymInt[] split_size, int dim=0) -> Tensor(a)[]
 func (t *Tensor) SplitSizes(splitSize []int, opts ...SplitSizesOptions) []*Tensor {
@@ -5089,7 +5149,10 @@ type SplitWithSizesOptions struct {
 	Dim int
 }
 
-// SplitWithSizes is PyTorch's Tensor.split_with_sizes.
+// SplitWithSizes splits into parts of these sizes along Dim, by default the first, views. It is PyTorch's Tensor.split_with_sizes.
+//
+//	y[0] = t[0 … splitSizes[0] - 1], …
+//	t (D, ...) -> n × (splitSizes[i], ...)
 //
 //	aten::split_with_sizes(Tensor(a -> *) self, SymInt[] split_sizes, int dim=0) -> Tensor(a)[]
 func (t *Tensor) SplitWithSizes(splitSizes []int, opts ...SplitWithSizesOptions) []*Tensor {
@@ -5145,6 +5208,7 @@ var tensorOpSqrt = op{name: "aten::sqrt", overload: "", schema: "aten::sqrt(Tens
 // Sqrt is the square root. It is PyTorch's Tensor.sqrt.
 //
 //	y = √t
+//	t (...) -> (...)
 //
 //	aten::sqrt(Tensor self) -> Tensor
 func (t *Tensor) Sqrt() *Tensor {
@@ -5187,6 +5251,7 @@ var tensorOpSquare = op{name: "aten::square", overload: "", schema: "aten::squar
 // Square is the square. It is PyTorch's Tensor.square.
 //
 //	y = t²
+//	t (...) -> (...)
 //
 //	aten::square(Tensor self) -> Tensor
 func (t *Tensor) Square() *Tensor {
@@ -5228,7 +5293,8 @@ var tensorOpSqueeze = op{name: "aten::squeeze", overload: "", schema: "aten::squ
 
 // Squeeze drops all dimensions of size 1. It is PyTorch's Tensor.squeeze.
 //
-//	a view
+//	y[i, j] = t[i, 0, j]
+//	t (N, 1, M) -> (N, M), a view
 //
 //	aten::squeeze(Tensor(a) self) -> Tensor(a)
 func (t *Tensor) Squeeze() *Tensor {
@@ -5243,6 +5309,7 @@ var tensorOpSqueezeDim = op{name: "aten::squeeze", overload: "dim", schema: "ate
 
 // SqueezeDim drops a dimension, if its size is 1. It is PyTorch's Tensor.squeeze.
 //
+//	y[i, j] = t[i, 0, j]
 //	t (..., 1, ...) -> (..., ...), a view
 //
 //	aten::squeeze.dim(Tensor(a) self, int dim) -> Tensor(a)
@@ -5257,7 +5324,10 @@ func (t *Tensor) SqueezeDim(dim int) *Tensor {
 
 var tensorOpSqueezeDims = op{name: "aten::squeeze", overload: "dims", schema: "aten::squeeze.dims(Tensor(a) self, int[] dim) -> Tensor(a)"}
 
-// SqueezeDims is PyTorch's Tensor.squeeze.
+// SqueezeDims drops those of the dimensions whose size is 1. It is PyTorch's Tensor.squeeze.
+//
+//	y[i, j] = t[i, 0, j]
+//	t (..., 1, ...) -> (..., ...), a view
 //
 //	aten::squeeze.dims(Tensor(a) self, int[] dim) -> Tensor(a)
 func (t *Tensor) SqueezeDims(dim ...int) *Tensor {
@@ -5447,7 +5517,8 @@ type StackOptions struct {
 
 // Stack joins tensors along a new dimension Dim, by default the first. It is PyTorch's torch.stack.
 //
-//	n × (...) -> (n, ...)
+//	y[i] = tensors[i]
+//	tensors n × (...) -> (n, ...)
 //
 //	aten::stack(Tensor[] tensors, int dim=0) -> Tensor
 func Stack(tensors []*Tensor, opts ...StackOptions) *Tensor {
@@ -5505,9 +5576,10 @@ type StdOptions struct {
 	KeepDim    bool
 }
 
-// Std is the standard deviation, of all elements or over Dim. It is PyTorch's Tensor.std.
+// Std is the standard deviation, of all elements or over Dim; Correction is 1 unless given. It is PyTorch's Tensor.std.
 //
-//	y = √(Σ (t - mean)² / (n - Correction)), Correction 1 unless given
+//	y = √(Σ (t - mean)² / (n - Correction))
+//	t (...) -> ()
 //
 //	aten::std.correction(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False) -> Tensor
 func (t *Tensor) Std(opts ...StdOptions) *Tensor {
@@ -5610,7 +5682,10 @@ type StdMeanOptions struct {
 	KeepDim    bool
 }
 
-// StdMean is PyTorch's torch.std_mean.
+// StdMean has the standard deviation and the mean, of all elements or over Dim; Correction is 1 unless given. It is PyTorch's torch.std_mean.
+//
+//	y = √(Σ (input - mean)² / (n - Correction)), mean
+//	input (...) -> (), ()
 //
 //	aten::std_mean.correction(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False) -> (Tensor, Tensor)
 func StdMean(input *Tensor, opts ...StdMeanOptions) (*Tensor, *Tensor) {
@@ -5715,7 +5790,10 @@ type StftOptions struct {
 	AlignToWindow Opt[bool]
 }
 
-// Stft is PyTorch's Tensor.stft.
+// Stft is the Fourier transform of windows of a signal, HopLength apart, by default nFft/4. It is PyTorch's Tensor.stft.
+//
+//	y[f, n] = Σₖ Window[k] · t[n · HopLength + k] · exp(-2πi · f·k / nFft)
+//	t (B, L) -> (B, ⌊nFft/2⌋+1, L'), complex
 //
 //	aten::stft.center(Tensor self, int n_fft, int? hop_length=None, int? win_length=None, Tensor? window=None, bool center=True, str pad_mode="reflect", bool normalized=False, bool? onesided=None, bool? return_complex=None, bool? align_to_window=None) -> Tensor
 func (t *Tensor) Stft(nFft int, opts ...StftOptions) *Tensor {
@@ -5747,6 +5825,7 @@ type SubScalarOptions struct {
 // SubScalar subtracts a number from each element. It is PyTorch's Tensor.sub.
 //
 //	y = t - alpha · other
+//	t (...) -> (...)
 //
 //	aten::sub.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor
 func (t *Tensor) SubScalar(other Scalar, opts ...SubScalarOptions) *Tensor {
@@ -5787,6 +5866,7 @@ type SubOptions struct {
 // Sub subtracts element by element, with broadcasting. It is PyTorch's Tensor.sub.
 //
 //	y = t - alpha · other
+//	t (...), other (...) -> (...), broadcast
 //
 //	aten::sub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor
 func (t *Tensor) Sub(other *Tensor, opts ...SubOptions) *Tensor {
@@ -5991,6 +6071,7 @@ type SumDimOptions struct {
 
 // SumDim is the sum over dimensions; nil means all. It is PyTorch's Tensor.sum.
 //
+//	y = Σᵢ t[i]
 //	t (..., D, ...) -> (..., ...), or (..., 1, ...) with KeepDim
 //
 //	aten::sum.dim_IntList(Tensor self, int[1]? dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor
@@ -6079,7 +6160,10 @@ func SvdOut(u, s, v, input *Tensor, opts ...SvdOptions) (*Tensor, *Tensor, *Tens
 
 var tensorOpSwapaxes = op{name: "aten::swapaxes", overload: "", schema: "aten::swapaxes(Tensor(a) self, int axis0, int axis1) -> Tensor(a)"}
 
-// Swapaxes is PyTorch's Tensor.swapaxes.
+// Swapaxes swaps two dimensions. It is PyTorch's Tensor.swapaxes.
+//
+//	y[j, i] = t[i, j]
+//	t (N, M) -> (M, N), a view
 //
 //	aten::swapaxes(Tensor(a) self, int axis0, int axis1) -> Tensor(a)
 func (t *Tensor) Swapaxes(axis0, axis1 int) *Tensor {

@@ -6,6 +6,7 @@ var tensorOpT = op{name: "aten::t", overload: "", schema: "aten::t(Tensor(a) sel
 
 // T is the transpose of a matrix. It is PyTorch's Tensor.t.
 //
+//	y[j, i] = t[i, j]
 //	t (N, M) -> (M, N), a view
 //
 //	aten::t(Tensor(a) self) -> Tensor(a)
@@ -59,7 +60,10 @@ func TCopyOut(out, input *Tensor) *Tensor {
 
 var tensorOpTake = op{name: "aten::take", overload: "", schema: "aten::take(Tensor self, Tensor index) -> Tensor"}
 
-// Take is PyTorch's Tensor.take.
+// Take takes elements of t as a vector. It is PyTorch's Tensor.take.
+//
+//	y[i] = t in row-major order[index[i]]
+//	t (N, M), index (L) -> (L)
 //
 //	aten::take(Tensor self, Tensor index) -> Tensor
 func (t *Tensor) Take(index *Tensor) *Tensor {
@@ -93,7 +97,10 @@ type TakeAlongDimOptions struct {
 	Dim Opt[int]
 }
 
-// TakeAlongDim is PyTorch's Tensor.take_along_dim.
+// TakeAlongDim takes elements along Dim, with broadcasting, or of t as a vector. It is PyTorch's Tensor.take_along_dim.
+//
+//	y[i] = t in row-major order[indices[i]]
+//	t (N, M), indices (L) -> (L)
 //
 //	aten::take_along_dim(Tensor self, Tensor indices, int? dim=None) -> Tensor
 func (t *Tensor) TakeAlongDim(indices *Tensor, opts ...TakeAlongDimOptions) *Tensor {
@@ -126,7 +133,10 @@ func TakeAlongDimOut(out, input, indices *Tensor, opts ...TakeAlongDimOptions) *
 
 var tensorOpTan = op{name: "aten::tan", overload: "", schema: "aten::tan(Tensor self) -> Tensor"}
 
-// Tan is PyTorch's Tensor.tan.
+// Tan is the tangent. It is PyTorch's Tensor.tan.
+//
+//	y = tan t
+//	t (...) -> (...)
 //
 //	aten::tan(Tensor self) -> Tensor
 func (t *Tensor) Tan() *Tensor {
@@ -169,6 +179,7 @@ var tensorOpTanh = op{name: "aten::tanh", overload: "", schema: "aten::tanh(Tens
 // Tanh is the hyperbolic tangent. It is PyTorch's Tensor.tanh.
 //
 //	y = (eᵗ - e⁻ᵗ) / (eᵗ + e⁻ᵗ)
+//	t (...) -> (...)
 //
 //	aten::tanh(Tensor self) -> Tensor
 func (t *Tensor) Tanh() *Tensor {
@@ -263,7 +274,10 @@ type TensorSplitOptions struct {
 	Dim int
 }
 
-// TensorSplit is PyTorch's Tensor.tensor_split.
+// TensorSplit splits into that many parts along Dim, whose sizes differ by one at most, views. It is PyTorch's Tensor.tensor_split.
+//
+//	y[0] = t[0 … ⌈D / sections⌉ - 1], …
+//	t (D, ...) -> sections × (⌈D/sections⌉, ...)
 //
 //	aten::tensor_split.sections(Tensor(a -> *) self, SymInt sections, int dim=0) -> Tensor(a)[]
 func (t *Tensor) TensorSplit(sections int, opts ...TensorSplitOptions) []*Tensor {
@@ -300,7 +314,10 @@ func (t *Tensor) TensorSplitTensor(tensorIndicesOrSections *Tensor, opts ...Tens
 
 var torchOpTensordot = op{name: "aten::tensordot", overload: "", schema: "aten::tensordot(Tensor self, Tensor other, int[] dims_self, int[] dims_other) -> Tensor"}
 
-// Tensordot is PyTorch's torch.tensordot.
+// Tensordot sums products over dimensions of t and as many of other. It is PyTorch's torch.tensordot.
+//
+//	y[i, j] = Σₖ input[i, k] · other[k, j], dims 1 and 0
+//	input (N, K), other (K, M) -> (N, M)
 //
 //	aten::tensordot(Tensor self, Tensor other, int[] dims_self, int[] dims_other) -> Tensor
 func Tensordot(input, other *Tensor, dimsSelf []int, dimsOther ...int) *Tensor {
@@ -379,7 +396,10 @@ func ThnnConv2dOut(out, input, weight *Tensor, kernelSize []int, opts ...ThnnCon
 
 var torchOpThreshold = op{name: "aten::threshold", overload: "", schema: "aten::threshold(Tensor self, Scalar threshold, Scalar value) -> Tensor"}
 
-// Threshold is PyTorch's torch.threshold.
+// Threshold replaces what is not above a threshold. It is PyTorch's torch.threshold.
+//
+//	y = input > threshold ? input : value
+//	input (...) -> (...)
 //
 //	aten::threshold(Tensor self, Scalar threshold, Scalar value) -> Tensor
 func Threshold(input *Tensor, threshold, value Scalar) *Tensor {
@@ -456,7 +476,10 @@ func ThresholdBackwardOut(gradInput, gradOutput, input *Tensor, threshold Scalar
 
 var tensorOpTile = op{name: "aten::tile", overload: "", schema: "aten::tile(Tensor self, SymInt[] dims) -> Tensor"}
 
-// Tile is PyTorch's Tensor.tile.
+// Tile repeats the tensor along each dimension, missing ones once. It is PyTorch's Tensor.tile.
+//
+//	y[i, j] = t[i mod N, j mod M]
+//	t (N, M) -> (dims[0]·N, dims[1]·M)
 //
 //	aten::tile(Tensor self, SymInt[] dims) -> Tensor
 func (t *Tensor) Tile(dims ...int) *Tensor {
@@ -476,7 +499,10 @@ type ToDenseOptions struct {
 	MaskedGrad Opt[bool]
 }
 
-// ToDense is PyTorch's Tensor.to_dense.
+// ToDense is the strided tensor of a sparse one. It is PyTorch's Tensor.to_dense.
+//
+//	y[indices[:, n]] += values[n]
+//	t (...) -> (...)
 //
 //	aten::to_dense(Tensor self, ScalarType? dtype=None, *, bool? masked_grad=None) -> Tensor
 func (t *Tensor) ToDense(opts ...ToDenseOptions) *Tensor {
@@ -608,7 +634,10 @@ type ToSparseOptions struct {
 	DenseDim  Opt[int]
 }
 
-// ToSparse is PyTorch's Tensor.to_sparse.
+// ToSparse is the sparse tensor of a strided one, in the coordinate layout unless Layout says otherwise. It is PyTorch's Tensor.to_sparse.
+//
+//	t[indices[:, n]] = values[n] != 0
+//	t (...) -> (...)
 //
 //	aten::to_sparse(Tensor self, *, Layout? layout=None, int[2]? blocksize=None, int? dense_dim=None) -> Tensor
 func (t *Tensor) ToSparse(opts ...ToSparseOptions) *Tensor {
@@ -730,7 +759,8 @@ type TopkOptions struct {
 
 // Topk has the k largest elements along Dim, by default the last, and where they are. It is PyTorch's Tensor.topk.
 //
-//	t (..., D) -> (..., k) both
+//	values = sort(t)[D - 1], sort(t)[D - 2], …
+//	t (..., D) -> (..., k), (..., k)
 //
 //	aten::topk(Tensor self, SymInt k, int dim=-1, bool largest=True, bool sorted=True) -> (Tensor values, Tensor indices)
 func (t *Tensor) Topk(k int, opts ...TopkOptions) (values, indices *Tensor) {
@@ -768,7 +798,10 @@ func TopkOut(values, indices, input *Tensor, k int, opts ...TopkOptions) (*Tenso
 
 var tensorOpTrace = op{name: "aten::trace", overload: "", schema: "aten::trace(Tensor self) -> Tensor"}
 
-// Trace is PyTorch's Tensor.trace.
+// Trace is the sum of the diagonal of a matrix. It is PyTorch's Tensor.trace.
+//
+//	y = Σᵢ t[i, i]
+//	t (N, M) -> ()
 //
 //	aten::trace(Tensor self) -> Tensor
 func (t *Tensor) Trace() *Tensor {
@@ -811,7 +844,8 @@ var tensorOpTranspose = op{name: "aten::transpose", overload: "int", schema: "at
 
 // Transpose swaps two dimensions. It is PyTorch's Tensor.transpose.
 //
-//	t (..., N, ..., M, ...) -> (..., M, ..., N, ...), a view
+//	y[j, i] = t[i, j]
+//	t (N, M) -> (M, N), a view
 //
 //	aten::transpose.int(Tensor(a) self, int dim0, int dim1) -> Tensor(a)
 func (t *Tensor) Transpose(dim0, dim1 int) *Tensor {
@@ -1011,6 +1045,7 @@ type TrilOptions struct {
 // Tril keeps the lower triangle of matrices. It is PyTorch's Tensor.tril.
 //
 //	y[..., i, j] = j - i <= Diagonal ? t[..., i, j] : 0
+//	t (..., N, M) -> (..., N, M)
 //
 //	aten::tril(Tensor self, SymInt diagonal=0) -> Tensor
 func (t *Tensor) Tril(opts ...TrilOptions) *Tensor {
@@ -1065,7 +1100,10 @@ type TrilIndicesOptions struct {
 	PinMemory bool
 }
 
-// TrilIndices is PyTorch's torch.tril_indices.
+// TrilIndices has the rows and columns of the lower triangle of a matrix. It is PyTorch's torch.tril_indices.
+//
+//	y[1, i] - y[0, i] <= Offset
+//	-> (2, L), int64
 //
 //	aten::tril_indices(int row, int col, int offset=0, *, ScalarType? dtype=4, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func TrilIndices(row, col int, opts ...TrilIndicesOptions) *Tensor {
@@ -1116,7 +1154,10 @@ type TripletMarginLossOptions struct {
 	Reduction Opt[int] // default 1
 }
 
-// TripletMarginLoss is PyTorch's torch.triplet_margin_loss.
+// TripletMarginLoss wants the anchor nearer to positive than to negative by Margin. It is PyTorch's torch.triplet_margin_loss.
+//
+//	y = mean(max(0, ‖anchor - positive‖ - ‖anchor - negative‖ + Margin))
+//	anchor (N, D), positive (N, D), negative (N, D) -> (); (N) with ReductionNone
 //
 //	aten::triplet_margin_loss(Tensor anchor, Tensor positive, Tensor negative, float margin=1., float p=2., float eps=9.9999999999999995e-07, bool swap=False, int reduction=1) -> Tensor
 func TripletMarginLoss(anchor, positive, negative *Tensor, opts ...TripletMarginLossOptions) *Tensor {
@@ -1145,6 +1186,7 @@ type TriuOptions struct {
 // Triu keeps the upper triangle of matrices. It is PyTorch's Tensor.triu.
 //
 //	y[..., i, j] = j - i >= Diagonal ? t[..., i, j] : 0
+//	t (..., N, M) -> (..., N, M)
 //
 //	aten::triu(Tensor self, SymInt diagonal=0) -> Tensor
 func (t *Tensor) Triu(opts ...TriuOptions) *Tensor {
@@ -1199,7 +1241,10 @@ type TriuIndicesOptions struct {
 	PinMemory bool
 }
 
-// TriuIndices is PyTorch's torch.triu_indices.
+// TriuIndices has the rows and columns of the upper triangle of a matrix. It is PyTorch's torch.triu_indices.
+//
+//	y[1, i] - y[0, i] >= Offset
+//	-> (2, L), int64
 //
 //	aten::triu_indices(int row, int col, int offset=0, *, ScalarType? dtype=4, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func TriuIndices(row, col int, opts ...TriuIndicesOptions) *Tensor {
@@ -1312,7 +1357,10 @@ func (t *Tensor) TrueDivide_(other *Tensor) *Tensor {
 
 var tensorOpTrunc = op{name: "aten::trunc", overload: "", schema: "aten::trunc(Tensor self) -> Tensor"}
 
-// Trunc is PyTorch's Tensor.trunc.
+// Trunc rounds towards zero. It is PyTorch's Tensor.trunc.
+//
+//	y = t < 0 ? ⌈t⌉ : ⌊t⌋
+//	t (...) -> (...)
 //
 //	aten::trunc(Tensor self) -> Tensor
 func (t *Tensor) Trunc() *Tensor {
@@ -1352,7 +1400,10 @@ func (t *Tensor) Trunc_() *Tensor {
 
 var tensorOpTypeAs = op{name: "aten::type_as", overload: "", schema: "aten::type_as(Tensor self, Tensor other) -> Tensor"}
 
-// TypeAs is PyTorch's Tensor.type_as.
+// TypeAs is t with the dtype of other. It is PyTorch's Tensor.type_as.
+//
+//	y = t, with other's dtype
+//	t (...), other (...) -> (...)
 //
 //	aten::type_as(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) TypeAs(other *Tensor) *Tensor {

@@ -9,8 +9,9 @@ type UnbindOptions struct {
 	Dim int
 }
 
-// Unbind has the slices along Dim, views. It is PyTorch's Tensor.unbind.
+// Unbind has the slices along Dim, by default the first, views. It is PyTorch's Tensor.unbind.
 //
+//	y[i] = t[i]
 //	t (D, ...) -> D × (...)
 //
 //	aten::unbind.int(Tensor(a -> *) self, int dim=0) -> Tensor(a)[]
@@ -61,7 +62,10 @@ func UnbindCopyOut(out []*Tensor, input *Tensor, opts ...UnbindCopyOptions) {
 
 var tensorOpUnflatten = op{name: "aten::unflatten", overload: "int", schema: "aten::unflatten.int(Tensor(a) self, int dim, SymInt[] sizes) -> Tensor(a)"}
 
-// Unflatten is PyTorch's Tensor.unflatten.
+// Unflatten splits a dimension into several; one size may be -1. It is PyTorch's Tensor.unflatten.
+//
+//	y[b, i, j] = t[b, i · M + j] for sizes N, M
+//	t (B, N·M) -> (B, N, M), a view
 //
 //	aten::unflatten.int(Tensor(a) self, int dim, SymInt[] sizes) -> Tensor(a)
 func (t *Tensor) Unflatten(dim int, sizes ...int) *Tensor {
@@ -90,7 +94,10 @@ func UnflattenDenseTensors(flat *Tensor, tensors []*Tensor) []*Tensor {
 
 var tensorOpUnfold = op{name: "aten::unfold", overload: "", schema: "aten::unfold(Tensor(a) self, int dimension, int size, int step) -> Tensor(a)"}
 
-// Unfold is PyTorch's Tensor.unfold.
+// Unfold has all windows of a size along a dimension, step apart. It is PyTorch's Tensor.unfold.
+//
+//	y[..., i, ..., k] = t[..., i · step + k, ...]
+//	t (..., D, ...) -> (..., ⌊(D-size)/step⌋+1, ..., size), a view
 //
 //	aten::unfold(Tensor(a) self, int dimension, int size, int step) -> Tensor(a)
 func (t *Tensor) Unfold(dimension, size, step int) *Tensor {
@@ -216,7 +223,10 @@ func UniformOut(out, input *Tensor, opts ...UniformOptions) *Tensor {
 
 var tensorOpUniform_ = op{name: "aten::uniform_", overload: "", schema: "aten::uniform_(Tensor(a!) self, float from=0., float to=1., *, Generator? generator=None) -> Tensor(a!)"}
 
-// Uniform_ is PyTorch's Tensor.uniform_: Uniform in place; it returns t.
+// Uniform_ fills t with uniform random numbers; it returns t. It is PyTorch's Tensor.uniform_.
+//
+//	t ~ U(From, To)
+//	t (...) -> (...)
 //
 //	aten::uniform_(Tensor(a!) self, float from=0., float to=1., *, Generator? generator=None) -> Tensor(a!)
 func (t *Tensor) Uniform_(opts ...UniformOptions) *Tensor {
@@ -240,7 +250,10 @@ type UniqueConsecutiveOptions struct {
 	Dim           Opt[int]
 }
 
-// UniqueConsecutive is PyTorch's torch.unique_consecutive.
+// UniqueConsecutive drops elements that equal the one before; with ReturnInverse and ReturnCounts also where each went and how many they were. It is PyTorch's torch.unique_consecutive.
+//
+//	y[0] = input[0], then each input[i] != input[i - 1]
+//	input (N) -> (L), (N) or (0), (L) or (0)
 //
 //	aten::unique_consecutive(Tensor self, bool return_inverse=False, bool return_counts=False, int? dim=None) -> (Tensor, Tensor, Tensor)
 func UniqueConsecutive(input *Tensor, opts ...UniqueConsecutiveOptions) (*Tensor, *Tensor, *Tensor) {
@@ -284,7 +297,10 @@ type UniqueDimOptions struct {
 	ReturnCounts  bool
 }
 
-// UniqueDim is PyTorch's torch.ops.aten.unique_dim.
+// UniqueDim has the different slices along a dimension, sorted; with ReturnInverse and ReturnCounts also where each went and how many they were. It is PyTorch's torch.ops.aten.unique_dim.
+//
+//	input = y[inverse]
+//	input (N, ...) -> (L, ...), (N) or (0), (L) or (0)
 //
 //	aten::unique_dim(Tensor self, int dim, bool sorted=True, bool return_inverse=False, bool return_counts=False) -> (Tensor, Tensor, Tensor)
 func UniqueDim(input *Tensor, dim int, opts ...UniqueDimOptions) (*Tensor, *Tensor, *Tensor) {
@@ -463,6 +479,7 @@ var tensorOpUnsqueeze = op{name: "aten::unsqueeze", overload: "", schema: "aten:
 
 // Unsqueeze adds a dimension of size 1. It is PyTorch's Tensor.unsqueeze.
 //
+//	y[i, 0, j] = t[i, j]
 //	t (..., ...) -> (..., 1, ...), a view
 //
 //	aten::unsqueeze(Tensor(a) self, int dim) -> Tensor(a)
@@ -526,7 +543,10 @@ type UpsampleBicubic2dOptions struct {
 	ScalesW Opt[float64]
 }
 
-// UpsampleBicubic2d is PyTorch's torch.ops.aten.upsample_bicubic2d.
+// UpsampleBicubic2d resizes to outputSize by bicubic interpolation. It is PyTorch's torch.ops.aten.upsample_bicubic2d.
+//
+//	y[i, j] = input at (i + 1/2) · H / H' - 1/2, …, or at i · (H - 1) / (H' - 1), … with alignCorners
+//	input (B, C, H, W) -> (B, C, H', W'), H', W' the outputSize
 //
 //	aten::upsample_bicubic2d(Tensor self, SymInt[2] output_size, bool align_corners, float? scales_h=None, float? scales_w=None) -> Tensor
 func UpsampleBicubic2d(input *Tensor, outputSize []int, alignCorners bool, opts ...UpsampleBicubic2dOptions) *Tensor {
@@ -630,7 +650,10 @@ type UpsampleBilinear2dOptions struct {
 	ScalesW Opt[float64]
 }
 
-// UpsampleBilinear2d is PyTorch's torch.ops.aten.upsample_bilinear2d.
+// UpsampleBilinear2d resizes to outputSize by bilinear interpolation. It is PyTorch's torch.ops.aten.upsample_bilinear2d.
+//
+//	y[i, j] = input at (i + 1/2) · H / H' - 1/2, …, or at i · (H - 1) / (H' - 1), … with alignCorners
+//	input (B, C, H, W) -> (B, C, H', W'), H', W' the outputSize
 //
 //	aten::upsample_bilinear2d(Tensor self, SymInt[2] output_size, bool align_corners, float? scales_h=None, float? scales_w=None) -> Tensor
 func UpsampleBilinear2d(input *Tensor, outputSize []int, alignCorners bool, opts ...UpsampleBilinear2dOptions) *Tensor {
@@ -750,7 +773,10 @@ type UpsampleLinear1dOptions struct {
 	Scales Opt[float64]
 }
 
-// UpsampleLinear1d is PyTorch's torch.ops.aten.upsample_linear1d.
+// UpsampleLinear1d resizes to outputSize by linear interpolation. It is PyTorch's torch.ops.aten.upsample_linear1d.
+//
+//	y[i] = input at (i + 1/2) · L / L' - 1/2, or at i · (L - 1) / (L' - 1) with alignCorners
+//	input (B, C, L) -> (B, C, L'), L' the outputSize
 //
 //	aten::upsample_linear1d(Tensor self, SymInt[1] output_size, bool align_corners, float? scales=None) -> Tensor
 func UpsampleLinear1d(input *Tensor, outputSize []int, alignCorners bool, opts ...UpsampleLinear1dOptions) *Tensor {
@@ -848,7 +874,10 @@ type UpsampleNearest1dOptions struct {
 	Scales Opt[float64]
 }
 
-// UpsampleNearest1d is PyTorch's torch.ops.aten.upsample_nearest1d.
+// UpsampleNearest1d resizes to outputSize by the nearest element. It is PyTorch's torch.ops.aten.upsample_nearest1d.
+//
+//	y[i] = input[⌊i · L / L'⌋]
+//	input (B, C, L) -> (B, C, L'), L' the outputSize
 //
 //	aten::upsample_nearest1d(Tensor self, SymInt[1] output_size, float? scales=None) -> Tensor
 func UpsampleNearest1d(input *Tensor, outputSize []int, opts ...UpsampleNearest1dOptions) *Tensor {
@@ -942,7 +971,10 @@ type UpsampleNearest2dOptions struct {
 	ScalesW Opt[float64]
 }
 
-// UpsampleNearest2d is PyTorch's torch.ops.aten.upsample_nearest2d.
+// UpsampleNearest2d resizes to outputSize by the nearest element. It is PyTorch's torch.ops.aten.upsample_nearest2d.
+//
+//	y[i, j] = input[⌊i · H / H'⌋, ⌊j · W / W'⌋]
+//	input (B, C, H, W) -> (B, C, H', W'), H', W' the outputSize
 //
 //	aten::upsample_nearest2d(Tensor self, SymInt[2] output_size, float? scales_h=None, float? scales_w=None) -> Tensor
 func UpsampleNearest2d(input *Tensor, outputSize []int, opts ...UpsampleNearest2dOptions) *Tensor {
@@ -1163,7 +1195,10 @@ type UpsampleTrilinear3dOptions struct {
 	ScalesW Opt[float64]
 }
 
-// UpsampleTrilinear3d is PyTorch's torch.ops.aten.upsample_trilinear3d.
+// UpsampleTrilinear3d resizes to outputSize by trilinear interpolation. It is PyTorch's torch.ops.aten.upsample_trilinear3d.
+//
+//	y[i, j, k] = input at (i + 1/2) · T / T' - 1/2, …, or at i · (T - 1) / (T' - 1), … with alignCorners
+//	input (B, C, T, H, W) -> (B, C, T', H', W'), T', H', W' the outputSize
 //
 //	aten::upsample_trilinear3d(Tensor self, SymInt[3] output_size, bool align_corners, float? scales_d=None, float? scales_h=None, float? scales_w=None) -> Tensor
 func UpsampleTrilinear3d(input *Tensor, outputSize []int, alignCorners bool, opts ...UpsampleTrilinear3dOptions) *Tensor {

@@ -110,9 +110,10 @@ type VarOptions struct {
 	KeepDim    bool
 }
 
-// Var is the variance, of all elements or over Dim. It is PyTorch's Tensor.var.
+// Var is the variance, of all elements or over Dim; Correction is 1 unless given. It is PyTorch's Tensor.var.
 //
-//	y = Σ (t - mean)² / (n - Correction), Correction 1 unless given
+//	y = Σ (t - mean)² / (n - Correction)
+//	t (...) -> ()
 //
 //	aten::var.correction(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False) -> Tensor
 func (t *Tensor) Var(opts ...VarOptions) *Tensor {
@@ -215,7 +216,10 @@ type VarMeanOptions struct {
 	KeepDim    bool
 }
 
-// VarMean is PyTorch's torch.var_mean.
+// VarMean has the variance and the mean, of all elements or over Dim; Correction is 1 unless given. It is PyTorch's torch.var_mean.
+//
+//	y = Σ (input - mean)² / (n - Correction), mean
+//	input (...) -> (), ()
 //
 //	aten::var_mean.correction(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False) -> (Tensor, Tensor)
 func VarMean(input *Tensor, opts ...VarMeanOptions) (*Tensor, *Tensor) {
@@ -274,7 +278,10 @@ func VarMeanDimUnbiased(input *Tensor, dim []int, opts ...VarMeanDimUnbiasedOpti
 
 var tensorOpVdot = op{name: "aten::vdot", overload: "", schema: "aten::vdot(Tensor self, Tensor other) -> Tensor"}
 
-// Vdot is PyTorch's Tensor.vdot.
+// Vdot is the dot product of two vectors, t conjugated. It is PyTorch's Tensor.vdot.
+//
+//	y = Σᵢ conj(t[i]) · other[i]
+//	t (N), other (N) -> ()
 //
 //	aten::vdot(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Vdot(other *Tensor) *Tensor {
@@ -305,7 +312,8 @@ var tensorOpView = op{name: "aten::view", overload: "", schema: "aten::view(Tens
 
 // View has another shape over the same data; one size may be -1. It is PyTorch's Tensor.view.
 //
-//	t (...) -> (size...), a view
+//	y in row-major order = t in row-major order
+//	t (N, M) -> (size), a view
 //
 //	aten::view(Tensor(a) self, SymInt[] size) -> Tensor(a)
 func (t *Tensor) View(size ...int) *Tensor {
@@ -319,7 +327,10 @@ func (t *Tensor) View(size ...int) *Tensor {
 
 var tensorOpViewDType = op{name: "aten::view", overload: "dtype", schema: "aten::view.dtype(Tensor(a) self, ScalarType dtype) -> Tensor(a)"}
 
-// ViewDType is PyTorch's Tensor.view.
+// ViewDType reads the same memory as another dtype. It is PyTorch's Tensor.view.
+//
+//	bytes(y) = bytes(t)
+//	t (...) -> (...), a view; the last size changes with the size of an element
 //
 //	aten::view.dtype(Tensor(a) self, ScalarType dtype) -> Tensor(a)
 func (t *Tensor) ViewDType(dtype DType) *Tensor {
@@ -333,7 +344,10 @@ func (t *Tensor) ViewDType(dtype DType) *Tensor {
 
 var tensorOpViewAs = op{name: "aten::view_as", overload: "", schema: "aten::view_as(Tensor(a) self, Tensor other) -> Tensor(a)"}
 
-// ViewAs is PyTorch's Tensor.view_as.
+// ViewAs has the shape of other over the same data. It is PyTorch's Tensor.view_as.
+//
+//	y in row-major order = t in row-major order
+//	t (N, M), other (M, N) -> (M, N), a view
 //
 //	aten::view_as(Tensor(a) self, Tensor other) -> Tensor(a)
 func (t *Tensor) ViewAs(other *Tensor) *Tensor {
@@ -347,7 +361,10 @@ func (t *Tensor) ViewAs(other *Tensor) *Tensor {
 
 var torchOpViewAsComplex = op{name: "aten::view_as_complex", overload: "", schema: "aten::view_as_complex(Tensor(a) self) -> Tensor(a)"}
 
-// ViewAsComplex is PyTorch's torch.view_as_complex.
+// ViewAsComplex takes pairs in the last dimension for complex numbers. It is PyTorch's torch.view_as_complex.
+//
+//	y = input[..., 0] + i · input[..., 1]
+//	input (..., 2) -> (...), a view
 //
 //	aten::view_as_complex(Tensor(a) self) -> Tensor(a)
 func ViewAsComplex(input *Tensor) *Tensor {
@@ -387,7 +404,10 @@ func ViewAsComplexCopyOut(out, input *Tensor) *Tensor {
 
 var torchOpViewAsReal = op{name: "aten::view_as_real", overload: "", schema: "aten::view_as_real(Tensor(a) self) -> Tensor(a)"}
 
-// ViewAsReal is PyTorch's torch.view_as_real.
+// ViewAsReal has the parts of complex numbers in a last dimension. It is PyTorch's torch.view_as_real.
+//
+//	y[..., 0] = Re input, y[..., 1] = Im input
+//	input (...) -> (..., 2), a view
 //
 //	aten::view_as_real(Tensor(a) self) -> Tensor(a)
 func ViewAsReal(input *Tensor) *Tensor {
@@ -513,7 +533,10 @@ func (t *Tensor) Vsplit(sections int) []*Tensor {
 
 var torchOpVstack = op{name: "aten::vstack", overload: "", schema: "aten::vstack(Tensor[] tensors) -> Tensor"}
 
-// Vstack is PyTorch's torch.vstack.
+// Vstack joins tensors one below the other, a vector as a row. It is PyTorch's torch.vstack.
+//
+//	y = tensors[0], then tensors[1], …
+//	tensors (A, C), (B, C) -> (A+B, C)
 //
 //	aten::vstack(Tensor[] tensors) -> Tensor
 func Vstack(tensors []*Tensor) *Tensor {

@@ -6,6 +6,9 @@ var torchOpWhereNonzero = op{name: "aten::where", overload: "", schema: "aten::w
 
 // WhereNonzero has the indices where the condition holds, one tensor a dimension. It is PyTorch's torch.where.
 //
+//	y[d][i] = index in dimension d of the i-th element that is true
+//	condition (N, M) -> (L), (L), int64
+//
 //	aten::where(Tensor condition) -> Tensor[]
 func WhereNonzero(condition *Tensor) []*Tensor {
 	var cc call
@@ -17,7 +20,10 @@ func WhereNonzero(condition *Tensor) []*Tensor {
 
 var torchOpWhereScalar = op{name: "aten::where", overload: "Scalar", schema: "aten::where.Scalar(Tensor condition, Scalar self, Scalar other) -> Tensor"}
 
-// WhereScalar is PyTorch's torch.where.
+// WhereScalar takes one number where the condition holds, another elsewhere. It is PyTorch's torch.where.
+//
+//	y = condition ? input : other
+//	condition (...) -> (...)
 //
 //	aten::where.Scalar(Tensor condition, Scalar self, Scalar other) -> Tensor
 func WhereScalar(condition *Tensor, input, other Scalar) *Tensor {
@@ -32,7 +38,10 @@ func WhereScalar(condition *Tensor, input, other Scalar) *Tensor {
 
 var tensorOpWhereScalarOther = op{name: "aten::where", overload: "ScalarOther", schema: "aten::where.ScalarOther(Tensor condition, Tensor self, Scalar other) -> Tensor"}
 
-// WhereScalarOther is PyTorch's Tensor.where.
+// WhereScalarOther takes t where the condition holds, a number elsewhere. It is PyTorch's Tensor.where.
+//
+//	y = condition ? t : other
+//	t (...), condition (...) -> (...), broadcast
 //
 //	aten::where.ScalarOther(Tensor condition, Tensor self, Scalar other) -> Tensor
 func (t *Tensor) WhereScalarOther(condition *Tensor, other Scalar) *Tensor {
@@ -47,7 +56,10 @@ func (t *Tensor) WhereScalarOther(condition *Tensor, other Scalar) *Tensor {
 
 var torchOpWhereScalarSelf = op{name: "aten::where", overload: "ScalarSelf", schema: "aten::where.ScalarSelf(Tensor condition, Scalar self, Tensor other) -> Tensor"}
 
-// WhereScalarSelf is PyTorch's torch.where.
+// WhereScalarSelf takes a number where the condition holds, other elsewhere. It is PyTorch's torch.where.
+//
+//	y = condition ? input : other
+//	condition (...), other (...) -> (...), broadcast
 //
 //	aten::where.ScalarSelf(Tensor condition, Scalar self, Tensor other) -> Tensor
 func WhereScalarSelf(condition *Tensor, input Scalar, other *Tensor) *Tensor {
@@ -65,6 +77,7 @@ var tensorOpWhere = op{name: "aten::where", overload: "self", schema: "aten::whe
 // Where takes t where the condition holds, other elsewhere, with broadcasting. It is PyTorch's Tensor.where.
 //
 //	y = condition ? t : other
+//	t (...), condition (...), other (...) -> (...), broadcast
 //
 //	aten::where.self(Tensor condition, Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Where(condition, other *Tensor) *Tensor {

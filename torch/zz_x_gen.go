@@ -77,7 +77,10 @@ func XlogyScalarSelf(input Scalar, other *Tensor) *Tensor {
 
 var tensorOpXlogy = op{name: "aten::xlogy", overload: "Tensor", schema: "aten::xlogy.Tensor(Tensor self, Tensor other) -> Tensor"}
 
-// Xlogy is PyTorch's Tensor.xlogy.
+// Xlogy multiplies by a logarithm; 0 where t is 0. It is PyTorch's Tensor.xlogy.
+//
+//	y = t = 0 ? 0 : t · ln other
+//	t (...), other (...) -> (...), broadcast
 //
 //	aten::xlogy.Tensor(Tensor self, Tensor other) -> Tensor
 func (t *Tensor) Xlogy(other *Tensor) *Tensor {

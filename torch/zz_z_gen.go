@@ -31,7 +31,10 @@ func ZeroOut(out, input *Tensor) *Tensor {
 
 var tensorOpZero_ = op{name: "aten::zero_", overload: "", schema: "aten::zero_(Tensor(a!) self) -> Tensor(a!)"}
 
-// Zero_ is PyTorch's Tensor.zero_: Zero in place; it returns t.
+// Zero_ fills t with zeros; it returns t. It is PyTorch's Tensor.zero_.
+//
+//	t = 0
+//	t (...) -> (...)
 //
 //	aten::zero_(Tensor(a!) self) -> Tensor(a!)
 func (t *Tensor) Zero_() *Tensor {
@@ -46,7 +49,8 @@ var torchOpZeros = op{name: "aten::zeros", overload: "", schema: "aten::zeros(Sy
 
 // Zeros is a tensor of zeros. It is PyTorch's torch.zeros.
 //
-//	-> (size...)
+//	y = 0
+//	-> (size)
 //
 //	aten::zeros(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func Zeros(size []int, opts ...TensorOptions) *Tensor {
@@ -88,6 +92,9 @@ type ZerosLikeOptions struct {
 }
 
 // ZerosLike is a tensor of zeros with input's shape, dtype and device. It is PyTorch's torch.zeros_like.
+//
+//	y = 0
+//	input (...) -> (...)
 //
 //	aten::zeros_like(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor
 func ZerosLike(input *Tensor, opts ...ZerosLikeOptions) *Tensor {

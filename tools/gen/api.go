@@ -789,3 +789,18 @@ func goResult(a Arg) (Value, error) {
 	}
 	return Value{Type: r[0], Get: r[1]}, nil
 }
+
+// hasGoForm tells whether torch.Call can take the arguments and return the results.
+func (s *Schema) hasGoForm() bool {
+	for _, a := range s.Args {
+		if _, err := goType(a); err != nil || a.Type.Nested {
+			return false
+		}
+	}
+	for _, r := range s.Returns {
+		if _, err := goResult(r); err != nil && r.Type.Base != "QScheme" { // a QScheme is an int
+			return false
+		}
+	}
+	return !s.Vararg
+}

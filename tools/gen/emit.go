@@ -225,6 +225,9 @@ func (f *Func) doc() string {
 // summary is the first line of the doc comment, and the equation and shapes where the table has them.
 func (f *Func) summary() (string, []string) {
 	py := f.python()
+	if summary, lines, ok := f.docEntry(); ok {
+		return f.Name + " " + summary + ". It is PyTorch's " + py + ".", lines
+	}
 	switch f.Kind {
 	case InPlace:
 		if f.Receiver == "Tensor" {
@@ -233,15 +236,6 @@ func (f *Func) summary() (string, []string) {
 		return f.Name + " is PyTorch's " + py + ": " + f.base + f.suffix + " in place.", nil
 	case Out:
 		return f.Name + " is PyTorch's " + py + " with its result written to " + f.outNames() + ".", nil
-	}
-	if d, ok := docs[f.Schema.Name()]; ok {
-		var lines []string
-		for _, l := range strings.Split(d.math, "\n") {
-			if l != "" {
-				lines = append(lines, l)
-			}
-		}
-		return f.Name + " " + d.summary + ". It is PyTorch's " + py + ".", lines
 	}
 	return f.Name + " is PyTorch's " + py + ".", nil
 }
@@ -257,30 +251,4 @@ func (f *Func) outNames() string {
 		return strings.Join(names[:len(names)-1], ", ") + " and " + names[len(names)-1]
 	}
 	return names[0]
-}
-
-// python is where PyTorch's Python API has the operator.
-func (f *Func) python() string {
-	s := f.Schema
-	base := s.Base
-	if p, ok := pythonNames[base]; ok {
-		return p
-	}
-	switch m := s.Module; {
-	case s.Namespace != "aten":
-		return "torch.ops." + s.Namespace + "." + base
-	case len(s.Variants) == 0, onlyOps[base], strings.HasPrefix(base, "_"), strings.Contains(base, "_backward"):
-		return "torch.ops.aten." + base
-	case m == "nn" && inFunctional[base]:
-		return "torch.nn.functional." + base
-	case m == "nn":
-		return "torch.ops.aten." + base
-	case m == "linalg" || m == "fft" || m == "special":
-		if rest, ok := strings.CutPrefix(base, m+"_"); ok {
-			return "torch." + m + "." + rest
-		}
-	case f.Receiver == "Tensor", f.Kind != Out && !s.hasVariant("function"):
-		return "Tensor." + base
-	}
-	return "torch." + base
 }

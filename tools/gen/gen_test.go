@@ -46,30 +46,108 @@ func TestEveryOperatorIsGeneratedOrExcluded(t *testing.T) {
 	}
 }
 
-// The names that a program can use: no two alike, of Go's form, in-place and out variants told apart.
+// The names that a program can use follow the rules of names.go: no two alike, variants named after the
+// overload with the same arguments, options after the function.
 func TestNames(t *testing.T) {
 	api := build(t)
 	form := regexp.MustCompile(`^[A-Z][A-Za-z0-9]*_?$`)
 	names, types := map[string]string{}, map[string]bool{}
+	leads := map[string]*Func{} // functional overloads by namespace, operator and arguments
+	arguments := func(f *Func) string {
+		return f.Schema.Namespace + "::" + groupBase(f.Schema, f.Kind) + "(" + signature(f.Schema)
+	}
 	for _, f := range api.Funcs {
+		if f.Kind == Functional {
+			leads[arguments(f)] = f
+		}
+	}
+	rules := map[string]int{}
+	for _, f := range api.Funcs {
+		rules[ruleOf(f)]++
 		require.Regexp(t, form, f.Name)
 		key := f.Receiver + "." + f.Name
 		require.Empty(t, names[key], "%s is also %s", key, f.Schema.Text)
 		names[key] = f.Schema.Text
-		require.Equal(t, f.Kind == InPlace, strings.HasSuffix(f.Name, "_"), f.Schema.Text)
-		if f.Kind == Out {
-			require.True(t, strings.HasSuffix(f.Name, "Out"), f.Schema.Text)
+
+		// Where it is.
+		switch {
+		case f.Schema.Namespace != "aten":
+			require.Equal(t, namespaces[f.Schema.Namespace].Var+"Ops", f.Receiver, f.Schema.Text)
+		case strings.HasPrefix(f.Schema.Base, "_"):
+			require.Equal(t, "InternalOps", f.Receiver, f.Schema.Text)
+		case f.Schema.hasVariant("method"):
+			require.Equal(t, "Tensor", f.Receiver, f.Schema.Text)
+		default:
+			require.Empty(t, f.Receiver, f.Schema.Text)
+		}
+
+		// What it is called.
+		want := camel(groupBase(f.Schema, f.Kind)) + f.suffix
+		if lead := leads[arguments(f)]; lead != nil {
+			want = lead.Name
+		}
+		switch f.Kind {
+		case InPlace:
+			want += "_"
+		case Out:
+			want += "Out"
 			require.True(t, isOut(f.Schema, f.Params[0].Arg), f.Schema.Text)
 		}
-		if o := f.Options; o != nil && o.Owner == f {
+		require.Equal(t, want, f.Name, f.Schema.Text)
+		require.Equal(t, f.Kind == InPlace, strings.HasSuffix(f.Name, "_"), f.Schema.Text)
+		require.Equal(t, f.Kind == Out, strings.HasSuffix(f.Name, "Out"), f.Schema.Text)
+		if _, given := suffixes[f.Schema.Name()]; f.Kind == Functional && !given {
+			s := f.Schema.Overload
+			for _, word := range strings.FieldsFunc(s, func(r rune) bool { return r == '_' }) {
+				if f.suffix != "" && !dropped[word] && word != "Tensor" {
+					require.Contains(t, f.suffix, camel(word), f.Schema.Text)
+				}
+			}
+		}
+
+		// What its options are called.
+		o := f.Options
+		if o == nil || o.Name == tensorOptions {
+			continue
+		}
+		require.Equal(t, f.base+f.suffix, o.Owner.base+o.Owner.suffix, f.Schema.Text)
+		base := strings.TrimPrefix(o.Name, strings.TrimSuffix(strings.TrimSuffix(f.Receiver, "Ops"), "Tensor"))
+		require.Contains(t, []string{f.base + f.suffix + "Options", f.base + f.suffix + "InPlaceOptions", f.base + f.suffix + "OutOptions"}, base, f.Schema.Text)
+		if o.Owner == f {
 			require.False(t, types[o.Name], "two structs %s", o.Name)
 			types[o.Name] = true
-			require.Regexp(t, regexp.MustCompile(`^[A-Z][A-Za-z0-9]*Options$`), o.Name)
 		}
 	}
 	for name := range types {
 		require.Empty(t, names["."+name], "%s is a function and a struct", name)
 	}
+	for _, r := range nameRules {
+		require.NotZero(t, rules[r.title], "the rule %q names nothing", r.title)
+	}
+	t.Logf("names by rule: %v", rules)
+	require.Less(t, rules["irregular"], 80)
+}
+
+// Out variants without a functional overload of the same arguments, and in-place ones: a name for each of
+// the others says which function it is a variant of.
+func TestVariantsBelongToAFunction(t *testing.T) {
+	alone := map[string]bool{}
+	names := map[string]bool{}
+	api := build(t)
+	for _, f := range api.Funcs {
+		names[f.Schema.Namespace+" "+f.Name] = true
+	}
+	for _, f := range api.Funcs {
+		stem := strings.TrimSuffix(strings.TrimSuffix(f.Name, "_"), "Out")
+		if f.Kind != Functional && !names[f.Schema.Namespace+" "+stem] {
+			alone[f.Schema.Name()] = true
+		}
+	}
+	require.Equal(t, set(`aten::_fill_mem_eff_dropout_mask_ aten::_slow_conv2d_backward.grad_input aten::_sobol_engine_ff_
+		aten::_sobol_engine_initialize_state_ aten::_sobol_engine_scramble_ aten::fill_diagonal_ aten::set_.source_Tensor_storage_offset
+		aten::shallow_copy_data_ fsdp::chunk_cat_mixed_dtype symm_mem::memcpy_to_multicast_ symm_mem::memset32_
+		symm_mem::multimem_all_gather_out symm_mem::multimem_all_reduce_ symm_mem::multimem_one_shot_reduce_out
+		symm_mem::reduce_scatter_out symm_mem::stream_write_value32_ symm_mem::two_shot_all_reduce_ symm_mem::two_shot_all_reduce_out`), alone)
 }
 
 // An option that isn't set has PyTorch's default. So a field of a plain type must have its zero value as
@@ -346,18 +424,63 @@ func TestReadsAllOfEachSchema(t *testing.T) {
 	}
 }
 
+// Every documented operator has a sentence, an equation and shapes in the form that docs.go describes.
+// TestDocumentedShapes and TestEquations in package torch hold them against the operators themselves.
 func TestDocsTable(t *testing.T) {
-	known := map[string]bool{}
+	known := map[string]*Func{}
 	for _, f := range build(t).Funcs {
-		if f.Kind == Functional {
-			known[f.Schema.Name()] = true
+		known[f.Schema.Name()] = f
+	}
+	sentence := regexp.MustCompile(`^[a-z][^\n]*[^.\s]$`)
+	shape := `\((?:[^()]|\([^()]*\))*\)`
+	shapes := regexp.MustCompile(`^(?:\w+ (?:n × |2 × )?` + shape + `(?:, (?:\w+ )?` + shape + `)* )?-> (?:bool|[^ ]+ × ` + shape + `|` + shape + `).*$`)
+	for name, d := range docs {
+		f := known[name]
+		require.NotNil(t, f, "docs of %s, which is no function", name)
+		require.NotEqual(t, Out, f.Kind, name)
+		require.Regexp(t, sentence, d.summary, name)
+		_, lines, _ := f.docEntry()
+		require.GreaterOrEqual(t, len(lines), 2, "%s: an equation and shapes are expected", name)
+		nShapes := 0
+		for i, l := range lines {
+			require.Equal(t, strings.TrimSpace(l), l, name)
+			require.NotEmpty(t, l, name)
+			if strings.Contains(l, "-> ") && !strings.Contains(l, "\"") {
+				require.NotZero(t, i, "%s: the equation comes first", name)
+				require.Regexp(t, shapes, l, name)
+				nShapes++
+			}
+		}
+		require.Equal(t, 1, nShapes, "%s: one line of shapes is expected", name)
+		// The parameters that the shapes name exist.
+		words := map[string]bool{"t": f.Receiver == "Tensor"}
+		for _, p := range f.Params {
+			words[p.Name] = true
+		}
+		if f.Options != nil {
+			for _, field := range f.Options.Fields {
+				words[field.Name] = true
+			}
+		}
+		for _, l := range lines {
+			if left, _, ok := strings.Cut(l, "-> "); ok && shapes.MatchString(l) {
+				for _, m := range regexp.MustCompile(`(?:^|, )(\w+) (?:\(|n ×|2 ×)`).FindAllStringSubmatch(left, -1) {
+					require.True(t, words[m[1]], "%s: no parameter %s", name, m[1])
+				}
+			}
 		}
 	}
-	for name, d := range docs {
-		require.True(t, known[name], "docs of %s, which is no function", name)
-		require.NotEmpty(t, d.summary, name)
+	require.GreaterOrEqual(t, len(docs), 300)
+	for _, base := range strings.Fields(`add sub mul div matmul bmm linear conv1d conv2d conv_transpose2d embedding layer_norm batch_norm group_norm
+		softmax log_softmax gelu silu relu sigmoid tanh dropout scaled_dot_product_attention cross_entropy_loss mse_loss sum mean max argmax topk sort
+		cumsum cat stack split chunk view reshape permute transpose index_select gather scatter_add where masked_fill arange zeros ones rand randn
+		einsum pad max_pool2d upsample_bilinear2d lstm gru linalg_svd fft_rfft copy_ uniform_ normal_`) {
+		found := false
+		for name := range docs {
+			found = found || name == "aten::"+base || strings.HasPrefix(name, "aten::"+base+".")
+		}
+		require.True(t, found, "%s is not documented", base)
 	}
-	require.Greater(t, len(docs), 100)
 }
 
 func TestTablesAreUsed(t *testing.T) {

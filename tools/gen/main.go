@@ -2,6 +2,7 @@
 // from the operator lists in third_party/.
 //
 //	go run ./tools/gen                       write the generated files
+//	go run ./tools/gen -names                print each Go name, its schema and the rule that made it
 //	go run ./tools/gen -diff OLD NEW         compare two operator lists
 //	go run ./tools/gen -dump -yaml FILE      print the list of the libtorch that is set up
 //
@@ -30,6 +31,7 @@ func main() {
 func run() error {
 	root := flag.String("root", ".", "the repository")
 	diff := flag.Bool("diff", false, "compare the two operator lists named")
+	names := flag.Bool("names", false, "print the Go names with the rules that made them")
 	dump := flag.Bool("dump", false, "print an operator list")
 	yaml := flag.String("yaml", "", "with -dump: native_functions.yaml")
 	schemas := flag.String("schemas", "", "with -dump: a file of schemas, instead of those of libtorch")
@@ -75,6 +77,9 @@ func run() error {
 	api, err := Build(version, list)
 	if err != nil {
 		return err
+	}
+	if *names {
+		return api.writeNames(os.Stdout)
 	}
 	return api.writeAll(*root)
 }

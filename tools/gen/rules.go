@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"regexp"
 	"strings"
 )
@@ -10,6 +11,7 @@ type exclusion struct {
 	match  func(s *Schema) bool
 	what   string // for people: which operators
 	reason string
+	dead   bool // there is no kernel to call
 }
 
 func set(names string) map[string]bool {
@@ -47,12 +49,12 @@ func uses(ok func(Type) bool) func(*Schema) bool {
 // values have a Go form.
 var exclusions = []exclusion{
 	// What has no Go form.
-	{func(s *Schema) bool { return s.Vararg }, "schemas with ...", "takes or returns any number of values"},
-	{uses(func(t Type) bool { return strings.HasPrefix(t.Base, "__torch__.") }), "arguments of a TorchScript class", "a TorchScript class has no Go form"},
-	{uses(func(t Type) bool { return t.Base == "Storage" }), "arguments of type Storage", "a storage has no Go form; tensors do: set_.source_Tensor"},
-	{uses(func(t Type) bool { return t.Base == "Stream" }), "arguments of type Stream", "streams are hand-written in torch/cuda"},
-	{uses(func(t Type) bool { return t.Base == "Dict" }), "results of type Dict", "a dictionary has no Go form; TorchScript's distributed autograd alone uses it"},
-	{uses(func(t Type) bool { return t.Nested }), "lists of lists", "a list of lists has no Go form; c10d takes them: torchgo/distributed"},
+	{func(s *Schema) bool { return s.Vararg }, "schemas with ...", "takes or returns any number of values", false},
+	{uses(func(t Type) bool { return strings.HasPrefix(t.Base, "__torch__.") }), "arguments of a TorchScript class", "a TorchScript class has no Go form", false},
+	{uses(func(t Type) bool { return t.Base == "Storage" }), "arguments of type Storage", "a storage has no Go form; tensors do: set_.source_Tensor", false},
+	{uses(func(t Type) bool { return t.Base == "Stream" }), "arguments of type Stream", "streams are hand-written in torch/cuda", false},
+	{uses(func(t Type) bool { return t.Base == "Dict" }), "results of type Dict", "a dictionary has no Go form; TorchScript's distributed autograd alone uses it", false},
+	{uses(func(t Type) bool { return t.Nested }), "lists of lists", "a list of lists has no Go form; c10d takes them: torchgo/distributed", false},
 	{func(s *Schema) bool {
 		for _, a := range s.Args {
 			if a.Type.Base == "Any" && !anyStrings[a.Name] {
@@ -60,26 +62,26 @@ var exclusions = []exclusion{
 			}
 		}
 		return len(s.Returns) > 0 && s.Returns[0].Type.Base == "Any"
-	}, "Any, other than a name", "anything has no Go form; here it stands for a TorchScript class"},
-	{uses(func(t Type) bool { return t.Base == "QScheme" }), "results of type QScheme", "a quantization scheme has no Go form"},
+	}, "Any, other than a name", "anything has no Go form; here it stands for a TorchScript class", false},
+	{uses(func(t Type) bool { return t.Base == "QScheme" }), "results of type QScheme", "a quantization scheme has no Go type; torch.Call returns its number", false},
 
 	// What would not work.
-	{pattern(`static_runtime::.*`), "static_runtime", "the kernels live in TorchScript's static runtime, the dispatcher has none"},
-	{pattern(`inductor_prims::.*`), "inductor_prims", "the kernel is Python code"},
-	{pattern(`_test::.*|aten::_test_.*`), "_test and aten::_test_*", "exists for PyTorch's own tests"},
+	{pattern(`static_runtime::.*`), "static_runtime", "the kernels live in TorchScript's static runtime, the dispatcher has none", true},
+	{pattern(`inductor_prims::.*`), "inductor_prims", "the kernel is Python code", true},
+	{pattern(`_test::.*|aten::_test_.*`), "_test and aten::_test_*", "exists for PyTorch's own tests", false},
 
 	// What would only confuse.
-	{pattern(`aten::sym_(size\.int|stride\.int|numel|storage_offset|is_contiguous)`), "aten::sym_*", "the symbolic twin, for tracers; the plain one is there"},
-	{pattern(`aten::range(\..*)?`), "range", "PyTorch has deprecated it for arange; torch.Range is a part of an index"},
-	{pattern(`quantized::(add|mul)(_relu)?\.(Scalar|Scalar_out|out)`), "quantized::add.Scalar, add.out and their kin", "registered twice: quantized::add_scalar, add_out"},
-	{pattern(`aten::__(and|or|xor|lshift|rshift|iand|ior|ixor|ilshift|irshift)__\..*`), "aten::__and__ and its kin", "Python's spelling of bitwise_and and its kin"},
+	{pattern(`aten::sym_(size\.int|stride\.int|numel|storage_offset|is_contiguous)`), "aten::sym_*", "the symbolic twin, for tracers; the plain one is there", false},
+	{pattern(`aten::range(\..*)?`), "range", "PyTorch has deprecated it for arange; torch.Range is a part of an index", false},
+	{pattern(`quantized::(add|mul)(_relu)?\.(Scalar|Scalar_out|out)`), "quantized::add.Scalar, add.out and their kin", "registered twice: quantized::add_scalar, add_out", false},
+	{pattern(`aten::__(and|or|xor|lshift|rshift|iand|ior|ixor|ilshift|irshift)__\..*`), "aten::__and__ and its kin", "Python's spelling of bitwise_and and its kin", false},
 
 	// What is hand-written.
-	{named("aten::size.int", "aten::stride.int", "aten::numel", "aten::dim"), "size, stride, numel, dim", "hand-written: Tensor.Shape, Size, Stride, Numel, Dim, without a call to an operator"},
-	{named("aten::is_leaf", "aten::requires_grad_", "aten::_backward", "aten::is_inference", "aten::set_data"), "is_leaf, requires_grad_, _backward, is_inference, set_data", "hand-written: Tensor.IsLeaf, SetRequiresGrad, Backward, IsInference, SetData"},
-	{named("aten::item"), "item", "hand-written: torch.Item"},
-	{named("aten::is_contiguous", "aten::storage_offset"), "is_contiguous, storage_offset", "hand-written: Tensor.IsContiguous, StorageOffset, without a call to an operator"},
-	{pattern(`aten::to\..*`), "to", "hand-written: Tensor.To"},
+	{named("aten::size.int", "aten::stride.int", "aten::numel", "aten::dim"), "size, stride, numel, dim", "hand-written: Tensor.Shape, Size, Stride, Numel, Dim, without a call to an operator", false},
+	{named("aten::is_leaf", "aten::requires_grad_", "aten::_backward", "aten::is_inference", "aten::set_data"), "is_leaf, requires_grad_, _backward, is_inference, set_data", "hand-written: Tensor.IsLeaf, SetRequiresGrad, Backward, IsInference, SetData", false},
+	{named("aten::item"), "item", "hand-written: torch.Item", false},
+	{named("aten::is_contiguous", "aten::storage_offset"), "is_contiguous, storage_offset", "hand-written: Tensor.IsContiguous, StorageOffset, without a call to an operator", false},
+	{pattern(`aten::to\..*`), "to", "hand-written: Tensor.To", false},
 }
 
 // words are the parts of PyTorch's names that are not spelled with one capital letter.
@@ -98,50 +100,65 @@ var bareOverloads = []string{"", "Tensor", "Tensor_Tensor", "int", "self", "inpu
 // dropped are the parts of an overload's name that say nothing to a reader.
 var dropped = map[string]bool{"IntList": true, "int": true, "ScalarOpt": true}
 
-// suffixes is what the rules for overloads (see suffix) don't say well: the suffix of an overload's
-// Go name. "" is the bare name.
-var suffixes = map[string]string{
-	// A scalar is what one means here.
-	"aten::fill.Scalar": "", "aten::fill.Tensor": "Tensor",
-	"aten::masked_fill.Scalar": "", "aten::masked_fill.Tensor": "Tensor",
-	"aten::index_fill.int_Scalar": "", "aten::index_fill.int_Tensor": "Tensor",
-	"aten::repeat_interleave.self_int": "", "aten::repeat_interleave.self_Tensor": "Tensor", "aten::repeat_interleave.Tensor": "Indices",
-	"aten::_foreach_addcdiv.Scalar": "", "aten::_foreach_addcdiv.Tensor": "Tensor",
-	"aten::_foreach_addcmul.Scalar": "", "aten::_foreach_addcmul.Tensor": "Tensor",
-	"aten::_foreach_add.List": "", "aten::_foreach_add.Tensor": "Tensor",
-	"aten::_foreach_mul.List": "", "aten::_foreach_mul.Tensor": "Tensor",
-	"aten::_foreach_div.List": "", "aten::_foreach_div.Tensor": "Tensor",
-
-	// Python's default is the overload with correction.
-	"aten::std.correction": "", "aten::std": "Unbiased", "aten::std.dim": "DimUnbiased",
-	"aten::var.correction": "", "aten::var": "Unbiased", "aten::var.dim": "DimUnbiased",
-	"aten::std_mean.correction": "", "aten::std_mean": "Unbiased", "aten::std_mean.dim": "DimUnbiased",
-	"aten::var_mean.correction": "", "aten::var_mean": "Unbiased", "aten::var_mean.dim": "DimUnbiased",
-	"aten::stft.center": "", "aten::stft": "NoCenter",
-
-	"aten::normal.out": "Functional", // of normal_functional
-	"aten::where.self": "", "aten::where": "Nonzero",
-	"aten::scatter.src": "", "aten::scatter.reduce": "SrcReduce", // ScatterReduce is scatter_reduce
-	"aten::tensor_split.sections": "", "aten::tensor_split.tensor_indices_or_sections": "Tensor",
-	"aten::hsplit.array": "Indices", "aten::vsplit.array": "Indices", "aten::dsplit.array": "Indices",
-	"aten::to_sparse.sparse_dim":           "Dim",
-	"aten::_to_sparse.sparse_dim":          "Dim",
-	"aten::trapezoid.x":                    "",
-	"aten::trapz.x":                        "",
-	"aten::cumulative_trapezoid.x":         "",
-	"aten::histogram.bin_ct":               "",
-	"aten::histogram.bins_tensor":          "Bins",
-	"aten::sparse_coo_tensor.indices_size": "", "aten::sparse_coo_tensor.indices": "Infer", "aten::sparse_coo_tensor.size": "Empty",
-	"aten::sparse_csr_tensor.crow_col_value_size": "", "aten::sparse_csr_tensor.crow_col_value": "Infer",
-	"aten::sparse_csc_tensor.ccol_row_value_size": "", "aten::sparse_csc_tensor.ccol_row_value": "Infer",
-	"aten::sparse_bsr_tensor.crow_col_value_size": "", "aten::sparse_bsr_tensor.crow_col_value": "Infer",
-	"aten::sparse_bsc_tensor.ccol_row_value_size": "", "aten::sparse_bsc_tensor.ccol_row_value": "Infer",
-	"aten::sparse_compressed_tensor.comp_plain_value_size": "", "aten::sparse_compressed_tensor.comp_plain_value": "Infer",
-
-	"aten::gradient.scalarint": "", "aten::gradient.scalararray": "Dims", "aten::gradient.array": "AllDims",
-	"aten::gradient.scalarrayint": "Spacings", "aten::gradient.scalarrayarray": "SpacingsDims",
-	"aten::gradient.tensorarrayint": "Coords", "aten::gradient.tensorarray": "CoordsDims",
+// irregular are the overloads that the rules (see suffix) would name badly, with the reason: the suffix
+// of an overload's Go name, "" for the bare name.
+var irregular = []struct {
+	why   string
+	names map[string]string
+}{
+	{"a number is what one means here", map[string]string{
+		"aten::fill.Scalar": "", "aten::fill.Tensor": "Tensor",
+		"aten::masked_fill.Scalar": "", "aten::masked_fill.Tensor": "Tensor",
+		"aten::index_fill.int_Scalar": "", "aten::index_fill.int_Tensor": "Tensor",
+		"aten::repeat_interleave.self_int": "", "aten::repeat_interleave.self_Tensor": "Tensor", "aten::repeat_interleave.Tensor": "Indices",
+		"aten::_foreach_addcdiv.Scalar": "", "aten::_foreach_addcdiv.Tensor": "Tensor",
+		"aten::_foreach_addcmul.Scalar": "", "aten::_foreach_addcmul.Tensor": "Tensor",
+		"aten::tensor_split.sections": "", "aten::tensor_split.tensor_indices_or_sections": "Tensor",
+		"aten::histogram.bin_ct": "", "aten::histogram.bins_tensor": "Bins",
+	}},
+	{"a list is what one means here", map[string]string{
+		"aten::_foreach_add.List": "", "aten::_foreach_add.Tensor": "Tensor",
+		"aten::_foreach_mul.List": "", "aten::_foreach_mul.Tensor": "Tensor",
+		"aten::_foreach_div.List": "", "aten::_foreach_div.Tensor": "Tensor",
+	}},
+	{"it is what Python calls by default", map[string]string{
+		"aten::std.correction": "", "aten::std": "Unbiased", "aten::std.dim": "DimUnbiased",
+		"aten::var.correction": "", "aten::var": "Unbiased", "aten::var.dim": "DimUnbiased",
+		"aten::std_mean.correction": "", "aten::std_mean": "Unbiased", "aten::std_mean.dim": "DimUnbiased",
+		"aten::var_mean.correction": "", "aten::var_mean": "Unbiased", "aten::var_mean.dim": "DimUnbiased",
+		"aten::stft.center": "", "aten::stft": "NoCenter",
+		"aten::linalg_pinv.atol_rtol_float": "", "aten::linalg_pinv": "Rcond", "aten::linalg_pinv.atol_rtol_tensor": "Tensor", "aten::linalg_pinv.rcond_tensor": "RcondTensor",
+		"aten::linalg_matrix_rank.atol_rtol_float": "", "aten::linalg_matrix_rank": "Tol", "aten::linalg_matrix_rank.atol_rtol_tensor": "Tensor", "aten::linalg_matrix_rank.tol_tensor": "TolTensor",
+		"aten::where.self": "", "aten::where": "Nonzero",
+		"aten::trapezoid.x": "", "aten::trapz.x": "", "aten::cumulative_trapezoid.x": "",
+	}},
+	{"another operator has the name", map[string]string{
+		"aten::scatter.src": "", "aten::scatter.reduce": "SrcReduce", // ScatterReduce is scatter_reduce
+		"aten::normal.out": "Functional", // of normal_functional
+	}},
+	{"the overload's name says nothing to a reader", map[string]string{
+		"aten::hsplit.array": "Indices", "aten::vsplit.array": "Indices", "aten::dsplit.array": "Indices",
+		"aten::to_sparse.sparse_dim": "Dim", "aten::_to_sparse.sparse_dim": "Dim",
+		"aten::sparse_coo_tensor.indices_size": "", "aten::sparse_coo_tensor.indices": "Infer", "aten::sparse_coo_tensor.size": "Empty",
+		"aten::sparse_csr_tensor.crow_col_value_size": "", "aten::sparse_csr_tensor.crow_col_value": "Infer",
+		"aten::sparse_csc_tensor.ccol_row_value_size": "", "aten::sparse_csc_tensor.ccol_row_value": "Infer",
+		"aten::sparse_bsr_tensor.crow_col_value_size": "", "aten::sparse_bsr_tensor.crow_col_value": "Infer",
+		"aten::sparse_bsc_tensor.ccol_row_value_size": "", "aten::sparse_bsc_tensor.ccol_row_value": "Infer",
+		"aten::sparse_compressed_tensor.comp_plain_value_size": "", "aten::sparse_compressed_tensor.comp_plain_value": "Infer",
+		"aten::gradient.scalarint": "", "aten::gradient.scalararray": "Dims", "aten::gradient.array": "AllDims",
+		"aten::gradient.scalarrayint": "Spacings", "aten::gradient.scalarrayarray": "SpacingsDims",
+		"aten::gradient.tensorarrayint": "Coords", "aten::gradient.tensorarray": "CoordsDims",
+	}},
 }
+
+// suffixes has the names of all of irregular.
+var suffixes = func() map[string]string {
+	m := map[string]string{}
+	for _, g := range irregular {
+		maps.Copy(m, g.names)
+	}
+	return m
+}()
 
 // hidden are optional arguments that a caller never sets; they get no field.
 var hidden = map[string]string{

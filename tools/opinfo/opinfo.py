@@ -4,11 +4,11 @@
     python tools/opinfo/opinfo.py OUT_DIR
     go run ./tools/pack OUT_DIR testdata/opinfo.tar.zst
 
-Every entry of op_db is tried on its CPU sample inputs. A sample is kept when one call of one
-dispatcher operator gives the result that the entry's Python function gives; the overload is found
-by binding the sample to the schemas strictly (no implicit conversions) and is run to check it.
-What is kept holds the operator's name, its arguments with all defaults written out, its results
-and, for float64 samples of differentiable entries, the gradients of sum(result * weight).
+Every entry of op_db is tried on its CPU sample inputs, up to three of each dtype. Its Python function
+runs once under a TorchDispatchMode, which notes the calls that reach the dispatcher: mostly one, more
+where the function is written in Python. That program is run again from the sample's inputs and is
+kept if it gives the results and the gradients of the function itself; what is recorded are the
+function's. Results of float32 and float64 have the gradients of sum(result * weight).
 
 OUT_DIR/opinfo.json        entries, samples, arguments; tensors as references
 OUT_DIR/opinfo.safetensors one flat tensor for each dtype; complex numbers as pairs of floats
@@ -23,7 +23,7 @@ CPUs differ within the tolerances, which are those of torch.testing.assert_close
 
 import argparse
 import fnmatch
-import inspect
+import itertools
 import json
 import math
 import os
@@ -40,12 +40,15 @@ from safetensors.torch import save_file
 from torch.testing._internal.common_device_type import toleranceOverride
 from torch.testing._internal.common_methods_invocations import op_db
 from torch.testing._internal.opinfo.core import BinaryUfuncInfo, ReductionOpInfo, UnaryUfuncInfo
+from torch.utils._python_dispatch import TorchDispatchMode
 
-MAX_ELEMENTS = 8000  # of any one tensor
-MAX_BYTES = 10000  # of all tensors of one sample ...
-MAX_BYTES_ALONE = 200000  # ... of the only sample of an entry
+MAX_NUMBERS = 1000  # in all tensors of one sample, without its gradients ...
+MAX_NUMBERS_ALONE = 25000  # ... of the only sample of an entry
 POOL = 60  # samples of an entry that are looked at
-KEEP = {torch.float32: 3, torch.float64: 3, torch.int64: 1, torch.bool: 1, torch.complex64: 1}
+SEED = 42  # that OpInfo's own wrappers set
+SAMPLES = 3  # of an entry and dtype
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.bool, torch.complex64]
+GRADIENTS = {torch.float64, torch.float32}
 
 # Operators whose results are whatever was in memory: dtype and shape are recorded, values are not.
 UNINITIALISED = {"empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided"}
@@ -53,27 +56,16 @@ UNINITIALISED = {"empty", "empty_like", "empty_strided", "empty_permuted", "new_
 # Results that are unique up to a sign or a phase, by position.
 AMBIGUOUS = {"svd": [0, 2], "linalg.svd": [0, 2], "linalg.eigh": [1], "linalg.eig": [1]}
 
-# Entries left out though one call would do, with the reason.
-EXCLUDED = {
-    "hash_tensor": "a checksum of the bits of floating point results",
-    "broadcast_shapes": "no tensor in or out",
-    "torch.ops.aten._flash_attention_forward": "CUDA",
-    "torch.ops.aten._efficient_attention_forward": "CUDA",
+# Entries without an operator of the dispatcher, and entries that the CPU can't run, with the reason.
+NO_OPERATOR = {"broadcast_shapes": "no tensor in or out", "jiterator_*": "compiles a CUDA kernel from text"}
+CUDA_ONLY = "torch.ops.aten._flash_attention_forward torch.ops.aten._efficient_attention_forward nn.functional.batch_norm/without_cudnn"
+
+# Dtypes of an entry whose results differ between CPUs by more than the tolerance.
+UNSTABLE = {
+    "nn.functional.conv_transpose?d": [torch.bfloat16],  # oneDNN sums up in bfloat16 where there is no AVX512
 }
 
-# Entries whose Python function is not the dispatcher's operator by name: the call that it makes.
-CASTS = {
-    "bfloat16": torch.bfloat16, "bool": torch.bool, "byte": torch.uint8, "char": torch.int8, "double": torch.float64,
-    "float": torch.float32, "half": torch.float16, "int": torch.int32, "long": torch.int64, "short": torch.int16,
-    "cdouble": torch.complex128, "cfloat": torch.complex64, "chalf": torch.complex32,
-}  # fmt: skip
-REFLECTED = {
-    "__radd__": "add", "__rmul__": "mul", "__rand__": "bitwise_and", "__ror__": "bitwise_or", "__rxor__": "bitwise_xor",
-    "__rsub__": "rsub",
-}  # fmt: skip
-OTHER_NAMES = {"T": "numpy_T", "H": "matrix_H", "zero_": "zero"}
-
-REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
+CASTS = "bfloat16 bool byte char double float half int long short cdouble cfloat chalf"
 
 # The kind of an entry: the first that has a matching pattern, else by the entry's class.
 KINDS = {
@@ -94,7 +86,7 @@ KINDS = {
     "cumulative": "cum* logcumsumexp *trapezoid trapz diff gradient",
     "comparison": "eq ne lt le gt ge equal allclose isclose max min maximum minimum fmax fmin clamp*",
     "logical and bitwise": "logical* bitwise* gcd lcm __rand__ __ror__ __rxor__",
-    "conversion": " ".join(CASTS) + " to item contiguous",
+    "conversion": CASTS + " to item contiguous",
     "complex": "real imag conj* angle view_as_real view_as_complex sgn resolve*",
     "reduction": "norm var_mean std_mean aminmax logsumexp sum_to_size cov corrcoef",
     "binary pointwise": "add addcmul addcdiv lerp rsub logaddexp* __r*__",
@@ -147,17 +139,17 @@ class Input:
     """A tensor argument: values, layout in memory, whether a gradient is wanted."""
 
     def __init__(self, t):
-        if type(t) not in (torch.Tensor, torch.nn.Parameter) or t.layout != torch.strided or t.is_quantized or t.device.type != "cpu":
+        if type(t) not in (torch.Tensor, torch.nn.Parameter) or t.is_quantized or t.device.type != "cpu":
             raise Skip("a tensor that is not plain")
-        if t.numel() > MAX_ELEMENTS:
-            raise Skip("more elements than the limit")
-        self.grad = t.requires_grad
-        v = t.detach().resolve_conj().resolve_neg()
+        self.layout, self.grad = t.layout, t.requires_grad and t.layout == torch.strided
+        v = t.detach() if t.layout == torch.strided else t.detach().to_dense()
+        v = v.resolve_conj().resolve_neg()
         self.stride = None if v.is_contiguous() else tuple(v.stride())
         self.values = round_bits(v.contiguous())
 
     def tensor(self, grad):
         t = rebuild(self.values, self.stride)
+        t.wanted = self.layout
         return t.requires_grad_() if grad and self.grad else t
 
 
@@ -185,128 +177,190 @@ def materialise(x, grad=False):
     return tree_map(lambda i: i.tensor(grad), x)
 
 
-# --- finding the dispatcher call ------------------------------------------------------------------
+# --- tracing ---------------------------------------------------------------------------------------
+
+FORMATS = [torch.contiguous_format, torch.preserve_format, torch.channels_last]
 
 
-class Recorder:
-    """Notes the calls of torch's C functions that a Python function makes."""
+# What libtorch's dispatcher lists.
+OPERATORS = {line.split("(")[0] for line in (Path(__file__).parents[2] / "third_party/operators-2.15.0.txt").read_text().splitlines()}
+
+
+def name_of(overload):
+    schema = overload._schema
+    return schema.name + ("." + schema.overload_name if schema.overload_name else "")
+
+
+class Trace(TorchDispatchMode):
+    """Notes the calls that reach the dispatcher. In inference mode those are what Python asked for:
+    nothing is taken apart for autograd above."""
 
     def __init__(self):
+        super().__init__()
         self.calls = []
 
-    def __enter__(self):
-        self.saved, self.added = [], []
-        for module in (torch, torch._C._nn, torch.nn.functional, torch.special, torch.linalg, torch.fft):
-            for name, fn in list(vars(module).items()):
-                if inspect.isbuiltin(fn) and getattr(torch.ops.aten, fn.__name__, None):
-                    self.saved.append((module, name, fn))
-                    setattr(module, name, self.wrap(fn.__name__, fn))
-        for name in dir(torch._C._VariableFunctions):  # torch._VF finds them by __getattr__
-            if not name.startswith("__") and getattr(torch.ops.aten, name, None):
-                setattr(torch._VF, name, self.wrap(name, getattr(torch._C._VariableFunctions, name)))
-                self.added.append(name)
-        return self
-
-    def wrap(self, name, fn):
-        def call(*args, **kwargs):
-            self.calls.append((name, args, kwargs))
-            return fn(*args, **kwargs)
-
-        return call
-
-    def __exit__(self, *exc):
-        for module, name, fn in self.saved:
-            setattr(module, name, fn)
-        for name in self.added:
-            delattr(torch._VF, name)
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.calls.append((func, args, kwargs or {}, out))
+        return out
 
 
 def convert(value, arg):
-    """value as the schema's argument arg takes it, or Skip."""
+    """value as the schema's argument arg takes it without conversion, or Skip."""
     typ, real = str(arg.type), str(arg.real_type)
     if typ.startswith("Optional["):
         if value is None:
             return None
         typ, real = typ[9:-1], real[9:-1]
     is_int = isinstance(value, int) and not isinstance(value, bool)
-    is_tensor = isinstance(value, Input | torch.Tensor)
-    if typ == "Tensor" and is_tensor:
-        return value
-    if typ in ("List[Tensor]", "List[Optional[Tensor]]") and isinstance(value, list | tuple):
-        if all(isinstance(v, Input | torch.Tensor) or (v is None and "Optional" in typ) for v in value):
-            return list(value)
-    if real == "ScalarType" and isinstance(value, torch.dtype):
-        return value
-    if real == "Layout" and isinstance(value, torch.layout):
-        return value
-    if real == "MemoryFormat" and isinstance(value, torch.memory_format):
-        return value
-    if real == "Device" and isinstance(value, str | torch.device):
-        return torch.device(value)
-    if real in ("ScalarType", "Layout", "MemoryFormat", "Device"):
-        raise Skip("argument type")
-    if typ == "int" and is_int:
-        return value
-    if typ == "int" and arg.name == "reduction" and value in REDUCTIONS:
-        return REDUCTIONS[value]
-    if typ == "float" and (is_int or isinstance(value, float)):
-        return float(value)
-    if typ == "bool" and isinstance(value, bool):
-        return value
-    if typ == "number" and isinstance(value, int | float | bool | complex):
-        return value
-    if typ == "str" and isinstance(value, str):
-        return value
-    if typ == "List[int]":
-        if is_int and arg.N:
-            return [value] * arg.N
-        if isinstance(value, list | tuple) and all(isinstance(v, int) and not isinstance(v, bool) for v in value):
-            return list(value)
-    if typ == "List[float]":
-        if isinstance(value, int | float) and not isinstance(value, bool) and arg.N:
-            return [float(value)] * arg.N
-        if isinstance(value, list | tuple) and all(isinstance(v, int | float) for v in value):
-            return [float(v) for v in value]
-    if typ == "List[bool]" and isinstance(value, list | tuple) and all(isinstance(v, bool) for v in value):
-        return list(value)
-    raise Skip("argument type")
-
-
-FORMATS = [torch.contiguous_format, torch.preserve_format, torch.channels_last]
+    kinds = {"ScalarType": torch.dtype, "Layout": torch.layout, "MemoryFormat": torch.memory_format, "Device": torch.device}
+    if real in kinds:
+        ok = isinstance(value, kinds[real])
+    elif typ in ("List[Tensor]", "List[Optional[Tensor]]"):
+        ok = isinstance(value, list | tuple) and all(isinstance(v, torch.Tensor) or (v is None and "Optional" in typ) for v in value)
+    elif typ == "List[int]":
+        ok = isinstance(value, list | tuple) and all(isinstance(v, int) and not isinstance(v, bool) for v in value)
+    elif typ in ("List[float]", "List[bool]"):
+        ok = isinstance(value, list | tuple) and all(isinstance(v, float if "float" in typ else bool) for v in value)
+    elif typ == "int":
+        ok = is_int
+    elif typ == "float" and is_int:
+        value, ok = float(value), True
+    else:
+        ok = isinstance(value, {"Tensor": torch.Tensor, "float": float, "bool": bool, "number": int | float | bool | complex, "str": str}.get(typ, ()))
+    if not ok:
+        raise Skip(f"a value of type {type(value).__name__} as {arg.name}")
+    return list(value) if isinstance(value, tuple) else value
 
 
 def bind(schema, args, kwargs):
     """The values of all arguments of schema, in order, or Skip."""
-    params, kwargs = schema.arguments, dict(kwargs)
-    positional = [p for p in params if not p.kwarg_only]
-    for flag in ("inplace", "requires_grad", "as_tuple"):  # Python's own
-        if kwargs.pop(flag, False):
-            raise Skip("argument " + flag)
-    if str(params[0].type) == "List[Tensor]" and args and all(isinstance(a, Input) for a in args):
-        args = [args]  # torch.block_diag(a, b)
-    # x.permute(0, 1): the tail of positional integers is one list
-    if len(args) > len(positional) or (len(args) > 1 and len(positional) == 2 and len(args) == 2 and isinstance(args[1], int) and str(positional[1].type) == "List[int]" and not positional[1].N):
-        if len(positional) < 1 or not all(isinstance(a, int) for a in args[len(positional) - 1 :]):
-            raise Skip("too many arguments")
-        args = [*args[: len(positional) - 1], tuple(args[len(positional) - 1 :])]
-    out = []
-    for i, p in enumerate(params):
-        if not p.kwarg_only and i < len(args):
-            if p.name in kwargs:
-                raise Skip("argument given twice")
-            out.append(convert(args[i], p))
+    out, args, kwargs = [], list(args), dict(kwargs)
+    for p in schema.arguments:
+        if not p.kwarg_only and args:
+            out.append(convert(args.pop(0), p))
         elif p.name in kwargs:
             out.append(convert(kwargs.pop(p.name), p))
         elif p.has_default_value():
             v = p.default_value
-            if str(p.real_type) == "MemoryFormat" and v is not None:
-                v = FORMATS[v]
-            out.append(v)
+            out.append(FORMATS[v] if str(p.real_type) == "MemoryFormat" and v is not None else v)
         else:
-            raise Skip("missing argument")
-    if kwargs:
-        raise Skip("unknown arguments " + ",".join(kwargs))
+            raise Skip("missing argument " + p.name)
+    if args or kwargs:
+        raise Skip("unknown arguments")
     return out
+
+
+def fit(func, args, kwargs):
+    """(overload, values). Python wraps a number as a tensor; here the overload on numbers is called,
+    or it becomes a tensor without dimensions."""
+    packet = func.overloadpacket
+    for o in [func, *(getattr(packet, o) for o in packet.overloads())]:
+        if o is not func and (o._schema.is_mutable != func._schema.is_mutable or len(o._schema.arguments) != len(func._schema.arguments)):
+            continue
+        try:
+            return o, bind(o._schema, args, kwargs)
+        except Skip:
+            pass
+    wide = {float: torch.float64, complex: torch.complex128, int: torch.int64, bool: torch.bool}
+    args = [
+        torch.scalar_tensor(a, dtype=wide[type(a)]) if str(p.type) == "Tensor" and type(a) in wide else a
+        for a, p in zip(args, func._schema.arguments, strict=False)
+    ]
+    return func, bind(func._schema, args, kwargs)
+
+
+class Ref:
+    """A value of a program: one of its inputs, or a result of one of its calls."""
+
+    def __init__(self, n):
+        self.n = n
+
+    def __repr__(self):
+        return f"#{self.n}"
+
+
+def refs(x):
+    return {r.n for r in leaves(x) if isinstance(r, Ref)}
+
+
+def swap(fn, x):
+    """x with fn of each of its elements."""
+    if isinstance(x, list | tuple):
+        return [swap(fn, y) for y in x]
+    return fn(x)
+
+
+class Program:
+    """The calls of a sample: values are numbered, first the inputs, then the results of call after call."""
+
+    def __init__(self, entry, sample):
+        seed()
+        with torch.inference_mode():
+            live = materialise(sample)
+            ins = [t for t in leaves(live) if isinstance(t, torch.Tensor)]
+            known = {id(t): i for i, t in enumerate(ins)}
+            with Trace() as trace:
+                result = apply(entry, live)
+        self.n_inputs, self.calls, values = len(ins), [], list(ins)
+        for func, args, kwargs, out in trace.calls:
+            overload, bound = fit(func, args, kwargs)
+            if name_of(overload) not in OPERATORS:
+                raise Skip("an operator that Python registers")
+            lifts = overload._schema.name.startswith("aten::lift")
+
+            def known_tensor(t, lifts=lifts):
+                if not isinstance(t, torch.Tensor):
+                    return t
+                if id(t) in known:
+                    return Ref(known[id(t)])
+                if not lifts and t.dim():
+                    raise Skip("a tensor that no call made")
+                return t.clone()
+
+            found = leaves(out) if overload._schema.returns else []
+            self.calls.append((overload, swap(known_tensor, bound), list(range(len(values), len(values) + len(found)))))
+            known.update({id(t): len(values) + i for i, t in enumerate(found) if isinstance(t, torch.Tensor)})
+            values += found
+        self.out = []
+        for x in leaves(result):
+            if isinstance(x, torch.Tensor):
+                if id(x) not in known:
+                    raise Skip("a result that no call made")
+                self.out.append(known[id(x)])
+                continue
+            at = [i for i in range(self.n_inputs, len(values)) if type(values[i]) is type(x) and (values[i] == x or x != x)]
+            if not at:
+                raise Skip("a result that no call made")
+            self.out.append(at[-1])
+        self.prune()
+        if not self.calls:
+            raise Skip("no call of the dispatcher")
+
+    def prune(self):
+        """Drops calls that the results don't need."""
+        needed, kept = set(self.out), []
+        for call in reversed(self.calls):
+            overload, values, made = call
+            if needed & set(made) or overload._schema.is_mutable or torch.Tag.nondeterministic_seeded in overload.tags:
+                kept.append(call)
+                needed |= refs(values)
+        self.calls = kept[::-1]
+        self.inputs = sorted(i for i in needed if i < self.n_inputs)
+
+    def run(self, sample, grad=False, n=SEED):
+        """(results, inputs)"""
+        seed(n)
+        ins = [t for t in leaves(materialise(sample, grad)) if isinstance(t, torch.Tensor)]
+        values = dict(enumerate(ins))
+
+        def fill(x):
+            return values[x.n] if isinstance(x, Ref) else x.clone() if isinstance(x, torch.Tensor) else x
+
+        for overload, args, made in self.calls:
+            out = run(overload, swap(fill, args))
+            values.update(zip(made, leaves(out) if made else [], strict=True))
+        return [values[i] for i in self.out], [ins[i] for i in self.inputs]
 
 
 def run(overload, values):
@@ -336,78 +390,15 @@ def same(a, b, values=True):
     return True
 
 
-def names_of(entry):
-    """Names that the entry's operator may have in the dispatcher, likeliest first."""
-    names = [entry.name, entry.aten_name or "", getattr(entry.op, "__name__", ""), entry.name.replace(".", "_"), entry.name.rsplit(".", 1)[-1]]
-    if entry.name in REFLECTED:
-        names = [REFLECTED[entry.name]]
-    if entry.name in OTHER_NAMES:
-        names = [OTHER_NAMES[entry.name]]
-    if entry.name.startswith("torch.ops.aten."):
-        names = [entry.name.split(".")[3]]
-    seen = []
-    for n in names:
-        n = n.removesuffix(".default").removesuffix(".Tensor")
-        if n and n not in seen and "." not in n and not n.startswith("<"):
-            seen.append(n)
-    return seen
+def apply(entry, live):
+    """The entry's function on a sample; what is sparse goes in and comes out dense."""
 
+    def as_given(t):
+        return t if t.wanted == torch.strided else t.to_sparse(layout=t.wanted)
 
-def overloads(name):
-    packet = getattr(torch.ops.aten, name, None)
-    if name.startswith("rand") or name == "is_grad_enabled" or packet is None or not hasattr(packet, "overloads"):
-        return []
-    found = []
-    for o in packet.overloads():
-        ov = getattr(packet, o)
-        if ov._schema.is_mutable or o.endswith("out") or "Dimname" in str(ov._schema) or "Generator" in str(ov._schema):
-            continue
-        found.append(ov)
-    return found
-
-
-def find_call(entry, sample):
-    """(overload, values) of the one dispatcher call that is the sample's computation."""
-    args, kwargs = [sample[0], *sample[1]], sample[2]
-    seed()
-    live = materialise(sample)
-    own = {id(t): i for t, i in zip(leaves(live), leaves(sample), strict=True) if isinstance(t, torch.Tensor)}
-    with Recorder() as rec:
-        expected = entry.op(live[0], *live[1], **live[2])
-    if not leaves(expected) or not all(isinstance(x, torch.Tensor | bool | int | float | complex) for x in leaves(expected)):
-        raise Skip("a result that is no tensor or number")
-    candidates = [(n, args, kwargs) for n in names_of(entry)]
-    if entry.name in CASTS:
-        candidates = [("to", [args[0], CASTS[entry.name]], kwargs)]
-    if "reduction" in kwargs and kwargs["reduction"] in REDUCTIONS:
-        candidates += [(n + "_loss", args, kwargs) for n in names_of(entry)]
-    if rec.calls:  # the last call of a C function does if it was given the sample's own tensors
-        name, a, k = rec.calls[-1]
-        if all(id(t) in own for t in leaves((list(a), k)) if isinstance(t, torch.Tensor)):
-            candidates.append((name, *tree_map(lambda t: own[id(t)], (list(a), dict(k)))))
-    check = entry.name not in UNINITIALISED
-    why = "no overload takes these arguments"
-    for name, a, k in candidates:
-        for ov in overloads(name):
-            try:
-                values = bind(ov._schema, a, k)
-                got = run(ov, materialise(values))
-            except Skip as e:
-                if "argument" not in str(e):
-                    why = str(e)
-                continue
-            except Exception as e:  # noqa: BLE001  the overload refuses what it was given
-                why = f"{ov}: {str(e).splitlines()[0][:100]}"
-                continue
-            first = leaves(got)[: len(leaves(expected))]  # Python may drop results, as embedding_bag does
-            if got is None or not same(expected, first, check):
-                why = f"{ov} gives something else"
-                continue
-            seed(1)
-            if check and not same(got, run(ov, materialise(values))):
-                raise Skip("random")
-            return ov, values
-    raise Skip(why)
+    live = tree_map(as_given, live)
+    out = entry.op(live[0], *live[1], **live[2])
+    return tree_map(lambda t: t if t.layout == torch.strided else t.to_dense(), out)
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -450,8 +441,8 @@ def encode(store, v):
     """An argument or a result as {kind: value}; None is null."""
     if v is None:
         return None
-    if isinstance(v, Input):
-        return {"t": store.put(v.values, v.stride, v.grad)}
+    if isinstance(v, Ref):
+        return {"v": v.n}
     if isinstance(v, torch.Tensor):
         return {"t": store.put(v)}
     if isinstance(v, bool):
@@ -473,7 +464,7 @@ def encode(store, v):
     if isinstance(v, torch.device):
         return {"device": str(v)}
     if isinstance(v, list | tuple):
-        if any(isinstance(x, Input | torch.Tensor) for x in v):
+        if any(isinstance(x, Ref | torch.Tensor) for x in v):
             return {"tl": [encode(store, x) for x in v]}
         if all(isinstance(x, bool) for x in v) and v:
             return {"bl": list(v)}
@@ -505,7 +496,7 @@ def tolerance(entry, dtype):
     return [rtol, atol] if rtol or atol else None
 
 
-def seed(n=0):
+def seed(n=SEED):
     torch.manual_seed(n)
     random.seed(n)
     np.random.seed(n)
@@ -521,35 +512,28 @@ def weights(t, gen):
     return torch.complex(draw(), draw()).to(t.dtype) if t.is_complex() else draw().to(t.dtype)
 
 
-def gradients(store, overload, values, masked, gen):
-    """{"w": weight of each result or null, "g": gradient of each input that asks for one, or null}"""
-    live = materialise(values, grad=True)
-    inputs = [t for t in leaves(live) if isinstance(t, torch.Tensor) and t.requires_grad]
-    if not inputs:
-        return None
-    results = run(overload, live)
-    outs, w, refs = [], [], []
-    for i, t in enumerate(leaves(results)):
+def gradients(results, inputs, masked, gen):
+    """(weight of each result or None, gradient of each input or None), or None where there is none"""
+    asked = [t for t in inputs if t.requires_grad]
+    outs, w = [], []
+    for i, t in enumerate(results):
         ok = isinstance(t, torch.Tensor) and t.requires_grad and (t.is_floating_point() or t.is_complex()) and i not in masked
-        refs.append(None)
+        w.append(weights(t, gen) if ok else None)
         if ok:
             outs.append(t)
-            w.append(weights(t, gen))
-            refs[-1] = {"t": store.put(w[-1])}
-    if not outs:
+    if not outs or not asked:
         return None
-    grads = torch.autograd.grad(outs, inputs, grad_outputs=w, allow_unused=True)
-    if all(g is None for g in grads):
-        return None
-    return {"w": refs, "g": [None if g is None else {"t": store.put(g)} for g in grads]}
+    grads = torch.autograd.grad(outs, asked, grad_outputs=[x for x in w if x is not None], allow_unused=True)
+    return None if all(g is None for g in grads) else (w, list(grads))
 
 
 def samples_of(entry, dtype, grad):
+    """Samples of the entry, then the first ones again with other strides, for entries that have few."""
     seed(zlib.crc32(f"{entry.name}/{entry.variant_test_name}/{dtype}".encode()))
     pool, first = [], None
-    for i, s in enumerate(entry.sample_inputs("cpu", dtype, requires_grad=grad)):
-        if i >= POOL:
-            break
+    given = list(itertools.islice(entry.sample_inputs("cpu", dtype, requires_grad=grad), POOL))
+    plain = [s for s in given[:SAMPLES] if all(t.layout == torch.strided for t in leaves([s.input, s.args, s.kwargs]) if isinstance(t, torch.Tensor))]
+    for s in itertools.chain(given, (s.noncontiguous() for s in plain)):
         try:
             pool.append(tree_map(Input, (s.input, list(s.args), dict(s.kwargs))))
         except Skip as e:
@@ -559,52 +543,82 @@ def samples_of(entry, dtype, grad):
     return pool
 
 
-def size(values):
-    return sum(v.values.numel() * v.values.element_size() for v in leaves(values) if isinstance(v, Input))
+def numbers_in(tensors):
+    return sum(t.numel() * (2 if t.is_complex() else 1) for t in tensors if isinstance(t, torch.Tensor))
 
 
-def record(store, entry, dtype, grad, limit, max_bytes=MAX_BYTES):
-    """Up to limit samples: the first, then those whose calls differ most from what is there."""
-    kept, shapes, why = [], set(), None
+def record_sample(store, entry, dtype, grad, sample, limit, seen):
+    """The sample in JSON's form, or Skip. seen has the forms of those that are kept already."""
     masked = AMBIGUOUS.get(entry.name, [])
-    gen = torch.Generator().manual_seed(zlib.crc32(entry.name.encode()))
+    check = entry.name not in UNINITIALISED
+    inputs = numbers_in(x.values for x in leaves(sample) if isinstance(x, Input))
+    if inputs > limit:
+        raise Skip("more elements than the limit")
+    live = materialise(sample, grad)
+    seed()
+    want = leaves(apply(entry, live))
+    if inputs + numbers_in(want) > limit:
+        raise Skip("more elements than the limit")
+    program = Program(entry, sample)
+    got, asked = program.run(sample, grad)
+    if not same(want, got, check):
+        raise Skip("the calls give something else")
+    own = [t for t in leaves(live) if isinstance(t, torch.Tensor)]
+
+    def draw():
+        return torch.Generator().manual_seed(zlib.crc32(entry.name.encode()))
+
+    expected = gradients(want, [own[i] for i in program.inputs], masked, draw()) if grad else None
+    if expected and not same(expected[1], (gradients(got, asked, masked, draw()) or [[], []])[1]):
+        raise Skip("the calls have another gradient")
+
+    given = [x for x in leaves(sample) if isinstance(x, Input)]
+    given = [given[i] for i in program.inputs]
+    numbers = {i: n for n, i in enumerate(program.inputs)}
+    for i in (i for call in program.calls for i in call[2]):
+        numbers[i] = len(numbers)
+    calls = [
+        (name_of(o), o._schema.arguments, swap(lambda x: Ref(numbers[x.n]) if isinstance(x, Ref) else x, values))
+        for o, values, _ in program.calls
+    ]
+    form = repr([(name, values) for name, _, values in calls] + [(x.values.shape, x.stride) for x in given])
+    if form in seen:
+        raise Skip("like another")
+    seen.add(form)
+    doc = {
+        "in": [store.put(x.values, x.stride, x.grad and expected is not None) for x in given],
+        "calls": [{"op": name, "args": [encode_list(store, v, a) for v, a in zip(values, arguments, strict=True)]} for name, arguments, values in calls],
+        "r": [numbers[i] for i in program.out],
+        "out": [encode(store, x if check else torch.zeros_like(x)) for x in want],
+    }
+    random_calls = any(torch.Tag.nondeterministic_seeded in o.tags for o, _, _ in program.calls)
+    if check and (random_calls or not same(got, program.run(sample, grad, n=SEED + 1)[0])):
+        doc["seed"] = SEED
+    if expected:
+        w, grads = expected
+        doc["grad"] = {"w": [encode(store, x) for x in w], "g": [encode(store, x) for x in grads]}
+    if not check or masked:
+        doc["skip"] = masked if check else list(range(len(want)))
+    if tol := tolerance(entry, dtype):
+        doc["tol"] = tol
+    return doc
+
+
+def record(store, entry, dtype, grad, count, limit=MAX_NUMBERS):
+    """Up to count samples: the first, then those whose calls differ most from what is there."""
+    kept, seen, why = [], set(), None
     pool = samples_of(entry, dtype, grad)
-    step = max(1, len(pool) // (2 * limit))
+    step = max(1, len(pool) // (2 * count))
     order = list(range(0, len(pool), step)) + [i for i in range(len(pool)) if i % step]
     for i in order:
-        if len(kept) == limit:
+        if len(kept) == count:
             break
         try:
-            overload, values = find_call(entry, pool[i])
-            shape = (str(overload), *(str(v) if not isinstance(v, Input) else (v.values.shape, v.stride) for v in leaves(values)))
-            if shape in shapes:
-                continue
-            results = run(overload, materialise(values))
-            if entry.name in UNINITIALISED:
-                results = torch.zeros_like(results)
-            results = list(results) if isinstance(results, tuple) else [results]
-            total = size(values) + sum(t.numel() * t.element_size() for t in leaves(results) if isinstance(t, torch.Tensor))
-            if total > max_bytes or any(isinstance(t, torch.Tensor) and t.numel() > MAX_ELEMENTS for t in leaves(results)):
-                raise Skip("more elements than the limit")
-            sample = {"op": overload._schema.name + ("." + overload._schema.overload_name if overload._schema.overload_name else "")}
-            if grad:
-                g = gradients(store, overload, values, masked, gen)
-                if g:
-                    sample["grad"] = g
-            sample["args"] = [encode_list(store, v, a) for v, a in zip(values, overload._schema.arguments, strict=True)]
-            sample["out"] = [{"tl": [encode(store, x) for x in r]} if isinstance(r, list) else encode(store, r) for r in results]
-            if entry.name in UNINITIALISED:
-                sample["skip"] = list(range(len(leaves(results))))
-            elif masked:
-                sample["skip"] = masked
-            tol = tolerance(entry, dtype)
-            if tol:
-                sample["tol"] = tol
+            kept.append(record_sample(store, entry, dtype, grad, pool[i], limit, seen))
         except Skip as e:
             why = why or e
-            continue
-        shapes.add(shape)
-        kept.append(sample)
+        except Exception as e:  # noqa: BLE001  OpInfo's function refuses the sample
+            why = why or Skip(f"{type(e).__name__}: {str(e).splitlines()[0][:100] if str(e) else ''}")
     if not kept and why:
         raise why
     return kept
@@ -612,14 +626,9 @@ def record(store, entry, dtype, grad, limit, max_bytes=MAX_BYTES):
 
 def dtypes_of(entry):
     have = entry.supported_dtypes("cpu")
-    plan = [(d, False, n) for d, n in KEEP.items() if d in have and d != torch.float64]
-    if torch.float64 in have and entry.supports_autograd:
-        plan.append((torch.float64, True, KEEP[torch.float64]))
-    if torch.float32 not in have and plan:
-        plan[0] = (plan[0][0], plan[0][1], 3)
-    if not plan:
-        plan = [(d, False, 3) for d in (torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.complex128) if d in have][:1]
-    return plan
+    unstable = [d for pattern, ds in UNSTABLE.items() if fnmatch.fnmatchcase(entry.name, pattern) for d in ds]
+    some = [d for d in DTYPES if d in have and d not in unstable]
+    return some or [d for d in (torch.float16, torch.float8_e4m3fn, torch.complex128) if d in have][:1]
 
 
 def main():
@@ -634,25 +643,27 @@ def main():
         os.execv(sys.executable, [sys.executable, *sys.argv])
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    store, entries, skipped = Store(), [], {}
+    store, entries, skipped, no_operator = Store(), [], {}, {}
     for entry in op_db:
         name = entry.name + ("/" + entry.variant_test_name if entry.variant_test_name else "")
         if args.only and args.only not in name:
             continue
-        samples, why = [], EXCLUDED.get(entry.name)
-        if entry.name.startswith("masked."):
-            why = "a Python function; only without a mask is it one operator"
-        for dtype, grad, limit in [] if why else dtypes_of(entry):
+        for pattern, why in NO_OPERATOR.items():
+            if fnmatch.fnmatchcase(name, pattern):
+                no_operator[name] = why
+        if name in no_operator:
+            continue
+        samples, why = [], "there is a kernel for CUDA only" if name in CUDA_ONLY.split() else None
+        for dtype in dtypes_of(entry):
             try:
-                samples += record(store, entry, dtype, grad, limit)
+                samples += record(store, entry, dtype, dtype in GRADIENTS and entry.supports_autograd, SAMPLES)
             except Skip as e:
                 why = why or str(e)
             except Exception as e:  # noqa: BLE001  OpInfo's own sample function failed here
                 why = why or f"{type(e).__name__}: {str(e).splitlines()[0][:100] if str(e) else ''}"
         if not samples and why and "more elements" in why:
-            dtype, grad, _ = dtypes_of(entry)[-1]  # float64 with its gradient where there is one
             try:
-                samples = record(store, entry, dtype, grad, 1, MAX_BYTES_ALONE)
+                samples = record(store, entry, torch.float64, entry.supports_autograd, 1, MAX_NUMBERS_ALONE)
             except Skip as e:
                 why = str(e)
         if samples:
@@ -661,12 +672,12 @@ def main():
             skipped[name] = why or "no sample"
     args.out.mkdir(parents=True, exist_ok=True)
     store.save(args.out / "opinfo.safetensors")
-    doc = {"torch": torch.__version__.split("+")[0], "entries": entries, "skipped": skipped}
+    doc = {"torch": torch.__version__.split("+")[0], "entries": entries, "skipped": skipped, "no_operator": no_operator}
     (args.out / "opinfo.json").write_text(json.dumps(doc, separators=(",", ":"), allow_nan=False) + "\n")
     kinds = Counter(e["kind"] for e in entries)
     n = sum(len(e["samples"]) for e in entries)
     g = sum("grad" in s for e in entries for s in e["samples"])
-    print(f"{len(entries)} entries, {n} samples, {g} with gradients, {len(skipped)} entries skipped")
+    print(f"{len(entries)} entries, {n} samples, {g} with gradients, {len(skipped)} entries skipped, {len(no_operator)} without an operator")
     for k, c in sorted(kinds.items()):
         print(f"  {k}: {c}")
 
