@@ -47,14 +47,22 @@ func ownGenerator(handle cgo.Generator) *Generator {
 	return g
 }
 
+func (g *Generator) check(op string) {
+	if g == nil {
+		invalid(op, "generator is nil")
+	}
+}
+
 // ManualSeed seeds the generator.
 func (g *Generator) ManualSeed(seed uint64) {
+	g.check("manual_seed")
 	defer runtime.KeepAlive(g)
 	must("manual_seed", cgo.GeneratorSeed(g.handle, seed))
 }
 
 // State is the generator's state as a uint8 tensor, for [Generator.SetState].
 func (g *Generator) State() *Tensor {
+	g.check("get_state")
 	defer runtime.KeepAlive(g)
 	h, err := cgo.GeneratorState(g.handle)
 	must("get_state", err)
@@ -63,6 +71,7 @@ func (g *Generator) State() *Tensor {
 
 // SetState restores what [Generator.State] returned.
 func (g *Generator) SetState(state *Tensor) {
+	g.check("set_state")
 	defer runtime.KeepAlive(g)
 	state.borrow("set_state", func(h cgo.Tensor) error { return cgo.GeneratorSetState(g.handle, h) })
 }

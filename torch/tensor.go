@@ -134,8 +134,8 @@ func (t *Tensor) Close() {
 	}
 }
 
-// Closed tells whether the tensor was closed, by [Tensor.Close] or the end of its scope.
-func (t *Tensor) Closed() bool { return t.state.Load() >= freed }
+// Closed tells whether the tensor was closed, by [Tensor.Close] or the end of its scope; a nil one is.
+func (t *Tensor) Closed() bool { return t == nil || t.state.Load() >= freed }
 
 // borrow gives the handle for the length of fn.
 func (t *Tensor) borrow(op string, fn func(cgo.Tensor) error) {
