@@ -437,9 +437,13 @@ func (s *opinfoSample) ops() string {
 	return strings.Join(names, " ")
 }
 
-// in finds the sample's operator that a table has.
+// in tells whether a table has one of the sample's operators, with or without the dtype of its result.
 func (s *opinfoSample) in(table map[string]string) bool {
-	return slices.ContainsFunc(s.Calls, func(c opinfoCall) bool { return table[c.Op] != "" })
+	dtype := ""
+	if s.Out[0] != nil && s.Out[0].Tensor != nil {
+		dtype = " " + s.Out[0].Tensor.DType
+	}
+	return slices.ContainsFunc(s.Calls, func(c opinfoCall) bool { return table[c.Op] != "" || table[c.Op+dtype] != "" })
 }
 
 // newGradients are operators whose derivative came, or was corrected, after libtorch 2.11: under
@@ -460,9 +464,19 @@ var newGradients = map[string]string{
 	"aten::trace":                      "was wrong where there are more rows than columns",
 }
 
-// newValues are operators that gave other values then.
+// newValues are operators that gave other values then, all of them or those of one dtype.
 var newValues = map[string]string{
-	"aten::_scaled_mm": "overflow to float8 gave nan; now it saturates",
+	"aten::_scaled_mm":                    "overflow to float8 gave nan; now it saturates",
+	"aten::_scaled_mm_v2":                 "ran on CUDA only",
+	"aten::arange.start_step int64":       "computed the number of elements of a fractional step otherwise",
+	"aten::feature_dropout complex64":     "was not implemented",
+	"aten::normal.Tensor_Tensor bfloat16": "drew other numbers",
+	"aten::normal_ bfloat16":              "drew other numbers",
+	"aten::rand_like bfloat16":            "drew other numbers",
+	"aten::randn bfloat16":                "drew other numbers",
+	"aten::randn_like bfloat16":           "drew other numbers",
+	"aten::trace bfloat16":                "was not implemented",
+	"aten::uniform_ bfloat16":             "drew other numbers",
 }
 
 // opinfoSize is the number of entries of op_db in torch 2.15.0.
