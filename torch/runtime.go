@@ -11,7 +11,10 @@ import (
 
 	"github.com/torchgo/torchgo/cgo"
 	"github.com/torchgo/torchgo/internal/libtorch"
+	"github.com/torchgo/torchgo/torch/internal/bridge"
 )
+
+func init() { bridge.Load, bridge.Must = load, must }
 
 // loaded is set once libtorch is there; loadErr is why it is not.
 var (
