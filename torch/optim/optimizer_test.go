@@ -132,6 +132,7 @@ func TestClosure(t *testing.T) {
 // What steps make on the way is freed, what they keep belongs to the optimizer.
 func TestStepLeavesNothing(t *testing.T) {
 	a, b := leaf(1, 2), leaf(3)
+	torch.Collect() // what other tests have left
 	live := torch.LiveTensors()
 	var opt optim.Optimizer
 	torch.Scope(func() { opt = optim.NewAdamW([]*torch.Tensor{a, b}) })

@@ -66,6 +66,12 @@ func (o option) value() any {
 			return nil
 		}
 		return *at
+	case *[]float64:
+		list := make([]any, len(*at))
+		for i, v := range *at {
+			list[i] = v
+		}
+		return list
 	case *torch.Opt[float64]:
 		return optValue(*at)
 	case *torch.Opt[int]:
@@ -108,6 +114,9 @@ func (o option) set(v any, commit bool) error {
 			v = ""
 		}
 		ok = assign(at, v, is[string], commit)
+	case *[]float64:
+		list, _ := v.([]any)
+		ok = assign(at, v, numbers(len(list)), commit)
 	case *torch.Opt[float64]:
 		ok = assign(at, v, optional(number), commit)
 	case *torch.Opt[int]:
