@@ -160,6 +160,14 @@ nn.LogSoftmax(0)
 nn.Softmax2d()
 nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))
 nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.Tanh()), nn.Linear(2, 1))
+nn.MultiheadAttention(4, 2)
+nn.MultiheadAttention(4, 2, bias=False, add_bias_kv=True, batch_first=True)
+nn.MultiheadAttention(4, 2, kdim=3, vdim=5)
+nn.TransformerEncoderLayer(4, 2, 8)
+nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 8, bias=False), 2, nn.LayerNorm(4))
+nn.TransformerDecoderLayer(4, 2, 8, layer_norm_eps=1e-6)
+nn.TransformerDecoder(nn.TransformerDecoderLayer(4, 2, 8), 2)
+nn.Transformer(4, 2, 2, 1, 8, dropout=0.2)
 nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2), nn.Tanh()])
 nn.ModuleDict({'b': nn.Linear(2, 1), 'a': nn.ReLU()})
 """.strip().splitlines()
@@ -179,7 +187,7 @@ def module(expression):
     return {
         "repr": repr(m),
         "parameters": [n for n, _ in m.named_parameters()],
-        "modules": [n for n, _ in m.named_modules()],
+        "modules": [n for n, c in m.named_modules() if n == "" or not isinstance(c, nn.ModuleList)],
         "state": [[n, tensor(t)] for n, t in m.state_dict().items()],
         "next": data(torch.rand(1)),
     }

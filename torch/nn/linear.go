@@ -14,6 +14,8 @@ type Linear struct {
 
 	Weight LinearWeight  `torch:",inline"`
 	Bias   *torch.Tensor `torch:"bias"` // (out), nil: none
+
+	class string // of PyTorch, where it isn't Linear
 }
 
 // LinearWeight is the matrix of a Linear. It is a module: its tags name its own state-dict entries.
@@ -77,6 +79,14 @@ func resetAffine(w, bias *torch.Tensor) {
 func (l *Linear) Forward(x *torch.Tensor) *torch.Tensor { return l.Call(x, l.forward) }
 
 func (l *Linear) forward(x *torch.Tensor) *torch.Tensor { return l.Weight.Forward(x, l.Bias) }
+
+// ModuleName is the name of PyTorch's class.
+func (l *Linear) ModuleName() string {
+	if l.class != "" {
+		return l.class
+	}
+	return "Linear"
+}
 
 // ExtraRepr is what PyTorch prints in the parentheses.
 func (l *Linear) ExtraRepr() string {

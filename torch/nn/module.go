@@ -180,7 +180,10 @@ func members(module reflect.Value) []member {
 }
 
 // lister is a module whose entries are not fields.
-type lister interface{ members() []member }
+type lister interface {
+	members() []member
+	unshare() // so that members can be replaced without those that it was copied from
+}
 
 // listers are the types themselves: a struct that embeds one has fields as well.
 var listers = []reflect.Type{reflect.TypeFor[ModuleDict](), reflect.TypeFor[ParameterDict](), reflect.TypeFor[ParameterList]()}

@@ -182,6 +182,33 @@ var refModules = map[string]func() any{
 	"nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.Tanh()), nn.Linear(2, 1))": func() any {
 		return NewSequential(NewSequential(NewLinear(2, 2), NewTanh()), NewLinear(2, 1))
 	},
+	"nn.MultiheadAttention(4, 2)": func() any { return NewMultiheadAttention(4, 2) },
+	"nn.MultiheadAttention(4, 2, bias=False, add_bias_kv=True, batch_first=True)": func() any {
+		return NewMultiheadAttention(4, 2, MultiheadAttentionOptions{Bias: torch.Some(false), AddBiasKV: true, BatchFirst: true})
+	},
+	"nn.MultiheadAttention(4, 2, kdim=3, vdim=5)": func() any {
+		return NewMultiheadAttention(4, 2, MultiheadAttentionOptions{KDim: 3, VDim: 5})
+	},
+	"nn.TransformerEncoderLayer(4, 2, 8)": func() any {
+		return NewTransformerEncoderLayer(4, 2, TransformerLayerOptions{DimFeedforward: torch.Some(8)})
+	},
+	"nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 8, bias=False), 2, nn.LayerNorm(4))": func() any {
+		layer := NewTransformerEncoderLayer(4, 2, TransformerLayerOptions{DimFeedforward: torch.Some(8), Bias: torch.Some(false)})
+		defer Close(layer)
+		return NewTransformerEncoder(layer, 2, NewLayerNorm(4))
+	},
+	"nn.TransformerDecoderLayer(4, 2, 8, layer_norm_eps=1e-6)": func() any {
+		return NewTransformerDecoderLayer(4, 2, TransformerLayerOptions{DimFeedforward: torch.Some(8), LayerNormEps: torch.Some(1e-6)})
+	},
+	"nn.TransformerDecoder(nn.TransformerDecoderLayer(4, 2, 8), 2)": func() any {
+		layer := NewTransformerDecoderLayer(4, 2, TransformerLayerOptions{DimFeedforward: torch.Some(8)})
+		defer Close(layer)
+		return NewTransformerDecoder(layer, 2, nil)
+	},
+	"nn.Transformer(4, 2, 2, 1, 8, dropout=0.2)": func() any {
+		return NewTransformer(4, 2, TransformerOptions{NumEncoderLayers: torch.Some(2), NumDecoderLayers: torch.Some(1),
+			TransformerLayerOptions: TransformerLayerOptions{DimFeedforward: torch.Some(8), Dropout: torch.Some(0.2)}})
+	},
 	"nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2), nn.Tanh()])": func() any {
 		return NewModuleList(NewLinear(2, 2), NewLinear(2, 2), NewLinear(2, 2), NewTanh())
 	},
