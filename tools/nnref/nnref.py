@@ -173,6 +173,48 @@ nn.ModuleDict({'b': nn.Linear(2, 1), 'a': nn.ReLU()})
 """.strip().splitlines()
 
 
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(2))
+        self.register_buffer("count", torch.zeros(()))
+        self.layers = nn.ModuleList([nn.Linear(2, 2), nn.BatchNorm1d(2)])
+        self.head = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+
+
+def change(delete=(), add=(), **shapes):
+    state = Net().state_dict()
+    for name in delete:
+        del state[name]
+    for name in add:
+        state[name] = torch.zeros(1)
+    for name, shape in shapes.items():
+        state[name.replace("__", ".")] = torch.zeros(shape)
+    return dict(state)
+
+
+# What is wrong with the state dict of a Net, and whether it is loaded strictly.
+ERRORS = {
+    "missing": (change(delete=["layers.0.weight", "scale", "head.0.bias", "count"]), True),
+    "unexpected": (change(add=["z", "layers.5.weight", "head.0.extra", "layers.0.a.b", "head.nope", "zz.weight"]), True),
+    "mismatch": (change(layers__0__weight=(3, 2), scale=()), True),
+    "all": (change(delete=["head.0.weight"], add=["layers.1.more", "odd"], head__0__bias=(1, 3, 1)), True),
+    "all, not strict": (change(delete=["head.0.weight"], add=["layers.1.more", "odd"], head__0__bias=(1, 3, 1)), False),
+    "missing, not strict": (change(delete=["head.0.weight"], add=["odd"]), False),
+    "no batch counter": (change(delete=["layers.1.num_batches_tracked"]), True),
+    "a scalar of one dimension": (change(count=(1,)), True),
+}
+
+
+def error(state, strict):
+    shapes = [[n, list(t.shape)] for n, t in state.items()]
+    try:
+        keys = Net().load_state_dict(state, strict=strict)
+        return {"strict": strict, "state": shapes, "error": None, "missing": keys.missing_keys, "unexpected": keys.unexpected_keys}
+    except RuntimeError as e:
+        return {"strict": strict, "state": shapes, "error": str(e)}
+
+
 def data(t):
     return base64.b64encode(t.detach().contiguous().numpy().tobytes()).decode()
 
@@ -210,6 +252,7 @@ def main():
         "torch": torch.__version__,
         "init": {e: filled(e, s) for e, s in INIT},
         "modules": {e: module(e) for e in MODULES},
+        "errors": {name: error(*case) for name, case in ERRORS.items()},
     }
     (out / "nnref.json").write_text(json.dumps(ref, indent=1, sort_keys=True))
 

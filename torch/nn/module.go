@@ -73,6 +73,16 @@ func NamedModules(m any) iter.Seq2[string, any] {
 	}
 }
 
+// everyModule is NamedModules with those that are held in several places under each name.
+func everyModule(m any) iter.Seq2[string, any] {
+	return func(yield func(string, any) bool) {
+		done := false
+		walk("", moduleValue(m), func(path string, module reflect.Value) {
+			done = done || !yield(path, module.Addr().Interface())
+		})
+	}
+}
+
 // NamedParameters yields the parameters of m; a tied one once, under its first name.
 func NamedParameters(m any) iter.Seq2[string, *torch.Tensor] {
 	return named(m, true, Parameter)

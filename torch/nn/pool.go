@@ -12,19 +12,30 @@ import (
 type MaxPool struct {
 	Hooks
 
+	// RandomSamples is of FractionalMaxPool: where the windows are; nil: drawn for each call.
+	RandomSamples *torch.Tensor `torch:"_random_samples,buffer"` // (B, C, dims) in [0, 1)
+
 	name, args string
-	fn         func(x *torch.Tensor) *torch.Tensor
-	both       func(x *torch.Tensor) (y, indices *torch.Tensor)
+	fn         func(x *torch.Tensor) *torch.Tensor // nil: the first result of both
+	both       func(x, samples *torch.Tensor) (y, indices *torch.Tensor)
 }
 
 // Forward gives the maxima.
-func (p *MaxPool) Forward(x *torch.Tensor) *torch.Tensor { return p.Call(x, p.fn) }
+func (p *MaxPool) Forward(x *torch.Tensor) *torch.Tensor { return p.Call(x, p.forward) }
+
+func (p *MaxPool) forward(x *torch.Tensor) *torch.Tensor {
+	if p.fn != nil {
+		return p.fn(x)
+	}
+	y, _ := p.both(x, p.RandomSamples)
+	return y
+}
 
 // ForwardIndices also gives their places in the input's flattened dimensions, which MaxUnpool takes
 // (PyTorch's return_indices).
 func (p *MaxPool) ForwardIndices(x *torch.Tensor) (y, indices *torch.Tensor) {
 	out := p.CallAll([]*torch.Tensor{x}, func(in []*torch.Tensor) []*torch.Tensor {
-		y, i := p.both(in[0])
+		y, i := p.both(in[0], p.RandomSamples)
 		return []*torch.Tensor{y, i}
 	})
 	return out[0], out[1]
@@ -81,17 +92,17 @@ func maxPool(dims int, kernel Size, opt PoolOptions) *MaxPool {
 	switch dims {
 	case 1:
 		p.fn = func(x *torch.Tensor) *torch.Tensor { return torch.MaxPool1d(x, k, o) }
-		p.both = func(x *torch.Tensor) (y, i *torch.Tensor) {
+		p.both = func(x, _ *torch.Tensor) (y, i *torch.Tensor) {
 			return torch.MaxPool1dWithIndices(x, k, torch.MaxPool1dWithIndicesOptions(o))
 		}
 	case 2:
 		p.fn = func(x *torch.Tensor) *torch.Tensor { return torch.MaxPool2d(x, k, torch.MaxPool2dOptions(o)) }
-		p.both = func(x *torch.Tensor) (y, i *torch.Tensor) {
+		p.both = func(x, _ *torch.Tensor) (y, i *torch.Tensor) {
 			return torch.MaxPool2dWithIndices(x, k, torch.MaxPool2dWithIndicesOptions(o))
 		}
 	case 3:
 		p.fn = func(x *torch.Tensor) *torch.Tensor { return torch.MaxPool3d(x, k, torch.MaxPool3dOptions(o)) }
-		p.both = func(x *torch.Tensor) (y, i *torch.Tensor) {
+		p.both = func(x, _ *torch.Tensor) (y, i *torch.Tensor) {
 			return torch.MaxPool3dWithIndices(x, k, torch.MaxPool3dWithIndicesOptions(o))
 		}
 	}
@@ -205,16 +216,13 @@ func NewAdaptiveMaxPool3d(size Size) *MaxPool { return adaptiveMax(3, size, torc
 
 func adaptiveMax(dims int, size Size, op func(*torch.Tensor, ...int) (*torch.Tensor, *torch.Tensor)) *MaxPool {
 	s := sizes("adaptive_max_pool", "output_size", size, dims, 1)
-	return indexed("AdaptiveMaxPool"+itoa(dims)+"d", "output_size="+adaptiveText(s), func(x *torch.Tensor) (y, i *torch.Tensor) {
+	return indexed("AdaptiveMaxPool"+itoa(dims)+"d", "output_size="+adaptiveText(s), func(x, _ *torch.Tensor) (y, i *torch.Tensor) {
 		return op(x, kept(x, s)...)
 	})
 }
 
-func indexed(name, args string, both func(x *torch.Tensor) (y, indices *torch.Tensor)) *MaxPool {
-	return &MaxPool{name: name, args: args, both: both, fn: func(x *torch.Tensor) *torch.Tensor {
-		y, _ := both(x)
-		return y
-	}}
+func indexed(name, args string, both func(x, samples *torch.Tensor) (y, indices *torch.Tensor)) *MaxPool {
+	return &MaxPool{name: name, args: args, both: both}
 }
 
 func adaptiveText(s []int) string {
@@ -282,7 +290,7 @@ func fractionalMax(dims int, kernel Size, o FractionalMaxPoolOptions,
 	case ratio != nil && (len(ratio) != dims || slices.Min(ratio) <= 0 || slices.Max(ratio) >= 1):
 		fail("fractional_max_pool", "output_ratio must be between 0 and 1 (got %v)", ratio)
 	}
-	return indexed("FractionalMaxPool"+itoa(dims)+"d", "", func(x *torch.Tensor) (y, i *torch.Tensor) {
+	p := indexed("FractionalMaxPool"+itoa(dims)+"d", "", func(x, samples *torch.Tensor) (y, i *torch.Tensor) {
 		shape := x.Shape()
 		if len(shape) != dims+1 && len(shape) != dims+2 {
 			fail("fractional_max_pool", "expected %dD or %dD input (got %dD input)", dims+1, dims+2, len(shape))
@@ -295,7 +303,6 @@ func fractionalMax(dims int, kernel Size, o FractionalMaxPoolOptions,
 		for d := range ratio {
 			size = append(size, int(float64(space[d])*ratio[d]))
 		}
-		samples := o.RandomSamples
 		if samples == nil {
 			batch := 1
 			if len(shape) == dims+2 {
@@ -305,6 +312,9 @@ func fractionalMax(dims int, kernel Size, o FractionalMaxPoolOptions,
 		}
 		return op(x, k, size, samples)
 	})
+	torch.Keep(o.RandomSamples)
+	p.RandomSamples = o.RandomSamples
+	return p
 }
 
 // MaxUnpool puts values back where a MaxPool took them from, zeros elsewhere.

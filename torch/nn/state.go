@@ -9,122 +9,164 @@ import (
 	"github.com/torchgo/torchgo/torch"
 )
 
+// LoadStateDictOptions are the optional arguments of LoadStateDict.
+type LoadStateDictOptions struct {
+	Strict torch.Opt[bool] // every name must be on both sides; default: true
+	Assign bool            // m takes the tensors themselves, with their dtype and device, in place of their values
+	// Incompatible, if not nil, gets the names that are on one side only.
+	Incompatible *IncompatibleKeys
+}
+
+// IncompatibleKeys are names that are on one side only, in Python's order.
+type IncompatibleKeys struct {
+	Missing    []string // in the module, not in the state
+	Unexpected []string // in the state, not in the module
+}
+
 // LoadStateDict copies values into the parameters and saved buffers of m by name, converting dtype and
-// device. Every name must be on both sides with one shape, unless opts says otherwise; nothing is copied
-// when an error is returned. (See package pretrained for loading checkpoint files.)
+// device. Shapes must agree; names, too, if it is strict. The error is Python's; nothing is copied when there
+// is one. As in Python, a batch norm's num_batches_tracked may be missing. (See package pretrained for loading
+// checkpoint files.)
 func LoadStateDict(m any, state iter.Seq2[string, *torch.Tensor], opts ...LoadStateDictOptions) error {
-	var opt LoadStateDictOptions
-	if len(opts) > 0 {
-		opt = opts[0]
-	}
-	want := map[string]*torch.Tensor{}
-	for name, t := range StateDict(m) {
-		want[name] = t
-	}
-	var unexpected, mismatched []string
-	pairs, seen := map[string]*torch.Tensor{}, map[string]bool{}
+	opt := first(opts)
+	given := map[string]*torch.Tensor{}
+	var order []string
 	for name, t := range state {
-		seen[name] = true
-		switch to := want[name]; {
-		case to == nil:
-			unexpected = append(unexpected, name)
-		case !slices.Equal(to.Shape(), t.Shape()):
-			mismatched = append(mismatched, fmt.Sprintf("%s %v, want %v", name, torch.Shape(t.Shape()), torch.Shape(to.Shape())))
-		default:
-			pairs[name] = t
-		}
+		given[name] = t
+		order = append(order, name)
 	}
-	var missing []string
-	for name := range want {
-		if !seen[name] {
-			missing = append(missing, name)
-		}
-	}
+	var keys IncompatibleKeys
 	var wrong []string
-	add := func(what string, names []string) {
-		if len(names) > 0 {
-			slices.Sort(names)
-			wrong = append(wrong, what+" "+strings.Join(names, ", "))
+	type pair struct {
+		slot Slot
+		from *torch.Tensor
+	}
+	var pairs []pair
+	known := map[string]bool{}
+	for _, s := range Slots(m) {
+		if s.Kind == Transient {
+			continue
+		}
+		known[s.Name] = true
+		from, to := given[s.Name], s.Tensor()
+		if from == nil {
+			if !s.mayBeMissing() {
+				keys.Missing = append(keys.Missing, s.Name)
+			}
+			continue
+		}
+		have, want := from.Shape(), to.Shape()
+		if len(want) == 0 && slices.Equal(have, []int{1}) {
+			have, from = want, from.Select(0, 0) // of PyTorch before 0.4
+		}
+		if !slices.Equal(have, want) {
+			wrong = append(wrong, fmt.Sprintf("size mismatch for %s: copying a param with shape %s from checkpoint, the shape in current model is %s.",
+				s.Name, torchSize(have), torchSize(want)))
+			continue
+		}
+		pairs = append(pairs, pair{s, from})
+	}
+	keys.Unexpected = unexpected(m, order, known)
+	if opt.Incompatible != nil {
+		*opt.Incompatible = keys
+	}
+	if opt.Strict.Or(true) {
+		for _, part := range []struct {
+			what  string
+			names []string
+		}{{"Unexpected", keys.Unexpected}, {"Missing", keys.Missing}} {
+			if len(part.names) > 0 {
+				wrong = slices.Insert(wrong, 0, fmt.Sprintf("%s key(s) in state_dict: \"%s\". ", part.what, strings.Join(part.names, "\", \"")))
+			}
 		}
 	}
-	if !opt.AllowPartial {
-		add("missing", missing)
-		add("unexpected", unexpected)
+	failed := func() error {
+		return fmt.Errorf("Error(s) in loading state_dict for %s:\n\t%s", class(m), strings.Join(wrong, "\n\t")) //nolint:staticcheck // PyTorch's text
 	}
-	add("wrong shape", mismatched)
 	if len(wrong) > 0 {
-		return fmt.Errorf("load state dict: %s", strings.Join(wrong, "; "))
+		return failed()
 	}
-	err := torch.TryDo(func() {
-		torch.Scope(func() {
-			torch.NoGrad(func() {
-				// What can fail comes first.
-				for name, t := range pairs {
-					to := want[name]
-					pairs[name] = t.To(to.Device(), torch.ToOptions{DType: to.DType()})
+	if opt.Assign {
+		assigned := map[*torch.Tensor]bool{}
+		for _, p := range pairs {
+			if old := p.slot.Tensor(); old != p.from && !assigned[p.from] {
+				assigned[p.from] = true
+				p.from.SetRequiresGrad(old.RequiresGrad())
+			}
+			p.slot.Set(p.from)
+		}
+		return nil
+	}
+	torch.Scope(func() {
+		torch.NoGrad(func() {
+			values := make([]*torch.Tensor, len(pairs))
+			for i, p := range pairs { // what can fail comes first
+				to := p.slot.Tensor()
+				err := torch.TryDo(func() { values[i] = p.from.To(to.Device(), torch.ToOptions{DType: to.DType()}) })
+				if err != nil {
+					wrong = append(wrong, fmt.Sprintf("While copying the parameter named %q, whose dimensions in the model are %s and whose dimensions in the checkpoint are %s, an exception occurred : (%q,).",
+						p.slot.Name, torchSize(to.Shape()), torchSize(p.from.Shape()), err))
 				}
-				for name, t := range pairs {
-					want[name].Copy_(t)
-				}
-			})
+			}
+			if len(wrong) > 0 {
+				return
+			}
+			for i, p := range pairs {
+				p.slot.Tensor().Copy_(values[i])
+			}
 		})
 	})
-	if err != nil {
-		return fmt.Errorf("load state dict: %w", err)
+	if len(wrong) > 0 {
+		return failed()
 	}
 	return nil
 }
 
-// LoadStateDictOptions are the optional arguments of LoadStateDict.
-type LoadStateDictOptions struct {
-	AllowPartial bool // names on one side only are skipped (PyTorch's strict=False)
+// mayBeMissing is for state dicts from before there was a batch counter.
+func (s Slot) mayBeMissing() bool {
+	_, ok := s.Owner.(interface{ tracks() bool })
+	return ok && (s.Name == "num_batches_tracked" || strings.HasSuffix(s.Name, ".num_batches_tracked"))
 }
 
-// Apply replaces each tensor of m by what fn makes of it; tied tensors are replaced once and stay tied.
-// A result that is another tensor takes the place of the former, which is closed.
-func Apply(m any, fn func(name string, kind Kind, t *torch.Tensor) *torch.Tensor) {
-	made := map[*torch.Tensor]*torch.Tensor{}
-	for _, s := range Slots(m) {
-		old := s.Tensor()
-		t, ok := made[old]
-		if !ok {
-			t = fn(s.Name, s.Kind, old)
-			made[old] = t
-		}
-		if t != old {
-			s.Set(t)
+// unexpected lists the names that m doesn't know as Python finds them: module after module, each looking at those
+// names that begin with its own.
+func unexpected(m any, names []string, known map[string]bool) []string {
+	var list []string
+	for _, name := range names {
+		if !known[name] {
+			list = append(list, name)
 		}
 	}
-	for old, t := range made {
-		if old != t {
-			old.Close()
+	if len(list) == 0 {
+		return nil
+	}
+	at := map[string]int{} // prefixes of modules, and of the lists and dictionaries between them, numbered
+	var add func(prefix string)
+	add = func(prefix string) {
+		if _, ok := at[prefix]; ok {
+			return
+		}
+		if cut := strings.LastIndexByte(strings.TrimSuffix(prefix, "."), '.'); cut >= 0 {
+			add(prefix[:cut+1])
+		}
+		at[prefix] = len(at)
+	}
+	add("")
+	for name := range NamedModules(m) {
+		if name != "" {
+			add(name + ".")
 		}
 	}
-}
-
-// To moves m to a device and converts its floating-point tensors to a dtype; unset ones stay. Ties stay
-// ties and trained parameters stay trained; gradients are dropped.
-func To(m any, device torch.Device, dtype torch.DType) {
-	Apply(m, func(_ string, _ Kind, t *torch.Tensor) *torch.Tensor {
-		to, opt := device, torch.ToOptions{DType: dtype}
-		if (to == torch.Device{}) {
-			to = t.Device()
+	owner := func(name string) int {
+		for i := len(name) - 1; i >= 0; i-- {
+			if name[i] == '.' {
+				if n, ok := at[name[:i+1]]; ok {
+					return n
+				}
+			}
 		}
-		if !t.DType().IsFloatingPoint() || dtype == 0 {
-			opt.DType = t.DType()
-		}
-		if to == t.Device() && opt.DType == t.DType() {
-			return t
-		}
-		var moved *torch.Tensor
-		torch.NoGrad(func() { moved = t.To(to, opt) })
-		return moved.SetRequiresGrad(t.RequiresGrad())
-	})
-}
-
-// Close frees the tensors of m. The module must not be used afterwards.
-func Close(m any) {
-	for _, s := range Slots(m) {
-		s.Tensor().Close()
+		return 0
 	}
+	slices.SortStableFunc(list, func(a, b string) int { return owner(a) - owner(b) })
+	return list
 }
