@@ -4,26 +4,33 @@ import "github.com/torchgo/torchgo/cgo"
 
 // Everything here is a flag of the whole process, for all goroutines: set it at the start.
 
-// DeterministicMode says what an operator without a deterministic implementation does.
-type DeterministicMode int
-
-// Modes of [UseDeterministicAlgorithms].
-const (
-	DeterministicOff  DeterministicMode = iota
-	DeterministicOn                     // it fails with [ErrRuntime]
-	DeterministicWarn                   // it writes a warning to the standard error
-)
-
-// UseDeterministicAlgorithms makes operators use deterministic implementations where they have one
-// (torch.use_deterministic_algorithms). On a GPU, matrix products also need the environment variable
-// CUBLAS_WORKSPACE_CONFIG=:4096:8.
-func UseDeterministicAlgorithms(mode DeterministicMode) {
-	setFlag("use_deterministic_algorithms", cgo.FlagDeterministic, int(mode))
+// DeterministicOptions are the options of [UseDeterministicAlgorithms].
+type DeterministicOptions struct {
+	WarnOnly bool // an operator without a deterministic implementation only writes a warning to standard error
 }
 
-// DeterministicAlgorithms is the mode in force.
-func DeterministicAlgorithms() DeterministicMode {
-	return DeterministicMode(flag("are_deterministic_algorithms_enabled", cgo.FlagDeterministic))
+// UseDeterministicAlgorithms makes operators use deterministic implementations; one that has none fails with
+// [ErrRuntime] (torch.use_deterministic_algorithms). On a GPU, matrix products also need the environment
+// variable CUBLAS_WORKSPACE_CONFIG=:4096:8.
+func UseDeterministicAlgorithms(on bool, opts ...DeterministicOptions) {
+	mode := 0
+	if on {
+		mode = 1
+		if one(opts).WarnOnly {
+			mode = 2
+		}
+	}
+	setFlag("use_deterministic_algorithms", cgo.FlagDeterministic, mode)
+}
+
+// AreDeterministicAlgorithmsEnabled tells whether they are asked for.
+func AreDeterministicAlgorithmsEnabled() bool {
+	return flag("are_deterministic_algorithms_enabled", cgo.FlagDeterministic) != 0
+}
+
+// IsDeterministicAlgorithmsWarnOnlyEnabled tells whether an operator without one only warns.
+func IsDeterministicAlgorithmsWarnOnlyEnabled() bool {
+	return flag("is_deterministic_algorithms_warn_only_enabled", cgo.FlagDeterministic) == 2
 }
 
 // MatmulPrecision is how exactly matrix products of float32 tensors compute.

@@ -8,31 +8,32 @@ import (
 )
 
 func TestDeterministicMode(t *testing.T) {
-	defer UseDeterministicAlgorithms(DeterministicOff)
+	defer UseDeterministicAlgorithms(false)
 	put := func() error {
 		return TryDo(func() {
 			Scope(func() { Zeros([]int{3}).Put_(FromSlice([]int64{0}), FromSlice([]float32{1})) })
 		})
 	}
-	require.Equal(t, DeterministicOff, DeterministicAlgorithms())
+	require.False(t, AreDeterministicAlgorithmsEnabled())
 	require.NoError(t, put())
 
-	UseDeterministicAlgorithms(DeterministicOn)
-	require.Equal(t, DeterministicOn, DeterministicAlgorithms())
+	UseDeterministicAlgorithms(true)
+	require.True(t, AreDeterministicAlgorithmsEnabled())
+	require.False(t, IsDeterministicAlgorithmsWarnOnlyEnabled())
 	err := put()
 	require.ErrorIs(t, err, ErrRuntime)
 	require.ErrorContains(t, err, "put_ does not have a deterministic implementation")
 
-	UseDeterministicAlgorithms(DeterministicWarn)
-	require.Equal(t, DeterministicWarn, DeterministicAlgorithms())
+	UseDeterministicAlgorithms(true, DeterministicOptions{WarnOnly: true})
+	require.True(t, AreDeterministicAlgorithmsEnabled())
+	require.True(t, IsDeterministicAlgorithmsWarnOnlyEnabled())
 	require.NoError(t, put())
-	require.ErrorIs(t, TryDo(func() { UseDeterministicAlgorithms(3) }), ErrArgument)
 }
 
 // What Empty returns is filled in deterministic mode, as in Python.
 func TestDeterministicModeFillsMemory(t *testing.T) {
-	defer UseDeterministicAlgorithms(DeterministicOff)
-	UseDeterministicAlgorithms(DeterministicOn)
+	defer UseDeterministicAlgorithms(false)
+	UseDeterministicAlgorithms(true)
 	require.True(t, FillUninitializedMemory.On(), "the default")
 	Scope(func() {
 		for _, v := range ToSlice[float32](Empty([]int{100})) {

@@ -51,6 +51,9 @@ func TestLoadErrors(t *testing.T) {
 			func() { Inference(func() {}) }, func() { ManualSeed(1) }, func() { NumThreads() }, func() { CUDADeviceCount() },
 			func() { FromBlob(nil, 0, []int{0}, Float32, nil) }, func() { NewGenerator(CPU, 1) }, func() { Call("aten::nosuchthing") },
 			func() { GradEnabled() }, func() { Go(func() {}) }, func() { RNGState() }, func() { SetNumThreads(1) },
+			func() { Autocast(DeviceCPU, AutocastOptions{}, func() {}) }, func() { AutocastEnabled(DeviceCUDA) },
+			func() { NewStream(CPU) }, func() { NewEvent(CPU) }, func() { Synchronize(CUDA(0)) }, func() { DefaultGenerator(CPU) },
+			func() { WithDevice(CUDA(0), func() {}) }, func() { UseDeterministicAlgorithms(true) }, func() { CUDNNEnabled.On() },
 		} {
 			e := TryDo(fn)
 			require.ErrorIs(t, e, ErrNotLoaded)
