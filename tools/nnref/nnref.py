@@ -8,6 +8,7 @@ OUT_DIR/nnref.json has
   init     expression on a tensor t -> its values after torch.manual_seed(7)
   modules  expression that makes a module -> its text, its parameters, its state dict after torch.manual_seed(7),
            and the next number that the generator gives: as many have been drawn as Python draws
+  parametrized, packed  what weight and spectral norm, and networks over packed sequences, compute
   errors   name -> the message of load_state_dict
 
 Values are little-endian bytes in base64. The Go tests have a table from the same expressions to Go.
@@ -173,6 +174,66 @@ nn.ModuleDict({'b': nn.Linear(2, 1), 'a': nn.ReLU()})
 """.strip().splitlines()
 
 
+wn, sn, old_wn = nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm, nn.utils.weight_norm
+
+# Layers whose weight is computed from other tensors, with the shape of their input; None is indices.
+PARAMETRIZED = [
+    ("wn(nn.Linear(4, 3))", [2, 4]),
+    ("wn(nn.Linear(4, 3), dim=None)", [2, 4]),
+    ("wn(nn.Conv1d(4, 6, 3), dim=1)", [2, 4, 5]),
+    ("wn(nn.ConvTranspose2d(2, 3, 2))", [1, 2, 3, 3]),
+    ("wn(nn.Embedding(5, 3), dim=1)", None),
+    ("old_wn(nn.Conv2d(2, 3, 2))", [1, 2, 3, 3]),
+    ("old_wn(nn.Linear(4, 3), dim=1)", [2, 4]),
+    ("sn(nn.Linear(4, 3))", [2, 4]),
+    ("sn(nn.Conv2d(2, 3, 2), n_power_iterations=2)", [1, 2, 3, 3]),
+    ("sn(nn.ConvTranspose1d(4, 2, 3), eps=1e-6)", [2, 4, 5]),
+    ("sn(nn.Embedding(5, 3))", None),
+]
+
+
+def parametrized(expression, shape):
+    """Two forward passes in training mode, the gradients of the second, one in evaluation mode, the plain weight."""
+    torch.manual_seed(7)
+    m = eval(expression)
+    start = [[n, tensor(t)] for n, t in m.state_dict().items()]
+    x = torch.tensor([[0, 3, 1]]) if shape is None else torch.rand(shape)
+    out = [m(x)]
+    out.append(m(x))
+    out[1].square().sum().backward()
+    grads = [[n, tensor(p.grad)] for n, p in m.named_parameters()]
+    m.eval()
+    out.append(m(x))
+    after = [[n, tensor(t)] for n, t in m.state_dict().items()]
+    return {"start": start, "in": tensor(x), "out": [tensor(t) for t in out], "grads": grads, "after": after, "weight": tensor(m.weight)}
+
+
+PACKED = ["nn.LSTM(2, 3, 2, bidirectional=True)", "nn.LSTM(2, 3, proj_size=2, batch_first=True)", "nn.GRU(2, 3, 2)", "nn.RNN(2, 3)"]
+
+
+def packed(expression):
+    torch.manual_seed(7)
+    m = eval(expression)
+    x = torch.rand(4, 5, 2) if m.batch_first else torch.rand(5, 4, 2)
+    rnn = nn.utils.rnn
+    p = rnn.pack_padded_sequence(x, [3, 5, 1, 4], batch_first=m.batch_first, enforce_sorted=False)
+    h = [torch.rand(m.num_layers * (2 if m.bidirectional else 1), 4, m.proj_size or m.hidden_size)]
+    if isinstance(m, nn.LSTM):
+        h.append(torch.rand(h[0].shape[0], 4, m.hidden_size))
+    y, hn = m(p, tuple(h) if len(h) > 1 else h[0])
+    padded, lengths = rnn.pad_packed_sequence(y, batch_first=m.batch_first, padding_value=-1.0, total_length=6)
+    return {
+        "in": tensor(x),
+        "h": [tensor(t) for t in h],
+        "data": tensor(p.data),
+        "batch_sizes": p.batch_sizes.tolist(),
+        "sorted": p.sorted_indices.tolist(),
+        "out": tensor(padded),
+        "lengths": lengths.tolist(),
+        "hn": [tensor(t) for t in (hn if isinstance(hn, tuple) else [hn])],
+    }
+
+
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
@@ -252,6 +313,8 @@ def main():
         "torch": torch.__version__,
         "init": {e: filled(e, s) for e, s in INIT},
         "modules": {e: module(e) for e in MODULES},
+        "parametrized": {e: parametrized(e, s) for e, s in PARAMETRIZED},
+        "packed": {e: packed(e) for e in PACKED},
         "errors": {name: error(*case) for name, case in ERRORS.items()},
     }
     (out / "nnref.json").write_text(json.dumps(ref, indent=1, sort_keys=True))

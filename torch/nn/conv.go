@@ -61,13 +61,13 @@ func (k *Kernel) Convolve(x, bias *torch.Tensor, g *ConvGeometry) *torch.Tensor 
 }
 
 // Channels implements ConvWeight.
-func (k *Kernel) Channels(g *ConvGeometry) (in, out int) { return g.channels(k.W) }
+func (k *Kernel) Channels(g *ConvGeometry) (in, out int) { return g.channels(k.W.Shape()) }
 
-func (g *ConvGeometry) channels(w *torch.Tensor) (in, out int) {
+func (g *ConvGeometry) channels(shape []int) (in, out int) {
 	if g.Transposed {
-		return w.Size(0), w.Size(1) * g.Groups
+		return shape[0], shape[1] * g.Groups
 	}
-	return w.Size(1) * g.Groups, w.Size(0)
+	return shape[1] * g.Groups, shape[0]
 }
 
 // Dense is the kernel, for weights that are computed from it.

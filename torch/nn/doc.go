@@ -12,6 +12,7 @@
 // What a tagged field may be:
 //
 //	*torch.Tensor                        a parameter; nil is an absent one (a layer without bias)
+//	*torch.Tensor `torch:"n,late"`       a parameter that comes after the module's others
 //	*torch.Tensor `torch:"n,buffer"`     a buffer: saved, not trained
 //	*torch.Tensor `torch:"n,transient"`  a buffer that is not saved (PyTorch's persistent=False)
 //	pointer to a struct, or an interface a child module; nil is an absent one

@@ -47,9 +47,12 @@ func Slots(m any) []Slot {
 	var slots []Slot
 	walk("", moduleValue(m), func(path string, module reflect.Value) {
 		owner := module.Addr().Interface()
-		for _, kinds := range [][]Kind{{Parameter}, {Buffer, Transient}} {
+		for _, group := range []struct {
+			late  bool
+			kinds []Kind
+		}{{false, []Kind{Parameter}}, {true, []Kind{Parameter}}, {false, []Kind{Buffer, Transient}}} {
 			for _, f := range members(module) {
-				if f.tensor && slices.Contains(kinds, f.kind) && !f.value.IsNil() {
+				if f.tensor && f.late == group.late && slices.Contains(group.kinds, f.kind) && !f.value.IsNil() {
 					slots = append(slots, Slot{join(path, f.name), f.kind, owner, f.value})
 				}
 			}
@@ -127,6 +130,7 @@ func named(m any, once bool, kinds ...Kind) iter.Seq2[string, *torch.Tensor] {
 type member struct {
 	name   string
 	kind   Kind
+	late   bool
 	tensor bool
 	value  reflect.Value
 }
@@ -141,6 +145,7 @@ type field struct {
 	index  int
 	name   string
 	kind   Kind
+	late   bool
 	inline bool
 }
 
@@ -184,7 +189,7 @@ func members(module reflect.Value) []member {
 			}
 			continue
 		}
-		ms = append(ms, member{f.name, f.kind, v.Type() == tensorType, v})
+		ms = append(ms, member{f.name, f.kind, f.late, v.Type() == tensorType, v})
 	}
 	return ms
 }
@@ -236,6 +241,8 @@ func parseTag(t reflect.Type, sf reflect.StructField, i int, tag string) field {
 	ok := sf.IsExported() && (name != "") == !f.inline
 	switch {
 	case tensor && option == "":
+	case tensor && option == "late":
+		f.late = true
 	case tensor && option == "buffer":
 		f.kind = Buffer
 	case tensor && option == "transient":
