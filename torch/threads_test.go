@@ -1,12 +1,12 @@
 package torch
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"os/signal"
 	"runtime"
 	"runtime/pprof"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -375,35 +375,43 @@ func TestScopeEndsWithItsGoroutine(t *testing.T) {
 	wait(t, &wg)
 }
 
-// The runtime handles signals while libtorch computes.
+// The runtime handles signals while libtorch computes, within 50 ms. The kernel is finished first: a
+// program ends after it.
 func TestSignalDuringALongKernel(t *testing.T) {
 	if !inChild(t) {
 		return
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
-	running := make(chan struct{})
-	finished := make(chan time.Time, 1)
-	go Inference(func() {
-		x := Ones([]int{2500, 2500}, TensorOptions{DType: Float64})
-		close(running)
-		for range 3 {
-			x.MatMul(x).Close()
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(signals)
+	quickest := time.Hour
+	var all []string
+	for i := range 6 { // a busy machine may be late now and then
+		running := make(chan struct{})
+		finished := make(chan time.Time, 1)
+		go Inference(func() {
+			x := Ones([]int{1600, 1600}, TensorOptions{DType: Float64})
+			close(running)
+			x.MatMul(x)
+			finished <- time.Now()
+		})
+		<-running
+		time.Sleep(20 * time.Millisecond)
+		sent := time.Now()
+		require.NoError(t, syscall.Kill(os.Getpid(), []syscall.Signal{syscall.SIGTERM, syscall.SIGINT}[i%2]))
+		select {
+		case <-signals:
+		case <-time.After(10 * time.Second):
+			t.Fatal("the signal was not noticed")
 		}
-		finished <- time.Now()
-	})
-	<-running
-	time.Sleep(100 * time.Millisecond)
-	sent := time.Now()
-	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGTERM))
-	select {
-	case <-ctx.Done():
-	case <-time.After(10 * time.Second):
-		t.Fatal("SIGTERM was not noticed")
+		noticed := time.Now()
+		if end := <-finished; end.Before(noticed) {
+			continue // too late, or the kernel too short, to show anything
+		}
+		quickest = min(quickest, noticed.Sub(sent))
+		all = append(all, fmt.Sprintf("%.2f", float64(noticed.Sub(sent).Microseconds())/1000))
 	}
-	noticed := time.Now()
-	end := <-finished
-	t.Logf("SIGTERM noticed after %.1f ms, the kernels ran for %.0f ms more", float64(noticed.Sub(sent).Microseconds())/1000, float64(end.Sub(noticed).Milliseconds()))
-	require.True(t, end.After(noticed), "the kernels were too short to show anything")
-	require.Less(t, noticed.Sub(sent), time.Second, "50 ms on a machine with nothing else to do")
+	t.Logf("signals noticed during a kernel after %s ms", strings.Join(all, ", "))
+	require.NotEmpty(t, all, "the kernels were too short to show anything")
+	require.Less(t, quickest, 50*time.Millisecond)
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/torchgo/torchgo/torch"
 	"github.com/torchgo/torchgo/torch/nn"
+	"github.com/torchgo/torchgo/torch/optim"
 )
 
 var soaks = []soak{
@@ -21,7 +22,7 @@ var soaks = []soak{
 	{"scopes", "mixed operators in scopes, nested, with results and kept tensors", func(r *run) { mixed(r, inScopes) }},
 	{"collector", "mixed operators, everything left to the collector", func(r *run) { mixed(r, leftAlone) }},
 	{"hooks", "backward passes with hooks, some of which fail", hooks},
-	{"train", "training steps", train},
+	{"train", "training steps with AdamW", train},
 	{"goroutines", "a goroutine for each request, modes handed on, some panic", goroutines},
 	{"clients", "64 goroutines ask one model, and compare its answers", clients},
 	{"profile", "the same under pprof's SIGPROF, beside file and process I/O", profile},
@@ -183,17 +184,12 @@ func train(r *run) {
 	defer input.Close()
 	defer target.Close()
 	var first, last float32
+	opt := optim.NewAdamW(nn.Parameters(m))
 	step := func() {
-		for _, p := range nn.Parameters(m) {
-			p.SetGrad(nil)
-		}
+		opt.ZeroGrad()
 		loss := m.forward(input).Sub(target).Square().Mean()
 		loss.Backward()
-		torch.NoGrad(func() {
-			for _, p := range nn.Parameters(m) {
-				p.Sub_(p.Grad(), torch.SubOptions{Alpha: 0.05})
-			}
-		})
+		opt.Step()
 		last = torch.Item[float32](loss)
 	}
 	for i := 0; r.more(); i++ {
@@ -206,9 +202,7 @@ func train(r *run) {
 	if last >= first {
 		r.failf("the loss went from %v to %v", first, last)
 	}
-	for _, p := range nn.Parameters(m) {
-		p.SetGrad(nil)
-	}
+	opt.ZeroGrad()
 }
 
 // goroutines starts one for each request, at most 32 at a time.
