@@ -21,7 +21,7 @@ var soaks = []soak{
 	{"close", "mixed operators, each tensor closed by hand", func(r *run) { mixed(r, byHand) }},
 	{"scopes", "mixed operators in scopes, nested, with results and kept tensors", func(r *run) { mixed(r, inScopes) }},
 	{"collector", "mixed operators, everything left to the collector", func(r *run) { mixed(r, leftAlone) }},
-	{"hooks", "backward passes with hooks, some of which fail", hooks},
+	{"hooks", "forward and backward passes with hooks, some of which fail", hooks},
 	{"train", "training steps with AdamW", train},
 	{"goroutines", "a goroutine for each request, modes handed on, some panic", goroutines},
 	{"clients", "64 goroutines ask one model, and compare its answers", clients},
@@ -117,9 +117,26 @@ var errHook = errors.New("no gradient today")
 func hooks(r *run) {
 	w := torch.Randn([]int{3, 4})
 	defer w.Close()
+	m := newModel()
+	defer m.close()
 	for i := 0; r.more(); i++ {
 		calls := 0
 		torch.Scope(func() {
+			defer nn.RegisterForwardHook(m.Up, func(_ any, _, out []*torch.Tensor) []*torch.Tensor {
+				calls++
+				if i%64 == 2 {
+					panic(errHook)
+				}
+				return []*torch.Tensor{out[0].MulScalar(2)}
+			})()
+			func() {
+				defer func() {
+					if p := recover(); (p != nil) != (i%64 == 2) {
+						r.failf("a forward hook's panic: %v", p)
+					}
+				}()
+				m.forward(torch.Ones([]int{2, 16}))
+			}()
 			p := w.Detach().SetRequiresGrad(true)
 			remove := p.RegisterHook(func(g *torch.Tensor) *torch.Tensor {
 				calls++
@@ -150,10 +167,10 @@ func hooks(r *run) {
 				remove()
 			}
 		})
-		if calls != 2 {
-			r.failf("%d hooks ran, expected 2", calls)
+		if calls != 3 {
+			r.failf("%d hooks ran, expected 3", calls)
 		}
-		r.did(12)
+		r.did(17)
 	}
 }
 
