@@ -14,8 +14,8 @@ import (
 //	a ← a + (1 − Decay)(θ − a)         exponential moving average, with Decay
 //
 // The first update copies.
-type AveragedModel struct {
-	Module    any           `torch:"module"`            // whose parameters are the averages
+type AveragedModel[M any] struct {
+	Module    M             `torch:"module"`            // a copy of the model, whose parameters are the averages
 	NAveraged *torch.Tensor `torch:"n_averaged,buffer"` // number of updates, int64 of no dimensions
 
 	opts AveragedModelOptions
@@ -27,20 +27,20 @@ type AveragedModelOptions struct {
 	UseBuffers bool               // buffers are averaged as well; else they are copied
 }
 
-// NewAveragedModel makes module, which must have the parameters and buffers of model, the average of model:
-// it gets copies of them now. It may be used like any module, and its state dict is PyTorch's.
-func NewAveragedModel(module, model any, opts ...AveragedModelOptions) *AveragedModel {
-	a := &AveragedModel{Module: module, NAveraged: torch.Zeros([]int{}, torch.TensorOptions{DType: torch.Int64}), opts: opt1(opts)}
-	torch.Keep(a.NAveraged)
-	if decay, ok := a.opts.Decay.Get(); ok && !(decay >= 0 && decay <= 1) {
+// NewAveragedModel makes the average of a model, as yet a copy of it. It may be used like any module, and its
+// state dict is PyTorch's.
+func NewAveragedModel[M any](model M, opts ...AveragedModelOptions) *AveragedModel[M] {
+	o := opt1(opts)
+	if decay, ok := o.Decay.Get(); ok && !(decay >= 0 && decay <= 1) {
 		fail("AveragedModel", "Invalid decay value %s provided. Please provide a value in [0,1] range.", pythonFloat(decay))
 	}
-	a.pairs(model, func(averages, current []*torch.Tensor, _ bool) { copyAll(averages, current) })
+	a := &AveragedModel[M]{Module: nn.Clone(model), NAveraged: torch.Zeros([]int{}, torch.TensorOptions{DType: torch.Int64}), opts: o}
+	torch.Keep(a.NAveraged)
 	return a
 }
 
 // pairs calls fn with the parameters of both, and then the buffers, in lists of one dtype and device.
-func (a *AveragedModel) pairs(model any, fn func(averages, current []*torch.Tensor, buffers bool)) {
+func (a *AveragedModel[M]) pairs(model M, fn func(averages, current []*torch.Tensor, buffers bool)) {
 	type kind struct {
 		dtype  torch.DType
 		device torch.Device
@@ -83,8 +83,8 @@ func (a *AveragedModel) pairs(model any, fn func(averages, current []*torch.Tens
 
 func copyAll(to, from []*torch.Tensor) { torch.Internal.ForeachCopy_(to, from) }
 
-// UpdateParameters takes the parameters of model into the average.
-func (a *AveragedModel) UpdateParameters(model any) {
+// UpdateParameters takes the parameters of model, which must have those of the average, into it.
+func (a *AveragedModel[M]) UpdateParameters(model M) {
 	n := torch.Item[int](a.NAveraged)
 	weight := 1 / float64(n+1)
 	if decay, ok := a.opts.Decay.Get(); ok {

@@ -49,8 +49,9 @@ func TestAveragedModel(t *testing.T) {
 	ref := optimRef(t)["averaged"].(map[string]any)
 	for name, opts := range map[string]AveragedModelOptions{"swa": {}, "ema": {Decay: some(0.9)}, "buffers": {Decay: some(0.5), UseBuffers: true}} {
 		rows := ref[name].([]any)
-		m, module := newAveragedNet(), newAveragedNet()
-		a := NewAveragedModel(module, m, opts)
+		m := newAveragedNet()
+		a := NewAveragedModel(m, opts)
+		module := a.Module
 		check := func(row any) {
 			t.Helper()
 			want := row.(map[string]any)
@@ -93,8 +94,8 @@ func TestAveragedModel(t *testing.T) {
 
 func TestAveragedModelRefuses(t *testing.T) {
 	m := newAveragedNet()
-	require.EqualError(t, torch.TryDo(func() { NewAveragedModel(newAveragedNet(), m, AveragedModelOptions{Decay: some(1.5)}) }),
+	require.EqualError(t, torch.TryDo(func() { NewAveragedModel(m, AveragedModelOptions{Decay: some(1.5)}) }),
 		"AveragedModel: Invalid decay value 1.5 provided. Please provide a value in [0,1] range.")
-	require.ErrorContains(t, torch.TryDo(func() { NewAveragedModel(newAveragedNet(), nn.NewLinear(2, 3)) }), "AveragedModel: the model has no 0.weight")
-	require.ErrorContains(t, torch.TryDo(func() { NewAveragedModel(nn.NewLinear(2, 3), m) }), "AveragedModel: the model has no weight")
+	a := NewAveragedModel[any](m)
+	require.ErrorContains(t, torch.TryDo(func() { a.UpdateParameters(nn.NewLinear(2, 3)) }), "AveragedModel: the model has no 0.weight")
 }
