@@ -146,7 +146,7 @@ def record(store, info, sample, dtype, training, max_bytes):
     torch.manual_seed(zlib.crc32(repr((info.name, sorted(args))).encode()))
     m = info.module_cls(*ctor.args, **ctor.kwargs)
     if any(isinstance(p, nn.parameter.UninitializedParameter) for p in m.parameters()):
-        raise Skip("lazy")
+        m(forward.args[0].detach().float())  # makes the parameters
     m.to(dtype).train(training)
     with torch.no_grad():
         for t in list(m.parameters()) + list(m.buffers()):
@@ -230,6 +230,7 @@ def pooled(dims, *shape):
 # Layers, and options of layers, that module_db leaves out: class, constructor arguments, what makes the inputs,
 # whether evaluation mode differs.
 EXTRA = [
+    ("LazyLinear", {"out_features": 3}, lambda: [r(2, 4)], False),
     ("Identity", {}, lambda: [r(2, 3)], False),
     ("Flatten", {"start_dim": 1, "end_dim": 2}, lambda: [r(2, 3, 2, 2)], False),
     ("Unflatten", {"dim": 1, "unflattened_size": (2, 3)}, lambda: [r(2, 6)], False),

@@ -60,6 +60,8 @@ MODULES = """
 nn.Linear(5, 3)
 nn.Linear(5, 3, bias=False)
 nn.Linear(100, 20)
+nn.LazyLinear(3)
+nn.LazyConv2d(4, 3, bias=False)
 nn.Bilinear(2, 3, 4)
 nn.Bilinear(2, 3, 4, bias=False)
 nn.Identity()
@@ -284,14 +286,18 @@ def tensor(t):
     return {"dtype": str(t.dtype).removeprefix("torch."), "shape": list(t.shape), "data": data(t)}
 
 
+def lazy(t):
+    return isinstance(t, nn.parameter.UninitializedTensorMixin)
+
+
 def module(expression):
     torch.manual_seed(7)
     m = eval(expression)
     return {
         "repr": repr(m),
-        "parameters": [n for n, _ in m.named_parameters()],
+        "parameters": [n for n, p in m.named_parameters() if not lazy(p)],
         "modules": [n for n, c in m.named_modules() if n == "" or not isinstance(c, nn.ModuleList)],
-        "state": [[n, tensor(t)] for n, t in m.state_dict().items()],
+        "state": [[n, tensor(t)] for n, t in m.state_dict().items() if not lazy(t)],
         "next": data(torch.rand(1)),
     }
 

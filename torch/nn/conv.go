@@ -17,6 +17,8 @@ type Conv struct {
 	Bias   *torch.Tensor `torch:"bias"` // (out), nil: none
 
 	Geometry ConvGeometry
+
+	lazy lazy
 }
 
 // ConvGeometry is how a kernel moves over its input. There is an element for each dimension.
@@ -206,7 +208,7 @@ func (b Builder) conv(c *Conv, dims, in, out int, kernel Size, o ConvOptions) {
 	if g.Same && slices.Max(g.Stride) > 1 {
 		fail("conv", "padding='same' is not supported for strided convolutions")
 	}
-	b.kernel(c, in, out, o.Bias.Or(true))
+	b.whole(c, in, out, o.Bias.Or(true))
 }
 
 func (g *ConvGeometry) set(op string, dims int, kernel, stride, padding, dilation Size) {
@@ -216,7 +218,15 @@ func (g *ConvGeometry) set(op string, dims int, kernel, stride, padding, dilatio
 	g.Dilation = sizes(op, "dilation", dilation, dims, 1)
 }
 
-// kernel makes the tensors of a layer whose geometry is set.
+// whole makes the tensors of a layer whose geometry is set; later, if in is 0.
+func (b Builder) whole(c *Conv, in, out int, bias bool) {
+	if in == 0 {
+		c.lazy.builder, c.lazy.out, c.lazy.bias = &b, out, bias
+		return
+	}
+	b.kernel(c, in, out, bias)
+}
+
 func (b Builder) kernel(c *Conv, in, out int, bias bool) {
 	g := &c.Geometry
 	switch {
@@ -242,14 +252,23 @@ func (b Builder) kernel(c *Conv, in, out int, bias bool) {
 // Forward maps (B, in, L…) to (B, out, L'…).
 func (c *Conv) Forward(x *torch.Tensor) *torch.Tensor { return c.Call(x, c.forward) }
 
-func (c *Conv) forward(x *torch.Tensor) *torch.Tensor {
-	return c.Weight.Convolve(x, c.Bias, &c.Geometry)
+func (c *Conv) forward(x *torch.Tensor) *torch.Tensor { return c.convolve(x, &c.Geometry) }
+
+func (c *Conv) convolve(x *torch.Tensor, g *ConvGeometry) *torch.Tensor {
+	if c.lazy.builder != nil {
+		c.materialise(x)
+	}
+	return c.Weight.Convolve(x, c.Bias, g)
 }
 
 // ExtraRepr is what PyTorch prints in the parentheses.
 func (c *Conv) ExtraRepr() string {
 	g := &c.Geometry
-	in, out := c.Weight.Channels(g)
+	in, out, bias := 0, c.lazy.out, c.lazy.bias
+	if c.Weight != nil {
+		in, out = c.Weight.Channels(g)
+		bias = c.Bias != nil
+	}
 	s := itoa(in) + ", " + itoa(out) + ", kernel_size=" + tuple(g.Kernel) + ", stride=" + tuple(g.Stride)
 	switch {
 	case g.Same:
@@ -268,7 +287,7 @@ func (c *Conv) ExtraRepr() string {
 	if g.Groups != 1 {
 		s += ", groups=" + itoa(g.Groups)
 	}
-	if c.Bias == nil {
+	if !bias {
 		s += ", bias=False"
 	}
 	if !g.zeros() {
@@ -345,7 +364,7 @@ func (b Builder) convTranspose(c *Conv, dims, in, out int, kernel Size, o ConvTr
 	*g = ConvGeometry{Groups: o.Groups.Or(1), Transposed: true}
 	g.set("conv_transpose", dims, kernel, o.Stride, o.Padding, o.Dilation)
 	g.OutputPadding = sizes("conv_transpose", "output_padding", o.OutputPadding, dims, 0)
-	b.kernel(c, in, out, o.Bias.Or(true))
+	b.whole(c, in, out, o.Bias.Or(true))
 }
 
 // ForwardSize is Forward with the lengths L' of the output: of those that a convolution with a stride makes
@@ -364,5 +383,5 @@ func (c *ConvTranspose) ForwardSize(x *torch.Tensor, size ...int) *torch.Tensor 
 		}
 		g.OutputPadding[i] = size[i] - least
 	}
-	return c.Call(x, func(x *torch.Tensor) *torch.Tensor { return c.Weight.Convolve(x, c.Bias, &g) })
+	return c.Call(x, func(x *torch.Tensor) *torch.Tensor { return c.convolve(x, &g) })
 }

@@ -23,6 +23,20 @@
 // Fields without a tag are not part of the module. Where one tensor is held by two fields, the two are
 // tied: they are one parameter with two names.
 //
+// # Layers
+//
+// Layers have the names of torch.nn, the names of its state dicts, and its initial values for the same seed: NewLinear,
+// NewConv2d, NewLSTM and so on make float32 ones on the CPU, the methods of a Builder others, on the meta device or
+// without initial values, too. Required arguments are positional; the others are a struct whose zero value gives
+// PyTorch's defaults. What has no tensors (activations, padding, most pooling) is a *Func. Losses are structs whose
+// fields are their options. Wrong arguments panic with a *torch.Error.
+//
+// A new module is in training mode; Train and Eval change that for a tree of modules. A module of one's own embeds
+// Mode to be told, and Hooks to take hooks.
+//
+// A forward pass of a layer in evaluation mode only reads it, so many goroutines may share one. In training mode batch
+// norm, and spectral norm, write their buffers.
+//
 // Letters in shape comments: B batch, T sequence, H heads, D size of a head, C channels (hidden size),
 // V vocabulary.
 //

@@ -16,6 +16,7 @@ type Linear struct {
 	Bias   *torch.Tensor `torch:"bias"` // (out), nil: none
 
 	class string // of PyTorch, where it isn't Linear
+	lazy  lazy
 }
 
 // LinearWeight is the matrix of a Linear. It is a module: its tags name its own state-dict entries.
@@ -53,13 +54,19 @@ func NewLinear(in, out int, opts ...LinearOptions) *Linear { return Builder{}.Li
 
 // Linear makes a dense layer.
 func (b Builder) Linear(in, out int, opts ...LinearOptions) *Linear {
+	l := &Linear{}
+	b.linear(l, in, out, first(opts).Bias.Or(true))
+	return l
+}
+
+// linear makes the tensors of a layer.
+func (b Builder) linear(l *Linear, in, out int, bias bool) {
 	w := b.Parameter(out, in)
-	l := &Linear{Weight: &Dense{w}}
-	if first(opts).Bias.Or(true) {
+	l.Weight = &Dense{w}
+	if bias {
 		l.Bias = b.Parameter(out)
 	}
 	b.init(func() { resetAffine(w, l.Bias) })
-	return l
 }
 
 // resetAffine is the start of linear and convolutional layers: weight and bias from U(-a, a), a = 1/√fanIn.
@@ -78,7 +85,12 @@ func resetAffine(w, bias *torch.Tensor) {
 // Forward maps (…, in) to (…, out).
 func (l *Linear) Forward(x *torch.Tensor) *torch.Tensor { return l.Call(x, l.forward) }
 
-func (l *Linear) forward(x *torch.Tensor) *torch.Tensor { return l.Weight.Forward(x, l.Bias) }
+func (l *Linear) forward(x *torch.Tensor) *torch.Tensor {
+	if l.lazy.builder != nil {
+		l.materialise(x)
+	}
+	return l.Weight.Forward(x, l.Bias)
+}
 
 // ModuleName is the name of PyTorch's class.
 func (l *Linear) ModuleName() string {
@@ -90,8 +102,12 @@ func (l *Linear) ModuleName() string {
 
 // ExtraRepr is what PyTorch prints in the parentheses.
 func (l *Linear) ExtraRepr() string {
-	in, out := l.Weight.Features()
-	return "in_features=" + itoa(in) + ", out_features=" + itoa(out) + ", bias=" + boolean(l.Bias != nil)
+	in, out, bias := 0, l.lazy.out, l.lazy.bias
+	if l.Weight != nil {
+		in, out = l.Weight.Features()
+		bias = l.Bias != nil
+	}
+	return "in_features=" + itoa(in) + ", out_features=" + itoa(out) + ", bias=" + boolean(bias)
 }
 
 // Bilinear computes y[o] = x1ᵀ W[o] x2 + b[o]: (…, in1) and (…, in2) → (…, out).

@@ -366,8 +366,15 @@ var infoModules = map[string]func(a infoArgs) any{
 	"LayerNorm": func(a infoArgs) any {
 		return NewLayerNorm(a.size("normalized_shape"), LayerNormOptions{Eps: a.optFloat("eps"), ElementwiseAffine: a.optBool("elementwise_affine"), Bias: a.optBool("bias")})
 	},
-	"LeakyReLU": func(a infoArgs) any { return NewLeakyReLU(a.optFloat("negative_slope").Or(0.01)) },
-	"Linear":    func(a infoArgs) any { return NewLinear(a.int("in_features"), a.int("out_features"), a.linear()) },
+	"LazyConv1d":          func(a infoArgs) any { _, o, k, opt := a.conv(); return NewLazyConv1d(o, k, opt) },
+	"LazyConv2d":          func(a infoArgs) any { _, o, k, opt := a.conv(); return NewLazyConv2d(o, k, opt) },
+	"LazyConv3d":          func(a infoArgs) any { _, o, k, opt := a.conv(); return NewLazyConv3d(o, k, opt) },
+	"LazyConvTranspose1d": func(a infoArgs) any { _, o, k, opt := a.convTranspose(); return NewLazyConvTranspose1d(o, k, opt) },
+	"LazyConvTranspose2d": func(a infoArgs) any { _, o, k, opt := a.convTranspose(); return NewLazyConvTranspose2d(o, k, opt) },
+	"LazyConvTranspose3d": func(a infoArgs) any { _, o, k, opt := a.convTranspose(); return NewLazyConvTranspose3d(o, k, opt) },
+	"LazyLinear":          func(a infoArgs) any { return NewLazyLinear(a.int("out_features"), a.linear()) },
+	"LeakyReLU":           func(a infoArgs) any { return NewLeakyReLU(a.optFloat("negative_slope").Or(0.01)) },
+	"Linear":              func(a infoArgs) any { return NewLinear(a.int("in_features"), a.int("out_features"), a.linear()) },
 	"LocalResponseNorm": func(a infoArgs) any {
 		return NewLocalResponseNorm(a.int("size"), LocalResponseNormOptions{a.optFloat("alpha"), a.optFloat("beta"), a.optFloat("k")})
 	},
@@ -469,12 +476,6 @@ var infoModules = map[string]func(a infoArgs) any{
 
 // notLayers are the entries of module_db that are no layers here, with the reason.
 var notLayers = map[string]string{
-	"nn.LazyConv1d":             "the input's channels are known when a Go program builds its model; there are no lazy layers",
-	"nn.LazyConv2d":             "lazy",
-	"nn.LazyConv3d":             "lazy",
-	"nn.LazyConvTranspose1d":    "lazy",
-	"nn.LazyConvTranspose2d":    "lazy",
-	"nn.LazyConvTranspose3d":    "lazy",
 	"nn.LinearCrossEntropyLoss": "new in 2.15: a Linear and a CrossEntropyLoss in chunks, which Go composes",
 }
 
@@ -597,6 +598,16 @@ func (ref *moduleInfo) replay(construct func(infoArgs) any, s *moduleSample) (gr
 	}
 	m := construct(infoArgs{ref, s.Args})
 	defer func() { Close(m) }()
+	var leaves, in []*torch.Tensor
+	for _, raw := range s.In {
+		in = append(in, ref.inputs(raw, &leaves)...)
+	}
+	if lazy, ok := m.(interface{ waits() bool }); ok && lazy.waits() {
+		m.(Layer).Forward(in[0].Detach().ToDType(torch.Float32)) // makes the parameters
+		if lazy.waits() {
+			return 0, errors.New("the first input made no parameters")
+		}
+	}
 	To(m, torch.Device{}, dtype)
 	state := map[string]*torch.Tensor{}
 	for _, n := range s.State {
@@ -616,10 +627,6 @@ func (ref *moduleInfo) replay(construct func(infoArgs) any, s *moduleSample) (gr
 	}
 	if !s.Train {
 		Eval(m)
-	}
-	var leaves, in []*torch.Tensor
-	for _, raw := range s.In {
-		in = append(in, ref.inputs(raw, &leaves)...)
 	}
 	kw := map[string]*torch.Tensor{}
 	for _, name := range slices.Sorted(maps.Keys(s.Kw)) {

@@ -41,6 +41,8 @@ var refModules = map[string]func() any{
 	"nn.Linear(5, 3)":                  func() any { return NewLinear(5, 3) },
 	"nn.Linear(5, 3, bias=False)":      func() any { return NewLinear(5, 3, LinearOptions{Bias: torch.Some(false)}) },
 	"nn.Linear(100, 20)":               func() any { return NewLinear(100, 20) },
+	"nn.LazyLinear(3)":                 func() any { return NewLazyLinear(3) },
+	"nn.LazyConv2d(4, 3, bias=False)":  func() any { return NewLazyConv2d(4, 3, ConvOptions{Bias: torch.Some(false)}) },
 	"nn.Bilinear(2, 3, 4)":             func() any { return NewBilinear(2, 3, 4) },
 	"nn.Bilinear(2, 3, 4, bias=False)": func() any { return NewBilinear(2, 3, 4, LinearOptions{Bias: torch.Some(false)}) },
 	"nn.Identity()":                    func() any { return NewIdentity() },

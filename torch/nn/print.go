@@ -26,7 +26,11 @@ func describe(module reflect.Value) string {
 			lines = append(lines, "("+c.name+"): "+c.text)
 		}
 	}
-	return class(m) + "(" + body(extra, lines) + ")"
+	name := class(m)
+	if l, ok := m.(interface{ waits() bool }); ok && l.waits() {
+		name = "Lazy" + name
+	}
+	return name + "(" + body(extra, lines) + ")"
 }
 
 // class is the name of PyTorch's class.
