@@ -22,7 +22,7 @@ type benchmark struct {
 	agree  float64 // how far the two sides' checks may be apart
 
 	// Of rows that workers measure; the others are of whole processes.
-	worker string // "ops" or "embed"
+	worker string // "ops", "embed" or "train"
 	work   string
 	beside string  // a work of torchgo's that takes Python's place
 	block  float64 // seconds that a block takes, roughly; if 0: it is n
@@ -73,6 +73,10 @@ var benchmarks = []benchmark{
 	{name: "mixed", about: "512 sentences of mixed lengths: ours in the order that embed chooses, Python's as given, batches of 32", unit: "sentences/s",
 		target: target{atLeast: 1.3}, pairs: 5, agree: 1e-3,
 		worker: "embed", work: "mixed", n: sentences, inputs: sentences, figure: rate},
+	{name: "gpt", about: "a training step of a 4-layer GPT, hidden size 32, batch 2 × 16, AdamW, one thread", unit: "ms/step", target: target{atMost: 0.8}, pairs: 60, agree: 1e-4,
+		worker: "train", work: "gpt", n: 10, figure: milliseconds},
+	{name: "smollm2", about: "a training step of SmolLM2-135M's shape, batch 2 × 256, float32, AdamW", unit: "tokens/s", target: target{atLeast: 1.0}, pairs: 8, agree: 1e-4,
+		worker: "train", work: "smollm2", n: 1, figure: func(seconds float64, n int) float64 { return rate(seconds, n*smolTokens) }},
 	{name: "load", about: "loading the 90 MB model, files cached", unit: "ms", pairs: 15,
 		worker: "embed", work: "load", n: 1, figure: milliseconds},
 }

@@ -27,6 +27,8 @@ func runWorker(ctx context.Context, kind, model, texts string) error {
 			return err
 		}
 		return serve(works)
+	case "train":
+		return serve(trainWorks())
 	case "first":
 		return first(ctx, model)
 	}
