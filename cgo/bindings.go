@@ -75,7 +75,7 @@ func check(kind C.int32_t, e *C.tg_error) error {
 	if kind == C.TG_OK {
 		return nil
 	}
-	return &Error{Kind: Kind(kind), Message: takeString(e.message), Backtrace: takeString(e.backtrace)}
+	return &Error{Kind: Kind(kind), Message: takeString(e.message), Backtrace: takeString(e.backtrace), Cause: uint64(e.cause)}
 }
 
 func words(s []uint64) *C.uint64_t { return (*C.uint64_t)(unsafe.Pointer(unsafe.SliceData(s))) }
@@ -146,6 +146,27 @@ func Call(op Op, args []uint64, nargs int, rets []uint64) ([]uint64, error) {
 	if kind != C.TG_OK {
 		return nil, check(kind, &e)
 	}
+	if more != 0 {
+		return takeWords(C.uintptr_t(more)), nil
+	}
+	return nil, nil
+}
+
+// CallOpen is [Call] for a call during which libtorch may call [Hook]. site, if not empty, says where in
+// the program the call is.
+func CallOpen(op Op, args []uint64, nargs int, rets []uint64, site string) ([]uint64, error) {
+	s := optionalText(site)
+	defer C.free(unsafe.Pointer(s))
+	// A callback can move this goroutine's stack, so nothing that C sees may lie on it.
+	in, out := append([]uint64(nil), args...), make([]uint64, len(rets))
+	var e C.tg_error
+	var more C.uint64_t
+	kind := C.tg_call_open(C.tg_op(op), words(in), C.int64_t(len(in)), C.int64_t(nargs),
+		words(out), C.int64_t(len(out)), &more, s, &e)
+	if kind != C.TG_OK {
+		return nil, check(kind, &e)
+	}
+	copy(rets, out)
 	if more != 0 {
 		return takeWords(C.uintptr_t(more)), nil
 	}
@@ -278,18 +299,104 @@ func HookRemove(t Tensor, hook int) error {
 	return check(C.tg_hook_remove(C.tg_tensor(t), C.int64_t(hook), &e), &e)
 }
 
-// Hook is what a hook of autograd runs: it gets an owned gradient and returns an owned replacement
-// or 0. It is set once, before the first [HookAdd].
-var Hook func(id uint64, grad Tensor) (Tensor, error)
+// Hook is what libtorch calls back: see tg_hook_fn of torchgo.h. It takes over the tensors in. If it
+// fails, cause is what the error's [Error.Cause] will be. It is set once, before [Load].
+var Hook func(id uint64, in, out []uint64) (cause uint64, err error)
 
 //export goHook
-func goHook(id C.uint64_t, in C.tg_tensor, out *C.tg_tensor) *C.char {
-	result, err := Hook(uint64(id), Tensor(in))
+func goHook(id C.uint64_t, in *C.uint64_t, n C.int64_t, out *C.uint64_t, cap C.int64_t, cause *C.uint64_t) *C.char {
+	why, err := Hook(uint64(id), unsafe.Slice((*uint64)(in), n), unsafe.Slice((*uint64)(out), cap))
 	if err != nil {
+		*cause = C.uint64_t(why)
 		return C.CString(err.Error())
 	}
-	*out = C.tg_tensor(result)
 	return nil
+}
+
+// AccumulatedHookAdd registers a hook on a leaf that runs when its gradient has been accumulated;
+// [Hook] is called with id. The handle is for [AccumulatedHookRemove].
+func AccumulatedHookAdd(t Tensor, id uint64) (int, error) {
+	var out C.int64_t
+	var e C.tg_error
+	err := check(C.tg_accumulated_hook_add(C.tg_tensor(t), C.uint64_t(id), &out, &e), &e)
+	return int(out), err
+}
+
+// AccumulatedHookRemove takes it off again.
+func AccumulatedHookRemove(t Tensor, hook int) error {
+	var e C.tg_error
+	return check(C.tg_accumulated_hook_remove(C.tg_tensor(t), C.int64_t(hook), &e), &e)
+}
+
+// FunctionParts says how many tensors of [FunctionApply]'s list are what, in this order.
+type FunctionParts struct{ Inputs, Outputs, Saved, Dirty, Constant int }
+
+// FunctionApply puts a node into the graph whose backward is [Hook] with id, and writes its outputs
+// into out.
+func FunctionApply(id uint64, name string, tensors []uint64, parts FunctionParts, materialize bool, site string, out []uint64) error {
+	n := C.CString(name)
+	defer C.free(unsafe.Pointer(n))
+	s := optionalText(site)
+	defer C.free(unsafe.Pointer(s))
+	counts := [...]C.int64_t{C.int64_t(parts.Inputs), C.int64_t(parts.Outputs), C.int64_t(parts.Saved), C.int64_t(parts.Dirty), C.int64_t(parts.Constant)}
+	var e C.tg_error
+	return check(C.tg_function_apply(C.uint64_t(id), n, words(tensors), C.int64_t(len(tensors)), &counts[0], flag(materialize), s,
+		words(out), C.int64_t(len(out)), &e), &e)
+}
+
+// optionalText is NULL for the empty text.
+func optionalText(s string) *C.char {
+	if s == "" {
+		return nil
+	}
+	return C.CString(s)
+}
+
+// SavedNew saves a tensor as a node of autograd does.
+func SavedNew(t Tensor) (Saved, error) {
+	var out C.tg_saved
+	var e C.tg_error
+	err := check(C.tg_saved_new(C.tg_tensor(t), &out, &e), &e)
+	return Saved(out), err
+}
+
+// SavedUnpack is the tensor again.
+func SavedUnpack(s Saved) (Tensor, error) {
+	var out C.tg_tensor
+	var e C.tg_error
+	err := check(C.tg_saved_unpack(C.tg_saved(s), &out, &e), &e)
+	return Tensor(out), err
+}
+
+// SavedFree gives it up.
+func SavedFree(s Saved) error {
+	var e C.tg_error
+	return check(C.tg_saved_free(C.tg_saved(s), &e), &e)
+}
+
+// SavedHooksEnter sets the hooks of saved tensors in the calling thread; for id 0, it forbids hooks and
+// says why. As [GuardEnter].
+func SavedHooksEnter(scope, id uint64, why string) (Guard, error) {
+	w := optionalText(why)
+	defer C.free(unsafe.Pointer(w))
+	var g C.tg_guard
+	var e C.tg_error
+	err := check(C.tg_saved_hooks_enter(C.uint64_t(scope), C.uint64_t(id), w, &g, &e), &e)
+	return Guard(g), err
+}
+
+// AnomalySet sets the process's anomaly mode.
+func AnomalySet(on, checkNaN bool) error {
+	var e C.tg_error
+	return check(C.tg_anomaly_set(flag(on), flag(checkNaN), &e), &e)
+}
+
+// BackwardPass is the number of the backward pass that the calling thread works for, -1 outside.
+func BackwardPass() (int, error) {
+	var out C.int64_t
+	var e C.tg_error
+	err := check(C.tg_backward_pass(&out, &e), &e)
+	return int(out), err
 }
 
 // Released writes ids of blobs and hooks that libtorch no longer uses and returns how many.

@@ -122,5 +122,42 @@ func Trim() {}
 // ShowConfig is there with cgo only.
 func ShowConfig() (string, error) { return "", errNoCgo }
 
-// Hook is what a hook of autograd runs.
-var Hook func(id uint64, grad Tensor) (Tensor, error)
+// Hook is there with cgo only.
+var Hook func(id uint64, in, out []uint64) (cause uint64, err error)
+
+// FunctionParts is there with cgo only.
+type FunctionParts struct{ Inputs, Outputs, Saved, Dirty, Constant int }
+
+// AccumulatedHookAdd is there with cgo only.
+func AccumulatedHookAdd(t Tensor, id uint64) (int, error) { return 0, errNoCgo }
+
+// AccumulatedHookRemove is there with cgo only.
+func AccumulatedHookRemove(t Tensor, hook int) error { return errNoCgo }
+
+// FunctionApply is there with cgo only.
+func FunctionApply(id uint64, name string, tensors []uint64, parts FunctionParts, materialize bool, site string, out []uint64) error {
+	return errNoCgo
+}
+
+// SavedNew is there with cgo only.
+func SavedNew(t Tensor) (Saved, error) { return 0, errNoCgo }
+
+// SavedUnpack is there with cgo only.
+func SavedUnpack(s Saved) (Tensor, error) { return 0, errNoCgo }
+
+// SavedFree is there with cgo only.
+func SavedFree(s Saved) error { return errNoCgo }
+
+// SavedHooksEnter is there with cgo only.
+func SavedHooksEnter(scope, id uint64, why string) (Guard, error) { return 0, errNoCgo }
+
+// AnomalySet is there with cgo only.
+func AnomalySet(on, checkNaN bool) error { return errNoCgo }
+
+// BackwardPass is there with cgo only.
+func BackwardPass() (int, error) { return 0, errNoCgo }
+
+// CallOpen is there with cgo only.
+func CallOpen(op Op, args []uint64, nargs int, rets []uint64, site string) ([]uint64, error) {
+	return nil, errNoCgo
+}

@@ -69,6 +69,7 @@ static int32_t not_loaded(tg_error* err) {
     err->kind = TG_E_NOT_LOADED;
     err->message = (uintptr_t)strdup("libtorch is not loaded");
     err->backtrace = 0;
+    err->cause = 0;
   }
   return TG_E_NOT_LOADED;
 }
@@ -81,8 +82,8 @@ static int32_t not_loaded(tg_error* err) {
 TG_FUNCTIONS(TG_FORWARD)
 #undef TG_FORWARD
 
-static int32_t run_hook(uint64_t id, tg_tensor in, tg_tensor* out, tg_error* err) {
-  err->message = (uintptr_t)goHook(id, in, out);
+static int32_t run_hook(uint64_t id, const uint64_t* in, int64_t n, uint64_t* out, int64_t cap, tg_error* err) {
+  err->message = (uintptr_t)goHook(id, (uint64_t*)in, n, out, cap, &err->cause);
   err->backtrace = 0;
   err->kind = err->message ? TG_E_CALLBACK : TG_OK;
   return (int32_t)err->kind;

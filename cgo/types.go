@@ -18,6 +18,8 @@ type (
 	Event uintptr
 	// Graph is an owned graph of an accelerator's work.
 	Graph uintptr
+	// Saved is a tensor as a node of autograd saves it.
+	Saved uintptr
 )
 
 // Kind says what kind of error the shim reports; the values are tg_kind of torchgo.h.
@@ -164,6 +166,7 @@ type Error struct {
 	Kind      Kind
 	Message   string // without the C++ backtrace
 	Backtrace string // may be empty
+	Cause     uint64 // of ErrCallback: what [Hook] gave; the error's receiver owns it
 }
 
 func (e *Error) Error() string { return e.Message }

@@ -1,13 +1,6 @@
 package torch
 
-import (
-	"fmt"
-
-	"github.com/torchgo/torchgo/cgo"
-)
-
-// hook is what a tensor hook runs.
-type hook func(grad *Tensor) *Tensor
+import "github.com/torchgo/torchgo/cgo"
 
 // RequiresGrad tells whether autograd records what is done with t.
 func (t *Tensor) RequiresGrad() bool { return t.info("requires_grad").has(cgo.FlagRequiresGrad) }
@@ -188,12 +181,23 @@ func Grad(outputs, inputs []*Tensor, opts ...GradOptions) []*Tensor {
 }
 
 // RegisterHook has fn called with the gradient of t whenever one is computed; what fn returns, if
-// not nil, replaces it. fn runs in a scope of its own (see [Keep]), possibly on another thread. A
-// panic in it becomes the error of Backward. remove takes the hook off again.
+// not nil, replaces it. Hooks of one tensor run in the order of their registration. fn runs in a scope
+// of its own (see [Keep]), possibly on another thread. A panic in it becomes the error of Backward; an
+// error it panicked with can be found by errors.Is and errors.As. remove takes the hook off again.
 func (t *Tensor) RegisterHook(fn func(grad *Tensor) *Tensor) (remove func()) {
-	const op = "register_hook"
+	return t.register("register_hook", hook(fn), cgo.HookAdd, cgo.HookRemove)
+}
+
+// RegisterPostAccumulateGradHook has fn called with t, a leaf, whenever [Tensor.Backward] has
+// accumulated its gradient (Tensor.register_post_accumulate_grad_hook): an optimizer step may take the
+// gradient and free it here, before the next one is computed. The rest is as in [Tensor.RegisterHook].
+func (t *Tensor) RegisterPostAccumulateGradHook(fn func(t *Tensor)) (remove func()) {
+	return t.register("register_post_accumulate_grad_hook", accumulatedHook(fn), cgo.AccumulatedHookAdd, cgo.AccumulatedHookRemove)
+}
+
+func (t *Tensor) register(op string, fn callback, add func(cgo.Tensor, uint64) (int, error), take func(cgo.Tensor, int) error) (remove func()) {
 	drainReleased()
-	id := hold(hook(fn))
+	id := hold(fn)
 	added := false
 	defer func() {
 		if !added {
@@ -202,42 +206,22 @@ func (t *Tensor) RegisterHook(fn func(grad *Tensor) *Tensor) (remove func()) {
 	}()
 	var number int
 	t.borrow(op, func(h cgo.Tensor) (err error) {
-		number, err = cgo.HookAdd(h, id)
+		number, err = add(h, id)
 		added = err == nil
 		return err
 	})
 	return func() {
-		t.borrow("remove_hook", func(h cgo.Tensor) error { return cgo.HookRemove(h, number) })
+		t.borrow("remove_hook", func(h cgo.Tensor) error { return take(h, number) })
 		drainReleased()
 	}
 }
 
-// runHook is called by libtorch. It takes over the gradient and gives a reference away.
-func runHook(id uint64, grad cgo.Tensor) (result cgo.Tensor, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			if e, ok := p.(error); ok {
-				err = fmt.Errorf("in a hook: %w", e)
-			} else {
-				err = fmt.Errorf("in a hook: %v", p)
-			}
-		}
-	}()
-	v, _ := holds.values.Load(id)
-	fn, ok := v.(hook)
-	if !ok {
-		_ = cgo.TensorsFree([]uint64{uint64(grad)})
-		return 0, fmt.Errorf("hook %d is gone", id)
+// Version counts the changes in place of t's data, its views' included (Tensor._version). Autograd
+// compares it to find out that a tensor it saved was changed. Tensors of [Inference] have none.
+func (t *Tensor) Version() int {
+	v := t.info("version").get()[cgo.InfoVersion]
+	if v < 0 {
+		panic(&Error{Op: "version", Kind: ErrRuntime, Message: "Inference tensors do not track version counter."})
 	}
-	Scope(func() {
-		out := fn(wrapHere("hook", grad))
-		if out == nil {
-			return
-		}
-		out.borrow("hook", func(h cgo.Tensor) (err error) {
-			result, err = cgo.TensorRetain(h)
-			return err
-		})
-	})
-	return result, nil
+	return v
 }

@@ -1,6 +1,7 @@
 package torch
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"runtime"
@@ -18,6 +19,7 @@ type op struct {
 	overload string // "Tensor"
 	schema   string // that the caller was written for; empty: any
 	handle   atomic.Uintptr
+	open     bool // runs backward, and so hooks
 }
 
 // label is how errors name it: "add", "quantized::linear".
@@ -424,7 +426,7 @@ func (c *call) run() {
 	if c.moreWords != nil {
 		words = c.moreWords
 	}
-	more, err := cgo.Call(c.handle, words, c.nargs, c.rets[:])
+	more, err := c.enter(words)
 	if err != nil {
 		more, err = c.retry(words, err)
 	}
@@ -455,12 +457,25 @@ func enterBusy() bool {
 
 // retry calls once more after an allocation failure, when the collector has freed what it can.
 func (c *call) retry(words []uint64, err error) ([]uint64, error) {
-	if wrap("", err).Kind != ErrOutOfMemory {
+	var e *cgo.Error
+	if !errors.As(err, &e) || e.Kind != cgo.ErrOutOfMemory {
 		return nil, err
 	}
 	pressure.relieve(true)
 	if e := cgo.EmptyCache(); e != nil {
 		return nil, err
+	}
+	return c.enter(words)
+}
+
+// openCalls counts what makes every call one that libtorch may call back from: hooks of saved tensors
+// anywhere in the process (they are a thread's, but a goroutine doesn't know its thread), anomaly mode.
+var openCalls atomic.Int64
+
+// enter calls the operator. Nearly all calls can't call back, which Go makes cheaper.
+func (c *call) enter(words []uint64) ([]uint64, error) {
+	if openCalls.Load() != 0 || c.op.open {
+		return cgo.CallOpen(c.handle, words, c.nargs, c.rets[:], site())
 	}
 	return cgo.Call(c.handle, words, c.nargs, c.rets[:])
 }
@@ -678,7 +693,7 @@ func Call(name string, args ...any) []any {
 	known, ok := called.Load(name)
 	if !ok {
 		base, overload, _ := strings.Cut(name, ".")
-		o := &op{name: base, overload: overload}
+		o := &op{name: base, overload: overload, open: base == "aten::_backward"}
 		o.find() // so that only real names are kept
 		known, _ = called.LoadOrStore(name, o)
 	}

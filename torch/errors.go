@@ -14,6 +14,7 @@ type Error struct {
 	Kind      error  // one of the Err… values
 	Message   string // libtorch's first line, without the C++ backtrace
 	Shapes    []Shape
+	cause     error // what a hook in Go failed with
 	backtrace string
 }
 
@@ -83,11 +84,16 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Backtrace is the C++ stack at the error, for the log; often empty.
+// Backtrace is the C++ stack at the error, for the log, or Go's stack at the panic of a hook; often empty.
 func (e *Error) Backtrace() string { return e.backtrace }
 
-// Unwrap gives the kind.
-func (e *Error) Unwrap() error { return e.Kind }
+// Unwrap gives the kind and, for [ErrCallback], the error that the hook failed with.
+func (e *Error) Unwrap() []error {
+	if e.cause == nil {
+		return []error{e.Kind}
+	}
+	return []error{e.Kind, e.cause}
+}
 
 // wrap makes an *Error of what the boundary reports.
 func wrap(op string, err error) *Error {
@@ -99,7 +105,14 @@ func wrap(op string, err error) *Error {
 	if kind == nil {
 		kind = ErrInternal
 	}
-	return &Error{Op: op, Kind: kind, Message: c.Message, backtrace: c.Backtrace}
+	e := &Error{Op: op, Kind: kind, Message: c.Message, backtrace: c.Backtrace}
+	if f := takeFailure(c.Cause); f != nil {
+		e.cause = f.err
+		if e.backtrace == "" {
+			e.backtrace = f.stack
+		}
+	}
+	return e
 }
 
 // must panics with an *Error if err is not nil.

@@ -117,11 +117,11 @@ func Collect() {
 	}
 }
 
-// holds are the Go values that libtorch refers to by number: hooks, and what to do when borrowed
-// memory is released. libtorch's destructors only note the number (they run where Go can't be
+// holds are the Go values that libtorch refers to by number: callbacks, their failures, and what to do
+// when borrowed memory is released. libtorch's destructors only note the number (they run where Go can't be
 // called), so it is asked for them now and then.
 var holds = struct {
-	values sync.Map // uint64 -> func() or hook
+	values sync.Map // uint64 -> func(), callback or *failure
 	next   atomic.Uint64
 	count  atomic.Int64
 }{}
@@ -136,8 +136,11 @@ func hold(v any) uint64 {
 func unhold(id uint64) {
 	if v, ok := holds.values.LoadAndDelete(id); ok {
 		holds.count.Add(-1)
-		if release, ok := v.(func()); ok {
-			release()
+		switch v := v.(type) {
+		case func():
+			v()
+		case interface{ release() }:
+			v.release()
 		}
 	}
 }

@@ -446,7 +446,7 @@ func TestOutOfMemoryCollectsAndRetries(t *testing.T) {
 }
 
 func TestDeepGraph(t *testing.T) {
-	n := 200_000
+	n := 1_000_000
 	if testing.Short() {
 		n = 50_000
 	}
@@ -513,15 +513,13 @@ func TestFailedCallKeepsNothing(t *testing.T) {
 	require.Equal(t, before, LiveTensors())
 }
 
-// A hook can't run in an operator: Go was promised that those don't call back.
+// Go was promised that operators don't call back, save the one that runs backward.
 func TestHookInsideAnOperator(t *testing.T) {
 	Scope(func() {
 		x := ones(2).SetRequiresGrad(true)
-		x.RegisterHook(func(g *Tensor) *Tensor { return nil })
-		err := TryDo(func() { Call("aten::_backward", x.Sum(), []*Tensor{}, nil, nil, false) })
-		require.ErrorContains(t, err, "use Backward")
-		x.Sum().Backward()
-		require.Equal(t, []float32{1, 1}, ToSlice[float32](x.Grad()))
+		x.RegisterHook(func(g *Tensor) *Tensor { return g.MulScalar(2) })
+		Call("aten::_backward", x.Sum(), []*Tensor{}, nil, nil, false)
+		require.Equal(t, []float32{2, 2}, ToSlice[float32](x.Grad()))
 		require.ErrorIs(t, TryDo(func() { x.SetGrad(x) }), ErrArgument)
 	})
 	require.Zero(t, holds.count.Load())

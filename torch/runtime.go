@@ -54,7 +54,7 @@ func open() error {
 			library.CUDA, library.CUDAShim = path, install.CUDALib
 		}
 	}
-	cgo.Hook = runHook
+	cgo.Hook = runCallback
 	if err := cgo.Load(library); err != nil {
 		return fmt.Errorf("%s: %w (run `torchgo setup`)", install.Lib, err)
 	}

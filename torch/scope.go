@@ -122,6 +122,11 @@ func takePermit() {
 // within runs fn on a pinned thread with a mode set and, if opens, a new scope, which it returns
 // through leave before the scope ends.
 func within(mode int, opens bool, fn func(), leave func(s *scope)) {
+	guarded(func(token uint64) (cgo.Guard, error) { return cgo.GuardEnter(token, mode) }, opens, fn, leave)
+}
+
+// guarded is [within] with anything that enter sets in the thread, whose scope token it gets.
+func guarded(enter func(token uint64) (cgo.Guard, error), opens bool, fn func(), leave func(s *scope)) {
 	load("scope")
 	state, err := cgo.State()
 	must("scope", err)
@@ -144,7 +149,7 @@ func within(mode int, opens bool, fn func(), leave func(s *scope)) {
 	} else {
 		th = threadOf(state.Scope)
 	}
-	guard, err := cgo.GuardEnter(token, mode)
+	guard, err := enter(token)
 	must("scope", err)
 	defer func() { must("scope", cgo.GuardLeave(guard)) }()
 	if !opens {
@@ -207,8 +212,8 @@ func inMode(op string, enter func() (cgo.Guard, error), fn func()) {
 	}, nil)
 }
 
-// Go starts fn in a goroutine with the modes of this one: grad and inference mode, autocast, the current
-// device and streams. A mode needs one of the permits that bound how many scopes run at a time (see
+// Go starts fn in a goroutine with the modes of this one: grad and inference mode, autocast, hooks of saved
+// tensors, the current device and streams. A mode needs one of the permits that bound how many scopes run at a time (see
 // [Scope]), so wait for fn only outside scopes and modes: callers that wait inside can take all permits and
 // wait for each other.
 func Go(fn func()) {
@@ -220,7 +225,14 @@ func Go(fn func()) {
 		go fn()
 		return
 	}
+	hooked := openCalls.Load() != 0 // hooks of saved tensors are among the modes
+	if hooked {
+		openCalls.Add(1)
+	}
 	go func() {
+		if hooked {
+			defer openCalls.Add(-1)
+		}
 		defer func() { must(op, cgo.ModesFree(modes)) }()
 		inMode(op, func() (cgo.Guard, error) { return cgo.ModesEnter(modes) }, fn)
 	}()

@@ -4,11 +4,14 @@
 #include <ATen/ATen.h>
 #include <c10/util/Exception.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <memory>
 #include <new>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "torchgo.h"
@@ -19,7 +22,8 @@ namespace tg {
 struct ThreadState {
   uint64_t scope = 0;
   int64_t busy = 0;
-  int64_t boxed = 0;  // > 0 inside a call that must not call back into Go
+  int64_t boxed = 0;           // > 0 inside a call that must not call back into Go
+  const char* site = nullptr;  // where in the program the call is, if somebody wants to know
 };
 ThreadState& thread_state() noexcept;
 
@@ -33,10 +37,36 @@ struct Guard {
 
 inline tg_guard hand(Guard* g) { return reinterpret_cast<tg_guard>(g); }
 
-// A Go callback failed.
+// An id that turns up in `released` when the object goes.
+class Token {
+ public:
+  explicit Token(uint64_t id) : id_(id) {}
+  Token(const Token&) = delete;
+  Token& operator=(const Token&) = delete;
+  ~Token();
+  uint64_t id() const { return id_; }
+  // Leaves the id to the caller; 0 the second time.
+  uint64_t give() { return id_.exchange(0); }
+
+ private:
+  std::atomic<uint64_t> id_;
+};
+
+// A Go callback failed. The cause is Go's error.
 class CallbackError : public c10::Error {
  public:
-  using c10::Error::Error;
+  CallbackError(const std::string& message, uint64_t cause)
+      : c10::Error({__func__, __FILE__, static_cast<uint32_t>(__LINE__)}, message), cause(std::make_shared<Token>(cause)) {}
+  std::shared_ptr<Token> cause;
+};
+
+// An error with a word about where in the program it comes from.
+class AnnotatedError : public std::exception {
+ public:
+  AnnotatedError(std::exception_ptr error, std::string note) : error(std::move(error)), note(std::move(note)) {}
+  const char* what() const noexcept override { return note.c_str(); }
+  std::exception_ptr error;
+  std::string note;
 };
 
 // The shim refuses an argument.
@@ -120,19 +150,6 @@ inline std::vector<at::Tensor> borrow_all(const uint64_t* words, int64_t n, bool
   }
   return out;
 }
-
-// An id that turns up in `released` when the object goes.
-class Token {
- public:
-  explicit Token(uint64_t id) : id_(id) {}
-  Token(const Token&) = delete;
-  Token& operator=(const Token&) = delete;
-  ~Token();
-  uint64_t id() const { return id_; }
-
- private:
-  uint64_t id_;
-};
 
 // The functions of the table; each file defines some of them.
 #define TG_DECLARE(name, params, args) int32_t name params noexcept;

@@ -11,7 +11,7 @@
 
 #include <optional>
 
-#include "common.hpp"
+#include "autograd.hpp"
 
 namespace tg {
 namespace {
@@ -91,7 +91,7 @@ Extra capture_extra() {
 bool by_default(const Extra& e) {
   const auto& keys = c10::impl::raw_local_dispatch_key_set;  // of inference mode and autocast
   return keys.included_ == 0 && keys.excluded_ == 0 && c10::GradMode::is_enabled() && !c10::InferenceMode::is_enabled() && e.cache &&
-         !e.device && e.streams.empty() && at::SavedTensorDefaultHooks::get_tls_state().stack.empty();
+         !e.device && e.streams.empty() && c10::ThreadLocalDebugInfo::get(saved_hooks_slot()) == nullptr;
 }
 
 struct StateMode final : Guard {

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <sstream>
 
+#include "autograd.hpp"
 #include "operator.hpp"
 
 namespace tg {
@@ -527,6 +528,22 @@ void call_boxed(const Operator& o, Reader& in, uint64_t scope, Writer& out) {
   }
 }
 
+void call_any(tg_op op, const uint64_t* args, int64_t words, int64_t nargs, uint64_t* rets, int64_t cap, uint64_t* more) {
+  const Operator& o = operator_of(op);
+  require(words >= 0 && (words == 0 || args != nullptr), "call: arguments are NULL");
+  require(rets != nullptr && cap >= 2 && more != nullptr, "call: no room for results");
+  *more = 0;
+  if (nargs != static_cast<int64_t>(o.arguments.size())) {
+    throw ArgumentError(o.name + ": expected " + std::to_string(o.arguments.size()) + " arguments, got " + std::to_string(nargs));
+  }
+  uint64_t scope = thread_state().scope;
+  Reader in(args, words);
+  if (o.unboxed != nullptr && cap >= one_result) return call_unboxed(o, in, scope, rets);
+  Writer out(rets, cap);
+  call_boxed(o, in, scope, out);
+  *more = reinterpret_cast<uint64_t>(out.done());
+}
+
 }  // namespace
 
 int32_t op_find(const char* name, const char* overload, const char* schema, tg_op* out, tg_error* err) noexcept {
@@ -590,20 +607,16 @@ int32_t op_list(char** out, tg_error* err) noexcept {
 int32_t call(tg_op op, const uint64_t* args, int64_t words, int64_t nargs, uint64_t* rets, int64_t cap, uint64_t* more,
              tg_error* err) noexcept {
   return guarded(err, [&] {
-    const Operator& o = operator_of(op);
-    require(words >= 0 && (words == 0 || args != nullptr), "call: arguments are NULL");
-    require(rets != nullptr && cap >= 2 && more != nullptr, "call: no room for results");
-    *more = 0;
-    if (nargs != static_cast<int64_t>(o.arguments.size())) {
-      throw ArgumentError(o.name + ": expected " + std::to_string(o.arguments.size()) + " arguments, got " + std::to_string(nargs));
-    }
-    ThreadState& state = thread_state();
-    InCall in_call(state);
-    Reader in(args, words);
-    if (o.unboxed != nullptr && cap >= one_result) return call_unboxed(o, in, state.scope, rets);
-    Writer out(rets, cap);
-    call_boxed(o, in, state.scope, out);
-    *more = reinterpret_cast<uint64_t>(out.done());
+    InCall in_call(thread_state());
+    call_any(op, args, words, nargs, rets, cap, more);
+  });
+}
+
+int32_t call_open(tg_op op, const uint64_t* args, int64_t words, int64_t nargs, uint64_t* rets, int64_t cap, uint64_t* more,
+                  const char* site, tg_error* err) noexcept {
+  return guarded(err, [&] {
+    AtSite at(site);
+    call_any(op, args, words, nargs, rets, cap, more);
   });
 }
 

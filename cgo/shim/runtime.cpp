@@ -16,6 +16,14 @@ void fill(tg_error* err, tg_kind kind, const char* message, const char* backtrac
   // strdup gives NULL when memory is short; the kind is then all there is.
   err->message = reinterpret_cast<uintptr_t>(strdup(message));
   err->backtrace = reinterpret_cast<uintptr_t>(backtrace ? strdup(backtrace) : nullptr);
+  err->cause = 0;
+}
+
+void append(tg_error* err, const std::string& note) {
+  auto* message = reinterpret_cast<char*>(err->message);
+  if (message == nullptr) return;
+  err->message = reinterpret_cast<uintptr_t>(strdup((message + note).c_str()));
+  std::free(message);
 }
 
 // Naming the frames of a backtrace takes milliseconds, so it is done for those who ask, as in Python.
@@ -28,7 +36,6 @@ bool wants_backtrace() noexcept {
 }
 
 tg_kind kind_of(const c10::Error& e) noexcept {
-  if (dynamic_cast<const CallbackError*>(&e)) return TG_E_CALLBACK;
   if (dynamic_cast<const c10::OutOfMemoryError*>(&e)) return TG_E_OUT_OF_MEMORY;
   if (dynamic_cast<const c10::NotImplementedError*>(&e)) return TG_E_NOT_IMPLEMENTED;
   if (dynamic_cast<const c10::LinAlgError*>(&e)) return TG_E_LINALG;
@@ -69,13 +76,15 @@ const tg_api api = {TG_ABI, static_cast<int32_t>(sizeof(tg_api)),
 #undef TG_ENTRY
 };
 
-}  // namespace
-
-int32_t fail(tg_error* err) noexcept {
+// Fills *err from the exception in flight.
+void describe(tg_error* err) noexcept {
   try {
     throw;
   } catch (const ArgumentError& e) {
     fill(err, e.kind(), e.what(), nullptr);
+  } catch (const CallbackError& e) {
+    fill(err, TG_E_CALLBACK, e.what_without_backtrace(), wants_backtrace() ? e.what() : nullptr);
+    err->cause = e.cause->give();
   } catch (const c10::Error& e) {
     fill(err, kind_of(e), e.what_without_backtrace(), wants_backtrace() ? e.what() : nullptr);
   } catch (const std::bad_alloc&) {
@@ -84,6 +93,23 @@ int32_t fail(tg_error* err) noexcept {
     fill(err, TG_E_SYSTEM, e.what(), nullptr);
   } catch (...) {
     fill(err, TG_E_UNKNOWN, "something that is no std::exception was thrown", nullptr);
+  }
+}
+
+}  // namespace
+
+int32_t fail(tg_error* err) noexcept {
+  try {
+    throw;
+  } catch (const AnnotatedError& annotated) {
+    try {
+      std::rethrow_exception(annotated.error);
+    } catch (...) {
+      describe(err);
+    }
+    append(err, annotated.note);
+  } catch (...) {
+    describe(err);
   }
   return static_cast<int32_t>(err->kind);
 }

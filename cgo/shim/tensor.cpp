@@ -25,9 +25,11 @@ constexpr int64_t max_dim = 64;
 }  // namespace
 
 Token::~Token() {
+  uint64_t id = give();
+  if (id == 0) return;
   Released& r = released_ids();
   std::lock_guard<std::mutex> lock(r.mutex);
-  r.ids.push_back(id_);
+  r.ids.push_back(id);
   r.count.store(static_cast<int64_t>(r.ids.size()), std::memory_order_release);
 }
 

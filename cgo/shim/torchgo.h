@@ -22,7 +22,7 @@ extern "C" {
 #endif
 
 /* Grows with every change of this file that an older or newer loader would misread. */
-#define TG_ABI 1
+#define TG_ABI 2
 
 /* Handles are addresses as integers, so that Go's collector never takes one for a pointer. */
 typedef uintptr_t tg_tensor;
@@ -32,6 +32,7 @@ typedef uintptr_t tg_guard;
 typedef uintptr_t tg_state;
 typedef uintptr_t tg_event;
 typedef uintptr_t tg_graph;
+typedef uintptr_t tg_saved;
 
 typedef enum {
   TG_OK = 0,
@@ -57,6 +58,7 @@ typedef struct {
   int64_t kind;
   uintptr_t message;   /* char*: without the C++ backtrace */
   uintptr_t backtrace; /* char*: only with TORCH_SHOW_CPP_STACKTRACES=1, else 0 */
+  uint64_t cause;      /* of TG_E_CALLBACK: what the callback gave as the error's id, now the caller's; else 0 */
 } tg_error;
 
 /* A value is a head word, tag | n << 8, and its payload words. */
@@ -156,8 +158,15 @@ enum { TG_MEMORY_WORDS = 9 * 12 + 2 * 4 + 6 };
 /* Streams that stream_get gives. */
 enum { TG_STREAM_CURRENT = 0, TG_STREAM_DEFAULT = 1, TG_STREAM_NEW = 2 };
 
-/* A Go callback: takes and returns owned references (0 as result: unchanged). */
-typedef int32_t (*tg_hook_fn)(uint64_t id, tg_tensor in, tg_tensor* out, tg_error* err);
+/* A Go callback; what `id` stands for says what it is to do. `in` are n tensors that it takes over (0:
+   undefined). It writes `cap` results, which the caller takes over; `out` tells on entry which of them
+   are wanted (1) and which are not (0).
+   - a hook of a tensor: one gradient, one result, 0 for no change
+   - a hook after accumulation: the tensor, no result
+   - the backward of a function: the gradients of its outputs and what it saved; those of its inputs
+   - saved-tensor hooks: the tensor; an id that stands for what it was packed into
+   - what a tensor was packed into: nothing; the tensor */
+typedef int32_t (*tg_hook_fn)(uint64_t id, const uint64_t* in, int64_t n, uint64_t* out, int64_t cap, tg_error* err);
 
 /* Every function once: name, parameters, arguments. */
 /* clang-format off */
@@ -203,6 +212,32 @@ typedef int32_t (*tg_hook_fn)(uint64_t id, tg_tensor in, tg_tensor* out, tg_erro
   F(hook_add, (tg_tensor t, uint64_t id, int64_t* handle, tg_error* err), (t, id, handle, err))               \
   F(hook_remove, (tg_tensor t, int64_t handle, tg_error* err), (t, handle, err))                              \
   F(set_hook_fn, (tg_hook_fn fn, tg_error* err), (fn, err))                                                   \
+  /* A call during which libtorch may call back into Go (saved-tensor hooks, backward in an operator).        \
+     `site` says where in the program the call is, for anomaly mode; or NULL. */                              \
+  F(call_open, (tg_op op, const uint64_t* args, int64_t words, int64_t nargs, uint64_t* rets, int64_t cap,    \
+                uint64_t* more, const char* site, tg_error* err),                                             \
+    (op, args, words, nargs, rets, cap, more, site, err))                                                     \
+  /* Hooks that run when a leaf's gradient has been accumulated. */                                           \
+  F(accumulated_hook_add, (tg_tensor t, uint64_t id, int64_t* handle, tg_error* err), (t, id, handle, err))   \
+  F(accumulated_hook_remove, (tg_tensor t, int64_t handle, tg_error* err), (t, handle, err))                  \
+  /* Puts a node into the graph whose backward is the callback `id`. tensors has n entries: the inputs, the   \
+     outputs that were computed of them, what is saved for backward, the inputs that were changed in place    \
+     and the outputs that are not differentiable; parts says how many of each. Writes as many tensors as      \
+     there are outputs. */                                                                                    \
+  F(function_apply, (uint64_t id, const char* name, const uint64_t* tensors, int64_t n, const int64_t* parts, \
+                     int32_t materialize, const char* site, uint64_t* out, int64_t cap, tg_error* err),       \
+    (id, name, tensors, n, parts, materialize, site, out, cap, err))                                          \
+  /* A tensor as a node saves it: with the check of its version and under the hooks in force. */              \
+  F(saved_new, (tg_tensor t, tg_saved* out, tg_error* err), (t, out, err))                                    \
+  F(saved_unpack, (tg_saved s, tg_tensor* out, tg_error* err), (s, out, err))                                 \
+  F(saved_free, (tg_saved s, tg_error* err), (s, err))                                                        \
+  /* Sets the hooks for tensors that nodes save; for id 0, forbids to set any: `why`. As guard_enter. */      \
+  F(saved_hooks_enter, (uint64_t scope, uint64_t id, const char* why, tg_guard* out, tg_error* err),          \
+    (scope, id, why, out, err))                                                                               \
+  /* Anomaly mode of the process. */                                                                          \
+  F(anomaly_set, (int32_t on, int32_t check_nan, tg_error* err), (on, check_nan, err))                        \
+  /* The number of the backward pass that this thread works for, -1 outside. */                               \
+  F(backward_pass, (int64_t* out, tg_error* err), (out, err))                                                 \
   /* Ids of callbacks and blobs that nothing uses any more: writes up to cap, *n says how many. */            \
   F(released, (uint64_t* ids, int64_t cap, int64_t* n, tg_error* err), (ids, cap, n, err))                    \
   /* Sets modes of this thread and, if scope != 0, its scope token; guard_leave undoes it, on the same        \

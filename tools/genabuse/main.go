@@ -101,7 +101,8 @@ var values = map[string]string{
 	"const char*": "texts", "uint64_t": "ids", "int64_t": "numbers", "int32_t": "codes",
 	"const uint64_t*": "lists", "const int64_t*": "extents", "void*": "blobs",
 	"int32_t retain": "flags", "int32_t create": "flags", "int32_t allow_unused": "flags", "int32_t on": "flags",
-	"tg_guard": "guards", "tg_state": "states", "tg_event": "events", "tg_graph": "graphs", "double": "doubles",
+	"int32_t check_nan": "flags", "int32_t materialize": "flags",
+	"tg_guard": "guards", "tg_saved": "saveds", "tg_state": "states", "tg_event": "events", "tg_graph": "graphs", "double": "doubles",
 	// Spans are tables of pointer and count together.
 	"const uint64_t* args": "arg_spans",
 }
@@ -109,7 +110,7 @@ var values = map[string]string{
 // outs says how what a function wrote is given back, by the type of the parameter.
 var outs = map[string]struct{ local, release string }{
 	"tg_tensor*": {"tg_tensor", "free_tensor(*%s)"}, "tg_generator*": {"tg_generator", "free_generator(*%s)"},
-	"tg_guard*": {"tg_guard", "leave(*%s)"}, "tg_op*": {"tg_op", ""}, "char**": {"char*", "free(*%s)"},
+	"tg_guard*": {"tg_guard", "leave(*%s)"}, "tg_saved*": {"tg_saved", "free_saved(*%s)"}, "tg_op*": {"tg_op", ""}, "char**": {"char*", "free(*%s)"},
 	"int64_t*": {"int64_t", ""}, "int32_t*": {"int32_t", ""}, "double*": {"double", ""},
 	"tg_state*": {"tg_state", "free_state(*%s)"}, "tg_event*": {"tg_event", "free_event(*%s)"},
 	"tg_graph*": {"tg_graph", "free_graph(*%s)"},
@@ -117,7 +118,7 @@ var outs = map[string]struct{ local, release string }{
 
 // owning functions take over what they are given; abuse.c has a wrapper that passes copies.
 var owning = map[string]bool{
-	"tensors_free": true, "generator_free": true, "guard_leave": true, "state_free": true, "event_free": true,
+	"tensors_free": true, "generator_free": true, "guard_leave": true, "state_free": true, "event_free": true, "saved_free": true,
 }
 
 // Generate writes the driver.
@@ -174,6 +175,8 @@ func (f Function) write(b *bytes.Buffer) error {
 					after = append(after, "free_results(rets, more);")
 				} else if p.Name == "out" && f.Name == "grad" {
 					after = append(after, "free_list(out, ninputs);")
+				} else if p.Name == "out" && f.Name == "function_apply" {
+					after = append(after, "free_list(out, cap);")
 				}
 			default:
 				return fmt.Errorf("%s: don't know how to pass a %s", f.Name, p.Type)
@@ -209,7 +212,7 @@ func (f Function) write(b *bytes.Buffer) error {
 	for _, c := range checks {
 		fmt.Fprintf(b, "    %s\n", c)
 	}
-	fmt.Fprintf(b, "    tg_error e_ = {0, 0, 0}, *err = at[%d] ? &e_ : NULL;\n", at)
+	fmt.Fprintf(b, "    tg_error e_ = {0, 0, 0, 0}, *err = at[%d] ? &e_ : NULL;\n", at)
 	names := make([]string, len(f.Params))
 	for i, p := range f.Params {
 		names[i] = p.Name

@@ -14,6 +14,7 @@ tg_state states[2];
 tg_event events[2];
 tg_graph graphs[1]; /* 0: there is none without a GPU */
 const double doubles[6] = {0, 0.5, 1, -1, 1e300, NAN};
+tg_saved saveds[2];
 const char* texts[8] = {NULL, "", "aten::add", "Tensor", "aten::add.Tensor", "no such thing", "\xff\xfe\x80", NULL};
 const uint64_t ids[4] = {0, 1, 2, UINT64_MAX};
 const int64_t numbers[8] = {0, 2, 3, 4, 6, -1, INT64_MAX, INT64_MIN};
@@ -21,7 +22,7 @@ const int32_t codes[10] = {-1, 0, 1, 2, 3, 14, 99, 65537, INT32_MAX, INT32_MIN};
 const int32_t flags[3] = {0, 1, -1};
 const int64_t counts[10] = {0, 1, 2, 3, 8, 65, 80, -1, INT64_MIN, INT64_MAX};
 const uint64_t* lists[6];
-const int64_t* extents[6];
+const int64_t* extents[7];
 void* blobs[2];
 span arg_spans[32];
 
@@ -88,7 +89,7 @@ static void must(const char* what, int32_t kind, tg_error* err) {
 }
 
 void free_list(uint64_t* list, int64_t n) {
-  tg_error e = {0, 0, 0};
+  tg_error e = {0, 0, 0, 0};
   must("tensors_free", api->tensors_free(list, n, &e), &e);
 }
 
@@ -98,28 +99,47 @@ void free_tensor(tg_tensor t) {
 }
 
 void free_generator(tg_generator g) {
-  tg_error e = {0, 0, 0};
+  tg_error e = {0, 0, 0, 0};
   must("generator_free", api->generator_free(g, &e), &e);
 }
 
 void leave(tg_guard g) {
-  tg_error e = {0, 0, 0};
+  tg_error e = {0, 0, 0, 0};
   must("guard_leave", api->guard_leave(g, &e), &e);
 }
 
 void free_state(tg_state s) {
-  tg_error e = {0, 0, 0};
+  tg_error e = {0, 0, 0, 0};
   must("state_free", api->state_free(s, &e), &e);
 }
 
 void free_event(tg_event event) {
-  tg_error e = {0, 0, 0};
+  tg_error e = {0, 0, 0, 0};
   must("event_free", api->event_free(event, &e), &e);
 }
 
 void free_graph(tg_graph g) {
-  tg_error e = {0, 0, 0};
+  tg_error e = {0, 0, 0, 0};
   must("graph_free", api->graph_free(g, &e), &e);
+}
+
+void free_saved(tg_saved s) {
+  tg_error e = {0, 0, 0, 0};
+  must("saved_free", api->saved_free(s, &e), &e);
+}
+
+static tg_saved fresh_saved(void) {
+  tg_error e = {0, 0, 0, 0};
+  tg_saved s = 0;
+  must("saved_new", api->saved_new(tensors[3], &s, &e), &e);
+  return s;
+}
+
+int32_t own_saved_free(tg_saved s, tg_error* err) {
+  if (s != 0) s = fresh_saved();
+  int32_t kind = api->saved_free(s, err);
+  if (kind != TG_OK && s != 0) free_saved(s);
+  return kind;
 }
 
 /* Frees the tensors among n values and returns the word after them. */
@@ -153,7 +173,7 @@ int32_t own_tensors_free(const uint64_t* list, int64_t n, tg_error* err) {
   uint64_t copies[ROOM] = {0};
   if (list == NULL || n <= 0) return api->tensors_free(list, n, err);
   for (int64_t i = 0; i < n; i++) {
-    tg_error e = {0, 0, 0};
+    tg_error e = {0, 0, 0, 0};
     tg_tensor copy = 0;
     if (list[i] != 0) must("tensor_retain", api->tensor_retain(list[i], &copy, &e), &e);
     copies[i] = copy;
@@ -164,7 +184,7 @@ int32_t own_tensors_free(const uint64_t* list, int64_t n, tg_error* err) {
 }
 
 static tg_generator fresh_generator(void) {
-  tg_error e = {0, 0, 0};
+  tg_error e = {0, 0, 0, 0};
   tg_generator g = 0;
   must("generator_new", api->generator_new(0, -1, 1, &g, &e), &e);
   return g;
@@ -178,7 +198,7 @@ int32_t own_generator_free(tg_generator g, tg_error* err) {
 }
 
 int32_t own_guard_leave(tg_guard g, tg_error* err) {
-  tg_error e = {0, 0, 0};
+  tg_error e = {0, 0, 0, 0};
   if (g != 0) must("guard_enter", api->guard_enter(7, TG_MODE_NO_GRAD, &g, &e), &e);
   int32_t kind = api->guard_leave(g, err);
   if (kind != TG_OK && g != 0) leave(g);
@@ -186,7 +206,7 @@ int32_t own_guard_leave(tg_guard g, tg_error* err) {
 }
 
 static tg_state fresh_state(void) {
-  tg_error e = {0, 0, 0};
+  tg_error e = {0, 0, 0, 0};
   tg_guard g = 0;
   tg_state s = 0;
   must("guard_enter", api->guard_enter(0, TG_MODE_NO_GRAD, &g, &e), &e);
@@ -196,7 +216,7 @@ static tg_state fresh_state(void) {
 }
 
 static tg_event fresh_event(void) {
-  tg_error e = {0, 0, 0};
+  tg_error e = {0, 0, 0, 0};
   tg_event event = 0;
   must("event_new", api->event_new(0, 1, &event, &e), &e);
   return event;
@@ -216,26 +236,24 @@ int32_t own_event_free(tg_event event, tg_error* err) {
   return kind;
 }
 
-/* Fails for odd ids, with and without a text; else replaces the gradient by itself or not at all. */
-static int32_t c_hook(uint64_t id, tg_tensor in, tg_tensor* out, tg_error* err) {
-  if (id % 2 == 1) {
-    free_tensor(in);
-    err->kind = TG_E_CALLBACK;
-    err->message = id == 1 ? (uintptr_t)strdup("a hook in C fails") : 0;
-    return TG_E_CALLBACK;
-  }
-  if (id == 0) {
-    *out = in;
-  } else {
-    free_tensor(in);
-  }
-  return TG_OK;
+/* Fails for odd ids, with and without a text; else gives back what it got first, or nothing. */
+static int32_t c_hook(uint64_t id, const uint64_t* in, int64_t n, uint64_t* out, int64_t cap, tg_error* err) {
+  uint64_t given[ROOM] = {0};
+  for (int64_t i = 0; i < n && i < ROOM; i++) given[i] = in[i];
+  if (id == 0 && n > 0 && cap > 0) given[0] = 0;
+  for (int64_t i = 0; i < cap; i++) out[i] = 0;
+  if (id == 0 && n > 0 && cap > 0) out[0] = in[0];
+  free_list(given, ROOM);
+  if (id % 2 == 0) return TG_OK;
+  err->kind = TG_E_CALLBACK;
+  err->message = id == 1 ? (uintptr_t)strdup("a hook in C fails") : 0;
+  return TG_E_CALLBACK;
 }
 tg_hook_fn hook_fns[2] = {NULL, c_hook};
 
 static tg_op find(const char* name, const char* overload) {
   tg_op op = 0;
-  tg_error e = {0, 0, 0};
+  tg_error e = {0, 0, 0, 0};
   must(name, api->op_find(name, overload, NULL, &op, &e), &e);
   return op;
 }
@@ -243,7 +261,7 @@ static tg_op find(const char* name, const char* overload) {
 /* The first result of an operator. */
 static tg_tensor run(tg_op op, const uint64_t* args, int64_t words, int64_t nargs) {
   uint64_t rets[16], more = 0;
-  tg_error e = {0, 0, 0};
+  tg_error e = {0, 0, 0, 0};
   int32_t kind = api->call(op, args, words, nargs, rets, 16, &more, &e);
   must("fixture", kind, &e);
   return kind == TG_OK ? rets[3] : 0;
@@ -275,7 +293,7 @@ enum { F32 = 6, F64 = 7, I64 = 4, BOOL = 11, C64 = 9, BF16 = 15, CPU = 0, META =
 
 /* The values that functions may change are made anew for each function. */
 static void setup(void) {
-  tg_error e = {0, 0, 0};
+  tg_error e = {0, 0, 0, 0};
   tg_guard g = 0;
   tg_tensor* t = tensors;
   memset(tensors, 0, sizeof tensors);
@@ -301,7 +319,9 @@ static void setup(void) {
   must("set_hook_fn", api->set_hook_fn(c_hook, &e), &e);
   int64_t handle = 0;
   must("hook_add", api->hook_add(t[15], 0, &handle, &e), &e);
+  must("accumulated_hook_add", api->accumulated_hook_add(t[15], 0, &handle, &e), &e);
 
+  saveds[1] = fresh_saved();
   generators[1] = fresh_generator();
   states[1] = fresh_state();
   events[1] = fresh_event();
@@ -325,6 +345,7 @@ static void setup(void) {
     extent_pool[3][i] = -1;
     extent_pool[4][i] = INT64_MAX;
     extent_pool[5][i] = (int64_t)1 << 31;
+    extent_pool[6][i] = i < 2 ? 2 - i : 0;
   }
   for (int i = 1; i < N(lists); i++) lists[i] = list_pool[i];
   for (int i = 1; i < N(extents); i++) extents[i] = extent_pool[i];
@@ -363,7 +384,7 @@ static void setup(void) {
 }
 
 static void teardown(void) {
-  tg_error e = {0, 0, 0};
+  tg_error e = {0, 0, 0, 0};
   /* A gradient that autograd can differentiate refers to its leaf: a cycle, as in Python. */
   for (int i = 1; i < N(tensors); i++) must("grad_set", api->grad_set(tensors[i], 0, &e), &e);
   free_list(tensors, N(tensors));
@@ -372,6 +393,8 @@ static void teardown(void) {
   free_event(events[1]);
   /* What the process shares. */
   must("flag_set", api->flag_set(TG_FLAG_DETERMINISTIC, 0, &e), &e);
+  free_saved(saveds[1]);
+  must("anomaly_set", api->anomaly_set(0, 1, &e), &e);
   must("set_num_threads", api->set_num_threads(1, &e), &e);
   uint64_t gone[ROOM];
   int64_t n = 1;

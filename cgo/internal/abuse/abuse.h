@@ -30,6 +30,7 @@ extern tg_state states[2];
 extern tg_event events[2];
 extern tg_graph graphs[1];
 extern const double doubles[6];
+extern tg_saved saveds[2];
 extern const char* texts[8];
 extern const uint64_t ids[4];
 extern const int64_t numbers[8];
@@ -38,7 +39,7 @@ extern const int32_t flags[3];
 extern const int64_t counts[10];
 extern tg_hook_fn hook_fns[2];
 extern const uint64_t* lists[6];
-extern const int64_t* extents[6];
+extern const int64_t* extents[7];
 extern void* blobs[2];
 extern span arg_spans[32];
 
@@ -53,6 +54,7 @@ void leave(tg_guard g);
 void free_state(tg_state s);
 void free_event(tg_event e);
 void free_graph(tg_graph g);
+void free_saved(tg_saved s);
 void free_list(uint64_t* list, int64_t n);
 void free_results(uint64_t* rets, uint64_t* more);
 
@@ -61,6 +63,7 @@ int32_t own_generator_free(tg_generator g, tg_error* err);
 int32_t own_guard_leave(tg_guard g, tg_error* err);
 int32_t own_state_free(tg_state s, tg_error* err);
 int32_t own_event_free(tg_event e, tg_error* err);
+int32_t own_saved_free(tg_saved s, tg_error* err);
 
 void check(const char* name, int32_t kind, tg_error* err);
 

@@ -11,7 +11,7 @@ static void abuse_op_find(void) {
     const char* overload = texts[at[1]];
     const char* schema = texts[at[2]];
     tg_op local_out = 0; tg_op* out = at[3] ? &local_out : NULL;
-    tg_error e_ = {0, 0, 0}, *err = at[4] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[4] ? &e_ : NULL;
     int32_t kind = api->op_find(name, overload, schema, out, err);
     check("op_find", kind, err);
   }
@@ -24,7 +24,7 @@ static void abuse_op_schema(void) {
     pick(k, radix, 3, at);
     tg_op op = ops[at[0]];
     char* local_out = 0; char** out = at[1] ? &local_out : NULL;
-    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[2] ? &e_ : NULL;
     int32_t kind = api->op_schema(op, out, err);
     if (kind == TG_OK) {
       free(*out);
@@ -39,7 +39,7 @@ static void abuse_op_list(void) {
     int at[2];
     pick(k, radix, 2, at);
     char* local_out = 0; char** out = at[0] ? &local_out : NULL;
-    tg_error e_ = {0, 0, 0}, *err = at[1] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[1] ? &e_ : NULL;
     int32_t kind = api->op_list(out, err);
     if (kind == TG_OK) {
       free(*out);
@@ -61,7 +61,7 @@ static void abuse_call(void) {
     int64_t cap = counts[at[4]];
     uint64_t* more = at[5] ? room("more") : NULL;
     if (cap > ROOM && (rets)) continue;
-    tg_error e_ = {0, 0, 0}, *err = at[6] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[6] ? &e_ : NULL;
     int32_t kind = api->call(op, args, words, nargs, rets, cap, more, err);
     if (kind == TG_OK) {
       free_results(rets, more);
@@ -78,7 +78,7 @@ static void abuse_tensors_free(void) {
     const uint64_t* tensors = lists[at[0]];
     int64_t n = counts[at[1]];
     if (n > ROOM && (tensors)) continue;
-    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[2] ? &e_ : NULL;
     int32_t kind = own_tensors_free(tensors, n, err);
     check("tensors_free", kind, err);
   }
@@ -91,7 +91,7 @@ static void abuse_tensor_retain(void) {
     pick(k, radix, 3, at);
     tg_tensor t = tensors[at[0]];
     tg_tensor local_out = 0; tg_tensor* out = at[1] ? &local_out : NULL;
-    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[2] ? &e_ : NULL;
     int32_t kind = api->tensor_retain(t, out, err);
     if (kind == TG_OK) {
       free_tensor(*out);
@@ -110,7 +110,7 @@ static void abuse_tensor_info(void) {
     int64_t cap = counts[at[2]];
     int64_t local_need = 0; int64_t* need = at[3] ? &local_need : NULL;
     if (cap > ROOM && (out)) continue;
-    tg_error e_ = {0, 0, 0}, *err = at[4] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[4] ? &e_ : NULL;
     int32_t kind = api->tensor_info(t, out, cap, need, err);
     check("tensor_info", kind, err);
   }
@@ -131,7 +131,7 @@ static void abuse_tensor_from_blob(void) {
     tg_tensor local_out = 0; tg_tensor* out = at[7] ? &local_out : NULL;
     if (nbytes > ROOM && (data)) continue;
     if (dim > ROOM && (strides || sizes)) continue;
-    tg_error e_ = {0, 0, 0}, *err = at[8] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[8] ? &e_ : NULL;
     int32_t kind = api->tensor_from_blob(data, nbytes, sizes, strides, dim, dtype, id, out, err);
     if (kind == TG_OK) {
       free_tensor(*out);
@@ -147,7 +147,7 @@ static void abuse_set_requires_grad(void) {
     pick(k, radix, 3, at);
     tg_tensor t = tensors[at[0]];
     int32_t on = flags[at[1]];
-    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[2] ? &e_ : NULL;
     int32_t kind = api->set_requires_grad(t, on, err);
     check("set_requires_grad", kind, err);
   }
@@ -160,7 +160,7 @@ static void abuse_grad_get(void) {
     pick(k, radix, 3, at);
     tg_tensor t = tensors[at[0]];
     tg_tensor local_out = 0; tg_tensor* out = at[1] ? &local_out : NULL;
-    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[2] ? &e_ : NULL;
     int32_t kind = api->grad_get(t, out, err);
     if (kind == TG_OK) {
       free_tensor(*out);
@@ -176,7 +176,7 @@ static void abuse_grad_set(void) {
     pick(k, radix, 3, at);
     tg_tensor t = tensors[at[0]];
     tg_tensor grad = tensors[at[1]];
-    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[2] ? &e_ : NULL;
     int32_t kind = api->grad_set(t, grad, err);
     check("grad_set", kind, err);
   }
@@ -189,7 +189,7 @@ static void abuse_set_data(void) {
     pick(k, radix, 3, at);
     tg_tensor t = tensors[at[0]];
     tg_tensor data = tensors[at[1]];
-    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[2] ? &e_ : NULL;
     int32_t kind = api->set_data(t, data, err);
     check("set_data", kind, err);
   }
@@ -202,7 +202,7 @@ static void abuse_grad_fn(void) {
     pick(k, radix, 3, at);
     tg_tensor t = tensors[at[0]];
     char* local_out = 0; char** out = at[1] ? &local_out : NULL;
-    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[2] ? &e_ : NULL;
     int32_t kind = api->grad_fn(t, out, err);
     if (kind == TG_OK) {
       free(*out);
@@ -225,7 +225,7 @@ static void abuse_backward(void) {
     int32_t create = flags[at[6]];
     if (n > ROOM && (grads || tensors)) continue;
     if (ninputs > ROOM && (inputs)) continue;
-    tg_error e_ = {0, 0, 0}, *err = at[7] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[7] ? &e_ : NULL;
     int32_t kind = api->backward(tensors, grads, n, inputs, ninputs, retain, create, err);
     check("backward", kind, err);
   }
@@ -247,7 +247,7 @@ static void abuse_grad(void) {
     uint64_t* out = at[8] ? room("out") : NULL;
     if (n > ROOM && (grads || outputs)) continue;
     if (ninputs > ROOM && (inputs)) continue;
-    tg_error e_ = {0, 0, 0}, *err = at[9] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[9] ? &e_ : NULL;
     int32_t kind = api->grad(outputs, grads, n, inputs, ninputs, retain, create, allow_unused, out, err);
     if (kind == TG_OK) {
       free_list(out, ninputs);
@@ -264,7 +264,7 @@ static void abuse_hook_add(void) {
     tg_tensor t = tensors[at[0]];
     uint64_t id = ids[at[1]];
     int64_t local_handle = 0; int64_t* handle = at[2] ? &local_handle : NULL;
-    tg_error e_ = {0, 0, 0}, *err = at[3] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[3] ? &e_ : NULL;
     int32_t kind = api->hook_add(t, id, handle, err);
     check("hook_add", kind, err);
   }
@@ -277,7 +277,7 @@ static void abuse_hook_remove(void) {
     pick(k, radix, 3, at);
     tg_tensor t = tensors[at[0]];
     int64_t handle = numbers[at[1]];
-    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[2] ? &e_ : NULL;
     int32_t kind = api->hook_remove(t, handle, err);
     check("hook_remove", kind, err);
   }
@@ -289,9 +289,171 @@ static void abuse_set_hook_fn(void) {
     int at[2];
     pick(k, radix, 2, at);
     tg_hook_fn fn = hook_fns[at[0]];
-    tg_error e_ = {0, 0, 0}, *err = at[1] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[1] ? &e_ : NULL;
     int32_t kind = api->set_hook_fn(fn, err);
     check("set_hook_fn", kind, err);
+  }
+}
+
+static void abuse_call_open(void) {
+  const int64_t radix[] = {N(ops), N(arg_spans), N(numbers), 2, N(counts), 2, N(texts), 2};
+  for (int64_t k = 0, n_ = combinations(radix, 8); k < n_; k++) {
+    int at[8];
+    pick(k, radix, 8, at);
+    tg_op op = ops[at[0]];
+    const uint64_t* args = arg_spans[at[1]].p;
+    int64_t words = arg_spans[at[1]].n;
+    int64_t nargs = numbers[at[2]];
+    uint64_t* rets = at[3] ? room("rets") : NULL;
+    int64_t cap = counts[at[4]];
+    uint64_t* more = at[5] ? room("more") : NULL;
+    const char* site = texts[at[6]];
+    if (cap > ROOM && (rets)) continue;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[7] ? &e_ : NULL;
+    int32_t kind = api->call_open(op, args, words, nargs, rets, cap, more, site, err);
+    if (kind == TG_OK) {
+      free_results(rets, more);
+    }
+    check("call_open", kind, err);
+  }
+}
+
+static void abuse_accumulated_hook_add(void) {
+  const int64_t radix[] = {N(tensors), N(ids), 2, 2};
+  for (int64_t k = 0, n_ = combinations(radix, 4); k < n_; k++) {
+    int at[4];
+    pick(k, radix, 4, at);
+    tg_tensor t = tensors[at[0]];
+    uint64_t id = ids[at[1]];
+    int64_t local_handle = 0; int64_t* handle = at[2] ? &local_handle : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[3] ? &e_ : NULL;
+    int32_t kind = api->accumulated_hook_add(t, id, handle, err);
+    check("accumulated_hook_add", kind, err);
+  }
+}
+
+static void abuse_accumulated_hook_remove(void) {
+  const int64_t radix[] = {N(tensors), N(numbers), 2};
+  for (int64_t k = 0, n_ = combinations(radix, 3); k < n_; k++) {
+    int at[3];
+    pick(k, radix, 3, at);
+    tg_tensor t = tensors[at[0]];
+    int64_t handle = numbers[at[1]];
+    tg_error e_ = {0, 0, 0, 0}, *err = at[2] ? &e_ : NULL;
+    int32_t kind = api->accumulated_hook_remove(t, handle, err);
+    check("accumulated_hook_remove", kind, err);
+  }
+}
+
+static void abuse_function_apply(void) {
+  const int64_t radix[] = {N(ids), N(texts), N(lists), N(counts), N(extents), N(flags), N(texts), 2, N(counts), 2};
+  for (int64_t k = 0, n_ = combinations(radix, 10); k < n_; k++) {
+    int at[10];
+    pick(k, radix, 10, at);
+    uint64_t id = ids[at[0]];
+    const char* name = texts[at[1]];
+    const uint64_t* tensors = lists[at[2]];
+    int64_t n = counts[at[3]];
+    const int64_t* parts = extents[at[4]];
+    int32_t materialize = flags[at[5]];
+    const char* site = texts[at[6]];
+    uint64_t* out = at[7] ? room("out") : NULL;
+    int64_t cap = counts[at[8]];
+    if (n > ROOM && (tensors || name)) continue;
+    if (cap > ROOM && (out || site)) continue;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[9] ? &e_ : NULL;
+    int32_t kind = api->function_apply(id, name, tensors, n, parts, materialize, site, out, cap, err);
+    if (kind == TG_OK) {
+      free_list(out, cap);
+    }
+    check("function_apply", kind, err);
+  }
+}
+
+static void abuse_saved_new(void) {
+  const int64_t radix[] = {N(tensors), 2, 2};
+  for (int64_t k = 0, n_ = combinations(radix, 3); k < n_; k++) {
+    int at[3];
+    pick(k, radix, 3, at);
+    tg_tensor t = tensors[at[0]];
+    tg_saved local_out = 0; tg_saved* out = at[1] ? &local_out : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[2] ? &e_ : NULL;
+    int32_t kind = api->saved_new(t, out, err);
+    if (kind == TG_OK) {
+      free_saved(*out);
+    }
+    check("saved_new", kind, err);
+  }
+}
+
+static void abuse_saved_unpack(void) {
+  const int64_t radix[] = {N(saveds), 2, 2};
+  for (int64_t k = 0, n_ = combinations(radix, 3); k < n_; k++) {
+    int at[3];
+    pick(k, radix, 3, at);
+    tg_saved s = saveds[at[0]];
+    tg_tensor local_out = 0; tg_tensor* out = at[1] ? &local_out : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[2] ? &e_ : NULL;
+    int32_t kind = api->saved_unpack(s, out, err);
+    if (kind == TG_OK) {
+      free_tensor(*out);
+    }
+    check("saved_unpack", kind, err);
+  }
+}
+
+static void abuse_saved_free(void) {
+  const int64_t radix[] = {N(saveds), 2};
+  for (int64_t k = 0, n_ = combinations(radix, 2); k < n_; k++) {
+    int at[2];
+    pick(k, radix, 2, at);
+    tg_saved s = saveds[at[0]];
+    tg_error e_ = {0, 0, 0, 0}, *err = at[1] ? &e_ : NULL;
+    int32_t kind = own_saved_free(s, err);
+    check("saved_free", kind, err);
+  }
+}
+
+static void abuse_saved_hooks_enter(void) {
+  const int64_t radix[] = {N(ids), N(ids), N(texts), 2, 2};
+  for (int64_t k = 0, n_ = combinations(radix, 5); k < n_; k++) {
+    int at[5];
+    pick(k, radix, 5, at);
+    uint64_t scope = ids[at[0]];
+    uint64_t id = ids[at[1]];
+    const char* why = texts[at[2]];
+    tg_guard local_out = 0; tg_guard* out = at[3] ? &local_out : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[4] ? &e_ : NULL;
+    int32_t kind = api->saved_hooks_enter(scope, id, why, out, err);
+    if (kind == TG_OK) {
+      leave(*out);
+    }
+    check("saved_hooks_enter", kind, err);
+  }
+}
+
+static void abuse_anomaly_set(void) {
+  const int64_t radix[] = {N(flags), N(flags), 2};
+  for (int64_t k = 0, n_ = combinations(radix, 3); k < n_; k++) {
+    int at[3];
+    pick(k, radix, 3, at);
+    int32_t on = flags[at[0]];
+    int32_t check_nan = flags[at[1]];
+    tg_error e_ = {0, 0, 0, 0}, *err = at[2] ? &e_ : NULL;
+    int32_t kind = api->anomaly_set(on, check_nan, err);
+    check("anomaly_set", kind, err);
+  }
+}
+
+static void abuse_backward_pass(void) {
+  const int64_t radix[] = {2, 2};
+  for (int64_t k = 0, n_ = combinations(radix, 2); k < n_; k++) {
+    int at[2];
+    pick(k, radix, 2, at);
+    int64_t local_out = 0; int64_t* out = at[0] ? &local_out : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[1] ? &e_ : NULL;
+    int32_t kind = api->backward_pass(out, err);
+    check("backward_pass", kind, err);
   }
 }
 
@@ -304,7 +466,7 @@ static void abuse_released(void) {
     int64_t cap = counts[at[1]];
     int64_t local_n = 0; int64_t* n = at[2] ? &local_n : NULL;
     if (cap > ROOM && (ids)) continue;
-    tg_error e_ = {0, 0, 0}, *err = at[3] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[3] ? &e_ : NULL;
     int32_t kind = api->released(ids, cap, n, err);
     check("released", kind, err);
   }
@@ -318,7 +480,7 @@ static void abuse_guard_enter(void) {
     uint64_t scope = ids[at[0]];
     int32_t mode = codes[at[1]];
     tg_guard local_out = 0; tg_guard* out = at[2] ? &local_out : NULL;
-    tg_error e_ = {0, 0, 0}, *err = at[3] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[3] ? &e_ : NULL;
     int32_t kind = api->guard_enter(scope, mode, out, err);
     if (kind == TG_OK) {
       leave(*out);
@@ -333,7 +495,7 @@ static void abuse_guard_leave(void) {
     int at[2];
     pick(k, radix, 2, at);
     tg_guard g = guards[at[0]];
-    tg_error e_ = {0, 0, 0}, *err = at[1] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[1] ? &e_ : NULL;
     int32_t kind = own_guard_leave(g, err);
     check("guard_leave", kind, err);
   }
@@ -347,7 +509,7 @@ static void abuse_thread_state(void) {
     uint64_t* out = at[0] ? room("out") : NULL;
     int64_t cap = counts[at[1]];
     if (cap > ROOM && (out)) continue;
-    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[2] ? &e_ : NULL;
     int32_t kind = api->thread_state(out, cap, err);
     check("thread_state", kind, err);
   }
@@ -359,7 +521,7 @@ static void abuse_set_num_threads(void) {
     int at[2];
     pick(k, radix, 2, at);
     int32_t n = codes[at[0]];
-    tg_error e_ = {0, 0, 0}, *err = at[1] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[1] ? &e_ : NULL;
     int32_t kind = api->set_num_threads(n, err);
     check("set_num_threads", kind, err);
   }
@@ -371,7 +533,7 @@ static void abuse_num_threads(void) {
     int at[2];
     pick(k, radix, 2, at);
     int32_t local_out = 0; int32_t* out = at[0] ? &local_out : NULL;
-    tg_error e_ = {0, 0, 0}, *err = at[1] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[1] ? &e_ : NULL;
     int32_t kind = api->num_threads(out, err);
     check("num_threads", kind, err);
   }
@@ -383,7 +545,7 @@ static void abuse_manual_seed(void) {
     int at[2];
     pick(k, radix, 2, at);
     uint64_t seed = ids[at[0]];
-    tg_error e_ = {0, 0, 0}, *err = at[1] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[1] ? &e_ : NULL;
     int32_t kind = api->manual_seed(seed, err);
     check("manual_seed", kind, err);
   }
@@ -398,7 +560,7 @@ static void abuse_generator_new(void) {
     int32_t index = codes[at[1]];
     uint64_t seed = ids[at[2]];
     tg_generator local_out = 0; tg_generator* out = at[3] ? &local_out : NULL;
-    tg_error e_ = {0, 0, 0}, *err = at[4] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[4] ? &e_ : NULL;
     int32_t kind = api->generator_new(device, index, seed, out, err);
     if (kind == TG_OK) {
       free_generator(*out);
@@ -413,7 +575,7 @@ static void abuse_generator_free(void) {
     int at[2];
     pick(k, radix, 2, at);
     tg_generator g = generators[at[0]];
-    tg_error e_ = {0, 0, 0}, *err = at[1] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[1] ? &e_ : NULL;
     int32_t kind = own_generator_free(g, err);
     check("generator_free", kind, err);
   }
@@ -426,7 +588,7 @@ static void abuse_generator_state(void) {
     pick(k, radix, 3, at);
     tg_generator g = generators[at[0]];
     tg_tensor local_out = 0; tg_tensor* out = at[1] ? &local_out : NULL;
-    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[2] ? &e_ : NULL;
     int32_t kind = api->generator_state(g, out, err);
     if (kind == TG_OK) {
       free_tensor(*out);
@@ -442,7 +604,7 @@ static void abuse_generator_set_state(void) {
     pick(k, radix, 3, at);
     tg_generator g = generators[at[0]];
     tg_tensor state = tensors[at[1]];
-    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[2] ? &e_ : NULL;
     int32_t kind = api->generator_set_state(g, state, err);
     check("generator_set_state", kind, err);
   }
@@ -455,7 +617,7 @@ static void abuse_device_count(void) {
     pick(k, radix, 3, at);
     int32_t device = codes[at[0]];
     int64_t local_out = 0; int64_t* out = at[1] ? &local_out : NULL;
-    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[2] ? &e_ : NULL;
     int32_t kind = api->device_count(device, out, err);
     check("device_count", kind, err);
   }
@@ -466,7 +628,7 @@ static void abuse_empty_cache(void) {
   for (int64_t k = 0, n_ = combinations(radix, 1); k < n_; k++) {
     int at[1];
     pick(k, radix, 1, at);
-    tg_error e_ = {0, 0, 0}, *err = at[0] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[0] ? &e_ : NULL;
     int32_t kind = api->empty_cache(err);
     check("empty_cache", kind, err);
   }
@@ -478,7 +640,7 @@ static void abuse_show_config(void) {
     int at[2];
     pick(k, radix, 2, at);
     char* local_out = 0; char** out = at[0] ? &local_out : NULL;
-    tg_error e_ = {0, 0, 0}, *err = at[1] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[1] ? &e_ : NULL;
     int32_t kind = api->show_config(out, err);
     if (kind == TG_OK) {
       free(*out);
@@ -493,7 +655,7 @@ static void abuse_cuda_open(void) {
     int at[2];
     pick(k, radix, 2, at);
     const char* path = texts[at[0]];
-    tg_error e_ = {0, 0, 0}, *err = at[1] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[1] ? &e_ : NULL;
     int32_t kind = api->cuda_open(path, err);
     check("cuda_open", kind, err);
   }
@@ -506,7 +668,7 @@ static void abuse_device_current(void) {
     pick(k, radix, 3, at);
     int32_t device = codes[at[0]];
     int32_t local_out = 0; int32_t* out = at[1] ? &local_out : NULL;
-    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[2] ? &e_ : NULL;
     int32_t kind = api->device_current(device, out, err);
     check("device_current", kind, err);
   }
@@ -520,7 +682,7 @@ static void abuse_device_enter(void) {
     int32_t device = codes[at[0]];
     int32_t index = codes[at[1]];
     tg_guard local_out = 0; tg_guard* out = at[2] ? &local_out : NULL;
-    tg_error e_ = {0, 0, 0}, *err = at[3] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[3] ? &e_ : NULL;
     int32_t kind = api->device_enter(device, index, out, err);
     if (kind == TG_OK) {
       leave(*out);
@@ -536,7 +698,7 @@ static void abuse_device_synchronize(void) {
     pick(k, radix, 3, at);
     int32_t device = codes[at[0]];
     int32_t index = codes[at[1]];
-    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[2] ? &e_ : NULL;
     int32_t kind = api->device_synchronize(device, index, err);
     check("device_synchronize", kind, err);
   }
@@ -553,7 +715,7 @@ static void abuse_device_properties(void) {
     int64_t cap = counts[at[3]];
     char* local_name = 0; char** name = at[4] ? &local_name : NULL;
     if (cap > ROOM && (out)) continue;
-    tg_error e_ = {0, 0, 0}, *err = at[5] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[5] ? &e_ : NULL;
     int32_t kind = api->device_properties(device, index, out, cap, name, err);
     if (kind == TG_OK) {
       free(*name);
@@ -574,7 +736,7 @@ static void abuse_stream_get(void) {
     int64_t* out = at[4] ? room("out") : NULL;
     int64_t cap = counts[at[5]];
     if (cap > ROOM && (out)) continue;
-    tg_error e_ = {0, 0, 0}, *err = at[6] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[6] ? &e_ : NULL;
     int32_t kind = api->stream_get(device, index, which, priority, out, cap, err);
     check("stream_get", kind, err);
   }
@@ -589,7 +751,7 @@ static void abuse_stream_enter(void) {
     int32_t index = codes[at[1]];
     int64_t id = numbers[at[2]];
     tg_guard local_out = 0; tg_guard* out = at[3] ? &local_out : NULL;
-    tg_error e_ = {0, 0, 0}, *err = at[4] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[4] ? &e_ : NULL;
     int32_t kind = api->stream_enter(device, index, id, out, err);
     if (kind == TG_OK) {
       leave(*out);
@@ -607,7 +769,7 @@ static void abuse_stream_query(void) {
     int32_t index = codes[at[1]];
     int64_t id = numbers[at[2]];
     int32_t local_out = 0; int32_t* out = at[3] ? &local_out : NULL;
-    tg_error e_ = {0, 0, 0}, *err = at[4] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[4] ? &e_ : NULL;
     int32_t kind = api->stream_query(device, index, id, out, err);
     check("stream_query", kind, err);
   }
@@ -621,7 +783,7 @@ static void abuse_stream_synchronize(void) {
     int32_t device = codes[at[0]];
     int32_t index = codes[at[1]];
     int64_t id = numbers[at[2]];
-    tg_error e_ = {0, 0, 0}, *err = at[3] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[3] ? &e_ : NULL;
     int32_t kind = api->stream_synchronize(device, index, id, err);
     check("stream_synchronize", kind, err);
   }
@@ -635,7 +797,7 @@ static void abuse_event_new(void) {
     int32_t device = codes[at[0]];
     int32_t timing = codes[at[1]];
     tg_event local_out = 0; tg_event* out = at[2] ? &local_out : NULL;
-    tg_error e_ = {0, 0, 0}, *err = at[3] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[3] ? &e_ : NULL;
     int32_t kind = api->event_new(device, timing, out, err);
     if (kind == TG_OK) {
       free_event(*out);
@@ -650,7 +812,7 @@ static void abuse_event_free(void) {
     int at[2];
     pick(k, radix, 2, at);
     tg_event e = events[at[0]];
-    tg_error e_ = {0, 0, 0}, *err = at[1] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[1] ? &e_ : NULL;
     int32_t kind = own_event_free(e, err);
     check("event_free", kind, err);
   }
@@ -665,7 +827,7 @@ static void abuse_event_record(void) {
     int32_t device = codes[at[1]];
     int32_t index = codes[at[2]];
     int64_t id = numbers[at[3]];
-    tg_error e_ = {0, 0, 0}, *err = at[4] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[4] ? &e_ : NULL;
     int32_t kind = api->event_record(e, device, index, id, err);
     check("event_record", kind, err);
   }
@@ -680,7 +842,7 @@ static void abuse_event_block(void) {
     int32_t device = codes[at[1]];
     int32_t index = codes[at[2]];
     int64_t id = numbers[at[3]];
-    tg_error e_ = {0, 0, 0}, *err = at[4] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[4] ? &e_ : NULL;
     int32_t kind = api->event_block(e, device, index, id, err);
     check("event_block", kind, err);
   }
@@ -693,7 +855,7 @@ static void abuse_event_query(void) {
     pick(k, radix, 3, at);
     tg_event e = events[at[0]];
     int32_t local_out = 0; int32_t* out = at[1] ? &local_out : NULL;
-    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[2] ? &e_ : NULL;
     int32_t kind = api->event_query(e, out, err);
     check("event_query", kind, err);
   }
@@ -705,7 +867,7 @@ static void abuse_event_synchronize(void) {
     int at[2];
     pick(k, radix, 2, at);
     tg_event e = events[at[0]];
-    tg_error e_ = {0, 0, 0}, *err = at[1] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[1] ? &e_ : NULL;
     int32_t kind = api->event_synchronize(e, err);
     check("event_synchronize", kind, err);
   }
@@ -719,7 +881,7 @@ static void abuse_event_elapsed(void) {
     tg_event from = events[at[0]];
     tg_event to = events[at[1]];
     double local_milliseconds = 0; double* milliseconds = at[2] ? &local_milliseconds : NULL;
-    tg_error e_ = {0, 0, 0}, *err = at[3] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[3] ? &e_ : NULL;
     int32_t kind = api->event_elapsed(from, to, milliseconds, err);
     check("event_elapsed", kind, err);
   }
@@ -734,7 +896,7 @@ static void abuse_record_stream(void) {
     int32_t device = codes[at[1]];
     int32_t index = codes[at[2]];
     int64_t id = numbers[at[3]];
-    tg_error e_ = {0, 0, 0}, *err = at[4] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[4] ? &e_ : NULL;
     int32_t kind = api->record_stream(t, device, index, id, err);
     check("record_stream", kind, err);
   }
@@ -750,7 +912,7 @@ static void abuse_memory_stats(void) {
     int64_t* out = at[2] ? room("out") : NULL;
     int64_t cap = counts[at[3]];
     if (cap > ROOM && (out)) continue;
-    tg_error e_ = {0, 0, 0}, *err = at[4] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[4] ? &e_ : NULL;
     int32_t kind = api->memory_stats(device, index, out, cap, err);
     check("memory_stats", kind, err);
   }
@@ -764,7 +926,7 @@ static void abuse_memory_reset(void) {
     int32_t device = codes[at[0]];
     int32_t index = codes[at[1]];
     int32_t accumulated = codes[at[2]];
-    tg_error e_ = {0, 0, 0}, *err = at[3] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[3] ? &e_ : NULL;
     int32_t kind = api->memory_reset(device, index, accumulated, err);
     check("memory_reset", kind, err);
   }
@@ -780,7 +942,7 @@ static void abuse_memory_info(void) {
     int64_t* out = at[2] ? room("out") : NULL;
     int64_t cap = counts[at[3]];
     if (cap > ROOM && (out)) continue;
-    tg_error e_ = {0, 0, 0}, *err = at[4] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[4] ? &e_ : NULL;
     int32_t kind = api->memory_info(device, index, out, cap, err);
     check("memory_info", kind, err);
   }
@@ -794,7 +956,7 @@ static void abuse_memory_fraction(void) {
     int32_t device = codes[at[0]];
     int32_t index = codes[at[1]];
     double fraction = doubles[at[2]];
-    tg_error e_ = {0, 0, 0}, *err = at[3] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[3] ? &e_ : NULL;
     int32_t kind = api->memory_fraction(device, index, fraction, err);
     check("memory_fraction", kind, err);
   }
@@ -808,7 +970,7 @@ static void abuse_generator_default(void) {
     int32_t device = codes[at[0]];
     int32_t index = codes[at[1]];
     tg_generator local_out = 0; tg_generator* out = at[2] ? &local_out : NULL;
-    tg_error e_ = {0, 0, 0}, *err = at[3] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[3] ? &e_ : NULL;
     int32_t kind = api->generator_default(device, index, out, err);
     if (kind == TG_OK) {
       free_generator(*out);
@@ -824,7 +986,7 @@ static void abuse_generator_seed(void) {
     pick(k, radix, 3, at);
     tg_generator g = generators[at[0]];
     uint64_t seed = ids[at[1]];
-    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[2] ? &e_ : NULL;
     int32_t kind = api->generator_seed(g, seed, err);
     check("generator_seed", kind, err);
   }
@@ -837,7 +999,7 @@ static void abuse_graph_new(void) {
     pick(k, radix, 3, at);
     int32_t device = codes[at[0]];
     tg_graph local_out = 0; tg_graph* out = at[1] ? &local_out : NULL;
-    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[2] ? &e_ : NULL;
     int32_t kind = api->graph_new(device, out, err);
     if (kind == TG_OK) {
       free_graph(*out);
@@ -852,7 +1014,7 @@ static void abuse_graph_free(void) {
     int at[2];
     pick(k, radix, 2, at);
     tg_graph g = graphs[at[0]];
-    tg_error e_ = {0, 0, 0}, *err = at[1] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[1] ? &e_ : NULL;
     int32_t kind = api->graph_free(g, err);
     check("graph_free", kind, err);
   }
@@ -867,7 +1029,7 @@ static void abuse_graph_begin(void) {
     uint64_t pool0 = ids[at[1]];
     uint64_t pool1 = ids[at[2]];
     int32_t mode = codes[at[3]];
-    tg_error e_ = {0, 0, 0}, *err = at[4] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[4] ? &e_ : NULL;
     int32_t kind = api->graph_begin(g, pool0, pool1, mode, err);
     check("graph_begin", kind, err);
   }
@@ -879,7 +1041,7 @@ static void abuse_graph_end(void) {
     int at[2];
     pick(k, radix, 2, at);
     tg_graph g = graphs[at[0]];
-    tg_error e_ = {0, 0, 0}, *err = at[1] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[1] ? &e_ : NULL;
     int32_t kind = api->graph_end(g, err);
     check("graph_end", kind, err);
   }
@@ -891,7 +1053,7 @@ static void abuse_graph_replay(void) {
     int at[2];
     pick(k, radix, 2, at);
     tg_graph g = graphs[at[0]];
-    tg_error e_ = {0, 0, 0}, *err = at[1] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[1] ? &e_ : NULL;
     int32_t kind = api->graph_replay(g, err);
     check("graph_replay", kind, err);
   }
@@ -903,7 +1065,7 @@ static void abuse_graph_reset(void) {
     int at[2];
     pick(k, radix, 2, at);
     tg_graph g = graphs[at[0]];
-    tg_error e_ = {0, 0, 0}, *err = at[1] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[1] ? &e_ : NULL;
     int32_t kind = api->graph_reset(g, err);
     check("graph_reset", kind, err);
   }
@@ -918,7 +1080,7 @@ static void abuse_graph_pool(void) {
     int64_t* out = at[1] ? room("out") : NULL;
     int64_t cap = counts[at[2]];
     if (cap > ROOM && (out)) continue;
-    tg_error e_ = {0, 0, 0}, *err = at[3] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[3] ? &e_ : NULL;
     int32_t kind = api->graph_pool(g, out, cap, err);
     check("graph_pool", kind, err);
   }
@@ -934,7 +1096,7 @@ static void abuse_autocast_enter(void) {
     int32_t dtype = codes[at[2]];
     int32_t cache = codes[at[3]];
     tg_guard local_out = 0; tg_guard* out = at[4] ? &local_out : NULL;
-    tg_error e_ = {0, 0, 0}, *err = at[5] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[5] ? &e_ : NULL;
     int32_t kind = api->autocast_enter(device, on, dtype, cache, out, err);
     if (kind == TG_OK) {
       leave(*out);
@@ -952,7 +1114,7 @@ static void abuse_autocast_state(void) {
     int64_t* out = at[1] ? room("out") : NULL;
     int64_t cap = counts[at[2]];
     if (cap > ROOM && (out)) continue;
-    tg_error e_ = {0, 0, 0}, *err = at[3] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[3] ? &e_ : NULL;
     int32_t kind = api->autocast_state(device, out, cap, err);
     check("autocast_state", kind, err);
   }
@@ -964,7 +1126,7 @@ static void abuse_state_capture(void) {
     int at[2];
     pick(k, radix, 2, at);
     tg_state local_out = 0; tg_state* out = at[0] ? &local_out : NULL;
-    tg_error e_ = {0, 0, 0}, *err = at[1] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[1] ? &e_ : NULL;
     int32_t kind = api->state_capture(out, err);
     if (kind == TG_OK) {
       free_state(*out);
@@ -980,7 +1142,7 @@ static void abuse_state_enter(void) {
     pick(k, radix, 3, at);
     tg_state state = states[at[0]];
     tg_guard local_out = 0; tg_guard* out = at[1] ? &local_out : NULL;
-    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[2] ? &e_ : NULL;
     int32_t kind = api->state_enter(state, out, err);
     if (kind == TG_OK) {
       leave(*out);
@@ -995,7 +1157,7 @@ static void abuse_state_free(void) {
     int at[2];
     pick(k, radix, 2, at);
     tg_state state = states[at[0]];
-    tg_error e_ = {0, 0, 0}, *err = at[1] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[1] ? &e_ : NULL;
     int32_t kind = own_state_free(state, err);
     check("state_free", kind, err);
   }
@@ -1008,7 +1170,7 @@ static void abuse_flag_get(void) {
     pick(k, radix, 3, at);
     int32_t flag = codes[at[0]];
     int64_t local_out = 0; int64_t* out = at[1] ? &local_out : NULL;
-    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[2] ? &e_ : NULL;
     int32_t kind = api->flag_get(flag, out, err);
     check("flag_get", kind, err);
   }
@@ -1021,7 +1183,7 @@ static void abuse_flag_set(void) {
     pick(k, radix, 3, at);
     int32_t flag = codes[at[0]];
     int64_t value = numbers[at[1]];
-    tg_error e_ = {0, 0, 0}, *err = at[2] ? &e_ : NULL;
+    tg_error e_ = {0, 0, 0, 0}, *err = at[2] ? &e_ : NULL;
     int32_t kind = api->flag_set(flag, value, err);
     check("flag_set", kind, err);
   }
@@ -1046,6 +1208,16 @@ const abuse_case abuse_cases[] = {
     {"hook_add", abuse_hook_add},
     {"hook_remove", abuse_hook_remove},
     {"set_hook_fn", abuse_set_hook_fn},
+    {"call_open", abuse_call_open},
+    {"accumulated_hook_add", abuse_accumulated_hook_add},
+    {"accumulated_hook_remove", abuse_accumulated_hook_remove},
+    {"function_apply", abuse_function_apply},
+    {"saved_new", abuse_saved_new},
+    {"saved_unpack", abuse_saved_unpack},
+    {"saved_free", abuse_saved_free},
+    {"saved_hooks_enter", abuse_saved_hooks_enter},
+    {"anomaly_set", abuse_anomaly_set},
+    {"backward_pass", abuse_backward_pass},
     {"released", abuse_released},
     {"guard_enter", abuse_guard_enter},
     {"guard_leave", abuse_guard_leave},
@@ -1098,4 +1270,4 @@ const abuse_case abuse_cases[] = {
     {"flag_get", abuse_flag_get},
     {"flag_set", abuse_flag_set},
 };
-const int abuse_case_count = 69;
+const int abuse_case_count = 79;
