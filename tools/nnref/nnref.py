@@ -60,6 +60,7 @@ MODULES = """
 nn.Linear(5, 3)
 nn.Linear(5, 3, bias=False)
 nn.Linear(100, 20)
+nn.LinearCrossEntropyLoss(4, 3, out_features=(2,), bias=True, label_smoothing=0.1)
 nn.LazyLinear(3)
 nn.LazyConv2d(4, 3, bias=False)
 nn.Bilinear(2, 3, 4)

@@ -38,6 +38,7 @@ var built = map[string]func(b Builder) any{
 	"RNNCell":                 func(b Builder) any { return b.RNNCell(2, 4) },
 	"LSTMCell":                func(b Builder) any { return b.LSTMCell(2, 4) },
 	"GRUCell":                 func(b Builder) any { return b.GRUCell(2, 4) },
+	"LinearCrossEntropyLoss":  func(b Builder) any { return b.LinearCrossEntropyLoss(2, 4) },
 	"PReLU":                   func(b Builder) any { return b.PReLU() },
 	"MultiheadAttention":      func(b Builder) any { return b.MultiheadAttention(4, 2, MultiheadAttentionOptions{AddBiasKV: true}) },
 	"TransformerEncoderLayer": func(b Builder) any { return b.TransformerEncoderLayer(4, 2) },

@@ -24,6 +24,11 @@ const (
 	ReductionBatchMean                  // their sum divided by the batch size is (KLDivLoss only)
 )
 
+// String is Python's name.
+func (r Reduction) String() string {
+	return [...]string{"mean", "sum", "none", "batchmean"}[r]
+}
+
 // code is libtorch's number.
 func (r Reduction) code() torch.Opt[int] {
 	switch r {

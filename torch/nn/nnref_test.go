@@ -38,9 +38,13 @@ func readNNRef(t *testing.T, into any) {
 
 // refModules are the expressions of tools/nnref in Go.
 var refModules = map[string]func() any{
-	"nn.Linear(5, 3)":                  func() any { return NewLinear(5, 3) },
-	"nn.Linear(5, 3, bias=False)":      func() any { return NewLinear(5, 3, LinearOptions{Bias: torch.Some(false)}) },
-	"nn.Linear(100, 20)":               func() any { return NewLinear(100, 20) },
+	"nn.Linear(5, 3)":             func() any { return NewLinear(5, 3) },
+	"nn.Linear(5, 3, bias=False)": func() any { return NewLinear(5, 3, LinearOptions{Bias: torch.Some(false)}) },
+	"nn.Linear(100, 20)":          func() any { return NewLinear(100, 20) },
+	"nn.LinearCrossEntropyLoss(4, 3, out_features=(2,), bias=True, label_smoothing=0.1)": func() any {
+		return NewLinearCrossEntropyLoss(4, 3, LinearCrossEntropyOptions{OutFeatures: []int{2}, Bias: true,
+			CrossEntropyOptions: CrossEntropyOptions{LabelSmoothing: 0.1}})
+	},
 	"nn.LazyLinear(3)":                 func() any { return NewLazyLinear(3) },
 	"nn.LazyConv2d(4, 3, bias=False)":  func() any { return NewLazyConv2d(4, 3, ConvOptions{Bias: torch.Some(false)}) },
 	"nn.Bilinear(2, 3, 4)":             func() any { return NewBilinear(2, 3, 4) },
