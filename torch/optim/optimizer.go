@@ -195,7 +195,6 @@ func (b *Base[O]) Groups() []*Group { return b.groups }
 
 // begin makes the state of a parameter.
 func (b *Base[O]) begin(o *O, e *entry, grad *torch.Tensor) {
-	e.made = true
 	if b.rule.counts {
 		e.setStep(torch.Zeros([]int{}))
 	}
@@ -211,6 +210,7 @@ func (b *Base[O]) begin(o *O, e *entry, grad *torch.Tensor) {
 		}
 	}
 	torch.Keep(e.slots...)
+	e.made = true
 }
 
 // setStep makes t, a float32 of no dimensions, the step counter.
@@ -301,20 +301,17 @@ func (b *Base[O]) stepGroup(g *Group) {
 		}
 		to.entries, to.params, to.grads = append(to.entries, e), append(to.params, e.param), append(to.grads, grad)
 	}
+	// Slots that were made in this step belong to the optimizer, also if the step fails.
+	defer func() {
+		for _, e := range g.entries {
+			torch.Keep(e.slots...)
+		}
+	}()
 	if first.entries != nil {
 		b.rule.update(o, &first)
 	}
 	for _, m := range more {
 		b.rule.update(o, m)
-	}
-	// Slots that were made in this step belong to the optimizer, not to the scope.
-	for _, e := range first.entries {
-		torch.Keep(e.slots...)
-	}
-	for _, m := range more {
-		for _, e := range m.entries {
-			torch.Keep(e.slots...)
-		}
 	}
 }
 

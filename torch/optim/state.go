@@ -77,6 +77,9 @@ func dictOfGroups(groups []*Group) *StateDict {
 func (b *Base[O]) StateDict() *StateDict {
 	s := dictOfGroups(b.groups)
 	for id, e := range b.order {
+		if !e.made {
+			continue
+		}
 		row := map[string]any{}
 		if e.step != nil {
 			row["step"] = e.step

@@ -379,3 +379,24 @@ func TestSaveRefuses(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, before, after)
 }
+
+// A step that fails leaves a state that the next one can use.
+func TestFailedStep(t *testing.T) {
+	fails := true
+	r := *sgd
+	r.update = func(o *SGDOptions, m *batch) {
+		sgd.update(o, m)
+		if fails {
+			panic(&torch.Error{Kind: torch.ErrOutOfMemory})
+		}
+	}
+	p := torch.FromSlice([]float64{1}).SetRequiresGrad(true)
+	p.SetGrad(torch.FromSlice([]float64{1}))
+	opt := newBase(&r, []*torch.Tensor{p}, []SGDOptions{{LR: 0.25, Momentum: 0.5}})
+	defer opt.Close()
+	require.ErrorIs(t, torch.TryDo(func() { opt.Step() }), torch.ErrOutOfMemory)
+	fails = false
+	opt.Step()
+	require.Equal(t, []float64{1.5}, torch.ToSlice[float64](opt.StateDict().State[0]["momentum_buffer"].(*torch.Tensor)))
+	require.Equal(t, []float64{1 - 0.25 - 0.375}, torch.ToSlice[float64](p))
+}
