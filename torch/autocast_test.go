@@ -191,6 +191,19 @@ func TestAutocastNests(t *testing.T) {
 	require.ErrorIs(t, TryDo(func() { Autocast(0, AutocastOptions{}, func() {}) }), ErrArgument)
 }
 
+// One code for both devices: Autocast for CUDA leaves the CPU's tensors alone, and the other way round.
+func TestAutocastIsForOneKindOfDevice(t *testing.T) {
+	Scope(func() {
+		x := Ones([]int{2, 2})
+		dtype := func(device DeviceType) (d DType) {
+			Autocast(device, AutocastOptions{}, func() { d = x.Mm(x).DType() })
+			return d
+		}
+		require.Equal(t, BFloat16, dtype(x.Device().Type))
+		require.Equal(t, Float32, dtype(DeviceCUDA))
+	})
+}
+
 // A parameter is cast once until the outermost Autocast ends: a change in between is not seen, which is
 // how Python shows it, too.
 func TestAutocastKeepsCastsOfParameters(t *testing.T) {
