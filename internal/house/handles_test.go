@@ -218,7 +218,14 @@ func good4(t *T) {
 		handles.Scope().Insert(obj)
 	}
 	handles.MarkComplete()
-	std := importer.ForCompiler(fset, "source", nil)
+	// From its export data: a test that was built with -trimpath does not know where the sources are.
+	std := importer.ForCompiler(fset, "gc", func(path string) (io.ReadCloser, error) {
+		out, err := exec.Command("go", "list", "-export", "-f", "{{.Export}}", path).Output()
+		if err != nil {
+			return nil, err
+		}
+		return os.Open(strings.TrimSpace(string(out)))
+	})
 	info := &types.Info{Selections: map[*ast.SelectorExpr]*types.Selection{}}
 	config := types.Config{Importer: importFunc(func(path string) (*types.Package, error) {
 		if path == handles.Path() {
