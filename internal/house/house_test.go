@@ -189,24 +189,28 @@ var (
 	compatTest   = regexp.MustCompile(`\bTest[A-Z]\w+`)
 )
 
-// TestCompatNamesRealTests keeps docs/compat.md honest: each test that it names is there.
+// TestCompatNamesRealTests keeps docs/compat.md and docs/reliability.md honest: each test that they name
+// is there.
 func TestCompatNamesRealTests(t *testing.T) {
-	data, err := os.ReadFile(filepath.Join(root(t), "docs", "compat.md"))
+	require.Greater(t, namedTests(t, "docs/compat.md"), 50)
+	require.Greater(t, namedTests(t, "docs/reliability.md"), 20)
+}
+
+// namedTests counts the tests that a page's tables name after their folders, as `torch` TestAdd.
+func namedTests(t *testing.T, page string) (named int) {
+	data, err := os.ReadFile(filepath.Join(root(t), page))
 	require.NoError(t, err)
-	named := 0
-	for line := range strings.Lines(string(data)) {
-		if !strings.HasPrefix(line, "|") {
+	for row := range strings.Lines(string(data)) {
+		if !strings.HasPrefix(row, "|") {
 			continue
 		}
-		cells := strings.Split(line, "|")
-		last := cells[len(cells)-2]
-		places := compatFolder.FindAllStringSubmatchIndex(last, -1)
+		places := compatFolder.FindAllStringSubmatchIndex(row, -1)
 		for i, place := range places {
-			end := len(last)
+			end := len(row)
 			if i+1 < len(places) {
 				end = places[i+1][0]
 			}
-			folder := last[place[2]:place[3]]
+			folder := row[place[2]:place[3]]
 			files, err := filepath.Glob(filepath.Join(root(t), folder, "*_test.go"))
 			require.NoError(t, err)
 			var source strings.Builder
@@ -215,11 +219,11 @@ func TestCompatNamesRealTests(t *testing.T) {
 				require.NoError(t, err)
 				source.Write(text)
 			}
-			for _, name := range compatTest.FindAllString(last[place[1]:end], -1) {
+			for _, name := range compatTest.FindAllString(row[place[1]:end], -1) {
 				named++
-				require.Contains(t, source.String(), "func "+name+"(", "docs/compat.md names %s in %s", name, folder)
+				require.Contains(t, source.String(), "func "+name+"(", "%s names %s in %s", page, name, folder)
 			}
 		}
 	}
-	require.Greater(t, named, 50)
+	return named
 }
