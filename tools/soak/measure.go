@@ -46,11 +46,13 @@ var settling = 20 * time.Second
 type run struct {
 	name     string
 	ctx      context.Context
+	length   time.Duration
 	deadline time.Time
 	slopeMin int64 // operations, and time, before the slope counts
 	timeMin  time.Duration
 	note     string
 
+	manual     atomic.Bool // the soak itself calls sample
 	operations atomic.Int64
 	threads    atomic.Int64 // most seen
 
@@ -73,6 +75,14 @@ func (r *run) failf(format string, args ...any) {
 	}
 }
 
+// sample notes how much memory there is now.
+func (r *run) sample() {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	r.at = append(r.at, float64(r.operations.Load())/1000)
+	r.rss = append(r.rss, float64(status("VmRSS")))
+}
+
 // watch samples memory and threads until stop is closed.
 func (r *run) watch(length time.Duration, stop <-chan struct{}) {
 	tick := time.NewTicker(max(length/samples, time.Millisecond))
@@ -83,10 +93,9 @@ func (r *run) watch(length time.Duration, stop <-chan struct{}) {
 			return
 		case <-tick.C:
 		}
-		r.mutex.Lock()
-		r.at = append(r.at, float64(r.operations.Load())/1000)
-		r.rss = append(r.rss, float64(status("VmRSS")))
-		r.mutex.Unlock()
+		if !r.manual.Load() {
+			r.sample()
+		}
 		r.threads.Store(max(r.threads.Load(), int64(status("Threads"))))
 	}
 }
@@ -105,7 +114,7 @@ type result struct {
 
 // start runs a soak and gives its verdict.
 func (s soak) start(ctx context.Context, length time.Duration) result {
-	r := &run{name: s.name, ctx: ctx, slopeMin: enough, timeMin: warmup}
+	r := &run{name: s.name, ctx: ctx, length: length, slopeMin: enough, timeMin: warmup}
 	if err := torch.Load(); err != nil {
 		return result{name: s.name, failures: []string{err.Error()}}
 	}

@@ -20,7 +20,7 @@ import (
 var soaks = []soak{
 	{"close", "mixed operators, each tensor closed by hand", func(r *run) { mixed(r, byHand) }},
 	{"scopes", "mixed operators in scopes, nested, with results and kept tensors", func(r *run) { mixed(r, inScopes) }},
-	{"collector", "mixed operators, everything left to the collector", func(r *run) { mixed(r, leftAlone) }},
+	{"collector", "mixed operators, everything left to the collector", collector},
 	{"hooks", "forward and backward passes with hooks, some of which fail", hooks},
 	{"train", "training steps with AdamW", train},
 	{"goroutines", "a goroutine for each request, modes handed on, some panic", goroutines},
@@ -104,12 +104,26 @@ func inScopes(i int, w *torch.Tensor) (operations int) {
 	return operations
 }
 
-func leftAlone(_ int, w *torch.Tensor) int {
-	x := torch.FromSlice(numbers, 2, 3)
-	y := x.MatMul(w).Relu()
-	torch.Cat(append(y.Split(1), y)).Sum()
-	torch.Empty([]int{1 << 14}) // 64 KiB that Go does not see
-	return 8
+// collector looks at memory right after collections: before one it may be anything up to the bound.
+func collector(r *run) {
+	const most = 1 << 10 // MiB
+	r.manual.Store(true)
+	next := time.Now()
+	mixed(r, func(_ int, w *torch.Tensor) int {
+		x := torch.FromSlice(numbers, 2, 3)
+		y := x.MatMul(w).Relu()
+		torch.Cat(append(y.Split(1), y)).Sum()
+		torch.Empty([]int{1 << 14}) // 64 KiB that Go does not see
+		if now := time.Now(); now.After(next) {
+			next = now.Add(r.length / 100)
+			torch.Collect()
+			r.sample()
+		}
+		return 8
+	})
+	if peak := status("VmHWM") >> 10; peak > most {
+		r.failf("a peak of %d MiB, at most %d is promised", peak, most)
+	}
 }
 
 var errHook = errors.New("no gradient today")
