@@ -22,6 +22,7 @@ var soaks = []soak{
 	{"scopes", "mixed operators in scopes, nested, with results and kept tensors", func(r *run) { mixed(r, inScopes) }},
 	{"collector", "mixed operators, everything left to the collector", collector},
 	{"hooks", "forward and backward passes with hooks, some of which fail", hooks},
+	{"functions", "functions in Go, checkpoints, saved-tensor hooks; some fail", functions},
 	{"train", "training steps with AdamW", train},
 	{"goroutines", "a goroutine for each request, modes handed on, some panic", goroutines},
 	{"clients", "64 goroutines ask one model, and compare its answers", clients},
