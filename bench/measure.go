@@ -46,7 +46,7 @@ func operator(name, about string, t target) benchmark {
 // Blocks of operators are a fraction of the scheduler's time slice, so that most of them are not
 // interrupted on a busy machine.
 var benchmarks = []benchmark{
-	operator("add", "2×2 add, freed by the scope around 100 of them", target{atMost: 0.9, saves: 0.2}),
+	operator("add", "2×2 add, freed by the scope around 25 of them", target{atMost: 0.9, saves: 0.2}),
 	operator("mm", "64×64 matrix product", target{saves: 0.2}),
 	operator("layer_norm", "layer norm of (16, 64) with weight and bias", target{atMost: 0.9, saves: 0.2}),
 	operator("cat", "cat of two 2×2 tensors", target{atMost: 0.9, saves: 0.2}),

@@ -5,8 +5,8 @@ import "github.com/torchgo/torchgo/torch"
 // The works of ops.py, in Go. Both sides have gradients enabled, no tensor that needs one, and one
 // thread within an operator.
 
-// scoped is how many additions one scope holds.
-const scoped = 100
+// scoped is how many operators one scope holds: about what a layer of a model has.
+const scoped = 25
 
 func opWorks() map[string]work {
 	torch.SetNumThreads(1)
@@ -52,7 +52,7 @@ func ramp(shape ...int) *torch.Tensor {
 	return torch.FromSlice(data, shape...)
 }
 
-// repeat runs an operator n times; the scope around frees what 100 of them made.
+// repeat runs an operator n times; the scope around frees what several of them made.
 func repeat(op func() *torch.Tensor) work {
 	return func(n, _ int) (check float64) {
 		for i := 0; i < n; i += scoped {
