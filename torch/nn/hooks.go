@@ -27,8 +27,10 @@ type Hooks struct {
 
 // hookSet is never changed: adding and removing replace it.
 type hookSet struct {
-	pre  []*preHook
-	post []*forwardHook
+	pre     []*preHook
+	post    []*forwardHook
+	backPre []*backwardPreHook
+	back    []*backwardHook
 }
 
 type preHook struct {
@@ -70,10 +72,10 @@ func (h *Hooks) change(fn func(*hookSet)) {
 	defer hooksMutex.Unlock()
 	next := &hookSet{}
 	if now := h.active.Load(); now != nil {
-		*next = hookSet{slices.Clone(now.pre), slices.Clone(now.post)}
+		*next = hookSet{slices.Clone(now.pre), slices.Clone(now.post), slices.Clone(now.backPre), slices.Clone(now.back)}
 	}
 	fn(next)
-	if len(next.pre)+len(next.post) == 0 {
+	if len(next.pre)+len(next.post)+len(next.backPre)+len(next.back) == 0 {
 		next = nil
 	}
 	h.active.Store(next)
@@ -183,12 +185,20 @@ func (s *hookSet) run(in []*torch.Tensor, forward func([]*torch.Tensor) []*torch
 			in = replace("inputs", h.module, in, changed)
 		}
 	}
+	var b *backward
+	if len(s.backPre)+len(s.back) > 0 {
+		b = &backward{pre: s.backPre, post: s.back, inputs: len(in)}
+		in = b.enter(in)
+	}
 	out := forward(in)
 	for _, h := range s.post {
 		next++
 		if changed := h.fn(h.module, in, out); changed != nil {
 			out = replace("outputs", h.module, out, changed)
 		}
+	}
+	if b != nil {
+		out = b.leave(out)
 	}
 	return out
 }
