@@ -35,7 +35,7 @@ func TestBadArguments(t *testing.T) {
 		require.NoError(t, err)
 		limit := 20_000
 		if testing.Short() {
-			limit = 2_000
+			limit = 8_000
 		}
 		start := time.Now()
 		calls, err := Run(install.Lib, limit)
