@@ -13,9 +13,9 @@ import (
 )
 
 // throughput counts the requests a second that 1 to 64 goroutines get out of one model whose matrices
-// are 256 by 256, in turns, so that a busy moment of the machine does not fall on one of them.
+// are 256 by 256, in turns, and takes the best turn of each: others on the machine only take away from it.
 func throughput(r *run) {
-	const size, turns = 256, 5
+	const size, turns = 256, 15
 	numbers := []int{1, 2, 4, 8, 16, 32, 64}
 	w := torch.Randn([]int{size, size})
 	x := torch.Randn([]int{size, size})
@@ -53,12 +53,12 @@ func throughput(r *run) {
 	var parts []string
 	for i, n := range numbers {
 		slices.Sort(rates[i])
-		last = rates[i][turns/2]
+		last = rates[i][turns-1]
 		best = max(best, last)
 		parts = append(parts, fmt.Sprintf("%d: %.0f", n, last))
 	}
 	r.note = fmt.Sprintf("requests/s of clients %s; 64 get %.2f of the best", strings.Join(parts, ", "), last/best)
-	if length > time.Second && last < 0.9*best {
+	if length > time.Second/2 && last < 0.9*best {
 		r.failf("64 clients get less than 0.9 of the best")
 	}
 }
