@@ -476,6 +476,12 @@ func GeneratorNew(device, index int, seed uint64) (Generator, error) {
 	return Generator(out), err
 }
 
+// ObjectFree gives up the reference to an object.
+func ObjectFree(o Object) error {
+	var e C.tg_error
+	return check(C.tg_object_free(C.tg_object(o), &e), &e)
+}
+
 // GeneratorFree gives up the reference to a generator.
 func GeneratorFree(g Generator) error {
 	var e C.tg_error

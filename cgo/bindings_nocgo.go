@@ -101,6 +101,9 @@ func ManualSeed(seed uint64) error { return errNoCgo }
 // GeneratorNew is there with cgo only.
 func GeneratorNew(device, index int, seed uint64) (Generator, error) { return 0, errNoCgo }
 
+// ObjectFree is there with cgo only.
+func ObjectFree(o Object) error { return errNoCgo }
+
 // GeneratorFree is there with cgo only.
 func GeneratorFree(g Generator) error { return errNoCgo }
 

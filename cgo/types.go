@@ -16,6 +16,8 @@ type (
 	Modes uintptr
 	// Event is an owned c10::Event.
 	Event uintptr
+	// Object is an owned instance of a TorchScript class.
+	Object uintptr
 	// Graph is an owned graph of an accelerator's work.
 	Graph uintptr
 	// Saved is a tensor as a node of autograd saves it.
@@ -61,6 +63,7 @@ const (
 	TagGenerator
 	TagList
 	TagSame
+	TagObject
 )
 
 // Words of [TensorInfo] before the sizes and strides.

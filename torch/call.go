@@ -64,6 +64,7 @@ type call struct {
 	moreArgs  []uint16
 	moreRets  []uint64
 	random    *Generator
+	objects   []*Object
 }
 
 // start looks the operator up, before any argument is in use.
@@ -442,6 +443,7 @@ func (c *call) run() {
 	c.nresults = int(c.ret())
 	c.release()
 	runtime.KeepAlive(c.random)
+	runtime.KeepAlive(c.objects)
 }
 
 // enterBusy waits for a permit, unless this thread computes for a caller that has one.
@@ -668,6 +670,8 @@ func (c *call) retAny() any {
 		c.pos++
 		kind := int(c.ret())
 		return deviceFromC10(kind, int(c.ret()))
+	case cgo.TagObject:
+		return c.retObject()
 	case cgo.TagList:
 		c.pos++
 		list := make([]any, head>>8)
@@ -685,10 +689,11 @@ var called sync.Map // name -> *op
 
 // Call runs any operator of the dispatcher by name, "aten::add.Tensor", also one that a plugin has
 // registered. It takes an argument for each one of the schema: nil, bool, an int, a float, a complex
-// number, string, [DType], [Layout], [MemoryFormat], [Device], *[Generator], *[Tensor], or a slice:
-// []int, []float64, []bool, []string, []*Tensor (nil elements where the schema has Tensor?[]),
-// [][Scalar]. It returns the results: *Tensor, []*Tensor, int, float64, bool, complex128, string,
-// []int, []float64, Device, nil, or []any.
+// number, string, [DType], [Layout], [MemoryFormat], [Device], [Stream], *[Generator], *[Tensor] (also for
+// a Storage), *[Object], or a slice: []int, []float64, []bool, []string, []*Tensor (nil elements where the
+// schema has Tensor?[]), [][]*Tensor, []*Object, [][Scalar]. It returns the results: *Tensor, []*Tensor,
+// int, float64, bool, complex128, string, []int, []float64, Device, *Object, nil, or []any; of a Dict, a
+// []any of its keys and values in turn.
 func Call(name string, args ...any) []any {
 	known, ok := called.Load(name)
 	if !ok {
@@ -740,6 +745,14 @@ func (c *call) any(a any) {
 		c.device(v)
 	case *Generator:
 		c.generator(v)
+	case *Object:
+		c.object(v)
+	case []*Object:
+		c.objectList(v)
+	case [][]*Tensor:
+		c.tensorLists(v)
+	case Stream:
+		c.stream(v)
 	default:
 		c.scalar(v)
 	}

@@ -117,6 +117,11 @@ func contiguous(shape []int) []int {
 	return stride
 }
 
+// noMemory is for zeros that autograd made without memory: the gradient of sgn, for one.
+func noMemory(op string, i *info) *Error {
+	return &Error{Op: op, Kind: ErrValue, Shapes: []Shape{i.shape()}, Message: "zeros without memory; ToSlice reads them"}
+}
+
 // raw is the data of a contiguous CPU tensor.
 func raw[T Element](t *Tensor, op string) []T {
 	dtype, size := elementDType[T]()
@@ -134,6 +139,8 @@ func raw[T Element](t *Tensor, op string) []T {
 		panic(&Error{Op: op, Kind: ErrValue, Shapes: []Shape{i.shape()}, Message: "expected plain data, got a lazily conjugated or negated view"})
 	case w[cgo.InfoNumel] == 0:
 		return nil
+	case w[cgo.InfoData] == 0:
+		panic(noMemory(op, i))
 	case w[cgo.InfoItemSize] != size:
 		panic(&Error{Op: op, Kind: ErrInternal, Message: "element size differs"})
 	}
@@ -157,6 +164,9 @@ func (t *Tensor) Bytes() []byte {
 	if n == 0 {
 		return nil
 	}
+	if w[cgo.InfoData] == 0 {
+		panic(noMemory(op, i))
+	}
 	return unsafe.Slice((*byte)(pointer(w[cgo.InfoData])), n)
 }
 
@@ -174,6 +184,9 @@ func ToSlice[T Element](t *Tensor) []T {
 	}
 	plain := have == dtype && w[cgo.InfoDevice] == deviceTypes[DeviceCPU].c10 &&
 		i.has(cgo.FlagContiguous) && !i.has(cgo.FlagConj) && !i.has(cgo.FlagNeg)
+	if w[cgo.InfoData] == 0 && w[cgo.InfoDevice] == deviceTypes[DeviceCPU].c10 && i.has(cgo.FlagContiguous) {
+		return make([]T, w[cgo.InfoNumel]) // empty, or zeros without memory
+	}
 	if plain {
 		out := slices.Clone(raw[T](t, op))
 		runtime.KeepAlive(t)

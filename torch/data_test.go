@@ -119,3 +119,17 @@ func TestDeviceAndDTypeNames(t *testing.T) {
 		require.Error(t, err, bad)
 	}
 }
+
+// Zeros that autograd makes without memory read as zeros; there is nothing to look at in place.
+func TestZerosWithoutMemory(t *testing.T) {
+	Scope(func() {
+		x := Internal.Efficientzerotensor([]int{2, 2})
+		require.Equal(t, []float32{0, 0, 0, 0}, ToSlice[float32](x))
+		require.Equal(t, []float64{0, 0, 0, 0}, ToSlice[float64](x))
+		require.Equal(t, "tensor([[0., 0.],\n        [0., 0.]])", x.String())
+		_, err := Try(func() []float32 { return Data[float32](x) })
+		require.ErrorIs(t, err, ErrValue)
+		_, err = Try(x.Bytes)
+		require.ErrorIs(t, err, ErrValue)
+	})
+}

@@ -256,6 +256,9 @@ func (ref *opinfoRef) value(v *opinfoValue, values []any) any {
 
 // plain is the tensor's data in row-major order.
 func plain(x *torch.Tensor) []byte {
+	if x.DataPtr() == nil { // empty, or zeros without memory, as autograd makes them
+		return make([]byte, x.Numel()*x.DType().ItemSize())
+	}
 	for _, op := range []string{"aten::detach", "aten::resolve_conj", "aten::resolve_neg"} {
 		x = torch.Call(op, x)[0].(*torch.Tensor)
 	}

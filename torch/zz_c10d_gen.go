@@ -2,6 +2,271 @@
 
 package torch
 
+var c10dOpAllgatherBase = op{name: "c10d::_allgather_base_", overload: "", schema: "c10d::_allgather_base_(Tensor output_tensor, Tensor input_tensor, __torch__.torch.classes.c10d.ProcessGroup process_group, bool async_op=True, int timeout=-1) -> (Tensor, __torch__.torch.classes.c10d.Work)"}
+
+// C10DAllgatherBaseOptions are the optional arguments of [C10DOps.AllgatherBase].
+type C10DAllgatherBaseOptions struct {
+	AsyncOp Opt[bool] // default true
+	Timeout Opt[int]  // default -1
+}
+
+// AllgatherBase is PyTorch's torch.ops.c10d._allgather_base_.
+//
+//	c10d::_allgather_base_(Tensor output_tensor, Tensor input_tensor, __torch__.torch.classes.c10d.ProcessGroup process_group, bool async_op=True, int timeout=-1) -> (Tensor, __torch__.torch.classes.c10d.Work)
+func (C10DOps) AllgatherBase(outputTensor, inputTensor *Tensor, processGroup *Object, opts ...C10DAllgatherBaseOptions) (*Tensor, *Object) {
+	o := one(opts)
+	var cc call
+	cc.start(&c10dOpAllgatherBase)
+	cc.tensor(outputTensor)
+	cc.tensor(inputTensor)
+	cc.object(processGroup)
+	cc.bool(o.AsyncOp.Or(true))
+	cc.int(o.Timeout.Or(-1))
+	cc.run()
+	return cc.retTensor(), cc.retObject()
+}
+
+var c10dOpReduceScatterBase = op{name: "c10d::_reduce_scatter_base_", overload: "", schema: "c10d::_reduce_scatter_base_(Tensor output_tensor, Tensor input_tensor, __torch__.torch.classes.c10d.ProcessGroup process_group, __torch__.torch.classes.c10d.ReduceOp reduce_op, bool async_op=True, int timeout=-1) -> (Tensor, __torch__.torch.classes.c10d.Work)"}
+
+// C10DReduceScatterBaseOptions are the optional arguments of [C10DOps.ReduceScatterBase].
+type C10DReduceScatterBaseOptions struct {
+	AsyncOp Opt[bool] // default true
+	Timeout Opt[int]  // default -1
+}
+
+// ReduceScatterBase is PyTorch's torch.ops.c10d._reduce_scatter_base_.
+//
+//	c10d::_reduce_scatter_base_(Tensor output_tensor, Tensor input_tensor, __torch__.torch.classes.c10d.ProcessGroup process_group, __torch__.torch.classes.c10d.ReduceOp reduce_op, bool async_op=True, int timeout=-1) -> (Tensor, __torch__.torch.classes.c10d.Work)
+func (C10DOps) ReduceScatterBase(outputTensor, inputTensor *Tensor, processGroup, reduceOp *Object, opts ...C10DReduceScatterBaseOptions) (*Tensor, *Object) {
+	o := one(opts)
+	var cc call
+	cc.start(&c10dOpReduceScatterBase)
+	cc.tensor(outputTensor)
+	cc.tensor(inputTensor)
+	cc.object(processGroup)
+	cc.object(reduceOp)
+	cc.bool(o.AsyncOp.Or(true))
+	cc.int(o.Timeout.Or(-1))
+	cc.run()
+	return cc.retTensor(), cc.retObject()
+}
+
+var c10dOpAllgather = op{name: "c10d::allgather_", overload: "", schema: "c10d::allgather_(Tensor[][] output_tensors, Tensor[] input_tensors, __torch__.torch.classes.c10d.ProcessGroup process_group, bool async_op=True, int timeout=-1) -> (Tensor[][], __torch__.torch.classes.c10d.Work)"}
+
+// C10DAllgatherOptions are the optional arguments of [C10DOps.Allgather].
+type C10DAllgatherOptions struct {
+	AsyncOp Opt[bool] // default true
+	Timeout Opt[int]  // default -1
+}
+
+// Allgather is PyTorch's torch.ops.c10d.allgather_.
+//
+//	c10d::allgather_(Tensor[][] output_tensors, Tensor[] input_tensors, __torch__.torch.classes.c10d.ProcessGroup process_group, bool async_op=True, int timeout=-1) -> (Tensor[][], __torch__.torch.classes.c10d.Work)
+func (C10DOps) Allgather(outputTensors [][]*Tensor, inputTensors []*Tensor, processGroup *Object, opts ...C10DAllgatherOptions) ([][]*Tensor, *Object) {
+	o := one(opts)
+	var cc call
+	cc.start(&c10dOpAllgather)
+	cc.tensorLists(outputTensors)
+	cc.tensors(inputTensors)
+	cc.object(processGroup)
+	cc.bool(o.AsyncOp.Or(true))
+	cc.int(o.Timeout.Or(-1))
+	cc.run()
+	return cc.retTensorLists(), cc.retObject()
+}
+
+var c10dOpAllgatherCoalesced = op{name: "c10d::allgather_coalesced_", overload: "", schema: "c10d::allgather_coalesced_(Tensor[][] output_lists, Tensor[] input_list, __torch__.torch.classes.c10d.ProcessGroup process_group, bool async_op=True) -> __torch__.torch.classes.c10d.Work"}
+
+// C10DAllgatherCoalescedOptions are the optional arguments of [C10DOps.AllgatherCoalesced].
+type C10DAllgatherCoalescedOptions struct {
+	AsyncOp Opt[bool] // default true
+}
+
+// AllgatherCoalesced is PyTorch's torch.ops.c10d.allgather_coalesced_.
+//
+//	c10d::allgather_coalesced_(Tensor[][] output_lists, Tensor[] input_list, __torch__.torch.classes.c10d.ProcessGroup process_group, bool async_op=True) -> __torch__.torch.classes.c10d.Work
+func (C10DOps) AllgatherCoalesced(outputLists [][]*Tensor, inputList []*Tensor, processGroup *Object, opts ...C10DAllgatherCoalescedOptions) *Object {
+	o := one(opts)
+	var cc call
+	cc.start(&c10dOpAllgatherCoalesced)
+	cc.tensorLists(outputLists)
+	cc.tensors(inputList)
+	cc.object(processGroup)
+	cc.bool(o.AsyncOp.Or(true))
+	cc.run()
+	return cc.retObject()
+}
+
+var c10dOpAllgatherIntoTensorCoalesced = op{name: "c10d::allgather_into_tensor_coalesced_", overload: "", schema: "c10d::allgather_into_tensor_coalesced_(Tensor[] outputs, Tensor[] inputs, __torch__.torch.classes.c10d.ProcessGroup process_group, bool async_op=True) -> __torch__.torch.classes.c10d.Work"}
+
+// C10DAllgatherIntoTensorCoalescedOptions are the optional arguments of [C10DOps.AllgatherIntoTensorCoalesced].
+type C10DAllgatherIntoTensorCoalescedOptions struct {
+	AsyncOp Opt[bool] // default true
+}
+
+// AllgatherIntoTensorCoalesced is PyTorch's torch.ops.c10d.allgather_into_tensor_coalesced_.
+//
+//	c10d::allgather_into_tensor_coalesced_(Tensor[] outputs, Tensor[] inputs, __torch__.torch.classes.c10d.ProcessGroup process_group, bool async_op=True) -> __torch__.torch.classes.c10d.Work
+func (C10DOps) AllgatherIntoTensorCoalesced(outputs, inputs []*Tensor, processGroup *Object, opts ...C10DAllgatherIntoTensorCoalescedOptions) *Object {
+	o := one(opts)
+	var cc call
+	cc.start(&c10dOpAllgatherIntoTensorCoalesced)
+	cc.tensors(outputs)
+	cc.tensors(inputs)
+	cc.object(processGroup)
+	cc.bool(o.AsyncOp.Or(true))
+	cc.run()
+	return cc.retObject()
+}
+
+var c10dOpAllreduce = op{name: "c10d::allreduce_", overload: "", schema: "c10d::allreduce_(Tensor[] tensors, __torch__.torch.classes.c10d.ProcessGroup process_group, __torch__.torch.classes.c10d.ReduceOp reduce_op, Tensor? sparse_indices, bool async_op=True, int timeout=-1) -> (Tensor[], __torch__.torch.classes.c10d.Work)"}
+
+// C10DAllreduceOptions are the optional arguments of [C10DOps.Allreduce].
+type C10DAllreduceOptions struct {
+	AsyncOp Opt[bool] // default true
+	Timeout Opt[int]  // default -1
+}
+
+// Allreduce is PyTorch's torch.ops.c10d.allreduce_.
+//
+//	c10d::allreduce_(Tensor[] tensors, __torch__.torch.classes.c10d.ProcessGroup process_group, __torch__.torch.classes.c10d.ReduceOp reduce_op, Tensor? sparse_indices, bool async_op=True, int timeout=-1) -> (Tensor[], __torch__.torch.classes.c10d.Work)
+func (C10DOps) Allreduce(tensors []*Tensor, processGroup, reduceOp *Object, sparseIndices *Tensor, opts ...C10DAllreduceOptions) ([]*Tensor, *Object) {
+	o := one(opts)
+	var cc call
+	cc.start(&c10dOpAllreduce)
+	cc.tensors(tensors)
+	cc.object(processGroup)
+	cc.object(reduceOp)
+	cc.optTensor(sparseIndices)
+	cc.bool(o.AsyncOp.Or(true))
+	cc.int(o.Timeout.Or(-1))
+	cc.run()
+	return cc.retTensors(), cc.retObject()
+}
+
+var c10dOpAllreduceCoalesced = op{name: "c10d::allreduce_coalesced_", overload: "", schema: "c10d::allreduce_coalesced_(Tensor[] tensors, __torch__.torch.classes.c10d.ProcessGroup process_group, __torch__.torch.classes.c10d.ReduceOp reduce_op, bool async_op=True, int timeout=-1) -> __torch__.torch.classes.c10d.Work"}
+
+// C10DAllreduceCoalescedOptions are the optional arguments of [C10DOps.AllreduceCoalesced].
+type C10DAllreduceCoalescedOptions struct {
+	AsyncOp Opt[bool] // default true
+	Timeout Opt[int]  // default -1
+}
+
+// AllreduceCoalesced is PyTorch's torch.ops.c10d.allreduce_coalesced_.
+//
+//	c10d::allreduce_coalesced_(Tensor[] tensors, __torch__.torch.classes.c10d.ProcessGroup process_group, __torch__.torch.classes.c10d.ReduceOp reduce_op, bool async_op=True, int timeout=-1) -> __torch__.torch.classes.c10d.Work
+func (C10DOps) AllreduceCoalesced(tensors []*Tensor, processGroup, reduceOp *Object, opts ...C10DAllreduceCoalescedOptions) *Object {
+	o := one(opts)
+	var cc call
+	cc.start(&c10dOpAllreduceCoalesced)
+	cc.tensors(tensors)
+	cc.object(processGroup)
+	cc.object(reduceOp)
+	cc.bool(o.AsyncOp.Or(true))
+	cc.int(o.Timeout.Or(-1))
+	cc.run()
+	return cc.retObject()
+}
+
+var c10dOpAlltoall = op{name: "c10d::alltoall_", overload: "", schema: "c10d::alltoall_(Tensor[] output_tensors, Tensor[] input_tensors, __torch__.torch.classes.c10d.ProcessGroup process_group, bool async_op=True, int timeout=-1) -> (Tensor[], __torch__.torch.classes.c10d.Work)"}
+
+// C10DAlltoallOptions are the optional arguments of [C10DOps.Alltoall].
+type C10DAlltoallOptions struct {
+	AsyncOp Opt[bool] // default true
+	Timeout Opt[int]  // default -1
+}
+
+// Alltoall is PyTorch's torch.ops.c10d.alltoall_.
+//
+//	c10d::alltoall_(Tensor[] output_tensors, Tensor[] input_tensors, __torch__.torch.classes.c10d.ProcessGroup process_group, bool async_op=True, int timeout=-1) -> (Tensor[], __torch__.torch.classes.c10d.Work)
+func (C10DOps) Alltoall(outputTensors, inputTensors []*Tensor, processGroup *Object, opts ...C10DAlltoallOptions) ([]*Tensor, *Object) {
+	o := one(opts)
+	var cc call
+	cc.start(&c10dOpAlltoall)
+	cc.tensors(outputTensors)
+	cc.tensors(inputTensors)
+	cc.object(processGroup)
+	cc.bool(o.AsyncOp.Or(true))
+	cc.int(o.Timeout.Or(-1))
+	cc.run()
+	return cc.retTensors(), cc.retObject()
+}
+
+var c10dOpAlltoallBase = op{name: "c10d::alltoall_base_", overload: "", schema: "c10d::alltoall_base_(Tensor output, Tensor input, __torch__.torch.classes.c10d.ProcessGroup process_group, int[] output_split_sizes, int[] input_split_sizes, bool async_op=True, int timeout=-1) -> __torch__.torch.classes.c10d.Work"}
+
+// C10DAlltoallBaseOptions are the optional arguments of [C10DOps.AlltoallBase].
+type C10DAlltoallBaseOptions struct {
+	AsyncOp Opt[bool] // default true
+	Timeout Opt[int]  // default -1
+}
+
+// AlltoallBase is PyTorch's torch.ops.c10d.alltoall_base_.
+//
+//	c10d::alltoall_base_(Tensor output, Tensor input, __torch__.torch.classes.c10d.ProcessGroup process_group, int[] output_split_sizes, int[] input_split_sizes, bool async_op=True, int timeout=-1) -> __torch__.torch.classes.c10d.Work
+func (C10DOps) AlltoallBase(output, input *Tensor, processGroup *Object, outputSplitSizes, inputSplitSizes []int, opts ...C10DAlltoallBaseOptions) *Object {
+	o := one(opts)
+	var cc call
+	cc.start(&c10dOpAlltoallBase)
+	cc.tensor(output)
+	cc.tensor(input)
+	cc.object(processGroup)
+	cc.ints(outputSplitSizes)
+	cc.ints(inputSplitSizes)
+	cc.bool(o.AsyncOp.Or(true))
+	cc.int(o.Timeout.Or(-1))
+	cc.run()
+	return cc.retObject()
+}
+
+var c10dOpBarrier = op{name: "c10d::barrier", overload: "", schema: "c10d::barrier(Tensor tensor, __torch__.torch.classes.c10d.ProcessGroup process_group, int[] device_ids, bool async_op=True, int timeout=-1) -> __torch__.torch.classes.c10d.Work"}
+
+// C10DBarrierOptions are the optional arguments of [C10DOps.Barrier].
+type C10DBarrierOptions struct {
+	AsyncOp Opt[bool] // default true
+	Timeout Opt[int]  // default -1
+}
+
+// Barrier is PyTorch's torch.ops.c10d.barrier.
+//
+//	c10d::barrier(Tensor tensor, __torch__.torch.classes.c10d.ProcessGroup process_group, int[] device_ids, bool async_op=True, int timeout=-1) -> __torch__.torch.classes.c10d.Work
+func (C10DOps) Barrier(tensor *Tensor, processGroup *Object, deviceIds []int, opts ...C10DBarrierOptions) *Object {
+	o := one(opts)
+	var cc call
+	cc.start(&c10dOpBarrier)
+	cc.tensor(tensor)
+	cc.object(processGroup)
+	cc.ints(deviceIds)
+	cc.bool(o.AsyncOp.Or(true))
+	cc.int(o.Timeout.Or(-1))
+	cc.run()
+	return cc.retObject()
+}
+
+var c10dOpBroadcast = op{name: "c10d::broadcast_", overload: "", schema: "c10d::broadcast_(Tensor[] tensors, __torch__.torch.classes.c10d.ProcessGroup process_group, int root_rank, int root_tensor, bool async_op=True, int timeout=-1) -> (Tensor[], __torch__.torch.classes.c10d.Work)"}
+
+// C10DBroadcastOptions are the optional arguments of [C10DOps.Broadcast].
+type C10DBroadcastOptions struct {
+	AsyncOp Opt[bool] // default true
+	Timeout Opt[int]  // default -1
+}
+
+// Broadcast is PyTorch's torch.ops.c10d.broadcast_.
+//
+//	c10d::broadcast_(Tensor[] tensors, __torch__.torch.classes.c10d.ProcessGroup process_group, int root_rank, int root_tensor, bool async_op=True, int timeout=-1) -> (Tensor[], __torch__.torch.classes.c10d.Work)
+func (C10DOps) Broadcast(tensors []*Tensor, processGroup *Object, rootRank, rootTensor int, opts ...C10DBroadcastOptions) ([]*Tensor, *Object) {
+	o := one(opts)
+	var cc call
+	cc.start(&c10dOpBroadcast)
+	cc.tensors(tensors)
+	cc.object(processGroup)
+	cc.int(rootRank)
+	cc.int(rootTensor)
+	cc.bool(o.AsyncOp.Or(true))
+	cc.int(o.Timeout.Or(-1))
+	cc.run()
+	return cc.retTensors(), cc.retObject()
+}
+
 var c10dOpCheckForNan = op{name: "c10d::check_for_nan", overload: "", schema: "c10d::check_for_nan(Tensor tensor) -> ()"}
 
 // CheckForNan is PyTorch's torch.ops.c10d.check_for_nan.
@@ -12,4 +277,218 @@ func (C10DOps) CheckForNan(tensor *Tensor) {
 	cc.start(&c10dOpCheckForNan)
 	cc.tensor(tensor)
 	cc.run()
+}
+
+var c10dOpGather = op{name: "c10d::gather_", overload: "", schema: "c10d::gather_(Tensor[][] output_tensors, Tensor[] input_tensors, __torch__.torch.classes.c10d.ProcessGroup process_group, int root_rank, bool async_op=True, int timeout=-1) -> __torch__.torch.classes.c10d.Work"}
+
+// C10DGatherOptions are the optional arguments of [C10DOps.Gather].
+type C10DGatherOptions struct {
+	AsyncOp Opt[bool] // default true
+	Timeout Opt[int]  // default -1
+}
+
+// Gather is PyTorch's torch.ops.c10d.gather_.
+//
+//	c10d::gather_(Tensor[][] output_tensors, Tensor[] input_tensors, __torch__.torch.classes.c10d.ProcessGroup process_group, int root_rank, bool async_op=True, int timeout=-1) -> __torch__.torch.classes.c10d.Work
+func (C10DOps) Gather(outputTensors [][]*Tensor, inputTensors []*Tensor, processGroup *Object, rootRank int, opts ...C10DGatherOptions) *Object {
+	o := one(opts)
+	var cc call
+	cc.start(&c10dOpGather)
+	cc.tensorLists(outputTensors)
+	cc.tensors(inputTensors)
+	cc.object(processGroup)
+	cc.int(rootRank)
+	cc.bool(o.AsyncOp.Or(true))
+	cc.int(o.Timeout.Or(-1))
+	cc.run()
+	return cc.retObject()
+}
+
+var c10dOpGatherIntoTensor = op{name: "c10d::gather_into_tensor_", overload: "", schema: "c10d::gather_into_tensor_(Tensor output_tensor, Tensor input_tensor, __torch__.torch.classes.c10d.ProcessGroup process_group, int root_rank, bool async_op=True, int timeout=-1) -> (Tensor, __torch__.torch.classes.c10d.Work)"}
+
+// C10DGatherIntoTensorOptions are the optional arguments of [C10DOps.GatherIntoTensor].
+type C10DGatherIntoTensorOptions struct {
+	AsyncOp Opt[bool] // default true
+	Timeout Opt[int]  // default -1
+}
+
+// GatherIntoTensor is PyTorch's torch.ops.c10d.gather_into_tensor_.
+//
+//	c10d::gather_into_tensor_(Tensor output_tensor, Tensor input_tensor, __torch__.torch.classes.c10d.ProcessGroup process_group, int root_rank, bool async_op=True, int timeout=-1) -> (Tensor, __torch__.torch.classes.c10d.Work)
+func (C10DOps) GatherIntoTensor(outputTensor, inputTensor *Tensor, processGroup *Object, rootRank int, opts ...C10DGatherIntoTensorOptions) (*Tensor, *Object) {
+	o := one(opts)
+	var cc call
+	cc.start(&c10dOpGatherIntoTensor)
+	cc.tensor(outputTensor)
+	cc.tensor(inputTensor)
+	cc.object(processGroup)
+	cc.int(rootRank)
+	cc.bool(o.AsyncOp.Or(true))
+	cc.int(o.Timeout.Or(-1))
+	cc.run()
+	return cc.retTensor(), cc.retObject()
+}
+
+var c10dOpMonitoredBarrier = op{name: "c10d::monitored_barrier_", overload: "", schema: "c10d::monitored_barrier_(Tensor tensor, __torch__.torch.classes.c10d.ProcessGroup process_group, int[] device_ids, int timeout, bool wait_all_ranks) -> ()"}
+
+// MonitoredBarrier is PyTorch's torch.ops.c10d.monitored_barrier_.
+//
+//	c10d::monitored_barrier_(Tensor tensor, __torch__.torch.classes.c10d.ProcessGroup process_group, int[] device_ids, int timeout, bool wait_all_ranks) -> ()
+func (C10DOps) MonitoredBarrier(tensor *Tensor, processGroup *Object, deviceIds []int, timeout int, waitAllRanks bool) {
+	var cc call
+	cc.start(&c10dOpMonitoredBarrier)
+	cc.tensor(tensor)
+	cc.object(processGroup)
+	cc.ints(deviceIds)
+	cc.int(timeout)
+	cc.bool(waitAllRanks)
+	cc.run()
+}
+
+var c10dOpRecv = op{name: "c10d::recv_", overload: "", schema: "c10d::recv_(Tensor[] tensors, __torch__.torch.classes.c10d.ProcessGroup process_group, int src, int tag) -> __torch__.torch.classes.c10d.Work"}
+
+// Recv is PyTorch's torch.ops.c10d.recv_.
+//
+//	c10d::recv_(Tensor[] tensors, __torch__.torch.classes.c10d.ProcessGroup process_group, int src, int tag) -> __torch__.torch.classes.c10d.Work
+func (C10DOps) Recv(tensors []*Tensor, processGroup *Object, src, tag int) *Object {
+	var cc call
+	cc.start(&c10dOpRecv)
+	cc.tensors(tensors)
+	cc.object(processGroup)
+	cc.int(src)
+	cc.int(tag)
+	cc.run()
+	return cc.retObject()
+}
+
+var c10dOpRecvAnySource = op{name: "c10d::recv_any_source_", overload: "", schema: "c10d::recv_any_source_(Tensor[] tensors, __torch__.torch.classes.c10d.ProcessGroup process_group, int tag) -> __torch__.torch.classes.c10d.Work"}
+
+// RecvAnySource is PyTorch's torch.ops.c10d.recv_any_source_.
+//
+//	c10d::recv_any_source_(Tensor[] tensors, __torch__.torch.classes.c10d.ProcessGroup process_group, int tag) -> __torch__.torch.classes.c10d.Work
+func (C10DOps) RecvAnySource(tensors []*Tensor, processGroup *Object, tag int) *Object {
+	var cc call
+	cc.start(&c10dOpRecvAnySource)
+	cc.tensors(tensors)
+	cc.object(processGroup)
+	cc.int(tag)
+	cc.run()
+	return cc.retObject()
+}
+
+var c10dOpReduce = op{name: "c10d::reduce_", overload: "", schema: "c10d::reduce_(Tensor[] tensors, __torch__.torch.classes.c10d.ProcessGroup process_group, __torch__.torch.classes.c10d.ReduceOp reduce_op, int root_rank, int root_tensor, bool async_op=True, int timeout=-1) -> __torch__.torch.classes.c10d.Work"}
+
+// C10DReduceOptions are the optional arguments of [C10DOps.Reduce].
+type C10DReduceOptions struct {
+	AsyncOp Opt[bool] // default true
+	Timeout Opt[int]  // default -1
+}
+
+// Reduce is PyTorch's torch.ops.c10d.reduce_.
+//
+//	c10d::reduce_(Tensor[] tensors, __torch__.torch.classes.c10d.ProcessGroup process_group, __torch__.torch.classes.c10d.ReduceOp reduce_op, int root_rank, int root_tensor, bool async_op=True, int timeout=-1) -> __torch__.torch.classes.c10d.Work
+func (C10DOps) Reduce(tensors []*Tensor, processGroup, reduceOp *Object, rootRank, rootTensor int, opts ...C10DReduceOptions) *Object {
+	o := one(opts)
+	var cc call
+	cc.start(&c10dOpReduce)
+	cc.tensors(tensors)
+	cc.object(processGroup)
+	cc.object(reduceOp)
+	cc.int(rootRank)
+	cc.int(rootTensor)
+	cc.bool(o.AsyncOp.Or(true))
+	cc.int(o.Timeout.Or(-1))
+	cc.run()
+	return cc.retObject()
+}
+
+var c10dOpReduceScatter = op{name: "c10d::reduce_scatter_", overload: "", schema: "c10d::reduce_scatter_(Tensor[] output_tensors, Tensor[][] input_tensors, __torch__.torch.classes.c10d.ProcessGroup process_group, __torch__.torch.classes.c10d.ReduceOp reduce_op, bool async_op=True, int timeout=-1) -> (Tensor[], __torch__.torch.classes.c10d.Work)"}
+
+// C10DReduceScatterOptions are the optional arguments of [C10DOps.ReduceScatter].
+type C10DReduceScatterOptions struct {
+	AsyncOp Opt[bool] // default true
+	Timeout Opt[int]  // default -1
+}
+
+// ReduceScatter is PyTorch's torch.ops.c10d.reduce_scatter_.
+//
+//	c10d::reduce_scatter_(Tensor[] output_tensors, Tensor[][] input_tensors, __torch__.torch.classes.c10d.ProcessGroup process_group, __torch__.torch.classes.c10d.ReduceOp reduce_op, bool async_op=True, int timeout=-1) -> (Tensor[], __torch__.torch.classes.c10d.Work)
+func (C10DOps) ReduceScatter(outputTensors []*Tensor, inputTensors [][]*Tensor, processGroup, reduceOp *Object, opts ...C10DReduceScatterOptions) ([]*Tensor, *Object) {
+	o := one(opts)
+	var cc call
+	cc.start(&c10dOpReduceScatter)
+	cc.tensors(outputTensors)
+	cc.tensorLists(inputTensors)
+	cc.object(processGroup)
+	cc.object(reduceOp)
+	cc.bool(o.AsyncOp.Or(true))
+	cc.int(o.Timeout.Or(-1))
+	cc.run()
+	return cc.retTensors(), cc.retObject()
+}
+
+var c10dOpReduceScatterTensorCoalesced = op{name: "c10d::reduce_scatter_tensor_coalesced_", overload: "", schema: "c10d::reduce_scatter_tensor_coalesced_(Tensor[] outputs, Tensor[] inputs, __torch__.torch.classes.c10d.ProcessGroup process_group, __torch__.torch.classes.c10d.ReduceOp reduce_op, bool async_op=True, int timeout=-1) -> __torch__.torch.classes.c10d.Work"}
+
+// C10DReduceScatterTensorCoalescedOptions are the optional arguments of [C10DOps.ReduceScatterTensorCoalesced].
+type C10DReduceScatterTensorCoalescedOptions struct {
+	AsyncOp Opt[bool] // default true
+	Timeout Opt[int]  // default -1
+}
+
+// ReduceScatterTensorCoalesced is PyTorch's torch.ops.c10d.reduce_scatter_tensor_coalesced_.
+//
+//	c10d::reduce_scatter_tensor_coalesced_(Tensor[] outputs, Tensor[] inputs, __torch__.torch.classes.c10d.ProcessGroup process_group, __torch__.torch.classes.c10d.ReduceOp reduce_op, bool async_op=True, int timeout=-1) -> __torch__.torch.classes.c10d.Work
+func (C10DOps) ReduceScatterTensorCoalesced(outputs, inputs []*Tensor, processGroup, reduceOp *Object, opts ...C10DReduceScatterTensorCoalescedOptions) *Object {
+	o := one(opts)
+	var cc call
+	cc.start(&c10dOpReduceScatterTensorCoalesced)
+	cc.tensors(outputs)
+	cc.tensors(inputs)
+	cc.object(processGroup)
+	cc.object(reduceOp)
+	cc.bool(o.AsyncOp.Or(true))
+	cc.int(o.Timeout.Or(-1))
+	cc.run()
+	return cc.retObject()
+}
+
+var c10dOpScatter = op{name: "c10d::scatter_", overload: "", schema: "c10d::scatter_(Tensor[] output_tensors, Tensor[][] input_tensors, __torch__.torch.classes.c10d.ProcessGroup process_group, int root_rank, bool async_op=True, int timeout=-1) -> (Tensor[], __torch__.torch.classes.c10d.Work)"}
+
+// C10DScatterOptions are the optional arguments of [C10DOps.Scatter].
+type C10DScatterOptions struct {
+	AsyncOp Opt[bool] // default true
+	Timeout Opt[int]  // default -1
+}
+
+// Scatter is PyTorch's torch.ops.c10d.scatter_.
+//
+//	c10d::scatter_(Tensor[] output_tensors, Tensor[][] input_tensors, __torch__.torch.classes.c10d.ProcessGroup process_group, int root_rank, bool async_op=True, int timeout=-1) -> (Tensor[], __torch__.torch.classes.c10d.Work)
+func (C10DOps) Scatter(outputTensors []*Tensor, inputTensors [][]*Tensor, processGroup *Object, rootRank int, opts ...C10DScatterOptions) ([]*Tensor, *Object) {
+	o := one(opts)
+	var cc call
+	cc.start(&c10dOpScatter)
+	cc.tensors(outputTensors)
+	cc.tensorLists(inputTensors)
+	cc.object(processGroup)
+	cc.int(rootRank)
+	cc.bool(o.AsyncOp.Or(true))
+	cc.int(o.Timeout.Or(-1))
+	cc.run()
+	return cc.retTensors(), cc.retObject()
+}
+
+var c10dOpSend = op{name: "c10d::send", overload: "", schema: "c10d::send(Tensor[] tensors, __torch__.torch.classes.c10d.ProcessGroup process_group, int dst, int tag) -> __torch__.torch.classes.c10d.Work"}
+
+// Send is PyTorch's torch.ops.c10d.send.
+//
+//	c10d::send(Tensor[] tensors, __torch__.torch.classes.c10d.ProcessGroup process_group, int dst, int tag) -> __torch__.torch.classes.c10d.Work
+func (C10DOps) Send(tensors []*Tensor, processGroup *Object, dst, tag int) *Object {
+	var cc call
+	cc.start(&c10dOpSend)
+	cc.tensors(tensors)
+	cc.object(processGroup)
+	cc.int(dst)
+	cc.int(tag)
+	cc.run()
+	return cc.retObject()
 }

@@ -56,6 +56,12 @@ type MKLDNNOps struct{}
 // MKLDNN has the operators of torch.ops.mkldnn: oneDNN's fused convolutions and linear layers.
 var MKLDNN MKLDNNOps
 
+// MKLDNNPrepackedOps is the type of [MKLDNNPrepacked].
+type MKLDNNPrepackedOps struct{}
+
+// MKLDNNPrepacked has the operators of torch.ops.mkldnn_prepacked.
+var MKLDNNPrepacked MKLDNNPrepackedOps
+
 // OneDNNOps is the type of [OneDNN].
 type OneDNNOps struct{}
 
@@ -85,6 +91,12 @@ type QuantizedInternalOps struct{}
 
 // QuantizedInternal has the operators of torch.ops._quantized.
 var QuantizedInternal QuantizedInternalOps
+
+// SparseQuantizedOps is the type of [SparseQuantized].
+type SparseQuantizedOps struct{}
+
+// SparseQuantized has the operators of torch.ops.sparse: quantized layers with sparse weights.
+var SparseQuantized SparseQuantizedOps
 
 // SymmMemOps is the type of [SymmMem].
 type SymmMemOps struct{}

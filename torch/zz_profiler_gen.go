@@ -22,6 +22,26 @@ func (ProfilerOps) RecordFunctionEnter(name string, opts ...ProfilerRecordFuncti
 	return cc.retTensor()
 }
 
+var profilerOpRecordFunctionEnterNew = op{name: "profiler::_record_function_enter_new", overload: "", schema: "profiler::_record_function_enter_new(str name, str? args=None) -> __torch__.torch.classes.profiler._RecordFunction"}
+
+// ProfilerRecordFunctionEnterNewOptions are the optional arguments of [ProfilerOps.RecordFunctionEnterNew].
+type ProfilerRecordFunctionEnterNewOptions struct {
+	Args Opt[string]
+}
+
+// RecordFunctionEnterNew is PyTorch's torch.ops.profiler._record_function_enter_new.
+//
+//	profiler::_record_function_enter_new(str name, str? args=None) -> __torch__.torch.classes.profiler._RecordFunction
+func (ProfilerOps) RecordFunctionEnterNew(name string, opts ...ProfilerRecordFunctionEnterNewOptions) *Object {
+	o := one(opts)
+	var cc call
+	cc.start(&profilerOpRecordFunctionEnterNew)
+	cc.str(name)
+	cc.optStr(o.Args)
+	cc.run()
+	return cc.retObject()
+}
+
 var profilerOpRecordFunctionExit = op{name: "profiler::_record_function_exit", overload: "", schema: "profiler::_record_function_exit(Tensor handle) -> ()"}
 
 // RecordFunctionExit is PyTorch's torch.ops.profiler._record_function_exit.
@@ -31,5 +51,17 @@ func (ProfilerOps) RecordFunctionExit(handle *Tensor) {
 	var cc call
 	cc.start(&profilerOpRecordFunctionExit)
 	cc.tensor(handle)
+	cc.run()
+}
+
+var profilerOpRecordFunctionExitRecordFunction = op{name: "profiler::_record_function_exit", overload: "_RecordFunction", schema: "profiler::_record_function_exit._RecordFunction(__torch__.torch.classes.profiler._RecordFunction record) -> ()"}
+
+// RecordFunctionExitRecordFunction is PyTorch's torch.ops.profiler._record_function_exit.
+//
+//	profiler::_record_function_exit._RecordFunction(__torch__.torch.classes.profiler._RecordFunction record) -> ()
+func (ProfilerOps) RecordFunctionExitRecordFunction(record *Object) {
+	var cc call
+	cc.start(&profilerOpRecordFunctionExitRecordFunction)
+	cc.object(record)
 	cc.run()
 }

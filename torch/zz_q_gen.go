@@ -394,6 +394,27 @@ func QuantizedBatchNormOut(out, input, weight, bias, mean, varArg *Tensor, eps, 
 	return cc.retTensor()
 }
 
+var torchOpQuantizedGruData = op{name: "aten::quantized_gru", overload: "data", schema: "aten::quantized_gru.data(Tensor data, Tensor batch_sizes, Tensor hx, __torch__.torch.classes.rnn.CellParamsBase[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional) -> (Tensor, Tensor)"}
+
+// QuantizedGruData is PyTorch's torch.ops.aten.quantized_gru.
+//
+//	aten::quantized_gru.data(Tensor data, Tensor batch_sizes, Tensor hx, __torch__.torch.classes.rnn.CellParamsBase[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional) -> (Tensor, Tensor)
+func QuantizedGruData(data, batchSizes, hx *Tensor, params []*Object, hasBiases bool, numLayers int, dropout float64, train, bidirectional bool) (*Tensor, *Tensor) {
+	var cc call
+	cc.start(&torchOpQuantizedGruData)
+	cc.tensor(data)
+	cc.tensor(batchSizes)
+	cc.tensor(hx)
+	cc.objectList(params)
+	cc.bool(hasBiases)
+	cc.int(numLayers)
+	cc.float(dropout)
+	cc.bool(train)
+	cc.bool(bidirectional)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
+}
+
 var torchOpQuantizedGruDataLegacy = op{name: "aten::quantized_gru", overload: "data_legacy", schema: "aten::quantized_gru.data_legacy(Tensor data, Tensor batch_sizes, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional) -> (Tensor, Tensor)"}
 
 // QuantizedGruDataLegacy is PyTorch's torch.ops.aten.quantized_gru.
@@ -411,6 +432,27 @@ func QuantizedGruDataLegacy(data, batchSizes, hx *Tensor, params []*Tensor, hasB
 	cc.float(dropout)
 	cc.bool(train)
 	cc.bool(bidirectional)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
+}
+
+var torchOpQuantizedGru = op{name: "aten::quantized_gru", overload: "input", schema: "aten::quantized_gru.input(Tensor input, Tensor hx, __torch__.torch.classes.rnn.CellParamsBase[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)"}
+
+// QuantizedGru is PyTorch's torch.ops.aten.quantized_gru.
+//
+//	aten::quantized_gru.input(Tensor input, Tensor hx, __torch__.torch.classes.rnn.CellParamsBase[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)
+func QuantizedGru(input, hx *Tensor, params []*Object, hasBiases bool, numLayers int, dropout float64, train, bidirectional, batchFirst bool) (*Tensor, *Tensor) {
+	var cc call
+	cc.start(&torchOpQuantizedGru)
+	cc.tensor(input)
+	cc.tensor(hx)
+	cc.objectList(params)
+	cc.bool(hasBiases)
+	cc.int(numLayers)
+	cc.float(dropout)
+	cc.bool(train)
+	cc.bool(bidirectional)
+	cc.bool(batchFirst)
 	cc.run()
 	return cc.retTensor(), cc.retTensor()
 }
@@ -462,6 +504,36 @@ func QuantizedGruCell(input, hx, wIh, wHh, bIh, bHh, packedIh, packedHh, colOffs
 	return cc.retTensor()
 }
 
+var torchOpQuantizedLstmData = op{name: "aten::quantized_lstm", overload: "data", schema: "aten::quantized_lstm.data(Tensor data, Tensor batch_sizes, Tensor[] hx, __torch__.torch.classes.rnn.CellParamsBase[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, *, ScalarType? dtype=None, bool use_dynamic=False) -> (Tensor, Tensor, Tensor)"}
+
+// QuantizedLstmDataOptions are the optional arguments of [QuantizedLstmData].
+type QuantizedLstmDataOptions struct {
+	DType      DType
+	UseDynamic bool
+}
+
+// QuantizedLstmData is PyTorch's torch.ops.aten.quantized_lstm.
+//
+//	aten::quantized_lstm.data(Tensor data, Tensor batch_sizes, Tensor[] hx, __torch__.torch.classes.rnn.CellParamsBase[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, *, ScalarType? dtype=None, bool use_dynamic=False) -> (Tensor, Tensor, Tensor)
+func QuantizedLstmData(data, batchSizes *Tensor, hx []*Tensor, params []*Object, hasBiases bool, numLayers int, dropout float64, train, bidirectional bool, opts ...QuantizedLstmDataOptions) (*Tensor, *Tensor, *Tensor) {
+	o := one(opts)
+	var cc call
+	cc.start(&torchOpQuantizedLstmData)
+	cc.tensor(data)
+	cc.tensor(batchSizes)
+	cc.tensors(hx)
+	cc.objectList(params)
+	cc.bool(hasBiases)
+	cc.int(numLayers)
+	cc.float(dropout)
+	cc.bool(train)
+	cc.bool(bidirectional)
+	cc.optDType(o.DType)
+	cc.bool(o.UseDynamic)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
+}
+
 var torchOpQuantizedLstmDataLegacy = op{name: "aten::quantized_lstm", overload: "data_legacy", schema: "aten::quantized_lstm.data_legacy(Tensor data, Tensor batch_sizes, Tensor[] hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, *, ScalarType? dtype=None, bool use_dynamic=False) -> (Tensor, Tensor, Tensor)"}
 
 // QuantizedLstmDataLegacyOptions are the optional arguments of [QuantizedLstmDataLegacy].
@@ -486,6 +558,36 @@ func QuantizedLstmDataLegacy(data, batchSizes *Tensor, hx, params []*Tensor, has
 	cc.float(dropout)
 	cc.bool(train)
 	cc.bool(bidirectional)
+	cc.optDType(o.DType)
+	cc.bool(o.UseDynamic)
+	cc.run()
+	return cc.retTensor(), cc.retTensor(), cc.retTensor()
+}
+
+var torchOpQuantizedLstm = op{name: "aten::quantized_lstm", overload: "input", schema: "aten::quantized_lstm.input(Tensor input, Tensor[] hx, __torch__.torch.classes.rnn.CellParamsBase[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first, *, ScalarType? dtype=None, bool use_dynamic=False) -> (Tensor, Tensor, Tensor)"}
+
+// QuantizedLstmOptions are the optional arguments of [QuantizedLstm].
+type QuantizedLstmOptions struct {
+	DType      DType
+	UseDynamic bool
+}
+
+// QuantizedLstm is PyTorch's torch.ops.aten.quantized_lstm.
+//
+//	aten::quantized_lstm.input(Tensor input, Tensor[] hx, __torch__.torch.classes.rnn.CellParamsBase[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first, *, ScalarType? dtype=None, bool use_dynamic=False) -> (Tensor, Tensor, Tensor)
+func QuantizedLstm(input *Tensor, hx []*Tensor, params []*Object, hasBiases bool, numLayers int, dropout float64, train, bidirectional, batchFirst bool, opts ...QuantizedLstmOptions) (*Tensor, *Tensor, *Tensor) {
+	o := one(opts)
+	var cc call
+	cc.start(&torchOpQuantizedLstm)
+	cc.tensor(input)
+	cc.tensors(hx)
+	cc.objectList(params)
+	cc.bool(hasBiases)
+	cc.int(numLayers)
+	cc.float(dropout)
+	cc.bool(train)
+	cc.bool(bidirectional)
+	cc.bool(batchFirst)
 	cc.optDType(o.DType)
 	cc.bool(o.UseDynamic)
 	cc.run()

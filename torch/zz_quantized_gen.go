@@ -474,6 +474,922 @@ func (QuantizedOps) Clamp(qx *Tensor, opts ...QuantizedClampOptions) *Tensor {
 	return cc.retTensor()
 }
 
+var quantizedOpConv1d = op{name: "quantized::conv1d", overload: "", schema: "quantized::conv1d(Tensor qx, __torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weight, float output_scale, int output_zero_point) -> Tensor"}
+
+// Conv1d is PyTorch's torch.ops.quantized.conv1d.
+//
+//	quantized::conv1d(Tensor qx, __torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weight, float output_scale, int output_zero_point) -> Tensor
+func (QuantizedOps) Conv1d(qx *Tensor, packedWeight *Object, outputScale float64, outputZeroPoint int) *Tensor {
+	var cc call
+	cc.start(&quantizedOpConv1d)
+	cc.tensor(qx)
+	cc.object(packedWeight)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedOpConv1dDynamic = op{name: "quantized::conv1d_dynamic", overload: "", schema: "quantized::conv1d_dynamic(Tensor qx, __torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weight, bool reduce_range=False) -> Tensor"}
+
+// QuantizedConv1dDynamicOptions are the optional arguments of [QuantizedOps.Conv1dDynamic].
+type QuantizedConv1dDynamicOptions struct {
+	ReduceRange bool
+}
+
+// Conv1dDynamic is PyTorch's torch.ops.quantized.conv1d_dynamic.
+//
+//	quantized::conv1d_dynamic(Tensor qx, __torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weight, bool reduce_range=False) -> Tensor
+func (QuantizedOps) Conv1dDynamic(qx *Tensor, packedWeight *Object, opts ...QuantizedConv1dDynamicOptions) *Tensor {
+	o := one(opts)
+	var cc call
+	cc.start(&quantizedOpConv1dDynamic)
+	cc.tensor(qx)
+	cc.object(packedWeight)
+	cc.bool(o.ReduceRange)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedOpConv1dPrepack = op{name: "quantized::conv1d_prepack", overload: "", schema: "quantized::conv1d_prepack(Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups) -> __torch__.torch.classes.quantized.Conv2dPackedParamsBase"}
+
+// Conv1dPrepack is PyTorch's torch.ops.quantized.conv1d_prepack.
+//
+//	quantized::conv1d_prepack(Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups) -> __torch__.torch.classes.quantized.Conv2dPackedParamsBase
+func (QuantizedOps) Conv1dPrepack(weight, bias *Tensor, stride, padding, dilation []int, groups int) *Object {
+	var cc call
+	cc.start(&quantizedOpConv1dPrepack)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.run()
+	return cc.retObject()
+}
+
+var quantizedOpConv1dRelu = op{name: "quantized::conv1d_relu", overload: "", schema: "quantized::conv1d_relu(Tensor qx, __torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weight, float output_scale, int output_zero_point) -> Tensor"}
+
+// Conv1dRelu is PyTorch's torch.ops.quantized.conv1d_relu.
+//
+//	quantized::conv1d_relu(Tensor qx, __torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weight, float output_scale, int output_zero_point) -> Tensor
+func (QuantizedOps) Conv1dRelu(qx *Tensor, packedWeight *Object, outputScale float64, outputZeroPoint int) *Tensor {
+	var cc call
+	cc.start(&quantizedOpConv1dRelu)
+	cc.tensor(qx)
+	cc.object(packedWeight)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedOpConv1dUnpack = op{name: "quantized::conv1d_unpack", overload: "", schema: "quantized::conv1d_unpack(__torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weights) -> (Tensor unpacked_weights, Tensor? B_origin)"}
+
+// Conv1dUnpack is PyTorch's torch.ops.quantized.conv1d_unpack.
+//
+//	quantized::conv1d_unpack(__torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weights) -> (Tensor unpacked_weights, Tensor? B_origin)
+func (QuantizedOps) Conv1dUnpack(packedWeights *Object) (unpackedWeights, bOrigin *Tensor) {
+	var cc call
+	cc.start(&quantizedOpConv1dUnpack)
+	cc.object(packedWeights)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
+}
+
+var quantizedOpConv2d = op{name: "quantized::conv2d", overload: "", schema: "quantized::conv2d(Tensor qx, __torch__.torch.classes.quantized.Conv2dPackedParamsBase weight, int[] stride, int[] padding, int[] dilation, int groups, float output_scale, int output_zero_point) -> Tensor"}
+
+// Conv2d is PyTorch's torch.ops.quantized.conv2d.
+//
+//	quantized::conv2d(Tensor qx, __torch__.torch.classes.quantized.Conv2dPackedParamsBase weight, int[] stride, int[] padding, int[] dilation, int groups, float output_scale, int output_zero_point) -> Tensor
+func (QuantizedOps) Conv2d(qx *Tensor, weight *Object, stride, padding, dilation []int, groups int, outputScale float64, outputZeroPoint int) *Tensor {
+	var cc call
+	cc.start(&quantizedOpConv2d)
+	cc.tensor(qx)
+	cc.object(weight)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedOpConv2dNew = op{name: "quantized::conv2d", overload: "new", schema: "quantized::conv2d.new(Tensor qx, __torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weight, float output_scale, int output_zero_point) -> Tensor"}
+
+// Conv2dNew is PyTorch's torch.ops.quantized.conv2d.
+//
+//	quantized::conv2d.new(Tensor qx, __torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weight, float output_scale, int output_zero_point) -> Tensor
+func (QuantizedOps) Conv2dNew(qx *Tensor, packedWeight *Object, outputScale float64, outputZeroPoint int) *Tensor {
+	var cc call
+	cc.start(&quantizedOpConv2dNew)
+	cc.tensor(qx)
+	cc.object(packedWeight)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedOpConv2dAdd = op{name: "quantized::conv2d_add", overload: "", schema: "quantized::conv2d_add(Tensor qx, Tensor qaccum, __torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weight, float output_scale, int output_zero_point) -> Tensor"}
+
+// Conv2dAdd is PyTorch's torch.ops.quantized.conv2d_add.
+//
+//	quantized::conv2d_add(Tensor qx, Tensor qaccum, __torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weight, float output_scale, int output_zero_point) -> Tensor
+func (QuantizedOps) Conv2dAdd(qx, qaccum *Tensor, packedWeight *Object, outputScale float64, outputZeroPoint int) *Tensor {
+	var cc call
+	cc.start(&quantizedOpConv2dAdd)
+	cc.tensor(qx)
+	cc.tensor(qaccum)
+	cc.object(packedWeight)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedOpConv2dAddRelu = op{name: "quantized::conv2d_add_relu", overload: "", schema: "quantized::conv2d_add_relu(Tensor qx, Tensor qaccum, __torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weight, float output_scale, int output_zero_point) -> Tensor"}
+
+// Conv2dAddRelu is PyTorch's torch.ops.quantized.conv2d_add_relu.
+//
+//	quantized::conv2d_add_relu(Tensor qx, Tensor qaccum, __torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weight, float output_scale, int output_zero_point) -> Tensor
+func (QuantizedOps) Conv2dAddRelu(qx, qaccum *Tensor, packedWeight *Object, outputScale float64, outputZeroPoint int) *Tensor {
+	var cc call
+	cc.start(&quantizedOpConv2dAddRelu)
+	cc.tensor(qx)
+	cc.tensor(qaccum)
+	cc.object(packedWeight)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedOpConv2dDilation = op{name: "quantized::conv2d_dilation", overload: "", schema: "quantized::conv2d_dilation(__torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weights) -> int[]"}
+
+// Conv2dDilation is PyTorch's torch.ops.quantized.conv2d_dilation.
+//
+//	quantized::conv2d_dilation(__torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weights) -> int[]
+func (QuantizedOps) Conv2dDilation(packedWeights *Object) []int {
+	var cc call
+	cc.start(&quantizedOpConv2dDilation)
+	cc.object(packedWeights)
+	cc.run()
+	return cc.retInts()
+}
+
+var quantizedOpConv2dDynamic = op{name: "quantized::conv2d_dynamic", overload: "", schema: "quantized::conv2d_dynamic(Tensor qx, __torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weight, bool reduce_range=False) -> Tensor"}
+
+// QuantizedConv2dDynamicOptions are the optional arguments of [QuantizedOps.Conv2dDynamic].
+type QuantizedConv2dDynamicOptions struct {
+	ReduceRange bool
+}
+
+// Conv2dDynamic is PyTorch's torch.ops.quantized.conv2d_dynamic.
+//
+//	quantized::conv2d_dynamic(Tensor qx, __torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weight, bool reduce_range=False) -> Tensor
+func (QuantizedOps) Conv2dDynamic(qx *Tensor, packedWeight *Object, opts ...QuantizedConv2dDynamicOptions) *Tensor {
+	o := one(opts)
+	var cc call
+	cc.start(&quantizedOpConv2dDynamic)
+	cc.tensor(qx)
+	cc.object(packedWeight)
+	cc.bool(o.ReduceRange)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedOpConv2dGroups = op{name: "quantized::conv2d_groups", overload: "", schema: "quantized::conv2d_groups(__torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weights) -> int"}
+
+// Conv2dGroups is PyTorch's torch.ops.quantized.conv2d_groups.
+//
+//	quantized::conv2d_groups(__torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weights) -> int
+func (QuantizedOps) Conv2dGroups(packedWeights *Object) int {
+	var cc call
+	cc.start(&quantizedOpConv2dGroups)
+	cc.object(packedWeights)
+	cc.run()
+	return cc.retInt()
+}
+
+var quantizedOpConv2dOutputPadding = op{name: "quantized::conv2d_output_padding", overload: "", schema: "quantized::conv2d_output_padding(__torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weights) -> int[]"}
+
+// Conv2dOutputPadding is PyTorch's torch.ops.quantized.conv2d_output_padding.
+//
+//	quantized::conv2d_output_padding(__torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weights) -> int[]
+func (QuantizedOps) Conv2dOutputPadding(packedWeights *Object) []int {
+	var cc call
+	cc.start(&quantizedOpConv2dOutputPadding)
+	cc.object(packedWeights)
+	cc.run()
+	return cc.retInts()
+}
+
+var quantizedOpConv2dPadding = op{name: "quantized::conv2d_padding", overload: "", schema: "quantized::conv2d_padding(__torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weights) -> int[]"}
+
+// Conv2dPadding is PyTorch's torch.ops.quantized.conv2d_padding.
+//
+//	quantized::conv2d_padding(__torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weights) -> int[]
+func (QuantizedOps) Conv2dPadding(packedWeights *Object) []int {
+	var cc call
+	cc.start(&quantizedOpConv2dPadding)
+	cc.object(packedWeights)
+	cc.run()
+	return cc.retInts()
+}
+
+var quantizedOpConv2dPrepack = op{name: "quantized::conv2d_prepack", overload: "", schema: "quantized::conv2d_prepack(Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups) -> __torch__.torch.classes.quantized.Conv2dPackedParamsBase"}
+
+// Conv2dPrepack is PyTorch's torch.ops.quantized.conv2d_prepack.
+//
+//	quantized::conv2d_prepack(Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups) -> __torch__.torch.classes.quantized.Conv2dPackedParamsBase
+func (QuantizedOps) Conv2dPrepack(weight, bias *Tensor, stride, padding, dilation []int, groups int) *Object {
+	var cc call
+	cc.start(&quantizedOpConv2dPrepack)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.run()
+	return cc.retObject()
+}
+
+var quantizedOpConv2dRelu = op{name: "quantized::conv2d_relu", overload: "", schema: "quantized::conv2d_relu(Tensor qx, __torch__.torch.classes.quantized.Conv2dPackedParamsBase weight, int[] stride, int[] padding, int[] dilation, int groups, float output_scale, int output_zero_point) -> Tensor"}
+
+// Conv2dRelu is PyTorch's torch.ops.quantized.conv2d_relu.
+//
+//	quantized::conv2d_relu(Tensor qx, __torch__.torch.classes.quantized.Conv2dPackedParamsBase weight, int[] stride, int[] padding, int[] dilation, int groups, float output_scale, int output_zero_point) -> Tensor
+func (QuantizedOps) Conv2dRelu(qx *Tensor, weight *Object, stride, padding, dilation []int, groups int, outputScale float64, outputZeroPoint int) *Tensor {
+	var cc call
+	cc.start(&quantizedOpConv2dRelu)
+	cc.tensor(qx)
+	cc.object(weight)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedOpConv2dReluNew = op{name: "quantized::conv2d_relu", overload: "new", schema: "quantized::conv2d_relu.new(Tensor qx, __torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weight, float output_scale, int output_zero_point) -> Tensor"}
+
+// Conv2dReluNew is PyTorch's torch.ops.quantized.conv2d_relu.
+//
+//	quantized::conv2d_relu.new(Tensor qx, __torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weight, float output_scale, int output_zero_point) -> Tensor
+func (QuantizedOps) Conv2dReluNew(qx *Tensor, packedWeight *Object, outputScale float64, outputZeroPoint int) *Tensor {
+	var cc call
+	cc.start(&quantizedOpConv2dReluNew)
+	cc.tensor(qx)
+	cc.object(packedWeight)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedOpConv2dStride = op{name: "quantized::conv2d_stride", overload: "", schema: "quantized::conv2d_stride(__torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weights) -> int[]"}
+
+// Conv2dStride is PyTorch's torch.ops.quantized.conv2d_stride.
+//
+//	quantized::conv2d_stride(__torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weights) -> int[]
+func (QuantizedOps) Conv2dStride(packedWeights *Object) []int {
+	var cc call
+	cc.start(&quantizedOpConv2dStride)
+	cc.object(packedWeights)
+	cc.run()
+	return cc.retInts()
+}
+
+var quantizedOpConv2dTranspose = op{name: "quantized::conv2d_transpose", overload: "", schema: "quantized::conv2d_transpose(__torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weights) -> int"}
+
+// Conv2dTranspose is PyTorch's torch.ops.quantized.conv2d_transpose.
+//
+//	quantized::conv2d_transpose(__torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weights) -> int
+func (QuantizedOps) Conv2dTranspose(packedWeights *Object) int {
+	var cc call
+	cc.start(&quantizedOpConv2dTranspose)
+	cc.object(packedWeights)
+	cc.run()
+	return cc.retInt()
+}
+
+var quantizedOpConv2dUnpack = op{name: "quantized::conv2d_unpack", overload: "", schema: "quantized::conv2d_unpack(__torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weights) -> (Tensor unpacked_weights, Tensor? B_origin)"}
+
+// Conv2dUnpack is PyTorch's torch.ops.quantized.conv2d_unpack.
+//
+//	quantized::conv2d_unpack(__torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weights) -> (Tensor unpacked_weights, Tensor? B_origin)
+func (QuantizedOps) Conv2dUnpack(packedWeights *Object) (unpackedWeights, bOrigin *Tensor) {
+	var cc call
+	cc.start(&quantizedOpConv2dUnpack)
+	cc.object(packedWeights)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
+}
+
+var quantizedOpConv3d = op{name: "quantized::conv3d", overload: "", schema: "quantized::conv3d(Tensor qx, __torch__.torch.classes.quantized.Conv3dPackedParamsBase weight, int[] stride, int[] padding, int[] dilation, int groups, float output_scale, int output_zero_point) -> Tensor"}
+
+// Conv3d is PyTorch's torch.ops.quantized.conv3d.
+//
+//	quantized::conv3d(Tensor qx, __torch__.torch.classes.quantized.Conv3dPackedParamsBase weight, int[] stride, int[] padding, int[] dilation, int groups, float output_scale, int output_zero_point) -> Tensor
+func (QuantizedOps) Conv3d(qx *Tensor, weight *Object, stride, padding, dilation []int, groups int, outputScale float64, outputZeroPoint int) *Tensor {
+	var cc call
+	cc.start(&quantizedOpConv3d)
+	cc.tensor(qx)
+	cc.object(weight)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedOpConv3dNew = op{name: "quantized::conv3d", overload: "new", schema: "quantized::conv3d.new(Tensor qx, __torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weight, float output_scale, int output_zero_point) -> Tensor"}
+
+// Conv3dNew is PyTorch's torch.ops.quantized.conv3d.
+//
+//	quantized::conv3d.new(Tensor qx, __torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weight, float output_scale, int output_zero_point) -> Tensor
+func (QuantizedOps) Conv3dNew(qx *Tensor, packedWeight *Object, outputScale float64, outputZeroPoint int) *Tensor {
+	var cc call
+	cc.start(&quantizedOpConv3dNew)
+	cc.tensor(qx)
+	cc.object(packedWeight)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedOpConv3dDilation = op{name: "quantized::conv3d_dilation", overload: "", schema: "quantized::conv3d_dilation(__torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weights) -> int[]"}
+
+// Conv3dDilation is PyTorch's torch.ops.quantized.conv3d_dilation.
+//
+//	quantized::conv3d_dilation(__torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weights) -> int[]
+func (QuantizedOps) Conv3dDilation(packedWeights *Object) []int {
+	var cc call
+	cc.start(&quantizedOpConv3dDilation)
+	cc.object(packedWeights)
+	cc.run()
+	return cc.retInts()
+}
+
+var quantizedOpConv3dDynamic = op{name: "quantized::conv3d_dynamic", overload: "", schema: "quantized::conv3d_dynamic(Tensor qx, __torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weight, bool reduce_range=False) -> Tensor"}
+
+// QuantizedConv3dDynamicOptions are the optional arguments of [QuantizedOps.Conv3dDynamic].
+type QuantizedConv3dDynamicOptions struct {
+	ReduceRange bool
+}
+
+// Conv3dDynamic is PyTorch's torch.ops.quantized.conv3d_dynamic.
+//
+//	quantized::conv3d_dynamic(Tensor qx, __torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weight, bool reduce_range=False) -> Tensor
+func (QuantizedOps) Conv3dDynamic(qx *Tensor, packedWeight *Object, opts ...QuantizedConv3dDynamicOptions) *Tensor {
+	o := one(opts)
+	var cc call
+	cc.start(&quantizedOpConv3dDynamic)
+	cc.tensor(qx)
+	cc.object(packedWeight)
+	cc.bool(o.ReduceRange)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedOpConv3dGroups = op{name: "quantized::conv3d_groups", overload: "", schema: "quantized::conv3d_groups(__torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weights) -> int"}
+
+// Conv3dGroups is PyTorch's torch.ops.quantized.conv3d_groups.
+//
+//	quantized::conv3d_groups(__torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weights) -> int
+func (QuantizedOps) Conv3dGroups(packedWeights *Object) int {
+	var cc call
+	cc.start(&quantizedOpConv3dGroups)
+	cc.object(packedWeights)
+	cc.run()
+	return cc.retInt()
+}
+
+var quantizedOpConv3dOutputPadding = op{name: "quantized::conv3d_output_padding", overload: "", schema: "quantized::conv3d_output_padding(__torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weights) -> int[]"}
+
+// Conv3dOutputPadding is PyTorch's torch.ops.quantized.conv3d_output_padding.
+//
+//	quantized::conv3d_output_padding(__torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weights) -> int[]
+func (QuantizedOps) Conv3dOutputPadding(packedWeights *Object) []int {
+	var cc call
+	cc.start(&quantizedOpConv3dOutputPadding)
+	cc.object(packedWeights)
+	cc.run()
+	return cc.retInts()
+}
+
+var quantizedOpConv3dPadding = op{name: "quantized::conv3d_padding", overload: "", schema: "quantized::conv3d_padding(__torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weights) -> int[]"}
+
+// Conv3dPadding is PyTorch's torch.ops.quantized.conv3d_padding.
+//
+//	quantized::conv3d_padding(__torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weights) -> int[]
+func (QuantizedOps) Conv3dPadding(packedWeights *Object) []int {
+	var cc call
+	cc.start(&quantizedOpConv3dPadding)
+	cc.object(packedWeights)
+	cc.run()
+	return cc.retInts()
+}
+
+var quantizedOpConv3dPrepack = op{name: "quantized::conv3d_prepack", overload: "", schema: "quantized::conv3d_prepack(Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups) -> __torch__.torch.classes.quantized.Conv3dPackedParamsBase"}
+
+// Conv3dPrepack is PyTorch's torch.ops.quantized.conv3d_prepack.
+//
+//	quantized::conv3d_prepack(Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups) -> __torch__.torch.classes.quantized.Conv3dPackedParamsBase
+func (QuantizedOps) Conv3dPrepack(weight, bias *Tensor, stride, padding, dilation []int, groups int) *Object {
+	var cc call
+	cc.start(&quantizedOpConv3dPrepack)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.run()
+	return cc.retObject()
+}
+
+var quantizedOpConv3dRelu = op{name: "quantized::conv3d_relu", overload: "", schema: "quantized::conv3d_relu(Tensor qx, __torch__.torch.classes.quantized.Conv3dPackedParamsBase weight, int[] stride, int[] padding, int[] dilation, int groups, float output_scale, int output_zero_point) -> Tensor"}
+
+// Conv3dRelu is PyTorch's torch.ops.quantized.conv3d_relu.
+//
+//	quantized::conv3d_relu(Tensor qx, __torch__.torch.classes.quantized.Conv3dPackedParamsBase weight, int[] stride, int[] padding, int[] dilation, int groups, float output_scale, int output_zero_point) -> Tensor
+func (QuantizedOps) Conv3dRelu(qx *Tensor, weight *Object, stride, padding, dilation []int, groups int, outputScale float64, outputZeroPoint int) *Tensor {
+	var cc call
+	cc.start(&quantizedOpConv3dRelu)
+	cc.tensor(qx)
+	cc.object(weight)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedOpConv3dReluNew = op{name: "quantized::conv3d_relu", overload: "new", schema: "quantized::conv3d_relu.new(Tensor qx, __torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weight, float output_scale, int output_zero_point) -> Tensor"}
+
+// Conv3dReluNew is PyTorch's torch.ops.quantized.conv3d_relu.
+//
+//	quantized::conv3d_relu.new(Tensor qx, __torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weight, float output_scale, int output_zero_point) -> Tensor
+func (QuantizedOps) Conv3dReluNew(qx *Tensor, packedWeight *Object, outputScale float64, outputZeroPoint int) *Tensor {
+	var cc call
+	cc.start(&quantizedOpConv3dReluNew)
+	cc.tensor(qx)
+	cc.object(packedWeight)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedOpConv3dStride = op{name: "quantized::conv3d_stride", overload: "", schema: "quantized::conv3d_stride(__torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weights) -> int[]"}
+
+// Conv3dStride is PyTorch's torch.ops.quantized.conv3d_stride.
+//
+//	quantized::conv3d_stride(__torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weights) -> int[]
+func (QuantizedOps) Conv3dStride(packedWeights *Object) []int {
+	var cc call
+	cc.start(&quantizedOpConv3dStride)
+	cc.object(packedWeights)
+	cc.run()
+	return cc.retInts()
+}
+
+var quantizedOpConv3dTranspose = op{name: "quantized::conv3d_transpose", overload: "", schema: "quantized::conv3d_transpose(__torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weights) -> int"}
+
+// Conv3dTranspose is PyTorch's torch.ops.quantized.conv3d_transpose.
+//
+//	quantized::conv3d_transpose(__torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weights) -> int
+func (QuantizedOps) Conv3dTranspose(packedWeights *Object) int {
+	var cc call
+	cc.start(&quantizedOpConv3dTranspose)
+	cc.object(packedWeights)
+	cc.run()
+	return cc.retInt()
+}
+
+var quantizedOpConv3dUnpack = op{name: "quantized::conv3d_unpack", overload: "", schema: "quantized::conv3d_unpack(__torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weights) -> (Tensor unpacked_weights, Tensor? B_origin)"}
+
+// Conv3dUnpack is PyTorch's torch.ops.quantized.conv3d_unpack.
+//
+//	quantized::conv3d_unpack(__torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weights) -> (Tensor unpacked_weights, Tensor? B_origin)
+func (QuantizedOps) Conv3dUnpack(packedWeights *Object) (unpackedWeights, bOrigin *Tensor) {
+	var cc call
+	cc.start(&quantizedOpConv3dUnpack)
+	cc.object(packedWeights)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
+}
+
+var quantizedOpConvPrepack = op{name: "quantized::conv_prepack", overload: "", schema: "quantized::conv_prepack(Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups) -> __torch__.torch.classes.quantized.Conv2dPackedParamsBase"}
+
+// ConvPrepack is PyTorch's torch.ops.quantized.conv_prepack.
+//
+//	quantized::conv_prepack(Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups) -> __torch__.torch.classes.quantized.Conv2dPackedParamsBase
+func (QuantizedOps) ConvPrepack(weight, bias *Tensor, stride, padding, dilation []int, groups int) *Object {
+	var cc call
+	cc.start(&quantizedOpConvPrepack)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.run()
+	return cc.retObject()
+}
+
+var quantizedOpConvTranspose1d = op{name: "quantized::conv_transpose1d", overload: "", schema: "quantized::conv_transpose1d(Tensor qx, __torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weight, float output_scale, int output_zero_point) -> Tensor"}
+
+// ConvTranspose1d is PyTorch's torch.ops.quantized.conv_transpose1d.
+//
+//	quantized::conv_transpose1d(Tensor qx, __torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weight, float output_scale, int output_zero_point) -> Tensor
+func (QuantizedOps) ConvTranspose1d(qx *Tensor, packedWeight *Object, outputScale float64, outputZeroPoint int) *Tensor {
+	var cc call
+	cc.start(&quantizedOpConvTranspose1d)
+	cc.tensor(qx)
+	cc.object(packedWeight)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedOpConvTranspose1dDynamic = op{name: "quantized::conv_transpose1d_dynamic", overload: "", schema: "quantized::conv_transpose1d_dynamic(Tensor qx, __torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weight, bool reduce_range=False) -> Tensor"}
+
+// QuantizedConvTranspose1dDynamicOptions are the optional arguments of [QuantizedOps.ConvTranspose1dDynamic].
+type QuantizedConvTranspose1dDynamicOptions struct {
+	ReduceRange bool
+}
+
+// ConvTranspose1dDynamic is PyTorch's torch.ops.quantized.conv_transpose1d_dynamic.
+//
+//	quantized::conv_transpose1d_dynamic(Tensor qx, __torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weight, bool reduce_range=False) -> Tensor
+func (QuantizedOps) ConvTranspose1dDynamic(qx *Tensor, packedWeight *Object, opts ...QuantizedConvTranspose1dDynamicOptions) *Tensor {
+	o := one(opts)
+	var cc call
+	cc.start(&quantizedOpConvTranspose1dDynamic)
+	cc.tensor(qx)
+	cc.object(packedWeight)
+	cc.bool(o.ReduceRange)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedOpConvTranspose1dPrepack = op{name: "quantized::conv_transpose1d_prepack", overload: "", schema: "quantized::conv_transpose1d_prepack(Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] output_padding, int[] dilation, int groups) -> __torch__.torch.classes.quantized.Conv2dPackedParamsBase"}
+
+// ConvTranspose1dPrepack is PyTorch's torch.ops.quantized.conv_transpose1d_prepack.
+//
+//	quantized::conv_transpose1d_prepack(Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] output_padding, int[] dilation, int groups) -> __torch__.torch.classes.quantized.Conv2dPackedParamsBase
+func (QuantizedOps) ConvTranspose1dPrepack(weight, bias *Tensor, stride, padding, outputPadding, dilation []int, groups int) *Object {
+	var cc call
+	cc.start(&quantizedOpConvTranspose1dPrepack)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(outputPadding)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.run()
+	return cc.retObject()
+}
+
+var quantizedOpConvTranspose1dUnpack = op{name: "quantized::conv_transpose1d_unpack", overload: "", schema: "quantized::conv_transpose1d_unpack(__torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weights) -> (Tensor unpacked_weights, Tensor? B_origin)"}
+
+// ConvTranspose1dUnpack is PyTorch's torch.ops.quantized.conv_transpose1d_unpack.
+//
+//	quantized::conv_transpose1d_unpack(__torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weights) -> (Tensor unpacked_weights, Tensor? B_origin)
+func (QuantizedOps) ConvTranspose1dUnpack(packedWeights *Object) (unpackedWeights, bOrigin *Tensor) {
+	var cc call
+	cc.start(&quantizedOpConvTranspose1dUnpack)
+	cc.object(packedWeights)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
+}
+
+var quantizedOpConvTranspose2d = op{name: "quantized::conv_transpose2d", overload: "", schema: "quantized::conv_transpose2d(Tensor qx, __torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weight, float output_scale, int output_zero_point) -> Tensor"}
+
+// ConvTranspose2d is PyTorch's torch.ops.quantized.conv_transpose2d.
+//
+//	quantized::conv_transpose2d(Tensor qx, __torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weight, float output_scale, int output_zero_point) -> Tensor
+func (QuantizedOps) ConvTranspose2d(qx *Tensor, packedWeight *Object, outputScale float64, outputZeroPoint int) *Tensor {
+	var cc call
+	cc.start(&quantizedOpConvTranspose2d)
+	cc.tensor(qx)
+	cc.object(packedWeight)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedOpConvTranspose2dDilation = op{name: "quantized::conv_transpose2d_dilation", overload: "", schema: "quantized::conv_transpose2d_dilation(__torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weights) -> int[]"}
+
+// ConvTranspose2dDilation is PyTorch's torch.ops.quantized.conv_transpose2d_dilation.
+//
+//	quantized::conv_transpose2d_dilation(__torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weights) -> int[]
+func (QuantizedOps) ConvTranspose2dDilation(packedWeights *Object) []int {
+	var cc call
+	cc.start(&quantizedOpConvTranspose2dDilation)
+	cc.object(packedWeights)
+	cc.run()
+	return cc.retInts()
+}
+
+var quantizedOpConvTranspose2dDynamic = op{name: "quantized::conv_transpose2d_dynamic", overload: "", schema: "quantized::conv_transpose2d_dynamic(Tensor qx, __torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weight, bool reduce_range=False) -> Tensor"}
+
+// QuantizedConvTranspose2dDynamicOptions are the optional arguments of [QuantizedOps.ConvTranspose2dDynamic].
+type QuantizedConvTranspose2dDynamicOptions struct {
+	ReduceRange bool
+}
+
+// ConvTranspose2dDynamic is PyTorch's torch.ops.quantized.conv_transpose2d_dynamic.
+//
+//	quantized::conv_transpose2d_dynamic(Tensor qx, __torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weight, bool reduce_range=False) -> Tensor
+func (QuantizedOps) ConvTranspose2dDynamic(qx *Tensor, packedWeight *Object, opts ...QuantizedConvTranspose2dDynamicOptions) *Tensor {
+	o := one(opts)
+	var cc call
+	cc.start(&quantizedOpConvTranspose2dDynamic)
+	cc.tensor(qx)
+	cc.object(packedWeight)
+	cc.bool(o.ReduceRange)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedOpConvTranspose2dGroups = op{name: "quantized::conv_transpose2d_groups", overload: "", schema: "quantized::conv_transpose2d_groups(__torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weights) -> int"}
+
+// ConvTranspose2dGroups is PyTorch's torch.ops.quantized.conv_transpose2d_groups.
+//
+//	quantized::conv_transpose2d_groups(__torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weights) -> int
+func (QuantizedOps) ConvTranspose2dGroups(packedWeights *Object) int {
+	var cc call
+	cc.start(&quantizedOpConvTranspose2dGroups)
+	cc.object(packedWeights)
+	cc.run()
+	return cc.retInt()
+}
+
+var quantizedOpConvTranspose2dOutputPadding = op{name: "quantized::conv_transpose2d_output_padding", overload: "", schema: "quantized::conv_transpose2d_output_padding(__torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weights) -> int[]"}
+
+// ConvTranspose2dOutputPadding is PyTorch's torch.ops.quantized.conv_transpose2d_output_padding.
+//
+//	quantized::conv_transpose2d_output_padding(__torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weights) -> int[]
+func (QuantizedOps) ConvTranspose2dOutputPadding(packedWeights *Object) []int {
+	var cc call
+	cc.start(&quantizedOpConvTranspose2dOutputPadding)
+	cc.object(packedWeights)
+	cc.run()
+	return cc.retInts()
+}
+
+var quantizedOpConvTranspose2dPadding = op{name: "quantized::conv_transpose2d_padding", overload: "", schema: "quantized::conv_transpose2d_padding(__torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weights) -> int[]"}
+
+// ConvTranspose2dPadding is PyTorch's torch.ops.quantized.conv_transpose2d_padding.
+//
+//	quantized::conv_transpose2d_padding(__torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weights) -> int[]
+func (QuantizedOps) ConvTranspose2dPadding(packedWeights *Object) []int {
+	var cc call
+	cc.start(&quantizedOpConvTranspose2dPadding)
+	cc.object(packedWeights)
+	cc.run()
+	return cc.retInts()
+}
+
+var quantizedOpConvTranspose2dPrepack = op{name: "quantized::conv_transpose2d_prepack", overload: "", schema: "quantized::conv_transpose2d_prepack(Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] output_padding, int[] dilation, int groups) -> __torch__.torch.classes.quantized.Conv2dPackedParamsBase"}
+
+// ConvTranspose2dPrepack is PyTorch's torch.ops.quantized.conv_transpose2d_prepack.
+//
+//	quantized::conv_transpose2d_prepack(Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] output_padding, int[] dilation, int groups) -> __torch__.torch.classes.quantized.Conv2dPackedParamsBase
+func (QuantizedOps) ConvTranspose2dPrepack(weight, bias *Tensor, stride, padding, outputPadding, dilation []int, groups int) *Object {
+	var cc call
+	cc.start(&quantizedOpConvTranspose2dPrepack)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(outputPadding)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.run()
+	return cc.retObject()
+}
+
+var quantizedOpConvTranspose2dStride = op{name: "quantized::conv_transpose2d_stride", overload: "", schema: "quantized::conv_transpose2d_stride(__torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weights) -> int[]"}
+
+// ConvTranspose2dStride is PyTorch's torch.ops.quantized.conv_transpose2d_stride.
+//
+//	quantized::conv_transpose2d_stride(__torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weights) -> int[]
+func (QuantizedOps) ConvTranspose2dStride(packedWeights *Object) []int {
+	var cc call
+	cc.start(&quantizedOpConvTranspose2dStride)
+	cc.object(packedWeights)
+	cc.run()
+	return cc.retInts()
+}
+
+var quantizedOpConvTranspose2dTranspose = op{name: "quantized::conv_transpose2d_transpose", overload: "", schema: "quantized::conv_transpose2d_transpose(__torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weights) -> int"}
+
+// ConvTranspose2dTranspose is PyTorch's torch.ops.quantized.conv_transpose2d_transpose.
+//
+//	quantized::conv_transpose2d_transpose(__torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weights) -> int
+func (QuantizedOps) ConvTranspose2dTranspose(packedWeights *Object) int {
+	var cc call
+	cc.start(&quantizedOpConvTranspose2dTranspose)
+	cc.object(packedWeights)
+	cc.run()
+	return cc.retInt()
+}
+
+var quantizedOpConvTranspose2dUnpack = op{name: "quantized::conv_transpose2d_unpack", overload: "", schema: "quantized::conv_transpose2d_unpack(__torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weights) -> (Tensor unpacked_weights, Tensor? B_origin)"}
+
+// ConvTranspose2dUnpack is PyTorch's torch.ops.quantized.conv_transpose2d_unpack.
+//
+//	quantized::conv_transpose2d_unpack(__torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weights) -> (Tensor unpacked_weights, Tensor? B_origin)
+func (QuantizedOps) ConvTranspose2dUnpack(packedWeights *Object) (unpackedWeights, bOrigin *Tensor) {
+	var cc call
+	cc.start(&quantizedOpConvTranspose2dUnpack)
+	cc.object(packedWeights)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
+}
+
+var quantizedOpConvTranspose3d = op{name: "quantized::conv_transpose3d", overload: "", schema: "quantized::conv_transpose3d(Tensor qx, __torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weight, float output_scale, int output_zero_point) -> Tensor"}
+
+// ConvTranspose3d is PyTorch's torch.ops.quantized.conv_transpose3d.
+//
+//	quantized::conv_transpose3d(Tensor qx, __torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weight, float output_scale, int output_zero_point) -> Tensor
+func (QuantizedOps) ConvTranspose3d(qx *Tensor, packedWeight *Object, outputScale float64, outputZeroPoint int) *Tensor {
+	var cc call
+	cc.start(&quantizedOpConvTranspose3d)
+	cc.tensor(qx)
+	cc.object(packedWeight)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedOpConvTranspose3dDilation = op{name: "quantized::conv_transpose3d_dilation", overload: "", schema: "quantized::conv_transpose3d_dilation(__torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weights) -> int[]"}
+
+// ConvTranspose3dDilation is PyTorch's torch.ops.quantized.conv_transpose3d_dilation.
+//
+//	quantized::conv_transpose3d_dilation(__torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weights) -> int[]
+func (QuantizedOps) ConvTranspose3dDilation(packedWeights *Object) []int {
+	var cc call
+	cc.start(&quantizedOpConvTranspose3dDilation)
+	cc.object(packedWeights)
+	cc.run()
+	return cc.retInts()
+}
+
+var quantizedOpConvTranspose3dDynamic = op{name: "quantized::conv_transpose3d_dynamic", overload: "", schema: "quantized::conv_transpose3d_dynamic(Tensor qx, __torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weight, bool reduce_range=False) -> Tensor"}
+
+// QuantizedConvTranspose3dDynamicOptions are the optional arguments of [QuantizedOps.ConvTranspose3dDynamic].
+type QuantizedConvTranspose3dDynamicOptions struct {
+	ReduceRange bool
+}
+
+// ConvTranspose3dDynamic is PyTorch's torch.ops.quantized.conv_transpose3d_dynamic.
+//
+//	quantized::conv_transpose3d_dynamic(Tensor qx, __torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weight, bool reduce_range=False) -> Tensor
+func (QuantizedOps) ConvTranspose3dDynamic(qx *Tensor, packedWeight *Object, opts ...QuantizedConvTranspose3dDynamicOptions) *Tensor {
+	o := one(opts)
+	var cc call
+	cc.start(&quantizedOpConvTranspose3dDynamic)
+	cc.tensor(qx)
+	cc.object(packedWeight)
+	cc.bool(o.ReduceRange)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedOpConvTranspose3dGroups = op{name: "quantized::conv_transpose3d_groups", overload: "", schema: "quantized::conv_transpose3d_groups(__torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weights) -> int"}
+
+// ConvTranspose3dGroups is PyTorch's torch.ops.quantized.conv_transpose3d_groups.
+//
+//	quantized::conv_transpose3d_groups(__torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weights) -> int
+func (QuantizedOps) ConvTranspose3dGroups(packedWeights *Object) int {
+	var cc call
+	cc.start(&quantizedOpConvTranspose3dGroups)
+	cc.object(packedWeights)
+	cc.run()
+	return cc.retInt()
+}
+
+var quantizedOpConvTranspose3dOutputPadding = op{name: "quantized::conv_transpose3d_output_padding", overload: "", schema: "quantized::conv_transpose3d_output_padding(__torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weights) -> int[]"}
+
+// ConvTranspose3dOutputPadding is PyTorch's torch.ops.quantized.conv_transpose3d_output_padding.
+//
+//	quantized::conv_transpose3d_output_padding(__torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weights) -> int[]
+func (QuantizedOps) ConvTranspose3dOutputPadding(packedWeights *Object) []int {
+	var cc call
+	cc.start(&quantizedOpConvTranspose3dOutputPadding)
+	cc.object(packedWeights)
+	cc.run()
+	return cc.retInts()
+}
+
+var quantizedOpConvTranspose3dPadding = op{name: "quantized::conv_transpose3d_padding", overload: "", schema: "quantized::conv_transpose3d_padding(__torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weights) -> int[]"}
+
+// ConvTranspose3dPadding is PyTorch's torch.ops.quantized.conv_transpose3d_padding.
+//
+//	quantized::conv_transpose3d_padding(__torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weights) -> int[]
+func (QuantizedOps) ConvTranspose3dPadding(packedWeights *Object) []int {
+	var cc call
+	cc.start(&quantizedOpConvTranspose3dPadding)
+	cc.object(packedWeights)
+	cc.run()
+	return cc.retInts()
+}
+
+var quantizedOpConvTranspose3dPrepack = op{name: "quantized::conv_transpose3d_prepack", overload: "", schema: "quantized::conv_transpose3d_prepack(Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] output_padding, int[] dilation, int groups) -> __torch__.torch.classes.quantized.Conv3dPackedParamsBase"}
+
+// ConvTranspose3dPrepack is PyTorch's torch.ops.quantized.conv_transpose3d_prepack.
+//
+//	quantized::conv_transpose3d_prepack(Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] output_padding, int[] dilation, int groups) -> __torch__.torch.classes.quantized.Conv3dPackedParamsBase
+func (QuantizedOps) ConvTranspose3dPrepack(weight, bias *Tensor, stride, padding, outputPadding, dilation []int, groups int) *Object {
+	var cc call
+	cc.start(&quantizedOpConvTranspose3dPrepack)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(outputPadding)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.run()
+	return cc.retObject()
+}
+
+var quantizedOpConvTranspose3dStride = op{name: "quantized::conv_transpose3d_stride", overload: "", schema: "quantized::conv_transpose3d_stride(__torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weights) -> int[]"}
+
+// ConvTranspose3dStride is PyTorch's torch.ops.quantized.conv_transpose3d_stride.
+//
+//	quantized::conv_transpose3d_stride(__torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weights) -> int[]
+func (QuantizedOps) ConvTranspose3dStride(packedWeights *Object) []int {
+	var cc call
+	cc.start(&quantizedOpConvTranspose3dStride)
+	cc.object(packedWeights)
+	cc.run()
+	return cc.retInts()
+}
+
+var quantizedOpConvTranspose3dTranspose = op{name: "quantized::conv_transpose3d_transpose", overload: "", schema: "quantized::conv_transpose3d_transpose(__torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weights) -> int"}
+
+// ConvTranspose3dTranspose is PyTorch's torch.ops.quantized.conv_transpose3d_transpose.
+//
+//	quantized::conv_transpose3d_transpose(__torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weights) -> int
+func (QuantizedOps) ConvTranspose3dTranspose(packedWeights *Object) int {
+	var cc call
+	cc.start(&quantizedOpConvTranspose3dTranspose)
+	cc.object(packedWeights)
+	cc.run()
+	return cc.retInt()
+}
+
+var quantizedOpConvTranspose3dUnpack = op{name: "quantized::conv_transpose3d_unpack", overload: "", schema: "quantized::conv_transpose3d_unpack(__torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weights) -> (Tensor unpacked_weights, Tensor? B_origin)"}
+
+// ConvTranspose3dUnpack is PyTorch's torch.ops.quantized.conv_transpose3d_unpack.
+//
+//	quantized::conv_transpose3d_unpack(__torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weights) -> (Tensor unpacked_weights, Tensor? B_origin)
+func (QuantizedOps) ConvTranspose3dUnpack(packedWeights *Object) (unpackedWeights, bOrigin *Tensor) {
+	var cc call
+	cc.start(&quantizedOpConvTranspose3dUnpack)
+	cc.object(packedWeights)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
+}
+
+var quantizedOpConvUnpack = op{name: "quantized::conv_unpack", overload: "", schema: "quantized::conv_unpack(__torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weights) -> (Tensor unpacked_weights, Tensor? B_origin)"}
+
+// ConvUnpack is PyTorch's torch.ops.quantized.conv_unpack.
+//
+//	quantized::conv_unpack(__torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weights) -> (Tensor unpacked_weights, Tensor? B_origin)
+func (QuantizedOps) ConvUnpack(packedWeights *Object) (unpackedWeights, bOrigin *Tensor) {
+	var cc call
+	cc.start(&quantizedOpConvUnpack)
+	cc.object(packedWeights)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
+}
+
 var quantizedOpDropout = op{name: "quantized::dropout", overload: "", schema: "quantized::dropout(Tensor self, float output_scale, int output_zero_point, Scalar p=0.5, bool training=False) -> Tensor"}
 
 // QuantizedDropoutOptions are the optional arguments of [QuantizedOps.Dropout].
@@ -520,6 +1436,27 @@ func (QuantizedOps) Elu(input *Tensor, outputScale float64, outputZeroPoint int,
 	cc.scalar(orScalar(o.Alpha, 1))
 	cc.scalar(orScalar(o.Scale, 1))
 	cc.scalar(orScalar(o.InputScale, 1))
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedOpEmbedding4bit = op{name: "quantized::embedding_4bit", overload: "", schema: "quantized::embedding_4bit(__torch__.torch.classes.quantized.EmbeddingPackedParamsBase weight, Tensor indices, bool pruned_weights=False) -> Tensor"}
+
+// QuantizedEmbedding4bitOptions are the optional arguments of [QuantizedOps.Embedding4bit].
+type QuantizedEmbedding4bitOptions struct {
+	PrunedWeights bool
+}
+
+// Embedding4bit is PyTorch's torch.ops.quantized.embedding_4bit.
+//
+//	quantized::embedding_4bit(__torch__.torch.classes.quantized.EmbeddingPackedParamsBase weight, Tensor indices, bool pruned_weights=False) -> Tensor
+func (QuantizedOps) Embedding4bit(weight *Object, indices *Tensor, opts ...QuantizedEmbedding4bitOptions) *Tensor {
+	o := one(opts)
+	var cc call
+	cc.start(&quantizedOpEmbedding4bit)
+	cc.object(weight)
+	cc.tensor(indices)
+	cc.bool(o.PrunedWeights)
 	cc.run()
 	return cc.retTensor()
 }
@@ -619,6 +1556,39 @@ func (QuantizedOps) EmbeddingBag2bitUnpack(weight *Tensor) *Tensor {
 	return cc.retTensor()
 }
 
+var quantizedOpEmbeddingBag4bit = op{name: "quantized::embedding_bag_4bit", overload: "", schema: "quantized::embedding_bag_4bit(__torch__.torch.classes.quantized.EmbeddingPackedParamsBase weight, Tensor indices, Tensor? offsets=None, bool scale_grad_by_freq=False, int mode=0, bool pruned_weights=False, Tensor? per_sample_weights=None, Tensor? compressed_indices_mapping=None, bool include_last_offset=False) -> Tensor"}
+
+// QuantizedEmbeddingBag4bitOptions are the optional arguments of [QuantizedOps.EmbeddingBag4bit].
+type QuantizedEmbeddingBag4bitOptions struct {
+	Offsets                  *Tensor
+	ScaleGradByFreq          bool
+	Mode                     int
+	PrunedWeights            bool
+	PerSampleWeights         *Tensor
+	CompressedIndicesMapping *Tensor
+	IncludeLastOffset        bool
+}
+
+// EmbeddingBag4bit is PyTorch's torch.ops.quantized.embedding_bag_4bit.
+//
+//	quantized::embedding_bag_4bit(__torch__.torch.classes.quantized.EmbeddingPackedParamsBase weight, Tensor indices, Tensor? offsets=None, bool scale_grad_by_freq=False, int mode=0, bool pruned_weights=False, Tensor? per_sample_weights=None, Tensor? compressed_indices_mapping=None, bool include_last_offset=False) -> Tensor
+func (QuantizedOps) EmbeddingBag4bit(weight *Object, indices *Tensor, opts ...QuantizedEmbeddingBag4bitOptions) *Tensor {
+	o := one(opts)
+	var cc call
+	cc.start(&quantizedOpEmbeddingBag4bit)
+	cc.object(weight)
+	cc.tensor(indices)
+	cc.optTensor(o.Offsets)
+	cc.bool(o.ScaleGradByFreq)
+	cc.int(o.Mode)
+	cc.bool(o.PrunedWeights)
+	cc.optTensor(o.PerSampleWeights)
+	cc.optTensor(o.CompressedIndicesMapping)
+	cc.bool(o.IncludeLastOffset)
+	cc.run()
+	return cc.retTensor()
+}
+
 var quantizedOpEmbeddingBag4bitPrepack = op{name: "quantized::embedding_bag_4bit_prepack", overload: "", schema: "quantized::embedding_bag_4bit_prepack(Tensor weight, bool optimized_qparams=False, int nbins=200, float ratio=0.16) -> Tensor"}
 
 // QuantizedEmbeddingBag4bitPrepackOptions are the optional arguments of [QuantizedOps.EmbeddingBag4bitPrepack].
@@ -714,6 +1684,39 @@ func (QuantizedOps) EmbeddingBag4bitUnpack(weight *Tensor) *Tensor {
 	return cc.retTensor()
 }
 
+var quantizedOpEmbeddingBagByte = op{name: "quantized::embedding_bag_byte", overload: "", schema: "quantized::embedding_bag_byte(__torch__.torch.classes.quantized.EmbeddingPackedParamsBase weight, Tensor indices, Tensor? offsets=None, bool scale_grad_by_freq=False, int mode=0, bool pruned_weights=False, Tensor? per_sample_weights=None, Tensor? compressed_indices_mapping=None, bool include_last_offset=False) -> Tensor"}
+
+// QuantizedEmbeddingBagByteOptions are the optional arguments of [QuantizedOps.EmbeddingBagByte].
+type QuantizedEmbeddingBagByteOptions struct {
+	Offsets                  *Tensor
+	ScaleGradByFreq          bool
+	Mode                     int
+	PrunedWeights            bool
+	PerSampleWeights         *Tensor
+	CompressedIndicesMapping *Tensor
+	IncludeLastOffset        bool
+}
+
+// EmbeddingBagByte is PyTorch's torch.ops.quantized.embedding_bag_byte.
+//
+//	quantized::embedding_bag_byte(__torch__.torch.classes.quantized.EmbeddingPackedParamsBase weight, Tensor indices, Tensor? offsets=None, bool scale_grad_by_freq=False, int mode=0, bool pruned_weights=False, Tensor? per_sample_weights=None, Tensor? compressed_indices_mapping=None, bool include_last_offset=False) -> Tensor
+func (QuantizedOps) EmbeddingBagByte(weight *Object, indices *Tensor, opts ...QuantizedEmbeddingBagByteOptions) *Tensor {
+	o := one(opts)
+	var cc call
+	cc.start(&quantizedOpEmbeddingBagByte)
+	cc.object(weight)
+	cc.tensor(indices)
+	cc.optTensor(o.Offsets)
+	cc.bool(o.ScaleGradByFreq)
+	cc.int(o.Mode)
+	cc.bool(o.PrunedWeights)
+	cc.optTensor(o.PerSampleWeights)
+	cc.optTensor(o.CompressedIndicesMapping)
+	cc.bool(o.IncludeLastOffset)
+	cc.run()
+	return cc.retTensor()
+}
+
 var quantizedOpEmbeddingBagBytePrepack = op{name: "quantized::embedding_bag_byte_prepack", overload: "", schema: "quantized::embedding_bag_byte_prepack(Tensor weight) -> Tensor"}
 
 // EmbeddingBagBytePrepack is PyTorch's torch.ops.quantized.embedding_bag_byte_prepack.
@@ -783,6 +1786,53 @@ func (QuantizedOps) EmbeddingBagByteUnpack(weight *Tensor) *Tensor {
 	var cc call
 	cc.start(&quantizedOpEmbeddingBagByteUnpack)
 	cc.tensor(weight)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedOpEmbeddingBagPrepack = op{name: "quantized::embedding_bag_prepack", overload: "", schema: "quantized::embedding_bag_prepack(Tensor weight) -> __torch__.torch.classes.quantized.EmbeddingPackedParamsBase W_prepack"}
+
+// EmbeddingBagPrepack is PyTorch's torch.ops.quantized.embedding_bag_prepack.
+//
+//	quantized::embedding_bag_prepack(Tensor weight) -> __torch__.torch.classes.quantized.EmbeddingPackedParamsBase W_prepack
+func (QuantizedOps) EmbeddingBagPrepack(weight *Tensor) *Object {
+	var cc call
+	cc.start(&quantizedOpEmbeddingBagPrepack)
+	cc.tensor(weight)
+	cc.run()
+	return cc.retObject()
+}
+
+var quantizedOpEmbeddingBagUnpack = op{name: "quantized::embedding_bag_unpack", overload: "", schema: "quantized::embedding_bag_unpack(__torch__.torch.classes.quantized.EmbeddingPackedParamsBase W_prepack) -> Tensor W_origin"}
+
+// EmbeddingBagUnpack is PyTorch's torch.ops.quantized.embedding_bag_unpack.
+//
+//	quantized::embedding_bag_unpack(__torch__.torch.classes.quantized.EmbeddingPackedParamsBase W_prepack) -> Tensor W_origin
+func (QuantizedOps) EmbeddingBagUnpack(wPrepack *Object) *Tensor {
+	var cc call
+	cc.start(&quantizedOpEmbeddingBagUnpack)
+	cc.object(wPrepack)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedOpEmbeddingByte = op{name: "quantized::embedding_byte", overload: "", schema: "quantized::embedding_byte(__torch__.torch.classes.quantized.EmbeddingPackedParamsBase weight, Tensor indices, bool pruned_weights=False) -> Tensor"}
+
+// QuantizedEmbeddingByteOptions are the optional arguments of [QuantizedOps.EmbeddingByte].
+type QuantizedEmbeddingByteOptions struct {
+	PrunedWeights bool
+}
+
+// EmbeddingByte is PyTorch's torch.ops.quantized.embedding_byte.
+//
+//	quantized::embedding_byte(__torch__.torch.classes.quantized.EmbeddingPackedParamsBase weight, Tensor indices, bool pruned_weights=False) -> Tensor
+func (QuantizedOps) EmbeddingByte(weight *Object, indices *Tensor, opts ...QuantizedEmbeddingByteOptions) *Tensor {
+	o := one(opts)
+	var cc call
+	cc.start(&quantizedOpEmbeddingByte)
+	cc.object(weight)
+	cc.tensor(indices)
+	cc.bool(o.PrunedWeights)
 	cc.run()
 	return cc.retTensor()
 }
@@ -891,6 +1941,57 @@ func (QuantizedOps) LeakyRelu(qx *Tensor, negativeSlope Scalar, inplace bool, ou
 	return cc.retTensor()
 }
 
+var quantizedOpLinear = op{name: "quantized::linear", overload: "", schema: "quantized::linear(Tensor X, __torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack, float Y_scale_i, int Y_zero_point_i) -> Tensor Y"}
+
+// Linear is PyTorch's torch.ops.quantized.linear.
+//
+//	quantized::linear(Tensor X, __torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack, float Y_scale_i, int Y_zero_point_i) -> Tensor Y
+func (QuantizedOps) Linear(x *Tensor, wPrepack *Object, yScaleI float64, yZeroPointI int) *Tensor {
+	var cc call
+	cc.start(&quantizedOpLinear)
+	cc.tensor(x)
+	cc.object(wPrepack)
+	cc.float(yScaleI)
+	cc.int(yZeroPointI)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedOpLinearDynamic = op{name: "quantized::linear_dynamic", overload: "", schema: "quantized::linear_dynamic(Tensor X, __torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack, bool reduce_range=False) -> Tensor Y"}
+
+// QuantizedLinearDynamicOptions are the optional arguments of [QuantizedOps.LinearDynamic].
+type QuantizedLinearDynamicOptions struct {
+	ReduceRange bool
+}
+
+// LinearDynamic is PyTorch's torch.ops.quantized.linear_dynamic.
+//
+//	quantized::linear_dynamic(Tensor X, __torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack, bool reduce_range=False) -> Tensor Y
+func (QuantizedOps) LinearDynamic(x *Tensor, wPrepack *Object, opts ...QuantizedLinearDynamicOptions) *Tensor {
+	o := one(opts)
+	var cc call
+	cc.start(&quantizedOpLinearDynamic)
+	cc.tensor(x)
+	cc.object(wPrepack)
+	cc.bool(o.ReduceRange)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedOpLinearDynamicFp16 = op{name: "quantized::linear_dynamic_fp16", overload: "", schema: "quantized::linear_dynamic_fp16(Tensor X, __torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack) -> Tensor Y"}
+
+// LinearDynamicFp16 is PyTorch's torch.ops.quantized.linear_dynamic_fp16.
+//
+//	quantized::linear_dynamic_fp16(Tensor X, __torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack) -> Tensor Y
+func (QuantizedOps) LinearDynamicFp16(x *Tensor, wPrepack *Object) *Tensor {
+	var cc call
+	cc.start(&quantizedOpLinearDynamicFp16)
+	cc.tensor(x)
+	cc.object(wPrepack)
+	cc.run()
+	return cc.retTensor()
+}
+
 var quantizedOpLinearDynamicFp16UnpackedWeight = op{name: "quantized::linear_dynamic_fp16_unpacked_weight", overload: "", schema: "quantized::linear_dynamic_fp16_unpacked_weight(Tensor X, Tensor weight, Tensor? bias) -> Tensor Y"}
 
 // LinearDynamicFp16UnpackedWeight is PyTorch's torch.ops.quantized.linear_dynamic_fp16_unpacked_weight.
@@ -904,6 +2005,63 @@ func (QuantizedOps) LinearDynamicFp16UnpackedWeight(x, weight, bias *Tensor) *Te
 	cc.optTensor(bias)
 	cc.run()
 	return cc.retTensor()
+}
+
+var quantizedOpLinearLeakyRelu = op{name: "quantized::linear_leaky_relu", overload: "", schema: "quantized::linear_leaky_relu(Tensor X, __torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack, float Y_scale_i, int Y_zero_point_i, float negative_slope) -> Tensor Y"}
+
+// LinearLeakyRelu is PyTorch's torch.ops.quantized.linear_leaky_relu.
+//
+//	quantized::linear_leaky_relu(Tensor X, __torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack, float Y_scale_i, int Y_zero_point_i, float negative_slope) -> Tensor Y
+func (QuantizedOps) LinearLeakyRelu(x *Tensor, wPrepack *Object, yScaleI float64, yZeroPointI int, negativeSlope float64) *Tensor {
+	var cc call
+	cc.start(&quantizedOpLinearLeakyRelu)
+	cc.tensor(x)
+	cc.object(wPrepack)
+	cc.float(yScaleI)
+	cc.int(yZeroPointI)
+	cc.float(negativeSlope)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedOpLinearPrepack = op{name: "quantized::linear_prepack", overload: "", schema: "quantized::linear_prepack(Tensor W, Tensor? B=None) -> __torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack"}
+
+// QuantizedLinearPrepackOptions are the optional arguments of [QuantizedOps.LinearPrepack].
+type QuantizedLinearPrepackOptions struct {
+	B *Tensor
+}
+
+// LinearPrepack is PyTorch's torch.ops.quantized.linear_prepack.
+//
+//	quantized::linear_prepack(Tensor W, Tensor? B=None) -> __torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack
+func (QuantizedOps) LinearPrepack(w *Tensor, opts ...QuantizedLinearPrepackOptions) *Object {
+	o := one(opts)
+	var cc call
+	cc.start(&quantizedOpLinearPrepack)
+	cc.tensor(w)
+	cc.optTensor(o.B)
+	cc.run()
+	return cc.retObject()
+}
+
+var quantizedOpLinearPrepackFp16 = op{name: "quantized::linear_prepack_fp16", overload: "", schema: "quantized::linear_prepack_fp16(Tensor W, Tensor? B=None) -> __torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack"}
+
+// QuantizedLinearPrepackFp16Options are the optional arguments of [QuantizedOps.LinearPrepackFp16].
+type QuantizedLinearPrepackFp16Options struct {
+	B *Tensor
+}
+
+// LinearPrepackFp16 is PyTorch's torch.ops.quantized.linear_prepack_fp16.
+//
+//	quantized::linear_prepack_fp16(Tensor W, Tensor? B=None) -> __torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack
+func (QuantizedOps) LinearPrepackFp16(w *Tensor, opts ...QuantizedLinearPrepackFp16Options) *Object {
+	o := one(opts)
+	var cc call
+	cc.start(&quantizedOpLinearPrepackFp16)
+	cc.tensor(w)
+	cc.optTensor(o.B)
+	cc.run()
+	return cc.retObject()
 }
 
 var quantizedOpLinearPrepackFp16Legacy = op{name: "quantized::linear_prepack_fp16_legacy", overload: "", schema: "quantized::linear_prepack_fp16_legacy(Tensor W, Tensor? B=None) -> Tensor W_prepack"}
@@ -946,6 +2104,86 @@ func (QuantizedOps) LinearPrepackLegacy(w *Tensor, opts ...QuantizedLinearPrepac
 	return cc.retTensor()
 }
 
+var quantizedOpLinearRelu = op{name: "quantized::linear_relu", overload: "", schema: "quantized::linear_relu(Tensor X, __torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack, float Y_scale_i, int Y_zero_point_i) -> Tensor Y"}
+
+// LinearRelu is PyTorch's torch.ops.quantized.linear_relu.
+//
+//	quantized::linear_relu(Tensor X, __torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack, float Y_scale_i, int Y_zero_point_i) -> Tensor Y
+func (QuantizedOps) LinearRelu(x *Tensor, wPrepack *Object, yScaleI float64, yZeroPointI int) *Tensor {
+	var cc call
+	cc.start(&quantizedOpLinearRelu)
+	cc.tensor(x)
+	cc.object(wPrepack)
+	cc.float(yScaleI)
+	cc.int(yZeroPointI)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedOpLinearReluDynamic = op{name: "quantized::linear_relu_dynamic", overload: "", schema: "quantized::linear_relu_dynamic(Tensor X, __torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack, bool reduce_range=False) -> Tensor Y"}
+
+// QuantizedLinearReluDynamicOptions are the optional arguments of [QuantizedOps.LinearReluDynamic].
+type QuantizedLinearReluDynamicOptions struct {
+	ReduceRange bool
+}
+
+// LinearReluDynamic is PyTorch's torch.ops.quantized.linear_relu_dynamic.
+//
+//	quantized::linear_relu_dynamic(Tensor X, __torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack, bool reduce_range=False) -> Tensor Y
+func (QuantizedOps) LinearReluDynamic(x *Tensor, wPrepack *Object, opts ...QuantizedLinearReluDynamicOptions) *Tensor {
+	o := one(opts)
+	var cc call
+	cc.start(&quantizedOpLinearReluDynamic)
+	cc.tensor(x)
+	cc.object(wPrepack)
+	cc.bool(o.ReduceRange)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedOpLinearReluDynamicFp16 = op{name: "quantized::linear_relu_dynamic_fp16", overload: "", schema: "quantized::linear_relu_dynamic_fp16(Tensor X, __torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack) -> Tensor Y"}
+
+// LinearReluDynamicFp16 is PyTorch's torch.ops.quantized.linear_relu_dynamic_fp16.
+//
+//	quantized::linear_relu_dynamic_fp16(Tensor X, __torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack) -> Tensor Y
+func (QuantizedOps) LinearReluDynamicFp16(x *Tensor, wPrepack *Object) *Tensor {
+	var cc call
+	cc.start(&quantizedOpLinearReluDynamicFp16)
+	cc.tensor(x)
+	cc.object(wPrepack)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedOpLinearTanh = op{name: "quantized::linear_tanh", overload: "", schema: "quantized::linear_tanh(Tensor X, __torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack, float Y_scale_i, int Y_zero_point_i) -> Tensor Y"}
+
+// LinearTanh is PyTorch's torch.ops.quantized.linear_tanh.
+//
+//	quantized::linear_tanh(Tensor X, __torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack, float Y_scale_i, int Y_zero_point_i) -> Tensor Y
+func (QuantizedOps) LinearTanh(x *Tensor, wPrepack *Object, yScaleI float64, yZeroPointI int) *Tensor {
+	var cc call
+	cc.start(&quantizedOpLinearTanh)
+	cc.tensor(x)
+	cc.object(wPrepack)
+	cc.float(yScaleI)
+	cc.int(yZeroPointI)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedOpLinearUnpack = op{name: "quantized::linear_unpack", overload: "", schema: "quantized::linear_unpack(__torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack) -> (Tensor W_origin, Tensor? B_origin)"}
+
+// LinearUnpack is PyTorch's torch.ops.quantized.linear_unpack.
+//
+//	quantized::linear_unpack(__torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack) -> (Tensor W_origin, Tensor? B_origin)
+func (QuantizedOps) LinearUnpack(wPrepack *Object) (wOrigin, bOrigin *Tensor) {
+	var cc call
+	cc.start(&quantizedOpLinearUnpack)
+	cc.object(wPrepack)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
+}
+
 var quantizedOpLinearUnpackLegacy = op{name: "quantized::linear_unpack", overload: "legacy", schema: "quantized::linear_unpack.legacy(Tensor W_prepack) -> (Tensor W_origin, Tensor? B_origin)"}
 
 // LinearUnpackLegacy is PyTorch's torch.ops.quantized.linear_unpack.
@@ -955,6 +2193,19 @@ func (QuantizedOps) LinearUnpackLegacy(wPrepack *Tensor) (wOrigin, bOrigin *Tens
 	var cc call
 	cc.start(&quantizedOpLinearUnpackLegacy)
 	cc.tensor(wPrepack)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
+}
+
+var quantizedOpLinearUnpackFp16 = op{name: "quantized::linear_unpack_fp16", overload: "", schema: "quantized::linear_unpack_fp16(__torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack) -> (Tensor W_origin, Tensor? B_origin)"}
+
+// LinearUnpackFp16 is PyTorch's torch.ops.quantized.linear_unpack_fp16.
+//
+//	quantized::linear_unpack_fp16(__torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack) -> (Tensor W_origin, Tensor? B_origin)
+func (QuantizedOps) LinearUnpackFp16(wPrepack *Object) (wOrigin, bOrigin *Tensor) {
+	var cc call
+	cc.start(&quantizedOpLinearUnpackFp16)
+	cc.object(wPrepack)
 	cc.run()
 	return cc.retTensor(), cc.retTensor()
 }
@@ -970,6 +2221,91 @@ func (QuantizedOps) LinearUnpackFp16Legacy(wPrepack *Tensor) (wOrigin, bOrigin *
 	cc.tensor(wPrepack)
 	cc.run()
 	return cc.retTensor(), cc.retTensor()
+}
+
+var quantizedOpLinearWithInputQDqQweightDqOutputFp32 = op{name: "quantized::linear_with_input_q_dq_qweight_dq_output_fp32", overload: "", schema: "quantized::linear_with_input_q_dq_qweight_dq_output_fp32(Tensor X, float X_scale, int X_zero_point, __torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack) -> Tensor Y"}
+
+// LinearWithInputQDqQweightDqOutputFp32 is PyTorch's torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.
+//
+//	quantized::linear_with_input_q_dq_qweight_dq_output_fp32(Tensor X, float X_scale, int X_zero_point, __torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack) -> Tensor Y
+func (QuantizedOps) LinearWithInputQDqQweightDqOutputFp32(x *Tensor, xScale float64, xZeroPoint int, wPrepack *Object) *Tensor {
+	var cc call
+	cc.start(&quantizedOpLinearWithInputQDqQweightDqOutputFp32)
+	cc.tensor(x)
+	cc.float(xScale)
+	cc.int(xZeroPoint)
+	cc.object(wPrepack)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedOpLinearWithInputQDqQweightDqReluOutputFp32 = op{name: "quantized::linear_with_input_q_dq_qweight_dq_relu_output_fp32", overload: "", schema: "quantized::linear_with_input_q_dq_qweight_dq_relu_output_fp32(Tensor X, float X_scale, int X_zero_point, __torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack) -> Tensor Y"}
+
+// LinearWithInputQDqQweightDqReluOutputFp32 is PyTorch's torch.ops.quantized.linear_with_input_q_dq_qweight_dq_relu_output_fp32.
+//
+//	quantized::linear_with_input_q_dq_qweight_dq_relu_output_fp32(Tensor X, float X_scale, int X_zero_point, __torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack) -> Tensor Y
+func (QuantizedOps) LinearWithInputQDqQweightDqReluOutputFp32(x *Tensor, xScale float64, xZeroPoint int, wPrepack *Object) *Tensor {
+	var cc call
+	cc.start(&quantizedOpLinearWithInputQDqQweightDqReluOutputFp32)
+	cc.tensor(x)
+	cc.float(xScale)
+	cc.int(xZeroPoint)
+	cc.object(wPrepack)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedOpMakeQuantizedCellParams = op{name: "quantized::make_quantized_cell_params", overload: "", schema: "quantized::make_quantized_cell_params(Tensor w_ih, Tensor w_hh, Tensor b_ih, Tensor b_hh) -> __torch__.torch.classes.rnn.CellParamsBase"}
+
+// MakeQuantizedCellParams is PyTorch's torch.ops.quantized.make_quantized_cell_params.
+//
+//	quantized::make_quantized_cell_params(Tensor w_ih, Tensor w_hh, Tensor b_ih, Tensor b_hh) -> __torch__.torch.classes.rnn.CellParamsBase
+func (QuantizedOps) MakeQuantizedCellParams(wIh, wHh, bIh, bHh *Tensor) *Object {
+	var cc call
+	cc.start(&quantizedOpMakeQuantizedCellParams)
+	cc.tensor(wIh)
+	cc.tensor(wHh)
+	cc.tensor(bIh)
+	cc.tensor(bHh)
+	cc.run()
+	return cc.retObject()
+}
+
+var quantizedOpMakeQuantizedCellParamsDynamic = op{name: "quantized::make_quantized_cell_params_dynamic", overload: "", schema: "quantized::make_quantized_cell_params_dynamic(__torch__.torch.classes.quantized.LinearPackedParamsBase w_ih, __torch__.torch.classes.quantized.LinearPackedParamsBase w_hh, Tensor bias_ih, Tensor bias_hh, bool reduce_range=False) -> __torch__.torch.classes.rnn.CellParamsBase"}
+
+// QuantizedMakeQuantizedCellParamsDynamicOptions are the optional arguments of [QuantizedOps.MakeQuantizedCellParamsDynamic].
+type QuantizedMakeQuantizedCellParamsDynamicOptions struct {
+	ReduceRange bool
+}
+
+// MakeQuantizedCellParamsDynamic is PyTorch's torch.ops.quantized.make_quantized_cell_params_dynamic.
+//
+//	quantized::make_quantized_cell_params_dynamic(__torch__.torch.classes.quantized.LinearPackedParamsBase w_ih, __torch__.torch.classes.quantized.LinearPackedParamsBase w_hh, Tensor bias_ih, Tensor bias_hh, bool reduce_range=False) -> __torch__.torch.classes.rnn.CellParamsBase
+func (QuantizedOps) MakeQuantizedCellParamsDynamic(wIh, wHh *Object, biasIh, biasHh *Tensor, opts ...QuantizedMakeQuantizedCellParamsDynamicOptions) *Object {
+	o := one(opts)
+	var cc call
+	cc.start(&quantizedOpMakeQuantizedCellParamsDynamic)
+	cc.object(wIh)
+	cc.object(wHh)
+	cc.tensor(biasIh)
+	cc.tensor(biasHh)
+	cc.bool(o.ReduceRange)
+	cc.run()
+	return cc.retObject()
+}
+
+var quantizedOpMakeQuantizedCellParamsFp16 = op{name: "quantized::make_quantized_cell_params_fp16", overload: "", schema: "quantized::make_quantized_cell_params_fp16(__torch__.torch.classes.quantized.LinearPackedParamsBase w_ih, __torch__.torch.classes.quantized.LinearPackedParamsBase w_hh) -> __torch__.torch.classes.rnn.CellParamsBase"}
+
+// MakeQuantizedCellParamsFp16 is PyTorch's torch.ops.quantized.make_quantized_cell_params_fp16.
+//
+//	quantized::make_quantized_cell_params_fp16(__torch__.torch.classes.quantized.LinearPackedParamsBase w_ih, __torch__.torch.classes.quantized.LinearPackedParamsBase w_hh) -> __torch__.torch.classes.rnn.CellParamsBase
+func (QuantizedOps) MakeQuantizedCellParamsFp16(wIh, wHh *Object) *Object {
+	var cc call
+	cc.start(&quantizedOpMakeQuantizedCellParamsFp16)
+	cc.object(wIh)
+	cc.object(wHh)
+	cc.run()
+	return cc.retObject()
 }
 
 var quantizedOpMatMul = op{name: "quantized::matmul", overload: "", schema: "quantized::matmul(Tensor qa, Tensor qb, float scale, int zero_point) -> Tensor qc"}
@@ -1242,6 +2578,78 @@ func (QuantizedOps) Prelu(qx, weight *Tensor, outputScale float64, outputZeroPoi
 	cc.tensor(weight)
 	cc.float(outputScale)
 	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedOpQuantizedGruCellDynamic = op{name: "quantized::quantized_gru_cell_dynamic", overload: "", schema: "quantized::quantized_gru_cell_dynamic(Tensor input, Tensor hx, __torch__.torch.classes.quantized.LinearPackedParamsBase w_ih, __torch__.torch.classes.quantized.LinearPackedParamsBase w_hh, Tensor b_ih, Tensor b_hh) -> Tensor"}
+
+// QuantizedGruCellDynamic is PyTorch's torch.ops.quantized.quantized_gru_cell_dynamic.
+//
+//	quantized::quantized_gru_cell_dynamic(Tensor input, Tensor hx, __torch__.torch.classes.quantized.LinearPackedParamsBase w_ih, __torch__.torch.classes.quantized.LinearPackedParamsBase w_hh, Tensor b_ih, Tensor b_hh) -> Tensor
+func (QuantizedOps) QuantizedGruCellDynamic(input, hx *Tensor, wIh, wHh *Object, bIh, bHh *Tensor) *Tensor {
+	var cc call
+	cc.start(&quantizedOpQuantizedGruCellDynamic)
+	cc.tensor(input)
+	cc.tensor(hx)
+	cc.object(wIh)
+	cc.object(wHh)
+	cc.tensor(bIh)
+	cc.tensor(bHh)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedOpQuantizedLstmCellDynamic = op{name: "quantized::quantized_lstm_cell_dynamic", overload: "", schema: "quantized::quantized_lstm_cell_dynamic(Tensor input, Tensor[] hx, __torch__.torch.classes.quantized.LinearPackedParamsBase w_ih, __torch__.torch.classes.quantized.LinearPackedParamsBase w_hh, Tensor bias_ih, Tensor bias_hh) -> (Tensor, Tensor)"}
+
+// QuantizedLstmCellDynamic is PyTorch's torch.ops.quantized.quantized_lstm_cell_dynamic.
+//
+//	quantized::quantized_lstm_cell_dynamic(Tensor input, Tensor[] hx, __torch__.torch.classes.quantized.LinearPackedParamsBase w_ih, __torch__.torch.classes.quantized.LinearPackedParamsBase w_hh, Tensor bias_ih, Tensor bias_hh) -> (Tensor, Tensor)
+func (QuantizedOps) QuantizedLstmCellDynamic(input *Tensor, hx []*Tensor, wIh, wHh *Object, biasIh, biasHh *Tensor) (*Tensor, *Tensor) {
+	var cc call
+	cc.start(&quantizedOpQuantizedLstmCellDynamic)
+	cc.tensor(input)
+	cc.tensors(hx)
+	cc.object(wIh)
+	cc.object(wHh)
+	cc.tensor(biasIh)
+	cc.tensor(biasHh)
+	cc.run()
+	return cc.retTensor(), cc.retTensor()
+}
+
+var quantizedOpQuantizedRnnReluCellDynamic = op{name: "quantized::quantized_rnn_relu_cell_dynamic", overload: "", schema: "quantized::quantized_rnn_relu_cell_dynamic(Tensor input, Tensor hx, __torch__.torch.classes.quantized.LinearPackedParamsBase w_ih, __torch__.torch.classes.quantized.LinearPackedParamsBase w_hh, Tensor b_ih, Tensor b_hh) -> Tensor"}
+
+// QuantizedRnnReluCellDynamic is PyTorch's torch.ops.quantized.quantized_rnn_relu_cell_dynamic.
+//
+//	quantized::quantized_rnn_relu_cell_dynamic(Tensor input, Tensor hx, __torch__.torch.classes.quantized.LinearPackedParamsBase w_ih, __torch__.torch.classes.quantized.LinearPackedParamsBase w_hh, Tensor b_ih, Tensor b_hh) -> Tensor
+func (QuantizedOps) QuantizedRnnReluCellDynamic(input, hx *Tensor, wIh, wHh *Object, bIh, bHh *Tensor) *Tensor {
+	var cc call
+	cc.start(&quantizedOpQuantizedRnnReluCellDynamic)
+	cc.tensor(input)
+	cc.tensor(hx)
+	cc.object(wIh)
+	cc.object(wHh)
+	cc.tensor(bIh)
+	cc.tensor(bHh)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedOpQuantizedRnnTanhCellDynamic = op{name: "quantized::quantized_rnn_tanh_cell_dynamic", overload: "", schema: "quantized::quantized_rnn_tanh_cell_dynamic(Tensor input, Tensor hx, __torch__.torch.classes.quantized.LinearPackedParamsBase w_ih, __torch__.torch.classes.quantized.LinearPackedParamsBase w_hh, Tensor b_ih, Tensor b_hh) -> Tensor"}
+
+// QuantizedRnnTanhCellDynamic is PyTorch's torch.ops.quantized.quantized_rnn_tanh_cell_dynamic.
+//
+//	quantized::quantized_rnn_tanh_cell_dynamic(Tensor input, Tensor hx, __torch__.torch.classes.quantized.LinearPackedParamsBase w_ih, __torch__.torch.classes.quantized.LinearPackedParamsBase w_hh, Tensor b_ih, Tensor b_hh) -> Tensor
+func (QuantizedOps) QuantizedRnnTanhCellDynamic(input, hx *Tensor, wIh, wHh *Object, bIh, bHh *Tensor) *Tensor {
+	var cc call
+	cc.start(&quantizedOpQuantizedRnnTanhCellDynamic)
+	cc.tensor(input)
+	cc.tensor(hx)
+	cc.object(wIh)
+	cc.object(wHh)
+	cc.tensor(bIh)
+	cc.tensor(bHh)
 	cc.run()
 	return cc.retTensor()
 }

@@ -53,6 +53,272 @@ func (QuantizedInternalOps) Add(qa, qb *Tensor, scale float64, zeroPoint int) *T
 	return cc.retTensor()
 }
 
+var quantizedinternalOpConv2d = op{name: "_quantized::conv2d", overload: "", schema: "_quantized::conv2d(Tensor qx, __torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weight, float output_scale, int output_zero_point) -> Tensor"}
+
+// Conv2d is PyTorch's torch.ops._quantized.conv2d.
+//
+//	_quantized::conv2d(Tensor qx, __torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weight, float output_scale, int output_zero_point) -> Tensor
+func (QuantizedInternalOps) Conv2d(qx *Tensor, packedWeight *Object, outputScale float64, outputZeroPoint int) *Tensor {
+	var cc call
+	cc.start(&quantizedinternalOpConv2d)
+	cc.tensor(qx)
+	cc.object(packedWeight)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedinternalOpConv2dPrepack = op{name: "_quantized::conv2d_prepack", overload: "", schema: "_quantized::conv2d_prepack(Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups) -> __torch__.torch.classes.quantized.Conv2dPackedParamsBase"}
+
+// Conv2dPrepack is PyTorch's torch.ops._quantized.conv2d_prepack.
+//
+//	_quantized::conv2d_prepack(Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups) -> __torch__.torch.classes.quantized.Conv2dPackedParamsBase
+func (QuantizedInternalOps) Conv2dPrepack(weight, bias *Tensor, stride, padding, dilation []int, groups int) *Object {
+	var cc call
+	cc.start(&quantizedinternalOpConv2dPrepack)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.run()
+	return cc.retObject()
+}
+
+var quantizedinternalOpConv2dRelu = op{name: "_quantized::conv2d_relu", overload: "", schema: "_quantized::conv2d_relu(Tensor qx, __torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weight, float output_scale, int output_zero_point) -> Tensor"}
+
+// Conv2dRelu is PyTorch's torch.ops._quantized.conv2d_relu.
+//
+//	_quantized::conv2d_relu(Tensor qx, __torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weight, float output_scale, int output_zero_point) -> Tensor
+func (QuantizedInternalOps) Conv2dRelu(qx *Tensor, packedWeight *Object, outputScale float64, outputZeroPoint int) *Tensor {
+	var cc call
+	cc.start(&quantizedinternalOpConv2dRelu)
+	cc.tensor(qx)
+	cc.object(packedWeight)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedinternalOpConv3d = op{name: "_quantized::conv3d", overload: "", schema: "_quantized::conv3d(Tensor qx, __torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weight, float output_scale, int output_zero_point) -> Tensor"}
+
+// Conv3d is PyTorch's torch.ops._quantized.conv3d.
+//
+//	_quantized::conv3d(Tensor qx, __torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weight, float output_scale, int output_zero_point) -> Tensor
+func (QuantizedInternalOps) Conv3d(qx *Tensor, packedWeight *Object, outputScale float64, outputZeroPoint int) *Tensor {
+	var cc call
+	cc.start(&quantizedinternalOpConv3d)
+	cc.tensor(qx)
+	cc.object(packedWeight)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedinternalOpConv3dPrepack = op{name: "_quantized::conv3d_prepack", overload: "", schema: "_quantized::conv3d_prepack(Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups) -> __torch__.torch.classes.quantized.Conv3dPackedParamsBase"}
+
+// Conv3dPrepack is PyTorch's torch.ops._quantized.conv3d_prepack.
+//
+//	_quantized::conv3d_prepack(Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups) -> __torch__.torch.classes.quantized.Conv3dPackedParamsBase
+func (QuantizedInternalOps) Conv3dPrepack(weight, bias *Tensor, stride, padding, dilation []int, groups int) *Object {
+	var cc call
+	cc.start(&quantizedinternalOpConv3dPrepack)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.run()
+	return cc.retObject()
+}
+
+var quantizedinternalOpConv3dRelu = op{name: "_quantized::conv3d_relu", overload: "", schema: "_quantized::conv3d_relu(Tensor qx, __torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weight, float output_scale, int output_zero_point) -> Tensor"}
+
+// Conv3dRelu is PyTorch's torch.ops._quantized.conv3d_relu.
+//
+//	_quantized::conv3d_relu(Tensor qx, __torch__.torch.classes.quantized.Conv3dPackedParamsBase packed_weight, float output_scale, int output_zero_point) -> Tensor
+func (QuantizedInternalOps) Conv3dRelu(qx *Tensor, packedWeight *Object, outputScale float64, outputZeroPoint int) *Tensor {
+	var cc call
+	cc.start(&quantizedinternalOpConv3dRelu)
+	cc.tensor(qx)
+	cc.object(packedWeight)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedinternalOpConvTranspose1d = op{name: "_quantized::conv_transpose1d", overload: "", schema: "_quantized::conv_transpose1d(Tensor qx, __torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weight, float output_scale, int output_zero_point) -> Tensor"}
+
+// ConvTranspose1d is PyTorch's torch.ops._quantized.conv_transpose1d.
+//
+//	_quantized::conv_transpose1d(Tensor qx, __torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weight, float output_scale, int output_zero_point) -> Tensor
+func (QuantizedInternalOps) ConvTranspose1d(qx *Tensor, packedWeight *Object, outputScale float64, outputZeroPoint int) *Tensor {
+	var cc call
+	cc.start(&quantizedinternalOpConvTranspose1d)
+	cc.tensor(qx)
+	cc.object(packedWeight)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedinternalOpConvTranspose1dPrepack = op{name: "_quantized::conv_transpose1d_prepack", overload: "", schema: "_quantized::conv_transpose1d_prepack(Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] output_padding, int[] dilation, int groups) -> __torch__.torch.classes.quantized.Conv2dPackedParamsBase"}
+
+// ConvTranspose1dPrepack is PyTorch's torch.ops._quantized.conv_transpose1d_prepack.
+//
+//	_quantized::conv_transpose1d_prepack(Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] output_padding, int[] dilation, int groups) -> __torch__.torch.classes.quantized.Conv2dPackedParamsBase
+func (QuantizedInternalOps) ConvTranspose1dPrepack(weight, bias *Tensor, stride, padding, outputPadding, dilation []int, groups int) *Object {
+	var cc call
+	cc.start(&quantizedinternalOpConvTranspose1dPrepack)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(outputPadding)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.run()
+	return cc.retObject()
+}
+
+var quantizedinternalOpConvTranspose2d = op{name: "_quantized::conv_transpose2d", overload: "", schema: "_quantized::conv_transpose2d(Tensor qx, __torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weight, float output_scale, int output_zero_point) -> Tensor"}
+
+// ConvTranspose2d is PyTorch's torch.ops._quantized.conv_transpose2d.
+//
+//	_quantized::conv_transpose2d(Tensor qx, __torch__.torch.classes.quantized.Conv2dPackedParamsBase packed_weight, float output_scale, int output_zero_point) -> Tensor
+func (QuantizedInternalOps) ConvTranspose2d(qx *Tensor, packedWeight *Object, outputScale float64, outputZeroPoint int) *Tensor {
+	var cc call
+	cc.start(&quantizedinternalOpConvTranspose2d)
+	cc.tensor(qx)
+	cc.object(packedWeight)
+	cc.float(outputScale)
+	cc.int(outputZeroPoint)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedinternalOpConvTranspose2dPrepack = op{name: "_quantized::conv_transpose2d_prepack", overload: "", schema: "_quantized::conv_transpose2d_prepack(Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] output_padding, int[] dilation, int groups) -> __torch__.torch.classes.quantized.Conv2dPackedParamsBase"}
+
+// ConvTranspose2dPrepack is PyTorch's torch.ops._quantized.conv_transpose2d_prepack.
+//
+//	_quantized::conv_transpose2d_prepack(Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] output_padding, int[] dilation, int groups) -> __torch__.torch.classes.quantized.Conv2dPackedParamsBase
+func (QuantizedInternalOps) ConvTranspose2dPrepack(weight, bias *Tensor, stride, padding, outputPadding, dilation []int, groups int) *Object {
+	var cc call
+	cc.start(&quantizedinternalOpConvTranspose2dPrepack)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(outputPadding)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.run()
+	return cc.retObject()
+}
+
+var quantizedinternalOpConvTranspose3dPrepack = op{name: "_quantized::conv_transpose3d_prepack", overload: "", schema: "_quantized::conv_transpose3d_prepack(Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] output_padding, int[] dilation, int groups) -> __torch__.torch.classes.quantized.Conv3dPackedParamsBase"}
+
+// ConvTranspose3dPrepack is PyTorch's torch.ops._quantized.conv_transpose3d_prepack.
+//
+//	_quantized::conv_transpose3d_prepack(Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] output_padding, int[] dilation, int groups) -> __torch__.torch.classes.quantized.Conv3dPackedParamsBase
+func (QuantizedInternalOps) ConvTranspose3dPrepack(weight, bias *Tensor, stride, padding, outputPadding, dilation []int, groups int) *Object {
+	var cc call
+	cc.start(&quantizedinternalOpConvTranspose3dPrepack)
+	cc.tensor(weight)
+	cc.optTensor(bias)
+	cc.ints(stride)
+	cc.ints(padding)
+	cc.ints(outputPadding)
+	cc.ints(dilation)
+	cc.int(groups)
+	cc.run()
+	return cc.retObject()
+}
+
+var quantizedinternalOpLinear = op{name: "_quantized::linear", overload: "", schema: "_quantized::linear(Tensor X, __torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack, float Y_scale_i, int Y_zero_point_i) -> Tensor Y"}
+
+// Linear is PyTorch's torch.ops._quantized.linear.
+//
+//	_quantized::linear(Tensor X, __torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack, float Y_scale_i, int Y_zero_point_i) -> Tensor Y
+func (QuantizedInternalOps) Linear(x *Tensor, wPrepack *Object, yScaleI float64, yZeroPointI int) *Tensor {
+	var cc call
+	cc.start(&quantizedinternalOpLinear)
+	cc.tensor(x)
+	cc.object(wPrepack)
+	cc.float(yScaleI)
+	cc.int(yZeroPointI)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedinternalOpLinearDynamic = op{name: "_quantized::linear_dynamic", overload: "", schema: "_quantized::linear_dynamic(Tensor X, __torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack, bool reduce_range=False) -> Tensor Y"}
+
+// QuantizedInternalLinearDynamicOptions are the optional arguments of [QuantizedInternalOps.LinearDynamic].
+type QuantizedInternalLinearDynamicOptions struct {
+	ReduceRange bool
+}
+
+// LinearDynamic is PyTorch's torch.ops._quantized.linear_dynamic.
+//
+//	_quantized::linear_dynamic(Tensor X, __torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack, bool reduce_range=False) -> Tensor Y
+func (QuantizedInternalOps) LinearDynamic(x *Tensor, wPrepack *Object, opts ...QuantizedInternalLinearDynamicOptions) *Tensor {
+	o := one(opts)
+	var cc call
+	cc.start(&quantizedinternalOpLinearDynamic)
+	cc.tensor(x)
+	cc.object(wPrepack)
+	cc.bool(o.ReduceRange)
+	cc.run()
+	return cc.retTensor()
+}
+
+var quantizedinternalOpLinearPrepack = op{name: "_quantized::linear_prepack", overload: "", schema: "_quantized::linear_prepack(Tensor W, Tensor? B=None) -> __torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack"}
+
+// QuantizedInternalLinearPrepackOptions are the optional arguments of [QuantizedInternalOps.LinearPrepack].
+type QuantizedInternalLinearPrepackOptions struct {
+	B *Tensor
+}
+
+// LinearPrepack is PyTorch's torch.ops._quantized.linear_prepack.
+//
+//	_quantized::linear_prepack(Tensor W, Tensor? B=None) -> __torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack
+func (QuantizedInternalOps) LinearPrepack(w *Tensor, opts ...QuantizedInternalLinearPrepackOptions) *Object {
+	o := one(opts)
+	var cc call
+	cc.start(&quantizedinternalOpLinearPrepack)
+	cc.tensor(w)
+	cc.optTensor(o.B)
+	cc.run()
+	return cc.retObject()
+}
+
+var quantizedinternalOpLinearPrepackFp16 = op{name: "_quantized::linear_prepack_fp16", overload: "", schema: "_quantized::linear_prepack_fp16(Tensor W, Tensor? B=None) -> __torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack"}
+
+// QuantizedInternalLinearPrepackFp16Options are the optional arguments of [QuantizedInternalOps.LinearPrepackFp16].
+type QuantizedInternalLinearPrepackFp16Options struct {
+	B *Tensor
+}
+
+// LinearPrepackFp16 is PyTorch's torch.ops._quantized.linear_prepack_fp16.
+//
+//	_quantized::linear_prepack_fp16(Tensor W, Tensor? B=None) -> __torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack
+func (QuantizedInternalOps) LinearPrepackFp16(w *Tensor, opts ...QuantizedInternalLinearPrepackFp16Options) *Object {
+	o := one(opts)
+	var cc call
+	cc.start(&quantizedinternalOpLinearPrepackFp16)
+	cc.tensor(w)
+	cc.optTensor(o.B)
+	cc.run()
+	return cc.retObject()
+}
+
 var quantizedinternalOpLinearPrepackFp16Legacy = op{name: "_quantized::linear_prepack_fp16_legacy", overload: "", schema: "_quantized::linear_prepack_fp16_legacy(Tensor W, Tensor? B=None) -> Tensor W_prepack"}
 
 // QuantizedInternalLinearPrepackFp16LegacyOptions are the optional arguments of [QuantizedInternalOps.LinearPrepackFp16Legacy].

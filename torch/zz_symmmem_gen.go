@@ -18,6 +18,38 @@ func (SymmMemOps) AsyncInputMm(a, b, aChunkSignals *Tensor, aChunkPivot int) *Te
 	return cc.retTensor()
 }
 
+var symmmemOpBarrier = op{name: "symm_mem::_barrier", overload: "", schema: "symm_mem::_barrier(__torch__.torch.classes.c10d.SymmetricMemory symm) -> ()"}
+
+// Barrier is PyTorch's torch.ops.symm_mem._barrier.
+//
+//	symm_mem::_barrier(__torch__.torch.classes.c10d.SymmetricMemory symm) -> ()
+func (SymmMemOps) Barrier(symm *Object) {
+	var cc call
+	cc.start(&symmmemOpBarrier)
+	cc.object(symm)
+	cc.run()
+}
+
+var symmmemOpRendezvous = op{name: "symm_mem::_rendezvous", overload: "", schema: "symm_mem::_rendezvous(Tensor tensor, str? group_name=None) -> __torch__.torch.classes.c10d.SymmetricMemory"}
+
+// SymmMemRendezvousOptions are the optional arguments of [SymmMemOps.Rendezvous].
+type SymmMemRendezvousOptions struct {
+	GroupName Opt[string]
+}
+
+// Rendezvous is PyTorch's torch.ops.symm_mem._rendezvous.
+//
+//	symm_mem::_rendezvous(Tensor tensor, str? group_name=None) -> __torch__.torch.classes.c10d.SymmetricMemory
+func (SymmMemOps) Rendezvous(tensor *Tensor, opts ...SymmMemRendezvousOptions) *Object {
+	o := one(opts)
+	var cc call
+	cc.start(&symmmemOpRendezvous)
+	cc.tensor(tensor)
+	cc.optStr(o.GroupName)
+	cc.run()
+	return cc.retObject()
+}
+
 var symmmemOpAllToAllVdev = op{name: "symm_mem::all_to_all_vdev", overload: "", schema: "symm_mem::all_to_all_vdev(Tensor input, Tensor(a!) out, Tensor in_splits, Tensor(a!) out_splits_offsets, str group_name) -> ()"}
 
 // AllToAllVdev is PyTorch's torch.ops.symm_mem.all_to_all_vdev.
@@ -234,6 +266,22 @@ func (SymmMemOps) NcclGet(tensor *Tensor, peer int) {
 	cc.run()
 }
 
+var symmmemOpNcclGetOut = op{name: "symm_mem::nccl_get_out", overload: "", schema: "symm_mem::nccl_get_out(Tensor(a!) dst, __torch__.torch.classes.c10d.SymmetricMemory hdl, int offset, int size, int peer) -> ()"}
+
+// NcclGetOut is PyTorch's torch.ops.symm_mem.nccl_get_out with its result written to dst.
+//
+//	symm_mem::nccl_get_out(Tensor(a!) dst, __torch__.torch.classes.c10d.SymmetricMemory hdl, int offset, int size, int peer) -> ()
+func (SymmMemOps) NcclGetOut(dst *Tensor, hdl *Object, offset, size, peer int) {
+	var cc call
+	cc.start(&symmmemOpNcclGetOut)
+	cc.tensor(dst)
+	cc.object(hdl)
+	cc.int(offset)
+	cc.int(size)
+	cc.int(peer)
+	cc.run()
+}
+
 var symmmemOpNcclPut = op{name: "symm_mem::nccl_put", overload: "", schema: "symm_mem::nccl_put(Tensor(a!) tensor, int peer) -> ()"}
 
 // NcclPut is PyTorch's torch.ops.symm_mem.nccl_put.
@@ -243,6 +291,20 @@ func (SymmMemOps) NcclPut(tensor *Tensor, peer int) {
 	var cc call
 	cc.start(&symmmemOpNcclPut)
 	cc.tensor(tensor)
+	cc.int(peer)
+	cc.run()
+}
+
+var symmmemOpNcclPutSignal = op{name: "symm_mem::nccl_put_signal", overload: "", schema: "symm_mem::nccl_put_signal(Tensor src, __torch__.torch.classes.c10d.SymmetricMemory hdl, int peer) -> ()"}
+
+// NcclPutSignal is PyTorch's torch.ops.symm_mem.nccl_put_signal.
+//
+//	symm_mem::nccl_put_signal(Tensor src, __torch__.torch.classes.c10d.SymmetricMemory hdl, int peer) -> ()
+func (SymmMemOps) NcclPutSignal(src *Tensor, hdl *Object, peer int) {
+	var cc call
+	cc.start(&symmmemOpNcclPutSignal)
+	cc.tensor(src)
+	cc.object(hdl)
 	cc.int(peer)
 	cc.run()
 }
@@ -300,6 +362,19 @@ func (SymmMemOps) NcclWaitForSignal(sigpad *Tensor, signal int) {
 	cc.run()
 }
 
+var symmmemOpNcclWaitSignal = op{name: "symm_mem::nccl_wait_signal", overload: "", schema: "symm_mem::nccl_wait_signal(__torch__.torch.classes.c10d.SymmetricMemory hdl, int peer) -> ()"}
+
+// NcclWaitSignal is PyTorch's torch.ops.symm_mem.nccl_wait_signal.
+//
+//	symm_mem::nccl_wait_signal(__torch__.torch.classes.c10d.SymmetricMemory hdl, int peer) -> ()
+func (SymmMemOps) NcclWaitSignal(hdl *Object, peer int) {
+	var cc call
+	cc.start(&symmmemOpNcclWaitSignal)
+	cc.object(hdl)
+	cc.int(peer)
+	cc.run()
+}
+
 var symmmemOpNvshmemAllToAll = op{name: "symm_mem::nvshmem_all_to_all", overload: "", schema: "symm_mem::nvshmem_all_to_all(Tensor input, Tensor(a!) out, str group_name) -> Tensor(a!)"}
 
 // NvshmemAllToAll is PyTorch's torch.ops.symm_mem.nvshmem_all_to_all.
@@ -339,6 +414,22 @@ func (SymmMemOps) NvshmemGet(tensor *Tensor, peer int) {
 	var cc call
 	cc.start(&symmmemOpNvshmemGet)
 	cc.tensor(tensor)
+	cc.int(peer)
+	cc.run()
+}
+
+var symmmemOpNvshmemGetOut = op{name: "symm_mem::nvshmem_get_out", overload: "", schema: "symm_mem::nvshmem_get_out(Tensor(a!) dst, __torch__.torch.classes.c10d.SymmetricMemory hdl, int offset, int size, int peer) -> ()"}
+
+// NvshmemGetOut is PyTorch's torch.ops.symm_mem.nvshmem_get_out with its result written to dst.
+//
+//	symm_mem::nvshmem_get_out(Tensor(a!) dst, __torch__.torch.classes.c10d.SymmetricMemory hdl, int offset, int size, int peer) -> ()
+func (SymmMemOps) NvshmemGetOut(dst *Tensor, hdl *Object, offset, size, peer int) {
+	var cc call
+	cc.start(&symmmemOpNvshmemGetOut)
+	cc.tensor(dst)
+	cc.object(hdl)
+	cc.int(offset)
+	cc.int(size)
 	cc.int(peer)
 	cc.run()
 }

@@ -32,6 +32,12 @@ enum class Want : uint8_t {
   Strings,
   Tensors,
   OptTensors,
+  TensorLists,
+  Object,
+  Objects,
+  Storage,
+  Stream,
+  Any,
   Unsupported
 };
 

@@ -17,16 +17,25 @@ using c10::IValue;
 using torch::jit::Stack;
 
 const char* name_of(Want w) {
-  static const char* const names[] = {"Tensor",   "int",       "ScalarType", "Layout",    "MemoryFormat",
-                                      "QScheme",  "float",     "Scalar",     "bool",      "str",
-                                      "Device",   "Generator", "int[]",      "float[]",   "bool[]",
-                                      "Scalar[]", "str[]",     "Tensor[]",   "Tensor?[]", "a type without a C form"};
+  static const char* const names[] = {"Tensor",       "int",
+                                      "ScalarType",   "Layout",
+                                      "MemoryFormat", "QScheme",
+                                      "float",        "Scalar",
+                                      "bool",         "str",
+                                      "Device",       "Generator",
+                                      "int[]",        "float[]",
+                                      "bool[]",       "Scalar[]",
+                                      "str[]",        "Tensor[]",
+                                      "Tensor?[]",    "Tensor[][]",
+                                      "an object",    "objects",
+                                      "Storage",      "Stream",
+                                      "Any",          "a type without a C form"};
   return names[static_cast<int>(w)];
 }
 
 const char* name_of(uint64_t tag) {
-  static const char* const names[] = {"None",  "Tensor",  "int",    "float",    "bool",   "complex",   "str",
-                                      "int[]", "float[]", "bool[]", "Tensor[]", "Device", "Generator", "list"};
+  static const char* const names[] = {"None",    "Tensor", "int",      "float",  "bool",      "complex", "str",      "int[]",
+                                      "float[]", "bool[]", "Tensor[]", "Device", "Generator", "list",    "a result", "an object"};
   return tag < sizeof(names) / sizeof(names[0]) ? names[tag] : "an unknown tag";
 }
 
@@ -51,6 +60,14 @@ Want want_of(const c10::Type& type) {
       return Want::Device;
     case c10::TypeKind::GeneratorType:
       return Want::Generator;
+    case c10::TypeKind::ClassType:
+      return Want::Object;
+    case c10::TypeKind::StorageType:
+      return Want::Storage;
+    case c10::TypeKind::StreamObjType:
+      return Want::Stream;
+    case c10::TypeKind::AnyType:
+      return Want::Any;
     case c10::TypeKind::ListType: {
       const auto& element = *type.expectRef<c10::ListType>().getElementType();
       if (element.kind() == c10::TypeKind::OptionalType) {
@@ -70,6 +87,10 @@ Want want_of(const c10::Type& type) {
           return Want::Numbers;
         case Want::String:
           return Want::Strings;
+        case Want::Tensors:
+          return Want::TensorLists;
+        case Want::Object:
+          return Want::Objects;
         default:
           return Want::Unsupported;
       }
@@ -163,13 +184,59 @@ at::Scalar number(const Operator& op, size_t i, uint64_t tag, Reader& in) {
 
 namespace {
 
+c10::List<at::Tensor> tensor_list(const Operator& op, size_t i, uint64_t n, Reader& in) {
+  const uint64_t* at = in.words(n);
+  c10::List<at::Tensor> list;
+  list.reserve(n);
+  for (uint64_t k = 0; k < n; k++) {
+    if (at[k] == 0) undefined(op, i);
+    list.push_back(borrow(at[k]));
+  }
+  return list;
+}
+
+// The object that a handle is, if it is of the class that an argument takes.
+const IValue& object(const Operator& op, size_t i, const c10::Type& want, uint64_t handle) {
+  if (handle == 0) throw ArgumentError(op.name + ": argument `" + argument_name(op, i) + "`: object handle is 0");
+  const auto& o = *reinterpret_cast<const IValue*>(handle);
+  if (!o.type()->isSubtypeOf(want)) {
+    throw ArgumentError(op.name + ": argument `" + argument_name(op, i) + "`: expected " + want.str() + ", got " + o.type()->str());
+  }
+  return o;
+}
+
+// An argument's type, of an optional one the type inside.
+c10::TypePtr type_of(const Operator& op, size_t i) {
+  c10::TypePtr type = op.handle.schema().arguments().at(i).type();
+  return type->kind() == c10::TypeKind::OptionalType ? type->expectRef<c10::OptionalType>().getElementType() : type;
+}
+
+// A value for an argument that takes any.
+IValue anything(const Operator& op, size_t i, uint64_t tag, uint64_t n, Reader& in) {
+  switch (tag) {
+    case TG_NONE:
+      return IValue();
+    case TG_TENSOR: {
+      uint64_t handle = in.word();
+      if (handle == 0) return IValue();
+      return IValue(borrow(handle));
+    }
+    case TG_STRING:
+      return IValue(text(n, in));
+    case TG_OBJECT:
+      return object(op, i, *c10::AnyType::get(), in.word());
+    default:
+      return IValue(number(op, i, tag, in));
+  }
+}
+
 IValue decode(const Operator& op, size_t i, Reader& in) {
   const Argument& a = op.arguments[i];
   uint64_t head = in.word();
   uint64_t tag = head & 0xff, n = head >> 8;
   if (tag == TG_NONE) {
     // An undefined tensor is how C++ says None, but only an optional argument may be it.
-    if (a.optional) return IValue();
+    if (a.optional || a.want == Want::Any) return IValue();
     wrong(op, i, tag);
   }
   switch (a.want) {
@@ -262,8 +329,9 @@ IValue decode(const Operator& op, size_t i, Reader& in) {
     case Want::Tensors:
     case Want::OptTensors:
       if (tag == TG_TENSORS) {
-        const uint64_t* at = in.words(n);
-        if (a.want == Want::OptTensors) {
+        if (a.want == Want::Tensors) return IValue(tensor_list(op, i, n, in));
+        {
+          const uint64_t* at = in.words(n);
           c10::List<std::optional<at::Tensor>> list;
           list.reserve(n);
           for (uint64_t k = 0; k < n; k++) {
@@ -272,15 +340,56 @@ IValue decode(const Operator& op, size_t i, Reader& in) {
           }
           return IValue(std::move(list));
         }
-        c10::List<at::Tensor> list;
-        list.reserve(n);
+      }
+      break;
+    case Want::TensorLists:
+      if (tag == TG_LIST) {
+        c10::List<c10::List<at::Tensor>> lists;
         for (uint64_t k = 0; k < n; k++) {
-          if (at[k] == 0) undefined(op, i);
-          list.push_back(borrow(at[k]));
+          uint64_t h = in.word();
+          if ((h & 0xff) != TG_TENSORS) wrong(op, i, h & 0xff);
+          lists.push_back(tensor_list(op, i, h >> 8, in));
+        }
+        return IValue(std::move(lists));
+      }
+      break;
+    case Want::Object:
+      if (tag == TG_OBJECT) return object(op, i, *type_of(op, i), in.word());
+      break;
+    case Want::Objects:
+      if (tag == TG_LIST) {
+        c10::TypePtr element = type_of(op, i)->expectRef<c10::ListType>().getElementType();
+        c10::impl::GenericList list(element);
+        for (uint64_t k = 0; k < n; k++) {
+          uint64_t h = in.word();
+          if ((h & 0xff) != TG_OBJECT) wrong(op, i, h & 0xff);
+          list.push_back(object(op, i, *element, in.word()));
         }
         return IValue(std::move(list));
       }
       break;
+    case Want::Storage:  // a tensor stands for its own
+      if (tag == TG_TENSOR) {
+        uint64_t handle = in.word();
+        if (handle == 0) undefined(op, i);
+        const at::Tensor& t = borrow(handle);
+        if (!t.has_storage()) throw ArgumentError(op.name + ": argument `" + argument_name(op, i) + "`: a tensor without storage");
+        return IValue(t.storage());
+      }
+      break;
+    case Want::Stream:  // device type, device index, number
+      if (tag == TG_INTS && n == 3) {
+        const uint64_t* at = in.words(n);
+        auto type = static_cast<int64_t>(at[0]), index = static_cast<int64_t>(at[1]);
+        if (type < 0 || type >= static_cast<int64_t>(c10::DeviceType::COMPILE_TIME_MAX_DEVICE_TYPES) || index < -1 || index > 127) {
+          throw ArgumentError(op.name + ": unknown device " + std::to_string(type) + ":" + std::to_string(index));
+        }
+        c10::Device device(static_cast<c10::DeviceType>(type), static_cast<c10::DeviceIndex>(index));
+        return IValue(c10::Stream(c10::Stream::UNSAFE, device, static_cast<c10::StreamId>(at[2])));
+      }
+      break;
+    case Want::Any:
+      return anything(op, i, tag, n, in);
     case Want::Unsupported:
       break;
   }
@@ -297,6 +406,7 @@ class Writer {
   ~Writer() {
     for (int64_t i = 0; i < std::min<int64_t>(made_, std::size(first_)); i++) take(first_[i]);
     for (tg_tensor t : others_) take(t);
+    for (const IValue* o : objects_) delete o;
   }
 
   void word(uint64_t w) {
@@ -316,6 +426,12 @@ class Writer {
       word(first_[made_++] = release(std::move(t)));
     }
   }
+  void object(IValue&& v) {
+    objects_.push_back(nullptr);
+    objects_.back() = new IValue(std::move(v));
+    head(TG_OBJECT);
+    word(reinterpret_cast<uint64_t>(objects_.back()));
+  }
   void real(double d) {
     uint64_t w;
     std::memcpy(&w, &d, sizeof w);
@@ -333,6 +449,7 @@ class Writer {
     }
     made_ = 0;
     others_.clear();
+    objects_.clear();
     return p;
   }
 
@@ -343,6 +460,7 @@ class Writer {
   int64_t made_ = 0;  // tensors in first_
   tg_tensor first_[8];
   std::vector<uint64_t> others_;
+  std::vector<const IValue*> objects_;
   std::vector<uint64_t> more_;
 };
 
@@ -425,6 +543,18 @@ void encode_head(IValue&& v, Writer& out, std::vector<IValue>& rest) {
     auto list = v.toDoubleVector();
     out.head(TG_DOUBLES, list.size());
     for (double x : list) out.real(x);
+    return;
+  }
+  if (v.isObject()) return out.object(std::move(v));
+  if (v.isGenericDict()) {  // keys and values in turn
+    auto dict = std::move(v).toGenericDict();
+    out.head(TG_LIST, 2 * dict.size());
+    std::vector<IValue> pairs;
+    for (const auto& entry : dict) {
+      pairs.push_back(entry.key());
+      pairs.push_back(entry.value());
+    }
+    rest.insert(rest.end(), std::make_move_iterator(pairs.rbegin()), std::make_move_iterator(pairs.rend()));
     return;
   }
   if (v.isList() || v.isTuple()) {
@@ -581,6 +711,10 @@ int32_t op_find(const char* name, const char* overload, const char* schema, tg_o
     }
     *out = reinterpret_cast<tg_op>(op);
   });
+}
+
+int32_t object_free(tg_object o, tg_error* err) noexcept {
+  return guarded(err, [&] { delete reinterpret_cast<const c10::IValue*>(o); });
 }
 
 int32_t op_schema(tg_op op, char** out, tg_error* err) noexcept {

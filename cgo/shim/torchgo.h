@@ -31,6 +31,7 @@ typedef uintptr_t tg_generator;
 typedef uintptr_t tg_guard;
 typedef uintptr_t tg_state;
 typedef uintptr_t tg_event;
+typedef uintptr_t tg_object; /* an instance of a TorchScript class */
 typedef uintptr_t tg_graph;
 typedef uintptr_t tg_saved;
 
@@ -77,7 +78,8 @@ typedef enum {
   TG_DEVICE = 11,    /* 2 words: c10::DeviceType, index */
   TG_GENERATOR = 12, /* 1 word: tg_generator */
   TG_LIST = 13,      /* n values */
-  TG_SAME = 14       /* only as a result, 1 word: the result is the argument of that index, written to */
+  TG_SAME = 14,      /* only as a result, 1 word: the result is the argument of that index, written to */
+  TG_OBJECT = 15     /* 1 word: tg_object, as a result an owned one */
 } tg_tag;
 
 /* What tensor_info writes before the sizes (dim words) and the strides (dim words). */
@@ -184,6 +186,7 @@ typedef int32_t (*tg_hook_fn)(uint64_t id, const uint64_t* in, int64_t n, uint64
            uint64_t* more, tg_error* err),                                                                    \
     (op, args, words, nargs, rets, cap, more, err))                                                           \
   F(tensors_free, (const uint64_t* tensors, int64_t n, tg_error* err), (tensors, n, err))                     \
+  F(object_free, (tg_object o, tg_error* err), (o, err))                                                      \
   F(tensor_retain, (tg_tensor t, tg_tensor* out, tg_error* err), (t, out, err))                               \
   /* Writes TG_INFO_SIZES + 2*dim words; *need says how many that is, also when `cap` is too small. */        \
   F(tensor_info, (tg_tensor t, int64_t* out, int64_t cap, int64_t* need, tg_error* err),                      \

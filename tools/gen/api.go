@@ -168,7 +168,7 @@ func isOut(s *Schema, a Arg) bool {
 		// foreach and fused in-place operators take what they also read by position.
 		return true
 	}
-	return strings.HasPrefix(a.Name, "out") && (strings.HasSuffix(s.Overload, "out") || strings.HasSuffix(s.Base, "_out"))
+	return (strings.HasPrefix(a.Name, "out") || a.Name == "dst") && (strings.HasSuffix(s.Overload, "out") || strings.HasSuffix(s.Base, "_out"))
 }
 
 // groupBase is the name that an operator shares with its in-place and out variants.
@@ -600,19 +600,34 @@ var mappings = map[string]mapping{
 	"Device":       {"Device", "device", "optDevice", true},
 	"MemoryFormat": {"MemoryFormat", "memoryFormat", "optMemoryFormat", true},
 	"Generator":    {"*Generator", "", "generator", true},
+	"Object":       {"*Object", "object", "", true},
+	"Object[]":     {"[]*Object", "objectList", "", true},
+	"Tensor[][]":   {"[][]*Tensor", "tensorLists", "", true},
 }
 
-func goType(a Arg) (mapping, error) {
-	t := a.Type
+// key is how the tables below name a type, apart from whether it is optional.
+func (t Type) key() string {
 	key := t.Base
-	if key == "Any" && anyStrings[a.Name] {
-		key = "str"
+	if strings.HasPrefix(key, "__torch__.") {
+		key = "Object"
 	}
 	if t.ElemOpt {
 		key += "?"
 	}
 	if t.List {
 		key += "[]"
+	}
+	if t.Nested {
+		key += "[]"
+	}
+	return key
+}
+
+func goType(a Arg) (mapping, error) {
+	t := a.Type
+	key := t.key()
+	if key == "Any" && anyStrings[a.Name] {
+		key = "str"
 	}
 	m, ok := mappings[key]
 	if !ok {
@@ -772,33 +787,35 @@ var results = map[string][2]string{
 	"str":        {"string", "retStr"},
 	"Scalar":     {"Scalar", "retScalar"},
 	"ScalarType": {"DType", "retDType"},
+	"Object":     {"*Object", "retObject"},
+	"Tensor[][]": {"[][]*Tensor", "retTensorLists"},
 }
 
 func goResult(a Arg) (Value, error) {
 	t := a.Type
-	key := t.Base
-	if t.List {
-		key += "[]"
-	}
+	key := t.key()
 	if t.Optional {
 		key += "?"
 	}
 	r, ok := results[key]
-	if !ok || t.ElemOpt {
+	if !ok {
 		return Value{}, fmt.Errorf("result type %q has no Go form", key)
 	}
 	return Value{Type: r[0], Get: r[1]}, nil
 }
 
+// callOnly are the types that torch.Call takes or returns and typed functions don't.
+var callOnly = set("Storage Stream Any QScheme Dict")
+
 // hasGoForm tells whether torch.Call can take the arguments and return the results.
 func (s *Schema) hasGoForm() bool {
 	for _, a := range s.Args {
-		if _, err := goType(a); err != nil || a.Type.Nested {
+		if _, err := goType(a); err != nil && !callOnly[a.Type.key()] {
 			return false
 		}
 	}
 	for _, r := range s.Returns {
-		if _, err := goResult(r); err != nil && r.Type.Base != "QScheme" { // a QScheme is an int
+		if _, err := goResult(r); err != nil && !callOnly[r.Type.key()] {
 			return false
 		}
 	}

@@ -49,12 +49,9 @@ func uses(ok func(Type) bool) func(*Schema) bool {
 // values have a Go form.
 var exclusions = []exclusion{
 	// What has no Go form.
-	{func(s *Schema) bool { return s.Vararg }, "schemas with ...", "takes or returns any number of values", false},
-	{uses(func(t Type) bool { return strings.HasPrefix(t.Base, "__torch__.") }), "arguments of a TorchScript class", "a TorchScript class has no Go form", false},
-	{uses(func(t Type) bool { return t.Base == "Storage" }), "arguments of type Storage", "a storage has no Go form; tensors do: set_.source_Tensor", false},
-	{uses(func(t Type) bool { return t.Base == "Stream" }), "arguments of type Stream", "streams are hand-written in torch/cuda", false},
-	{uses(func(t Type) bool { return t.Base == "Dict" }), "results of type Dict", "a dictionary has no Go form; TorchScript's distributed autograd alone uses it", false},
-	{uses(func(t Type) bool { return t.Nested }), "lists of lists", "a list of lists has no Go form; c10d takes them: torchgo/distributed", false},
+	{uses(func(t Type) bool { return t.Base == "Storage" }), "arguments of type Storage", "a storage has no Go type; torch.Call takes a tensor for its own; set_.source_Tensor does the same", false},
+	{uses(func(t Type) bool { return t.Base == "Stream" }), "arguments of type Stream", "hand-written: Tensor.RecordStream", false},
+	{uses(func(t Type) bool { return t.Base == "Dict" }), "results of type Dict", "a dictionary has no Go type; TorchScript's distributed autograd alone uses it", false},
 	{func(s *Schema) bool {
 		for _, a := range s.Args {
 			if a.Type.Base == "Any" && !anyStrings[a.Name] {
@@ -62,7 +59,7 @@ var exclusions = []exclusion{
 			}
 		}
 		return len(s.Returns) > 0 && s.Returns[0].Type.Base == "Any"
-	}, "Any, other than a name", "anything has no Go form; here it stands for a TorchScript class", false},
+	}, "Any, other than a name", "no Go type says what is in it; here it stands for packed weights", false},
 	{uses(func(t Type) bool { return t.Base == "QScheme" }), "results of type QScheme", "a quantization scheme has no Go type; torch.Call returns its number", false},
 
 	// What would not work.

@@ -102,7 +102,7 @@ var values = map[string]string{
 	"const uint64_t*": "lists", "const int64_t*": "extents", "void*": "blobs",
 	"int32_t retain": "flags", "int32_t create": "flags", "int32_t allow_unused": "flags", "int32_t on": "flags",
 	"int32_t check_nan": "flags", "int32_t materialize": "flags",
-	"tg_guard": "guards", "tg_saved": "saveds", "tg_state": "states", "tg_event": "events", "tg_graph": "graphs", "double": "doubles",
+	"tg_guard": "guards", "tg_saved": "saveds", "tg_state": "states", "tg_event": "events", "tg_object": "objects", "tg_graph": "graphs", "double": "doubles",
 	// Spans are tables of pointer and count together.
 	"const uint64_t* args": "arg_spans",
 }

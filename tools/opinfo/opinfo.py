@@ -8,7 +8,7 @@ Every entry of op_db is tried on its CPU sample inputs, up to three of each dtyp
 runs once under a TorchDispatchMode, which notes the calls that reach the dispatcher: mostly one, more
 where the function is written in Python. That program is run again from the sample's inputs and is
 kept if it gives the results and the gradients of the function itself; what is recorded are the
-function's. Results of float32 and float64 have the gradients of sum(result * weight).
+function's. Where the entry has a derivative, so are the gradients of sum(result * weight).
 
 OUT_DIR/opinfo.json        entries, samples, arguments; tensors as references
 OUT_DIR/opinfo.safetensors one flat tensor for each dtype; complex numbers as pairs of floats
@@ -42,13 +42,13 @@ from torch.testing._internal.common_methods_invocations import op_db
 from torch.testing._internal.opinfo.core import BinaryUfuncInfo, ReductionOpInfo, UnaryUfuncInfo
 from torch.utils._python_dispatch import TorchDispatchMode
 
-MAX_NUMBERS = 1000  # in all tensors of one sample, without its gradients ...
+MAX_NUMBERS = 600  # in all tensors of one sample, without its gradients ...
 MAX_NUMBERS_ALONE = 25000  # ... of the only sample of an entry
 POOL = 60  # samples of an entry that are looked at
 SEED = 42  # that OpInfo's own wrappers set
 SAMPLES = 3  # of an entry and dtype
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.bool, torch.complex64]
-GRADIENTS = {torch.float64, torch.float32}
+GRADIENTS = {torch.float32, torch.float64, torch.bfloat16, torch.complex64}
 
 # Operators whose results are whatever was in memory: dtype and shape are recorded, values are not.
 UNINITIALISED = {"empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided"}
@@ -411,7 +411,7 @@ class Store:
         self.parts, self.length, self.seen = {}, {}, {}
 
     def put(self, t, stride=None, grad=False):
-        t = t.detach().resolve_conj().resolve_neg().contiguous()
+        t = torch.zeros(t.shape, dtype=t.dtype) if torch._is_zerotensor(t) else t.detach().resolve_conj().resolve_neg().contiguous()
         dtype = str(t.dtype).removeprefix("torch.")
         flat = (torch.view_as_real(t) if t.is_complex() else t).reshape(-1)
         raw = flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
@@ -656,14 +656,14 @@ def main():
         samples, why = [], "there is a kernel for CUDA only" if name in CUDA_ONLY.split() else None
         for dtype in dtypes_of(entry):
             try:
-                samples += record(store, entry, dtype, dtype in GRADIENTS and entry.supports_autograd, SAMPLES)
+                samples += record(store, entry, dtype, dtype in GRADIENTS and dtype in entry.supported_backward_dtypes("cpu"), SAMPLES)
             except Skip as e:
                 why = why or str(e)
             except Exception as e:  # noqa: BLE001  OpInfo's own sample function failed here
                 why = why or f"{type(e).__name__}: {str(e).splitlines()[0][:100] if str(e) else ''}"
         if not samples and why and "more elements" in why:
             try:
-                samples = record(store, entry, torch.float64, entry.supports_autograd, 1, MAX_NUMBERS_ALONE)
+                samples = record(store, entry, torch.float64, torch.float64 in entry.supported_backward_dtypes("cpu"), 1, MAX_NUMBERS_ALONE)
             except Skip as e:
                 why = str(e)
         if samples:

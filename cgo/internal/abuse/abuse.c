@@ -12,6 +12,7 @@ tg_generator generators[2];
 tg_guard guards[2] = {0, 1}; /* 1: a fresh one */
 tg_state states[2];
 tg_event events[2];
+tg_object objects[2];
 tg_graph graphs[1]; /* 0: there is none without a GPU */
 const double doubles[6] = {0, 0.5, 1, -1, 1e300, NAN};
 tg_saved saveds[2];
@@ -142,7 +143,12 @@ int32_t own_saved_free(tg_saved s, tg_error* err) {
   return kind;
 }
 
-/* Frees the tensors among n values and returns the word after them. */
+static void free_object(tg_object o) {
+  tg_error e = {0, 0, 0, 0};
+  must("object_free", api->object_free(o, &e), &e);
+}
+
+/* Frees the tensors and objects among n values and returns the word after them. */
 static const uint64_t* free_values(const uint64_t* p, uint64_t n) {
   while (n-- > 0) {
     uint64_t head = *p++, tag = head & 0xff, count = head >> 8;
@@ -151,6 +157,7 @@ static const uint64_t* free_values(const uint64_t* p, uint64_t n) {
       case TG_TENSORS:
         for (uint64_t i = 0; i < count; i++, p += 2) free_tensor(p[0]);
         break;
+      case TG_OBJECT: free_object(*p++); break;
       case TG_LIST: p = free_values(p, count); break;
       case TG_NONE: break;
       case TG_COMPLEX: case TG_DEVICE: p += 2; break;
@@ -226,6 +233,23 @@ int32_t own_state_free(tg_state s, tg_error* err) {
   if (s != 0) s = fresh_state();
   int32_t kind = api->state_free(s, err);
   if (kind != TG_OK) free_state(s);
+  return kind;
+}
+
+static tg_op find(const char* name, const char* overload);
+
+/* The weights of a linear layer, packed. */
+static tg_object fresh_object(void) {
+  tg_error e = {0, 0, 0, 0};
+  uint64_t args[] = {TG_TENSOR, tensors[1], TG_NONE}, rets[4] = {0}, more = 0;
+  must("call", api->call(find("quantized::linear_prepack_fp16", ""), args, 3, 2, rets, 4, &more, &e), &e);
+  return rets[3];
+}
+
+int32_t own_object_free(tg_object o, tg_error* err) {
+  if (o != 0) o = fresh_object();
+  int32_t kind = api->object_free(o, err);
+  if (kind != TG_OK) free_object(o);
   return kind;
 }
 
@@ -325,6 +349,7 @@ static void setup(void) {
   generators[1] = fresh_generator();
   states[1] = fresh_state();
   events[1] = fresh_event();
+  objects[1] = fresh_object();
   ops[0] = 0;
   ops[1] = find("aten::add", "Tensor");
   ops[2] = find("aten::cat", "");
@@ -391,6 +416,7 @@ static void teardown(void) {
   free_generator(generators[1]);
   free_state(states[1]);
   free_event(events[1]);
+  free_object(objects[1]);
   /* What the process shares. */
   must("flag_set", api->flag_set(TG_FLAG_DETERMINISTIC, 0, &e), &e);
   free_saved(saveds[1]);

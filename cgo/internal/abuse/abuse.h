@@ -28,6 +28,7 @@ extern tg_generator generators[2];
 extern tg_guard guards[2];
 extern tg_state states[2];
 extern tg_event events[2];
+extern tg_object objects[2];
 extern tg_graph graphs[1];
 extern const double doubles[6];
 extern tg_saved saveds[2];
@@ -64,6 +65,7 @@ int32_t own_guard_leave(tg_guard g, tg_error* err);
 int32_t own_state_free(tg_state s, tg_error* err);
 int32_t own_event_free(tg_event e, tg_error* err);
 int32_t own_saved_free(tg_saved s, tg_error* err);
+int32_t own_object_free(tg_object o, tg_error* err);
 
 void check(const char* name, int32_t kind, tg_error* err);
 

@@ -84,6 +84,18 @@ static void abuse_tensors_free(void) {
   }
 }
 
+static void abuse_object_free(void) {
+  const int64_t radix[] = {N(objects), 2};
+  for (int64_t k = 0, n_ = combinations(radix, 2); k < n_; k++) {
+    int at[2];
+    pick(k, radix, 2, at);
+    tg_object o = objects[at[0]];
+    tg_error e_ = {0, 0, 0, 0}, *err = at[1] ? &e_ : NULL;
+    int32_t kind = api->object_free(o, err);
+    check("object_free", kind, err);
+  }
+}
+
 static void abuse_tensor_retain(void) {
   const int64_t radix[] = {N(tensors), 2, 2};
   for (int64_t k = 0, n_ = combinations(radix, 3); k < n_; k++) {
@@ -1195,6 +1207,7 @@ const abuse_case abuse_cases[] = {
     {"op_list", abuse_op_list},
     {"call", abuse_call},
     {"tensors_free", abuse_tensors_free},
+    {"object_free", abuse_object_free},
     {"tensor_retain", abuse_tensor_retain},
     {"tensor_info", abuse_tensor_info},
     {"tensor_from_blob", abuse_tensor_from_blob},
@@ -1270,4 +1283,4 @@ const abuse_case abuse_cases[] = {
     {"flag_get", abuse_flag_get},
     {"flag_set", abuse_flag_set},
 };
-const int abuse_case_count = 79;
+const int abuse_case_count = 80;
