@@ -36,7 +36,7 @@ y := torch.Call("aten::add.Tensor", x, z, 1)[0].(*torch.Tensor)
 
 **Where it is.** What PyTorch offers as a method, x.relu(), is a method of Tensor (%d of them), also
 where PyTorch has a function torch.relu(x) besides: there is one spelling of each. What PyTorch offers as
-a function only, torch.cat, F.linear, is a function of package torch (%d). The module is part of the
+a function only, torch.cat, F.linear, is a function of package torch (%d, out variants among them). The module is part of the
 name where it is part of the operator's: torch.linalg.qr is LinalgQr, torch.fft.rfft FftRfft, but
 F.gelu is Gelu. A name that starts with an underscore is in torch.Internal without it, and another
 namespace has its own value: torch.Internal.ForeachAdd, torch.Quantized.Conv2d.

@@ -119,6 +119,7 @@ var outs = map[string]struct{ local, release string }{
 // owning functions take over what they are given; abuse.c has a wrapper that passes copies.
 var owning = map[string]bool{
 	"tensors_free": true, "generator_free": true, "guard_leave": true, "state_free": true, "event_free": true, "saved_free": true,
+	"object_free": true,
 }
 
 // Generate writes the driver.

@@ -91,7 +91,7 @@ static void abuse_object_free(void) {
     pick(k, radix, 2, at);
     tg_object o = objects[at[0]];
     tg_error e_ = {0, 0, 0, 0}, *err = at[1] ? &e_ : NULL;
-    int32_t kind = api->object_free(o, err);
+    int32_t kind = own_object_free(o, err);
     check("object_free", kind, err);
   }
 }
