@@ -21,9 +21,9 @@ func (c *call) object(o *Object) {
 	if o == nil {
 		c.invalid("expected an object, got nil")
 	}
-	c.objects = append(c.objects, o) // alive until run is through
+	c.objects = append(c.objects, o)
 	c.head(cgo.TagObject, 0)
-	c.word(uint64(o.handle))
+	c.word(uint64(o.handle)) // alive: run keeps c.objects
 }
 
 func (c *call) objectList(list []*Object) {
