@@ -78,7 +78,7 @@ func TestLoadErrors(t *testing.T) {
 		{"garbage", "TORCHGO_LIB=" + garbage, []string{"garbage.so", "can't open the shim"}},
 		{"no shim", "TORCHGO_LIB=" + fakeShim(t, "int other;"), []string{"not a torchgo shim"}},
 		{"no table", "TORCHGO_LIB=" + fakeShim(t, "const void* torchgo_api(void) { return 0; }"), []string{"not a torchgo shim"}},
-		{"other ABI", "TORCHGO_LIB=" + fakeShim(t, fakeTable+"api.abi = 99; return &api; }"), []string{"ABI 99", "ABI 1"}},
+		{"other ABI", "TORCHGO_LIB=" + fakeShim(t, fakeTable+"api.abi = 99; return &api; }"), []string{"ABI 99", "this program needs ABI 2"}},
 		{"other size", "TORCHGO_LIB=" + fakeShim(t, fakeTable+"api.size = 8; return &api; }"), []string{"8 bytes"}},
 		{"other libtorch", "TORCHGO_LIB=" + fakeShim(t, fakeTable+"return &api; }"), []string{"compiled against libtorch 2.15.0", "libtorch 2.14.0 was found"}},
 	}
