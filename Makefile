@@ -13,7 +13,7 @@ ASAN := ./cgo/... ./torch/...
 # The oldest supported libtorch, and the packages and tests that run on it, too.
 OLDEST := 2.11.0
 SMOKE := torch torch/nn torch/optim pretrained/models/bert
-SMOKE_TESTS := ^Test(Add|ErrorsAreTyped|Scope.*|BackwardAndHooks|FromBlob.*|EveryElementType|Seeds.*|At|SetAt|Generated.*|OpInfo|Linear|Attention|LayerNorm|ReferenceCases|StepsByHand|StateFiles)$$
+SMOKE_TESTS := ^Test(Add|ErrorsAreTyped|Scope.*|BackwardAndHooks|FromBlob.*|EveryElementType|Seeds.*|At|SetAt|Generated.*|OpInfo|Function.*|Checkpoint.*|SavedTensor.*|Anomaly.*|ErrorFromADeepHook|FullBackwardHooks.*|Linear|Attention|LayerNorm|ReferenceCases|StepsByHand|StateFiles)$$
 
 .PHONY: all build setup model demo test smoke leaves race asan soak bench generate lint fmt fmt-check vet clean
 
