@@ -20,9 +20,9 @@ type collected struct {
 
 // collect frees a tensor that the collector found unreachable.
 func collect(c collected) {
-	live.Add(-1)
-	pressure.sub(c.bytes)
 	_ = cgo.TensorsFree([]uint64{uint64(c.handle)}) // alive: c is no tensor, but what is left of one. Fails for a bad list only.
+	live.Add(-1)
+	pressure.sub(c.bytes) // relieve waits for this
 	drainReleased()
 }
 
@@ -77,10 +77,13 @@ func (m *meter) relieve(always bool) {
 	case <-done:
 	case <-time.After(100 * time.Millisecond):
 	}
-	still := 0
+	still, pause := 0, 200*time.Microsecond
+	if always { // memory is short: to unmap a large tensor takes a while
+		pause = 10 * time.Millisecond
+	}
 	for deadline := time.Now().Add(time.Second); still < 3 && time.Now().Before(deadline); {
 		before := m.total.Load()
-		time.Sleep(200 * time.Microsecond)
+		time.Sleep(pause)
 		if still++; m.total.Load() < before {
 			still = 0
 		}
