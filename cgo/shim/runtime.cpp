@@ -19,11 +19,15 @@ void fill(tg_error* err, tg_kind kind, const char* message, const char* backtrac
   err->cause = 0;
 }
 
-void append(tg_error* err, const std::string& note) {
+// Without std::string, which may throw: memory may be what is short. The message then stays as it is.
+void append(tg_error* err, const std::string& note) noexcept {
   auto* message = reinterpret_cast<char*>(err->message);
   if (message == nullptr) return;
-  err->message = reinterpret_cast<uintptr_t>(strdup((message + note).c_str()));
-  std::free(message);
+  size_t n = std::strlen(message);
+  auto* longer = static_cast<char*>(std::realloc(message, n + note.size() + 1));
+  if (longer == nullptr) return;
+  std::memcpy(longer + n, note.c_str(), note.size() + 1);
+  err->message = reinterpret_cast<uintptr_t>(longer);
 }
 
 // Naming the frames of a backtrace takes milliseconds, so it is done for those who ask, as in Python.

@@ -1,7 +1,6 @@
 package nn
 
 import (
-	"fmt"
 	"math"
 
 	"github.com/torchgo/torchgo/torch"
@@ -43,7 +42,7 @@ func Attention(q, k, v, mask *torch.Tensor, opts ...AttentionOptions) *torch.Ten
 	case Eager:
 		y = eagerAttention(q, k, v, mask, opt)
 	default:
-		panic(fmt.Sprintf("nn: attention %q: want %q or %q", opt.Kind, SDPA, Eager))
+		fail("attention", "unknown kind %q: want %q or %q", opt.Kind, SDPA, Eager)
 	}
 	b, h, t, d := y.Size(0), y.Size(1), y.Size(2), y.Size(3)
 	return y.Transpose(1, 2).Reshape(b, t, h*d)

@@ -1,7 +1,6 @@
 package nn
 
 import (
-	"fmt"
 	"slices"
 	"sync"
 
@@ -121,7 +120,7 @@ func (b *backward) leave(out []*torch.Tensor) []*torch.Tensor {
 		for _, h := range b.post {
 			for _, g := range h.fn(h.module, make([]*torch.Tensor, b.inputs), gradOut) {
 				if g != nil {
-					panic(fmt.Sprintf("nn: a backward hook of a %T, where no input requires a gradient, should return nil or nil for all gradients", h.module))
+					fail("backward_hook", "a backward hook of a %T, where no input requires a gradient, should return nil or nil for all gradients", h.module)
 				}
 			}
 		}

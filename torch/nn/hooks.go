@@ -210,7 +210,7 @@ func (h *forwardHook) afterPanic(in []*torch.Tensor) {
 
 func replace(what string, m any, old, changed []*torch.Tensor) []*torch.Tensor {
 	if len(changed) != len(old) {
-		panic(fmt.Sprintf("nn: a hook of a %T returned %d %s, want %d", m, len(changed), what, len(old)))
+		fail("hook", "a hook of a %T returned %d %s, want %d", m, len(changed), what, len(old))
 	}
 	return changed
 }
