@@ -389,6 +389,9 @@ func (c *call) device(v Device) {
 	if _, ok := deviceTypes[v.Type]; !ok {
 		c.invalid("unknown device type %d", v.Type)
 	}
+	if v.Type == DeviceCUDA && library.CUDA == "" { // libtorch would list what it was built with
+		c.fail(&Error{Op: c.op.label(), Kind: ErrNoDevice, Message: v.String() + " was asked for, but libtorch runs without cuda here"})
+	}
 	kind, index := v.c10(c.op.label())
 	c.head(cgo.TagDevice, 0)
 	c.word(uint64(kind))

@@ -120,7 +120,9 @@ func TestNoCUDA(t *testing.T) {
 	for _, fn := range []func(){
 		func() { Ones([]int{1}, TensorOptions{Device: CUDA(0)}) }, func() { ones(1).To(CUDA(3)) }, func() { NewGenerator(CUDA(0), 1) },
 	} {
-		require.Error(t, TryDo(fn))
+		err := TryDo(fn)
+		require.ErrorIs(t, err, ErrNoDevice)
+		require.ErrorContains(t, err, "was asked for, but libtorch runs without cuda here")
 	}
 	Collect()
 }
