@@ -280,7 +280,7 @@ func deref(v reflect.Value) (reflect.Value, bool) {
 func moduleValue(m any) reflect.Value {
 	v, ok := deref(reflect.ValueOf(m))
 	if !ok {
-		panic(fmt.Sprintf("nn: a %T is not a module: want a non-nil pointer to a struct", m))
+		fail("module", "a value of type %T is not a module: expected a non-nil pointer to a struct", m)
 	}
 	return v
 }

@@ -467,3 +467,9 @@ func TestParametersAreUnique(t *testing.T) {
 	require.Len(t, ps, 9)
 	require.Len(t, slices.Compact(slices.Clone(ps)), 9)
 }
+
+func TestNotAModule(t *testing.T) {
+	for _, m := range []any{nil, 3, struct{}{}, (*Linear)(nil)} {
+		require.ErrorContains(t, torch.TryDo(func() { Parameters(m) }), "is not a module: expected a non-nil pointer to a struct")
+	}
+}

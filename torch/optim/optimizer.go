@@ -247,6 +247,9 @@ func (b *Base[O]) needed(o *O, e *entry) []int {
 
 // Step updates the parameters that have a gradient; see [Optimizer].
 func (b *Base[O]) Step(closure ...func() *torch.Tensor) (loss *torch.Tensor) {
+	if b.groups == nil {
+		panic(&torch.Error{Op: b.rule.name, Kind: torch.ErrClosed, Message: "step: the optimizer was closed"})
+	}
 	for _, c := range closure {
 		if c != nil {
 			torch.EnableGrad(func() { loss = c() })

@@ -167,3 +167,13 @@ func TestWrongArguments(t *testing.T) {
 		require.EqualError(t, torch.TryDo(make), want)
 	}
 }
+
+func TestClosedOptimizer(t *testing.T) {
+	p := torch.Ones([]int{2}).SetRequiresGrad(true)
+	p.Sum().Backward()
+	opt := optim.NewAdamW([]*torch.Tensor{p})
+	opt.Step()
+	opt.Close()
+	opt.Close()
+	require.ErrorIs(t, torch.TryDo(func() { opt.Step() }), torch.ErrClosed)
+}
