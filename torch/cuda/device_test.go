@@ -56,7 +56,7 @@ func TestWithoutAGPU(t *testing.T) {
 		x := torch.Ones([]int{2})
 		require.False(t, x.IsPinned())
 		require.ErrorIs(t, torch.TryDo(func() { x.PinMemory() }), torch.ErrRuntime)
-		require.ErrorIs(t, torch.TryDo(func() { x.To(device) }), torch.ErrNotImplemented)
+		require.ErrorIs(t, torch.TryDo(func() { x.To(device) }), torch.ErrNoDevice)
 	})
 }
 
