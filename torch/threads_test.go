@@ -362,7 +362,8 @@ func TestScopeEndsWithItsGoroutine(t *testing.T) {
 	}
 	wait(t, &wg)
 	require.Equal(t, before, LiveTensors())
-	require.Zero(t, len(permits), "all permits are back")
+	// A release function that the collector runs just now, of another test, may have one for a moment.
+	require.Eventually(t, func() bool { return len(permits) == 0 }, 5*time.Second, time.Millisecond, "all permits are back")
 	for range 64 {
 		wg.Add(1)
 		go func() {
