@@ -188,9 +188,11 @@ func ToSlice[T Element](t *Tensor) []T {
 		return make([]T, w[cgo.InfoNumel]) // empty, or zeros without memory
 	}
 	if plain {
-		out := slices.Clone(raw[T](t, op))
-		runtime.KeepAlive(t)
-		return out
+		if !t.use() { // another goroutine's Close waits for the copy
+			panic(closedError(op))
+		}
+		defer t.unuse()
+		return slices.Clone(raw[T](t, op))
 	}
 	var out []T
 	Scope(func() {
