@@ -185,6 +185,9 @@ func Grad(outputs, inputs []*Tensor, opts ...GradOptions) []*Tensor {
 // of its own (see [Keep]), possibly on another thread. A panic in it becomes the error of Backward; an
 // error it panicked with can be found by errors.Is and errors.As. remove takes the hook off again.
 func (t *Tensor) RegisterHook(fn func(grad *Tensor) *Tensor) (remove func()) {
+	if fn == nil {
+		invalid("register_hook", "the hook is nil")
+	}
 	return t.register("register_hook", hook(fn), cgo.HookAdd, cgo.HookRemove)
 }
 
@@ -192,6 +195,9 @@ func (t *Tensor) RegisterHook(fn func(grad *Tensor) *Tensor) (remove func()) {
 // accumulated its gradient (Tensor.register_post_accumulate_grad_hook): an optimizer step may take the
 // gradient and free it here, before the next one is computed. The rest is as in [Tensor.RegisterHook].
 func (t *Tensor) RegisterPostAccumulateGradHook(fn func(t *Tensor)) (remove func()) {
+	if fn == nil {
+		invalid("register_post_accumulate_grad_hook", "the hook is nil")
+	}
 	return t.register("register_post_accumulate_grad_hook", accumulatedHook(fn), cgo.AccumulatedHookAdd, cgo.AccumulatedHookRemove)
 }
 

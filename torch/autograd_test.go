@@ -307,3 +307,9 @@ func TestErrorFromADeepHook(t *testing.T) {
 		require.False(t, errors.Is(err, ErrClosed))
 	})
 }
+
+func TestNilHooksAreRefused(t *testing.T) {
+	x := ones(2).SetRequiresGrad(true)
+	require.ErrorContains(t, TryDo(func() { x.RegisterHook(nil) }), "register_hook: the hook is nil")
+	require.ErrorContains(t, TryDo(func() { x.RegisterPostAccumulateGradHook(nil) }), "the hook is nil")
+}
