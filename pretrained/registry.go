@@ -18,6 +18,11 @@ type Architecture struct {
 	Prefix    string        // base_model_prefix: the field under which the heads hold the base model
 	NewConfig func() Config // with transformers' defaults
 	Classes   []Class       // the base model first
+
+	InputEmbeddings  string   // path of the input embeddings below the base model: "embed_tokens"
+	NoSplit          []any    // a nil pointer of each type of module that stays on one device: (*Layer)(nil)
+	KeepInFP32       []string // regular expressions of keys that stay float32 in a float16 model
+	KeepInFP32Strict []string // and those that do in a bfloat16 model, too
 }
 
 // Class is a model class: the base model, or it with a head.
@@ -30,6 +35,7 @@ type Class struct {
 	IgnoreMissing    []string          // regular expressions of keys that may be missing
 	IgnoreUnexpected []string          // regular expressions of keys of the file that have no use
 	IgnoreOnSave     []string          // keys that are not written
+	OutputEmbeddings string            // path of the output embeddings in the class: "lm_head"
 	NoSDPA           bool              // eager attention only
 
 	ignoreMissing, ignoreUnexpected []*regexp.Regexp

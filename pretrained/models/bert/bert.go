@@ -308,8 +308,9 @@ func (m *Model) Forward(in pretrained.Inputs) *pretrained.Output {
 	}
 	keep()
 	for _, layer := range m.Encoder.Layer {
-		// What a layer computes on the way is freed with it: the next one finds that memory in the caches.
-		x = torch.ScopeOf(func() *torch.Tensor { return layer.Forward(x, mask) })
+		x = m.Block(layer, func(in []*torch.Tensor) []*torch.Tensor {
+			return []*torch.Tensor{layer.Forward(in[0], in[1])}
+		}, x, mask)[0]
 		keep()
 	}
 	out.LastHiddenState = x

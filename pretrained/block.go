@@ -1,0 +1,11 @@
+package pretrained
+
+import "github.com/torchgo/torchgo/torch"
+
+// Block runs one block of a model, such as a transformer layer: the unit that stays on one device. What
+// forward computes on the way is freed with it, so that the next block finds that memory in the caches.
+// All tensors that forward takes from outside the block are passed in (nil for one that is absent), and
+// handed on to forward as in.
+func (p *PreTrainedModel) Block(block any, forward func(in []*torch.Tensor) []*torch.Tensor, in ...*torch.Tensor) []*torch.Tensor {
+	return torch.ScopeOf(func() []*torch.Tensor { return forward(in) })
+}
