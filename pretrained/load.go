@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -49,7 +50,7 @@ func Load(ctx context.Context, path string, opts Options) (Model, *Report, error
 		NumParameters: l.model.NumParameters(), MemoryFootprint: l.model.MemoryFootprint(), PeakRSSBytes: peakRSS()}
 	for _, w := range p.Weights {
 		if w.Action != InitAction {
-			r.BytesRead += w.FileBytes
+			r.BytesRead += w.FileBytes()
 		}
 	}
 	r.Seconds = time.Since(start).Seconds()
@@ -79,36 +80,42 @@ func (l *loader) workers() int {
 	return min(4, runtime.GOMAXPROCS(0))
 }
 
-// stream gives every weight that the checkpoint has its value.
+// stream gives every weight that the checkpoint has its value. Parts arrive in any order, each in its place.
 func (l *loader) stream(ctx context.Context) error {
 	g, running := errgroup.WithContext(ctx)
 	g.SetLimit(l.workers())
 	progress := l.newProgress()
+	var arrivals []*arrival
 	for i := range l.plan.Weights {
 		w := &l.plan.Weights[i]
 		if w.Action == InitAction {
 			continue
 		}
-		if running.Err() != nil {
-			break
-		}
-		g.Go(func() error {
-			if err := running.Err(); err != nil {
-				return err
-			}
-			t, err := l.read(running, w, progress)
-			if err != nil {
+		a := &arrival{PlannedWeight: w, device: l.device}
+		a.missing.Store(int64(len(w.Parts)))
+		arrivals = append(arrivals, a)
+		for k := range w.Parts {
+			p := &w.Parts[k]
+			g.Go(func() error {
+				if err := running.Err(); err != nil {
+					return err
+				}
+				err := a.take(running, p, progress)
 				var te *torch.Error
 				if errors.As(err, &te) {
-					err = &Error{File: w.file.Path(), Tensor: w.Source, Err: te}
+					err = &Error{File: p.file.Path(), Tensor: p.Source, Err: te}
 				}
 				return err
-			}
-			replace(w.slot, t)
-			return nil
-		})
+			})
+		}
 	}
-	if err := g.Wait(); err != nil {
+	err := g.Wait()
+	for _, a := range arrivals {
+		if a.t != nil { // it lacks a part
+			a.t.Close()
+		}
+	}
+	if err != nil {
 		return err
 	}
 	for _, f := range l.checkpoint.Files() {
@@ -127,101 +134,110 @@ func replace(s nn.Slot, t *torch.Tensor) {
 	old.Close()
 }
 
-// read makes the tensor of a weight on the device of the model.
-func (l *loader) read(ctx context.Context, w *PlannedWeight, progress func(int64)) (t *torch.Tensor, err error) {
-	switch w.Action {
-	case MapAction:
-		t, err = w.view()
-		progress(w.FileBytes)
-	case ReadAction:
-		t, err = w.readAll(ctx, progress)
-	default:
-		t, err = w.cast(ctx, progress)
-	}
-	if err != nil || l.device == torch.CPU {
-		return t, err
-	}
-	return torch.Try(func() *torch.Tensor {
-		defer t.Close()
-		return t.To(l.device)
-	})
+// arrival is a weight whose parts are being read.
+type arrival struct {
+	*PlannedWeight
+	device  torch.Device
+	missing atomic.Int64 // parts
+	once    sync.Once
+	t       *torch.Tensor // on the CPU; nil before the first part and after the last
+	err     error         // of making t
 }
 
-// view is the tensor in the mapped file.
-func (w *PlannedWeight) view() (*torch.Tensor, error) {
-	m, err := w.file.Map()
+// take brings in one part. After the last, the weight is in the model.
+func (a *arrival) take(ctx context.Context, p *Part, progress func(int64)) error {
+	a.once.Do(func() {
+		if a.Action == MapAction {
+			a.t, a.err = p.view(a.Shape)
+			return
+		}
+		a.t, a.err = torch.Try(func() *torch.Tensor {
+			return torch.Empty(a.Shape, torch.EmptyOptions{DType: a.slot.Tensor().DType()})
+		})
+	})
+	if a.err != nil {
+		return a.err
+	}
+	if a.Action == MapAction {
+		progress(p.FileBytes)
+	} else if err := p.read(ctx, a.t, progress); err != nil {
+		return err
+	}
+	if a.missing.Add(-1) > 0 {
+		return nil
+	}
+	t := a.t
+	if a.device != torch.CPU {
+		var err error
+		if t, err = torch.Try(func() *torch.Tensor { return a.t.To(a.device) }); err != nil {
+			return err
+		}
+		a.t.Close()
+	}
+	a.t = nil
+	replace(a.slot, t)
+	return nil
+}
+
+// view is a part that is all of its weight, in the mapped file.
+func (p *Part) view(shape []int) (*torch.Tensor, error) {
+	m, err := p.file.Map()
 	if err != nil {
 		return nil, err
 	}
-	data, err := m.Tensor(w.Source)
+	data, err := m.Tensor(p.Source)
 	if err != nil {
 		return nil, errors.Join(err, m.Release())
 	}
+	at := p.place.from.offset * p.dtype.ItemSize()
+	data = data[at : at+int(p.FileBytes)]
 	return torch.Try(func() *torch.Tensor {
-		return torch.FromBlob(unsafe.Pointer(unsafe.SliceData(data)), len(data), w.Shape, w.dtype, func() { _ = m.Release() })
+		return torch.FromBlob(unsafe.Pointer(unsafe.SliceData(data)), len(data), shape, p.dtype, func() { _ = m.Release() })
 	})
 }
 
-func (w *PlannedWeight) readAll(ctx context.Context, progress func(int64)) (*torch.Tensor, error) {
-	t, err := w.empty()
-	if err != nil {
-		return nil, err
-	}
-	dst := t.Bytes()
-	for off := 0; off < len(dst); off += stagingBytes {
-		if err = ctx.Err(); err == nil {
-			err = w.file.ReadPart(w.Source, dst[off:min(off+stagingBytes, len(dst))], off)
+// read reads a part into its place in t: straight, or where elements change their order or dtype by way of a
+// buffer.
+func (p *Part) read(ctx context.Context, t *torch.Tensor, progress func(int64)) error {
+	size := p.dtype.ItemSize()
+	if p.dtype == t.DType() && p.place.run() {
+		at := p.place.to.offset * size
+		dst := t.Bytes()[at : at+int(p.FileBytes)]
+		from := p.place.from.offset * size
+		for off := 0; off < len(dst); off += stagingBytes {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if err := p.file.ReadPart(p.Source, dst[off:min(off+stagingBytes, len(dst))], from+off); err != nil {
+				return err
+			}
+			progress(int64(min(stagingBytes, len(dst)-off)))
 		}
-		if err != nil {
-			t.Close()
-			return nil, err
-		}
-		progress(int64(min(stagingBytes, len(dst)-off)))
+		return nil
 	}
-	return t, nil
-}
-
-// cast reads pieces into a staging buffer and converts them into place.
-func (w *PlannedWeight) cast(ctx context.Context, progress func(int64)) (*torch.Tensor, error) {
-	t, err := w.empty()
-	if err != nil {
-		return nil, err
-	}
-	size, n := w.dtype.ItemSize(), t.Numel()
-	step := min(stagingBytes/size, n)
-	if step == 0 {
-		return t, nil
-	}
+	limit := stagingBytes / size
+	var err error
 	tryErr := torch.TryDo(func() {
 		torch.Scope(func() {
 			torch.NoGrad(func() {
-				stage := torch.Empty([]int{step}, torch.EmptyOptions{DType: w.dtype})
-				buf, flat := stage.Bytes(), t.View(-1)
-				for at := 0; at < n && err == nil; at += step {
-					k := min(step, n-at)
-					if err = ctx.Err(); err == nil {
-						err = w.file.ReadPart(w.Source, buf[:k*size], at*size)
+				stage := torch.Empty([]int{min(limit, p.place.span())}, torch.EmptyOptions{DType: p.dtype})
+				buf := stage.Bytes()
+				err = p.place.each(limit, func(c blockCopy) error {
+					if err := ctx.Err(); err != nil {
+						return err
 					}
-					if err != nil {
-						return
+					if err := p.file.ReadPart(p.Source, buf[:c.span()*size], c.from.offset*size); err != nil {
+						return err
 					}
-					flat.Narrow(0, at, k).Copy_(stage.Narrow(0, 0, k))
-					progress(int64(k * size))
-				}
+					c.from.offset = 0
+					torch.Scope(func() { c.to.view(t, c.sizes).Copy_(c.from.view(stage, c.sizes)) })
+					progress(int64(c.numel() * size))
+					return nil
+				})
 			})
 		})
 	})
-	if err = errors.Join(err, tryErr); err != nil {
-		t.Close()
-		return nil, err
-	}
-	return t, nil
-}
-
-func (w *PlannedWeight) empty() (*torch.Tensor, error) {
-	return torch.Try(func() *torch.Tensor {
-		return torch.Empty(w.Shape, torch.EmptyOptions{DType: w.slot.Tensor().DType()})
-	})
+	return errors.Join(err, tryErr)
 }
 
 // newProgress adds up what the readers report for the caller's callback.
@@ -233,7 +249,7 @@ func (l *loader) newProgress() func(int64) {
 	var done, total int64
 	for _, w := range l.plan.Weights {
 		if w.Action != InitAction {
-			total += w.FileBytes
+			total += w.FileBytes()
 		}
 	}
 	return func(n int64) {

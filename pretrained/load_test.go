@@ -214,7 +214,7 @@ func TestPlanSaysWhatLoadDoes(t *testing.T) {
 	require.Equal(t, p.MemoryFootprint, p.BytesAllocated)
 	require.Positive(t, p.BytesStaging)
 	require.Equal(t, pretrained.CastAction, p.Weights[0].Action)
-	require.Equal(t, "F16", p.Weights[0].FileDType)
+	require.Equal(t, "F16", p.Weights[0].Parts[0].FileDType)
 }
 
 func TestNoDescriptorOrTensorLeaks(t *testing.T) {

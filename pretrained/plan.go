@@ -20,26 +20,43 @@ type Action string
 // The actions.
 const (
 	MapAction  Action = "map"  // a view of the mapped file
-	ReadAction Action = "read" // read as it is
+	ReadAction Action = "read" // read as it is, each part to its place
 	CastAction Action = "cast" // read and converted
 	InitAction Action = "init" // initialised: the checkpoint does not have it
 )
 
 // PlannedWeight is one tensor of the model and where its value comes from.
 type PlannedWeight struct {
-	Key       string `json:"key"`
-	Action    Action `json:"action"`
-	DType     string `json:"dtype"`
-	Shape     []int  `json:"shape"`
-	Bytes     int64  `json:"bytes"` // in the model
-	Source    string `json:"source,omitempty"`
-	File      string `json:"file,omitempty"`
-	FileDType string `json:"file_dtype,omitempty"`
-	FileBytes int64  `json:"file_bytes,omitempty"`
+	Key    string `json:"key"`
+	Action Action `json:"action"`
+	DType  string `json:"dtype"`
+	Shape  []int  `json:"shape"`
+	Bytes  int64  `json:"bytes"`           // in the model
+	Parts  []Part `json:"parts,omitempty"` // in the order of the files; none to be initialised
 
-	slot  nn.Slot
+	slot nn.Slot
+}
+
+// Part is a tensor of the checkpoint, or a piece of one, that gives all elements of a weight or some: those
+// of one expert, say.
+type Part struct {
+	Source    string `json:"source"`
+	File      string `json:"file"`
+	FileDType string `json:"file_dtype"`
+	FileBytes int64  `json:"file_bytes"` // of the elements that are taken
+
 	file  *safetensors.File
 	dtype torch.DType // of the file
+	place blockCopy   // from the source to the weight
+}
+
+// FileBytes is what is read or mapped for a weight.
+func (w *PlannedWeight) FileBytes() int64 {
+	var n int64
+	for _, p := range w.Parts {
+		n += p.FileBytes
+	}
+	return n
 }
 
 // LoadPlan is what a load would do, made from headers alone.
@@ -101,10 +118,14 @@ func (p *LoadPlan) String() string {
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	for _, w := range p.Weights {
 		from := ""
-		if w.Action != InitAction {
-			from = w.FileDType + " in " + w.File
-			if w.Source != w.Key {
-				from += " as " + w.Source
+		if len(w.Parts) > 0 {
+			p := w.Parts[0]
+			from = p.FileDType + " in " + p.File
+			if p.Source != w.Key {
+				from += " as " + p.Source
+			}
+			if n := len(w.Parts) - 1; n > 0 {
+				from += fmt.Sprintf(" and %d more", n)
 			}
 		}
 		fmt.Fprintf(t, "  %s\t%s\t%s\t%v\t%s\t%s\n", w.Action, w.Key, w.DType, torch.Shape(w.Shape), bytesText(w.Bytes), from)

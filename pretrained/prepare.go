@@ -200,17 +200,18 @@ func (l *loader) mapNames() error {
 			continue
 		}
 		if other, twice := found[key]; twice {
-			return &Error{File: file.Path(), Tensor: info.Name, Class: ErrConflict, Detail: fmt.Sprintf("%q is the same parameter %q", other.Source, key)}
+			return &Error{File: file.Path(), Tensor: info.Name, Class: ErrConflict, Detail: fmt.Sprintf("%q is the same parameter %q", other.Parts[0].Source, key)}
 		}
-		w := PlannedWeight{Key: key, Source: info.Name, File: filepath.Base(file.Path()), FileDType: info.DType.String(),
-			FileBytes: int64(info.Bytes), slot: l.slots[key], file: file, dtype: dtypeOf(info.DType)}
-		if shape := w.slot.Tensor().Shape(); !slices.Equal(shape, info.Shape) {
+		w := PlannedWeight{Key: key, slot: l.slots[key]}
+		shape := w.slot.Tensor().Shape()
+		w.Parts = []Part{newPart(file, info, whole(shape).copyInto())}
+		if !slices.Equal(shape, info.Shape) {
 			l.plan.MismatchedKeys = append(l.plan.MismatchedKeys, Mismatch{key, info.Shape, shape})
 			w.Action = InitAction
-		} else if err := w.check(info); err != nil {
+		} else if err := w.check(); err != nil {
 			return err
 		} else {
-			w.Action = l.action(w, info)
+			w.Action = l.action(&w)
 		}
 		found[key] = w
 	}
@@ -223,24 +224,41 @@ func (l *loader) mapNames() error {
 	return l.verdict()
 }
 
+func newPart(file *safetensors.File, info safetensors.TensorInfo, place blockCopy) Part {
+	p := Part{Source: info.Name, File: filepath.Base(file.Path()), FileDType: info.DType.String(), FileBytes: int64(info.Bytes),
+		file: file, dtype: dtypeOf(info.DType), place: place}
+	if n := info.Numel(); n > 0 {
+		p.FileBytes = int64(info.Bytes) / int64(n) * int64(place.numel())
+	}
+	return p
+}
+
 // check refuses stored values that no parameter can be made of.
-func (w *PlannedWeight) check(info safetensors.TensorInfo) error {
+func (w *PlannedWeight) check() error {
 	want := w.slot.Tensor().DType()
-	if w.dtype == 0 || want.IsFloatingPoint() != w.dtype.IsFloatingPoint() {
+	for _, p := range w.Parts {
+		if p.dtype != 0 && want.IsFloatingPoint() == p.dtype.IsFloatingPoint() {
+			continue
+		}
 		kind := "an integer dtype"
 		if want.IsFloatingPoint() {
 			kind = "a floating-point dtype"
 		}
-		return &Error{File: w.file.Path(), Tensor: info.Name, Class: ErrBadDType, Expected: kind, Actual: info.DType.String()}
+		return &Error{File: p.file.Path(), Tensor: p.Source, Class: ErrBadDType, Expected: kind, Actual: p.FileDType}
 	}
 	return nil
 }
 
-func (l *loader) action(w PlannedWeight, info safetensors.TensorInfo) Action {
-	switch {
-	case w.dtype != w.slot.Tensor().DType():
-		return CastAction
-	case l.mapped && info.Aligned() && info.Bytes > 0:
+func (l *loader) action(w *PlannedWeight) Action {
+	t := w.slot.Tensor()
+	for _, p := range w.Parts {
+		if p.dtype != t.DType() {
+			return CastAction
+		}
+	}
+	p := w.Parts[0]
+	info, _ := p.file.Tensor(p.Source)
+	if l.mapped && info.Aligned() && info.Bytes > 0 && p.place.run() && p.place.numel() == t.Numel() {
 		return MapAction
 	}
 	return ReadAction
@@ -323,7 +341,7 @@ func (l *loader) count() {
 		case MapAction:
 			p.BytesMapped += w.Bytes
 		case CastAction:
-			p.BytesStaging = max(p.BytesStaging, int64(l.workers())*min(stagingBytes, w.FileBytes))
+			p.BytesStaging = max(p.BytesStaging, int64(l.workers())*min(stagingBytes, w.FileBytes()))
 			p.BytesAllocated += w.Bytes
 		default:
 			p.BytesAllocated += w.Bytes
