@@ -29,6 +29,7 @@ type ConfigBase struct {
 	Architectures        []string       `json:"architectures"`
 	DType                string         `json:"dtype"`
 	OutputHiddenStates   bool           `json:"output_hidden_states"`
+	OutputAttentions     bool           `json:"output_attentions"`
 	ReturnDict           bool           `json:"return_dict"`
 	ChunkSizeFeedForward int            `json:"chunk_size_feed_forward"`
 	IsEncoderDecoder     bool           `json:"is_encoder_decoder"`
@@ -36,7 +37,8 @@ type ConfigBase struct {
 	Label2ID             map[string]int `json:"label2id"`
 	ProblemType          string         `json:"problem_type"`
 
-	Attn nn.AttentionKind `json:"-"` // the implementation the model runs with
+	Attn     nn.AttentionKind `json:"-"` // the implementation the model runs with
+	Warnings []string         `json:"-"` // what is odd about the values, for the report
 
 	raw    map[string]any // the file as it was read
 	asRead map[string]any // the typed fields as they were after reading
@@ -60,6 +62,22 @@ func (c *ConfigBase) SetNumLabels(n int) {
 func (c *ConfigBase) Extra(key string) (any, bool) {
 	v, ok := c.raw[key]
 	return v, ok
+}
+
+// Drop forgets a key of the file that has no field, so that it isn't saved again.
+func (c *ConfigBase) Drop(key string) { delete(c.raw, key) }
+
+// Warn adds a warning, unless it is there.
+func (c *ConfigBase) Warn(format string, args ...any) {
+	if w := fmt.Sprintf(format, args...); !slices.Contains(c.Warnings, w) {
+		c.Warnings = append(c.Warnings, w)
+	}
+}
+
+// Completer is a config whose values follow from one another, or have had other names: Complete fills in what the
+// file left out, before Validate (transformers' __post_init__).
+type Completer interface {
+	Complete() error
 }
 
 func defaultLabels(n int) (map[int]string, map[string]int) {
@@ -141,6 +159,11 @@ func readConfig(c Config, raw, overrides map[string]any) error {
 			delete(base.raw, k)
 		}
 	}
+	if c, ok := c.(Completer); ok {
+		if err := c.Complete(); err != nil {
+			return err
+		}
+	}
 	if err := CheckBounds(Bound{"num_labels", base.NumLabels(), 0, MaxLabels}); err != nil {
 		return err
 	}
@@ -166,7 +189,7 @@ func setLabels(base *ConfigBase, merged map[string]any) error {
 	if v := merged["num_labels"]; v != nil {
 		i, ok := asInt(v)
 		if !ok || i < 0 || i > MaxLabels {
-			return configError("num_labels", fmt.Sprintf("0 to %d", MaxLabels), describe(v))
+			return configError("num_labels", fmt.Sprintf("0 to %d", MaxLabels), Describe(v))
 		}
 		n = i
 	}
@@ -176,7 +199,8 @@ func setLabels(base *ConfigBase, merged map[string]any) error {
 
 // baseKeys are the keys whose defaults save_pretrained leaves out; all other fields are always written.
 var baseKeys = map[string]any{
-	"architectures": nil, "dtype": nil, "output_hidden_states": false, "return_dict": true,
+	"architectures": nil, "dtype": nil, "output_hidden_states": false,
+	"output_attentions": false, "return_dict": true,
 	"chunk_size_feed_forward": int64(0), "is_encoder_decoder": false, "problem_type": nil,
 }
 
@@ -222,9 +246,6 @@ func configJSON(c Config, set map[string]any) []byte {
 	}
 	if maps.Equal(base.Label2ID, ids) {
 		delete(out, "label2id")
-	}
-	if out["output_attentions"] == false {
-		delete(out, "output_attentions")
 	}
 	out["transformers_version"] = TransformersVersion
 	maps.Copy(out, set)

@@ -32,7 +32,7 @@ func configFields(c Config) map[string]reflect.Value {
 
 // setField puts a JSON value into a field, without conversions: 8.0 or "8" is no size.
 func setField(f reflect.Value, key string, v any) error {
-	bad := func(want string) error { return configError(key, want, describe(v)) }
+	bad := func(want string) error { return configError(key, want, Describe(v)) }
 	switch p := f.Addr().Interface().(type) {
 	case *any:
 		*p = v
@@ -126,6 +126,12 @@ func setField(f reflect.Value, key string, v any) error {
 			}
 			(*p)[k] = i
 		}
+	case *map[string]any:
+		m, ok := v.(map[string]any)
+		if !ok && v != nil {
+			return bad("an object or null")
+		}
+		*p, _ = cloneJSON(m).(map[string]any)
 	default:
 		panic(fmt.Sprintf("pretrained: config field %q: no reading of a %s", key, f.Type()))
 	}
@@ -170,11 +176,38 @@ func encodeFields(fields map[string]reflect.Value) map[string]any {
 				}
 				out[key] = m
 			}
+		case map[string]any:
+			out[key] = nil
+			if v != nil {
+				out[key] = cloneJSON(v)
+			}
 		default:
 			out[key] = v
 		}
 	}
 	return out
+}
+
+// cloneJSON copies a JSON value with the objects and lists in it; a nil map stays nil.
+func cloneJSON(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		if v == nil {
+			return v
+		}
+		m := make(map[string]any, len(v))
+		for k, item := range v {
+			m[k] = cloneJSON(item)
+		}
+		return m
+	case []any:
+		list := make([]any, len(v))
+		for i, item := range v {
+			list[i] = cloneJSON(item)
+		}
+		return list
+	}
+	return v
 }
 
 func asInt(v any) (int, bool) {
@@ -202,8 +235,8 @@ func asFloat(v any) (float64, bool) {
 	return float64(i), ok
 }
 
-// describe shows a JSON value in an error, shortened.
-func describe(v any) string {
+// Describe shows a JSON value in an error, shortened.
+func Describe(v any) string {
 	var s string
 	switch v := v.(type) {
 	case nil:

@@ -38,7 +38,7 @@ func ParseDeviceMap(s string) (DeviceMap, error) {
 		case int64: // transformers takes the index of a GPU
 			m[name] = fmt.Sprintf("cuda:%d", v)
 		default:
-			return nil, &Error{Class: ErrArgument, Detail: "device map: " + shorten(name), Expected: "a device", Actual: describe(v)}
+			return nil, &Error{Class: ErrArgument, Detail: "device map: " + shorten(name), Expected: "a device", Actual: Describe(v)}
 		}
 	}
 	return m, nil

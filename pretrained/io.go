@@ -15,14 +15,19 @@ type Inputs struct {
 	InputIDs          *torch.Tensor `torch:"input_ids"`           // int64 (B, T)
 	AttentionMask     *torch.Tensor `torch:"attention_mask"`      // (B, T), 0: padding; default: all ones
 	TokenTypeIDs      *torch.Tensor `torch:"token_type_ids"`      // int64 (B, T); default: zeros
-	PositionIDs       *torch.Tensor `torch:"position_ids"`        // int64 (B, T); default: 0, 1, …
+	PositionIDs       *torch.Tensor `torch:"position_ids"`        // int64 (B, T) or (1, T); default: 0, 1, …
 	InputsEmbeds      *torch.Tensor `torch:"inputs_embeds"`       // (B, T, C), instead of InputIDs
 	Labels            *torch.Tensor `torch:"labels"`              // asks for a loss; the shape is the head's
 	NextSentenceLabel *torch.Tensor `torch:"next_sentence_label"` // int64 (B)
 	StartPositions    *torch.Tensor `torch:"start_positions"`     // int64 (B)
 	EndPositions      *torch.Tensor `torch:"end_positions"`       // int64 (B)
+	ShiftLabels       *torch.Tensor `torch:"shift_labels"`        // int64 (B, T), see LossOptions; beside Labels, of causal LMs
+
+	NumItemsInBatch int // see LossOptions; of heads that predict tokens or spans
+	LogitsToKeep    int // a causal LM computes the logits of the last positions only; 0: of all
 
 	OutputHiddenStates bool // fill Output.HiddenStates
+	OutputAttentions   bool // fill Output.Attentions; eager attention only
 }
 
 // Output is what a forward pass gives, under transformers' names; nil is what the model does not have.
@@ -36,6 +41,7 @@ type Output struct {
 	LastHiddenState       *torch.Tensor   `torch:"last_hidden_state"`       // (B, T, C)
 	PoolerOutput          *torch.Tensor   `torch:"pooler_output"`           // (B, C)
 	HiddenStates          []*torch.Tensor `torch:"hidden_states"`           // (B, T, C): embeddings, then each layer
+	Attentions            []*torch.Tensor `torch:"attentions"`              // (B, H, T, T) of each layer, after dropout
 }
 
 // Named yields the tensors that are there under transformers' names, hidden states as hidden_states.0, ….

@@ -166,7 +166,7 @@ func chooseAuto(auto *AutoClass, modelType string, raw map[string]any) (*Archite
 			return nil, nil, &Error{Class: ErrUnsupported, Detail: fmt.Sprintf("auto_map: model type %q is Python code of the checkpoint (%s), which torchgo never runs", shorten(modelType), entry)}
 		}
 		if modelType == "" {
-			return nil, nil, &Error{Detail: "model_type", Class: ErrBadConfig, Expected: "a string", Actual: describe(raw["model_type"])}
+			return nil, nil, &Error{Detail: "model_type", Class: ErrBadConfig, Expected: "a string", Actual: Describe(raw["model_type"])}
 		}
 		class := ErrUnsupported
 		if strings.Trim(modelType, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") != "" {

@@ -4,17 +4,16 @@ import (
 	"fmt"
 
 	"github.com/torchgo/torchgo/torch"
-	"github.com/torchgo/torchgo/torch/nn"
 )
 
-// What text models share: checks of their inputs, masks and losses.
+// What text models share: checks of their inputs.
 
 func badInput(format string, args ...any) {
 	panic(&torch.Error{Op: "forward", Kind: torch.ErrArgument, Message: fmt.Sprintf(format, args...)})
 }
 
 // MustHaveText panics with a *torch.Error unless there is exactly one of InputIDs (B, T) and InputsEmbeds
-// (B, T, C), with T up to the number of positions that the model has.
+// (B, T, C), with T up to the number of positions that the model has (0: any).
 func (in *Inputs) MustHaveText(positions int) {
 	x, dims := in.InputIDs, 2
 	if x == nil {
@@ -25,7 +24,7 @@ func (in *Inputs) MustHaveText(positions int) {
 		badInput("exactly one of input_ids and inputs_embeds is needed")
 	case x.Dim() != dims:
 		badInput("expected %d dimensions, got shape %v", dims, x.Shape())
-	case x.Size(1) > positions && in.PositionIDs == nil:
+	case positions > 0 && x.Size(1) > positions && in.PositionIDs == nil:
 		badInput("a sequence of %d tokens is longer than the model's %d positions", x.Size(1), positions)
 	}
 }
@@ -48,36 +47,6 @@ func (in Inputs) FlattenChoices() (flat Inputs, choices int) {
 	return in, choices
 }
 
-// AttentionMask turns the mask of the inputs into the one that nn.Attention takes: boolean, true where a
-// position is seen. mask is (B, T) with 0 for padding, or of four dimensions and then used as it is, or nil.
-// x is (B, T, C). The result is nil where every position sees all.
-func AttentionMask(mask, x *torch.Tensor, causal bool) *torch.Tensor {
-	if mask != nil && mask.Dim() == 4 {
-		return mask
-	}
-	b, t := x.Size(0), x.Size(1)
-	var seen *torch.Tensor // broadcast to (B, 1, T, T)
-	if mask != nil {
-		if mask.Dim() != 2 || mask.Size(0) != b || mask.Size(1) != t {
-			badInput("expected an attention_mask of shape [%d %d], got %v", b, t, mask.Shape())
-		}
-		seen = mask.ToDType(torch.Bool)
-		if torch.Item[bool](seen.All()) {
-			seen = nil
-		} else {
-			seen = seen.View(b, 1, 1, t)
-		}
-	}
-	if causal {
-		below := nn.CausalMask(t, t, x.Device()).View(1, 1, t, t)
-		if seen == nil {
-			return below
-		}
-		return seen.LogicalAnd(below)
-	}
-	return seen
-}
-
 // TakeLastHiddenState returns the last hidden state and removes it from the output, which a head's lacks.
 func (o *Output) TakeLastHiddenState() *torch.Tensor {
 	x := o.LastHiddenState
@@ -92,58 +61,26 @@ func (o *Output) TakePoolerOutput() *torch.Tensor {
 	return x
 }
 
-// CausalLMLoss is the cross entropy of predicting each next token: logits (B, T, V), labels int64 (B, T)
-// with -100 where nothing is asked for → float32 scalar.
-func CausalLMLoss(logits, labels *torch.Tensor) *torch.Tensor {
-	t, v := logits.Size(1), logits.Size(2)
-	shifted := logits.ToDType(torch.Float32).Narrow(1, 0, t-1).Reshape(-1, v)
-	return nn.CrossEntropy(shifted, labels.Narrow(1, 1, t-1).Reshape(-1))
+// Kept are the last positions of hidden states (B, T, C) that LogitsToKeep asks for.
+func (in *Inputs) Kept(x *torch.Tensor) *torch.Tensor {
+	if n, t := in.LogitsToKeep, x.Size(1); n > 0 && n < t {
+		return x.Narrow(1, t-n, n)
+	}
+	return x
 }
 
-// The problem types of a sequence classifier (problem_type of config.json).
-const (
-	Regression                = "regression"
-	SingleLabelClassification = "single_label_classification"
-	MultiLabelClassification  = "multi_label_classification"
-)
-
-// SequenceLoss is the loss of logits (B, N) by problem type: squared error, cross entropy with labels
-// int64 (B), or binary cross entropy with labels (B, N). An empty type is chosen as transformers does:
-// regression for one label, else by whether the labels are integers.
-func SequenceLoss(logits, labels *torch.Tensor, problem string) *torch.Tensor {
-	n := logits.Size(-1)
-	if problem == "" {
-		switch labels.DType() {
-		case torch.Int32, torch.Int64:
-			problem = SingleLabelClassification
-		default:
-			problem = MultiLabelClassification
-		}
-		if n == 1 {
-			problem = Regression
-		}
+// LastToken picks from scores (B, T, N) those of each sequence's last token that isn't padding: (B, N). Padding is
+// told by the id pad, which several sequences need; without ids, or without pad, the last position counts.
+func LastToken(in Inputs, scores *torch.Tensor, pad *int) *torch.Tensor {
+	b, t := scores.Size(0), scores.Size(1)
+	if pad == nil && b != 1 {
+		badInput("a batch of %d sequences needs a pad_token_id in the config", b)
 	}
-	switch {
-	case problem == Regression && n == 1:
-		return nn.MSE(logits.Squeeze(), labels.Squeeze())
-	case problem == Regression:
-		return nn.MSE(logits, labels)
-	case problem == MultiLabelClassification:
-		return nn.BCEWithLogits(logits, labels)
+	if pad == nil || in.InputIDs == nil {
+		return scores.Select(1, t-1)
 	}
-	return nn.CrossEntropy(logits.View(-1, n), labels.Reshape(-1))
-}
-
-// SpanLoss is the mean cross entropy of start and end: logits (B, T), positions int64 (B) or (B, 1); a
-// position outside the sequence does not count.
-func SpanLoss(startLogits, endLogits, start, end *torch.Tensor) *torch.Tensor {
-	loss := func(logits, at *torch.Tensor) *torch.Tensor {
-		if at.Dim() > 1 {
-			at = at.SqueezeDim(-1)
-		}
-		t := logits.Size(1)
-		at = at.Clamp(torch.ClampOptions{Min: 0, Max: t})
-		return nn.CrossEntropy(logits, at, nn.CrossEntropyOptions{IgnoreIndex: torch.Some(t)})
-	}
-	return loss(startLogits, start).Add(loss(endLogits, end)).DivScalar(2)
+	options := torch.TensorOptions{Device: scores.Device()}
+	real := in.InputIDs.To(scores.Device()).NeScalar(*pad).ToDType(torch.Int64)
+	last := torch.Arange(t, options).Mul(real).Argmax(torch.ArgmaxOptions{Dim: torch.Some(-1)}) // (B)
+	return scores.Index([]*torch.Tensor{torch.Arange(b, options), last})
 }

@@ -4,5 +4,6 @@
 package models
 
 import (
-	_ "github.com/torchgo/torchgo/pretrained/models/bert" // registers itself
+	_ "github.com/torchgo/torchgo/pretrained/models/bert" // each registers itself
+	_ "github.com/torchgo/torchgo/pretrained/models/llama"
 )

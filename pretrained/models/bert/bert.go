@@ -183,14 +183,14 @@ func newSelfAttention(b nn.Builder, c *Config) *SelfAttention {
 	}
 }
 
-// Forward attends within each sequence; mask is broadcast to (B, H, T, T).
-func (a *SelfAttention) Forward(x, mask *torch.Tensor) *torch.Tensor {
+// Forward attends within each sequence; mask is broadcast to (B, H, T, T). weights (B, H, T, T) is nil under SDPA.
+func (a *SelfAttention) Forward(x, mask *torch.Tensor) (y, weights *torch.Tensor) {
 	heads := func(l *nn.Linear) *torch.Tensor { // (B, T, C) → (B, H, T, D)
 		y := l.Forward(x)
 		return y.View(y.Size(0), y.Size(1), a.config.NumAttentionHeads, -1).Transpose(1, 2)
 	}
-	return nn.Attention(heads(a.Query), heads(a.Key), heads(a.Value), mask, nn.AttentionOptions{
-		Kind: a.config.Attn, Dropout: a.Dropout.Rate()})
+	return nn.AttentionWithWeights(heads(a.Query), heads(a.Key), heads(a.Value), mask, nn.AttentionOptions{
+		Kind: a.config.Attn, Dropout: a.Dropout.Rate(), Causal: a.config.IsDecoder})
 }
 
 // Residual projects, adds the input and normalises: LayerNorm(W h + b + x).
@@ -241,10 +241,11 @@ func newLayer(b nn.Builder, c *Config) *Layer {
 	}
 }
 
-// Forward maps (B, T, C) to (B, T, C).
-func (l *Layer) Forward(x, mask *torch.Tensor) *torch.Tensor {
-	x = l.Attention.Output.Forward(l.Attention.Self.Forward(x, mask), x)
-	return l.Output.Forward(l.Intermediate.act(l.Intermediate.Dense.Forward(x)), x)
+// Forward maps (B, T, C) to (B, T, C), and gives the attention weights, see SelfAttention.
+func (l *Layer) Forward(x, mask *torch.Tensor) (y, weights *torch.Tensor) {
+	h, weights := l.Attention.Self.Forward(x, mask)
+	x = l.Attention.Output.Forward(h, x)
+	return l.Output.Forward(l.Intermediate.act(l.Intermediate.Dense.Forward(x)), x), weights
 }
 
 func activation(c *Config) nn.Activation {
@@ -299,21 +300,16 @@ func newModel(b nn.Builder, c *Config, pooler bool) *Model {
 func (m *Model) Forward(in pretrained.Inputs) *pretrained.Output {
 	in.MustHaveText(m.config.MaxPositionEmbeddings)
 	x := m.Embeddings.Forward(in)
-	mask := pretrained.AttentionMask(in.AttentionMask, x, m.config.IsDecoder)
-	out := &pretrained.Output{}
-	keep := func() {
-		if in.OutputHiddenStates {
-			out.HiddenStates = append(out.HiddenStates, x)
-		}
-	}
-	keep()
+	mask := pretrained.AttentionMask(in.AttentionMask, x, pretrained.MaskOptions{Kind: m.config.Attn, Causal: m.config.IsDecoder})
+	rec := in.Record(m.config.Base())
+	rec.HiddenState(x)
 	for _, layer := range m.Encoder.Layer {
-		x = m.Block(layer, func(in []*torch.Tensor) []*torch.Tensor {
-			return []*torch.Tensor{layer.Forward(in[0], in[1])}
-		}, x, mask)[0]
-		keep()
+		x = rec.Block(m.Block(layer, func(in []*torch.Tensor) []*torch.Tensor {
+			y, weights := layer.Forward(in[0], in[1])
+			return rec.Keep(y, weights)
+		}, x, mask))
 	}
-	out.LastHiddenState = x
+	out := rec.Output(x)
 	if m.Pooler != nil {
 		out.PoolerOutput = m.Pooler.Forward(x)
 	}

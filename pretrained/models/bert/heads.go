@@ -94,7 +94,7 @@ func (m *LMHeadModel) Forward(in pretrained.Inputs) *pretrained.Output {
 	out := m.Bert.Forward(in)
 	out.Logits = m.Cls.Predictions.Forward(out.TakeLastHiddenState())
 	if in.Labels != nil {
-		out.Loss = pretrained.CausalLMLoss(out.Logits, in.Labels)
+		out.Loss = pretrained.CausalLMLoss(out.Logits, in.Labels, in.Loss())
 	}
 	return out
 }
