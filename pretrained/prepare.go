@@ -100,17 +100,22 @@ func (l *loader) choose() (err error) {
 	if err := readConfig(l.config, l.files.raw, l.opts.Config); err != nil {
 		return inFile(err, l.files.config)
 	}
+	base := l.config.Base()
+	l.plan.Warnings = append(l.plan.Warnings, base.Warnings...)
 	attn := l.opts.Attn
 	if attn == "" {
 		attn = nn.SDPA
-		if l.class.NoSDPA {
+		if l.class.NoSDPA || base.OutputAttentions {
 			attn = nn.Eager
 		}
+	}
+	if attn == nn.SDPA && base.OutputAttentions {
+		return &Error{Class: ErrArgument, Detail: "output_attentions with sdpa attention, which has no weights to give", Remedy: "use eager"}
 	}
 	if attn == nn.SDPA && l.class.NoSDPA {
 		return &Error{Class: ErrUnsupported, Detail: "attention sdpa for " + l.class.Name, Remedy: "use eager"}
 	}
-	l.config.Base().Attn = attn
+	base.Attn = attn
 	return nil
 }
 
@@ -189,7 +194,7 @@ func (l *loader) ties() map[string]string {
 // mapNames matches the names of the checkpoint with those of the model and plans each weight.
 func (l *loader) mapNames() error {
 	saved := func(key string) bool { s, ok := l.slots[key]; return ok && s.Kind != nn.Transient }
-	names := newKeyMap(l.opts.KeyMapping, l.arch.Prefix, saved)
+	names := newKeyMap(l.opts.KeyMapping, l.class.prefix(l.arch), saved)
 	found := map[string]PlannedWeight{} // by the model's key
 	for file, info := range l.checkpoint.All() {
 		key := names.rename(info.Name)

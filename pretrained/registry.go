@@ -31,6 +31,7 @@ type Class struct {
 	Auto []*AutoClass // the Auto classes that choose it
 	New  func(nn.Builder, Config) Model
 
+	Prefix           string            // the field that holds the base model, where it isn't the architecture's Prefix
 	Ties             map[string]string // target: source; in force where config's tie_word_embeddings is true
 	IgnoreMissing    []string          // regular expressions of keys that may be missing
 	IgnoreUnexpected []string          // regular expressions of keys of the file that have no use
@@ -39,6 +40,14 @@ type Class struct {
 	NoSDPA           bool              // eager attention only
 
 	ignoreMissing, ignoreUnexpected []*regexp.Regexp
+}
+
+// prefix is the field under which the class holds the base model.
+func (c *Class) prefix(a *Architecture) string {
+	if c.Prefix != "" {
+		return c.Prefix
+	}
+	return a.Prefix
 }
 
 // Build adapts the constructor of a model to Class.New.
