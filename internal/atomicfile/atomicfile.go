@@ -11,7 +11,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"runtime"
 	"syscall"
 )
 
@@ -36,6 +35,19 @@ var ErrSpecial = errors.New("is a device, pipe or socket; expected a regular fil
 // Create starts a file that will be path. Its permissions are those of the file that is there now, else
 // perm less the umask. If path is a symbolic link, the link is what will be replaced.
 func Create(path string, perm fs.FileMode) (*File, error) {
+	dir, base := filepath.Split(path)
+	for range 100 {
+		// The leading dot keeps it out of globs such as model*.safetensors.
+		f, err := create(path, filepath.Join(dir, fmt.Sprintf(".%.100s.tmp-%016x", base, rand.Uint64())), perm)
+		if !errors.Is(err, fs.ErrExist) {
+			return f, err
+		}
+	}
+	return nil, &fs.PathError{Op: "create temporary file for", Path: path, Err: fs.ErrExist}
+}
+
+// create starts path under a temporary name.
+func create(path, temp string, perm fs.FileMode) (*File, error) {
 	old, err := os.Lstat(path)
 	if target, err := os.Stat(path); err == nil && !target.IsDir() && !target.Mode().IsRegular() {
 		return nil, &fs.PathError{Op: "write", Path: path, Err: ErrSpecial} // also through a link, like /dev/stdout
@@ -46,27 +58,18 @@ func Create(path string, perm fs.FileMode) (*File, error) {
 	case err == nil && old.Mode().IsRegular():
 		perm = old.Mode().Perm()
 	}
-	dir, base := filepath.Split(path)
-	for range 100 {
-		// The leading dot keeps it out of globs such as model*.safetensors.
-		name := filepath.Join(dir, fmt.Sprintf(".%.100s.tmp-%016x", base, rand.Uint64()))
-		f, err := openTemp(name, perm)
-		if errors.Is(err, fs.ErrExist) {
-			continue
-		}
-		if err != nil {
+	f, err := createFile(temp, perm)
+	if err != nil {
+		return nil, err
+	}
+	file := &File{path: path, temp: f}
+	if old != nil && old.Mode().IsRegular() { // the umask may have taken bits away
+		if err := f.Chmod(perm); err != nil {
+			file.Abort()
 			return nil, err
 		}
-		file := &File{path: path, temp: f}
-		if old != nil && old.Mode().IsRegular() { // the umask may have taken bits away
-			if err := f.Chmod(perm); err != nil {
-				file.Abort()
-				return nil, err
-			}
-		}
-		return file, nil
 	}
-	return nil, &fs.PathError{Op: "create temporary file for", Path: path, Err: fs.ErrExist}
+	return file, nil
 }
 
 // Write appends p. After a failed or short write the file can't be committed.
@@ -77,7 +80,7 @@ func (f *File) Write(p []byte) (int, error) {
 	if f.err != nil {
 		return 0, f.err
 	}
-	n, err := f.temp.Write(p)
+	n, err := writeFile(f.temp, p)
 	if err == nil && n < len(p) {
 		err = io.ErrShortWrite
 	}
@@ -103,11 +106,11 @@ func (f *File) Finish() error {
 	}
 	f.done = true
 	if f.err == nil {
-		if err := f.temp.Sync(); err != nil {
+		if err := syncFile(f.temp); err != nil {
 			f.err = &fs.PathError{Op: "sync", Path: f.path, Err: cause(err)}
 		}
 	}
-	if err := f.temp.Close(); err != nil && f.err == nil {
+	if err := closeFile(f.temp); err != nil && f.err == nil {
 		f.err = &fs.PathError{Op: "close", Path: f.path, Err: cause(err)}
 	}
 	return f.err
@@ -121,7 +124,7 @@ func (f *File) Commit() error {
 	}
 	err := f.Finish()
 	if err == nil {
-		err = os.Rename(f.temp.Name(), f.path)
+		err = rename(f.temp.Name(), f.path)
 	}
 	if err != nil {
 		f.Abort()
@@ -138,9 +141,9 @@ func (f *File) Abort() {
 	}
 	f.gone = true
 	if !f.done {
-		_ = f.temp.Close()
+		_ = closeFile(f.temp)
 	}
-	_ = os.Remove(f.temp.Name())
+	_ = remove(f.temp.Name())
 }
 
 // Write replaces path by what write writes.
@@ -162,20 +165,4 @@ func WriteFile(path string, data []byte, perm fs.FileMode) error {
 		_, err := w.Write(data)
 		return err
 	})
-}
-
-// SyncDir makes renames and removals in a directory durable, where the system can.
-func SyncDir(dir string) error {
-	if runtime.GOOS == "windows" {
-		return nil // directories can't be synced there
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	err = d.Sync()
-	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) {
-		err = nil // some network and FUSE file systems
-	}
-	return errors.Join(err, d.Close())
 }

@@ -1,18 +1,11 @@
 package safetensors
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"math"
-	"os"
-	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 
-	"github.com/torchgo/torchgo/internal/atomicfile"
 	"github.com/torchgo/torchgo/internal/strictjson"
 )
 
@@ -25,6 +18,7 @@ type ShardOptions struct {
 	Variant         string            // as in Layout
 	Metadata        map[string]string // of each file; transformers writes {"format": "pt"}
 	TotalParameters int64             // for the index; default: all elements written
+	Documents       []Document        // files that are replaced together with the weights
 }
 
 // ParseSize reads a size as "5GB": a number and TB, GB, MB or KB, which are powers of 1000.
@@ -77,82 +71,6 @@ func split(tensors []Source, limit int64) ([][]Source, error) {
 	return shards, nil
 }
 
-// WriteSharded writes a checkpoint into a folder that exists: model.safetensors if it fits into one file, else
-// model-00001-of-0000N.safetensors, … and the index. It returns the names of the files.
-//
-// All files are complete and on the disk under temporary names before the first one gets its own; so an
-// error until then (disk full, a tensor that can't be read) leaves an old checkpoint as it was. Then come
-// the shards, the index last; then files that would shadow the new checkpoint or belonged to the old one
-// are removed: its shards, its index, its single file. If old shards have the names of new ones, the old
-// index goes first: a crash in between leaves a folder that doesn't load, not one that mixes two models.
-func WriteSharded(ctx context.Context, dir string, tensors []Source, o ShardOptions) (_ []string, err error) {
-	if o.MaxShardBytes == 0 {
-		o.MaxShardBytes = DefaultShardBytes
-	}
-	single, index := fileNames(o.Variant)
-	if err := checkFileName(single); err != nil || strings.Contains(o.Variant, "/") {
-		return nil, &Error{Class: ErrPath, File: dir, Detail: "variant", Actual: fmt.Sprintf("%.80q", o.Variant)}
-	}
-	if err := noDuplicates(tensors); err != nil {
-		return nil, inFile(err, filepath.Join(dir, single))
-	}
-	shards, err := split(tensors, o.MaxShardBytes)
-	if err != nil {
-		return nil, inFile(err, dir)
-	}
-	prefix := strings.TrimSuffix(single, ".safetensors")
-	var names []string
-	var staged []*atomicfile.File
-	defer func() {
-		for _, f := range staged {
-			f.Abort()
-		}
-	}()
-	for i, shard := range shards {
-		name := single
-		if len(shards) > 1 {
-			name = fmt.Sprintf("%s-%05d-of-%05d.safetensors", prefix, i+1, len(shards))
-		}
-		f, err := stage(ctx, filepath.Join(dir, name), shard, o.Metadata)
-		if err != nil {
-			return nil, err
-		}
-		names, staged = append(names, name), append(staged, f)
-	}
-	if len(shards) > 1 {
-		path := filepath.Join(dir, index)
-		f, err := atomicfile.Create(path, 0o666)
-		if err != nil {
-			return nil, writeError(path, err)
-		}
-		staged = append(staged, f)
-		if _, err := f.Write(encodeIndex(shards, names, o.TotalParameters)); err != nil {
-			return nil, writeError(path, err)
-		}
-		if err := f.Finish(); err != nil {
-			return nil, writeError(path, err)
-		}
-		for _, name := range names {
-			if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
-				if err := remove(dir, index); err != nil {
-					return nil, err
-				}
-				break
-			}
-		}
-		names = append(names, index)
-	}
-	if err := ctx.Err(); err != nil { // the last chance to leave everything as it was
-		return nil, err
-	}
-	for i, f := range staged {
-		if err := f.Commit(); err != nil {
-			return nil, writeError(filepath.Join(dir, names[i]), err)
-		}
-	}
-	return names, removeOld(dir, prefix, names, single, index)
-}
-
 func noDuplicates(tensors []Source) error {
 	seen := make(map[string]bool, len(tensors))
 	for _, t := range tensors {
@@ -185,47 +103,4 @@ func encodeIndex(shards [][]Source, names []string, parameters int64) []byte {
 	root.Set("metadata", metadata.Value())
 	root.Set("weight_map", weights.Value())
 	return append(strictjson.Format{Indent: 2, SortKeys: true}.Append(nil, root.Value()), '\n')
-}
-
-// removeOld removes what an earlier checkpoint of the same name left in the folder.
-func removeOld(dir, prefix string, keep []string, single, index string) error {
-	kept := make(map[string]bool, len(keep))
-	for _, name := range keep {
-		kept[name] = true
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return writeError(dir, err)
-	}
-	shard := regexp.MustCompile("^" + regexp.QuoteMeta(prefix) + `-\d{5}-of-\d{5}\.safetensors$`)
-	// The index before its shards, so that it never names what isn't there.
-	old := []string{index, single}
-	for _, e := range entries {
-		if shard.MatchString(e.Name()) && (e.Type().IsRegular() || e.Type()&fs.ModeSymlink != 0) {
-			old = append(old, e.Name())
-		}
-	}
-	for _, name := range old {
-		if !kept[name] {
-			if err := remove(dir, name); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func remove(dir, name string) error {
-	path := filepath.Join(dir, name)
-	err := os.Remove(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err == nil {
-		err = atomicfile.SyncDir(dir)
-	}
-	if err != nil {
-		return &Error{File: path, Detail: "remove", Err: cause(err)}
-	}
-	return nil
 }

@@ -41,7 +41,7 @@ func Data(p []byte) func(io.Writer) error {
 // until then, and on an error, an old file stays. An old file is never written to, so tensors may be read
 // from a mapping of it.
 func WriteFile(ctx context.Context, path string, tensors []Source, metadata map[string]string) error {
-	f, err := stage(ctx, path, tensors, metadata)
+	f, err := stage(ctx, path, tensors, metadata, func() (*atomicfile.File, error) { return atomicfile.Create(path, 0o666) })
 	if err != nil {
 		return err
 	}
@@ -57,8 +57,9 @@ func writeError(path string, err error) error {
 	return &Error{File: path, Detail: "write", Err: cause(err)}
 }
 
-// stage writes the file under a temporary name and brings it to the disk.
-func stage(ctx context.Context, path string, tensors []Source, metadata map[string]string) (_ *atomicfile.File, err error) {
+// stage writes the file under a temporary name, which create gives it, and brings it to the disk.
+func stage(ctx context.Context, path string, tensors []Source, metadata map[string]string,
+	create func() (*atomicfile.File, error)) (_ *atomicfile.File, err error) {
 	if bigEndian {
 		return nil, &Error{Class: ErrUnsupported, File: path, Detail: "safetensors files are little-endian, this host is big-endian"}
 	}
@@ -70,7 +71,7 @@ func stage(ctx context.Context, path string, tensors []Source, metadata map[stri
 	if err != nil {
 		return nil, inFile(err, path)
 	}
-	f, err := atomicfile.Create(path, 0o666)
+	f, err := create()
 	if err != nil {
 		return nil, writeError(path, err)
 	}
