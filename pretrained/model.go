@@ -29,6 +29,7 @@ type PreTrainedModel struct {
 	arch   *Architecture
 	config Config
 	ties   map[string]string // target: source, those in force
+	loaded bool              // from a checkpoint
 }
 
 func (p *PreTrainedModel) base() *PreTrainedModel { return p }

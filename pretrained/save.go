@@ -2,30 +2,46 @@ package pretrained
 
 import (
 	"context"
-	"io"
+	"errors"
+	"io/fs"
+	"iter"
+	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 
-	"github.com/torchgo/torchgo/internal/atomicfile"
 	"github.com/torchgo/torchgo/pretrained/safetensors"
 	"github.com/torchgo/torchgo/torch"
-	"github.com/torchgo/torchgo/torch/nn"
 )
 
 // SaveOptions are the arguments of save_pretrained.
 type SaveOptions struct {
 	MaxShardSize string // "5GB", in powers of 1000; default "50GB"
 	Variant      string // write model.<Variant>.safetensors
+
+	// StateDict is saved in place of the model's own: names, as the model's, and tensors.
+	StateDict iter.Seq2[string, *torch.Tensor]
+
+	// SaveOriginalFormat false writes the model's own names and tensors, even where the files that it was
+	// loaded from had others. Default: true, a model is saved as it was found.
+	SaveOriginalFormat torch.Opt[bool]
+
+	// IsMainProcess false writes nothing: of several processes with the same model, one saves.
+	IsMainProcess torch.Opt[bool]
+
+	// Progress is called as tensors are written, with the bytes so far and in all.
+	Progress func(done, total int64)
 }
 
-// SavePretrained writes config.json and the weights of m into dir, which it makes if need be: one
-// model.safetensors, or shards and their index where they are larger than MaxShardSize. Of tied weights the
-// source is written. Each file is complete before it takes its name, so that saving over the directory that
-// m was loaded from is safe, and a failed save leaves the former files.
+// SavePretrained writes config.json, generation_config.json if the model can generate, and the weights of m
+// into dir, which it makes if need be: one model.safetensors, or shards and their index where they are
+// larger than MaxShardSize. Of tied weights the source is written.
+//
+// A reader, and whoever finds the folder after a crash, sees the former checkpoint or the new one, whole
+// (see safetensors.WriteSharded); an error leaves the former one. It is safe to save into the folder that m
+// was loaded from: weights that are mapped from its files keep their values. m must not change meanwhile.
 func SavePretrained(ctx context.Context, m Model, dir string, opts SaveOptions) error {
-	if st, err := os.Stat(dir); err == nil && !st.IsDir() {
-		return &Error{File: dir, Class: ErrArgument, Expected: "a directory", Actual: "a file"}
+	if !opts.IsMainProcess.Or(true) {
+		return nil
 	}
 	shard := safetensors.ShardOptions{Variant: opts.Variant, Metadata: map[string]string{"format": "pt"}, TotalParameters: m.NumParameters()}
 	if opts.MaxShardSize != "" {
@@ -34,76 +50,54 @@ func SavePretrained(ctx context.Context, m Model, dir string, opts SaveOptions) 
 			return &Error{Class: ErrArgument, Detail: "max shard size", Err: err}
 		}
 	}
-	tensors, err := sources(m)
+	tensors, err := savedTensors(m, opts)
+	if err != nil {
+		return inFile(err, dir)
+	}
+	if opts.Progress != nil {
+		reportWrites(tensors, opts.Progress)
+	}
+	set := map[string]any{"architectures": []string{m.Class()}, "dtype": m.DType().String()}
+	return writeFolder(ctx, dir, m.Config(), set, nil, tensors, shard)
+}
+
+// writeFolder writes a checkpoint with its documents into a folder that need not exist yet.
+func writeFolder(ctx context.Context, dir string, config Config, set map[string]any, generation []byte,
+	tensors []safetensors.Source, shard safetensors.ShardOptions) (err error) {
+	if st, err := os.Stat(dir); err == nil && !st.IsDir() {
+		return &Error{File: dir, Class: ErrArgument, Expected: "a directory", Actual: "a file"}
+	}
+	made, err := makeDir(dir)
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return &Error{File: dir, Err: pathCause(err)}
+	if generation != nil {
+		shard.Documents = append(shard.Documents, safetensors.Document{Name: "generation_config.json", Data: generation})
 	}
-	config := filepath.Join(dir, "config.json")
-	f, err := atomicfile.Create(config, 0o666)
-	if err != nil {
-		return &Error{File: config, Err: pathCause(err)}
-	}
-	defer f.Abort()
-	_, err = f.Write(configJSON(m.Config(), map[string]any{"architectures": []string{m.Class()}, "dtype": m.DType().String()}))
-	if err == nil {
-		err = f.Finish()
-	}
-	if err != nil {
-		return &Error{File: config, Err: pathCause(err)}
-	}
-	if _, err := safetensors.WriteSharded(ctx, dir, tensors, shard); err != nil {
-		return err
-	}
-	if err := f.Commit(); err != nil {
-		return &Error{File: config, Err: pathCause(err)}
-	}
-	return nil
-}
-
-// sources are the tensors of m that are to be written, in the order of the state dict.
-func sources(m Model) ([]safetensors.Source, error) {
-	p := m.base()
-	var out []safetensors.Source
-	type memory struct {
-		at uintptr
-		n  int
-	}
-	first := map[memory]string{}
-	for name, t := range nn.StateDict(m) {
-		if _, tied := p.ties[name]; tied || slices.Contains(p.class.IgnoreOnSave, name) {
-			continue
+	shard.Documents = append(shard.Documents, safetensors.Document{Name: "config.json", Data: configJSON(config, set),
+		Pointing: func(weights string) []byte {
+			pointing := maps.Clone(set)
+			pointing["transformers_weights"] = weights
+			return configJSON(config, pointing)
+		}})
+	if _, err = safetensors.WriteSharded(ctx, dir, tensors, shard); err != nil {
+		for _, d := range made {
+			_ = os.Remove(d) // which it does if nothing is in it
 		}
-		if t.Numel() > 0 && t.Device() != torch.Meta {
-			at := memory{uintptr(t.DataPtr()), t.NumBytes()}
-			if other, shared := first[at]; shared && t.IsContiguous() {
-				return nil, &Error{Tensor: name, Class: ErrConflict, Detail: "shares its memory with " + other + ", but the two are not declared as tied"}
-			}
-			first[at] = name
-		}
-		d, ok := codeOf(t.DType())
-		if !ok {
-			return nil, &Error{Tensor: name, Class: ErrBadDType, Expected: "a dtype of the safetensors format", Actual: t.DType().String()}
-		}
-		if t.Device() == torch.Meta {
-			return nil, &Error{Tensor: name, Class: ErrMissingTensor, Detail: "it has no data (device meta)"}
-		}
-		out = append(out, safetensors.Source{Name: name, DType: d, Shape: t.Shape(), Write: func(w io.Writer) error { return write(w, t) }})
-	}
-	return out, nil
-}
-
-// write writes the elements of t in order.
-func write(w io.Writer, t *torch.Tensor) (err error) {
-	tryErr := torch.TryDo(func() {
-		torch.Scope(func() {
-			torch.NoGrad(func() { _, err = w.Write(t.To(torch.CPU).Contiguous().Bytes()) })
-		})
-	})
-	if err == nil && tryErr != nil {
-		err = tryErr
 	}
 	return err
+}
+
+// makeDir makes a directory and its parents, and tells which of them it made, the innermost first.
+func makeDir(dir string) (made []string, err error) {
+	for d := filepath.Clean(dir); ; d = filepath.Dir(d) {
+		if _, err := os.Stat(d); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		made = append(made, d)
+	}
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return nil, &Error{File: dir, Err: pathCause(err)}
+	}
+	return made, nil
 }

@@ -1,0 +1,204 @@
+package pretrained
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/torchgo/torchgo/pretrained/safetensors"
+	"github.com/torchgo/torchgo/torch"
+	"github.com/torchgo/torchgo/torch/nn"
+)
+
+// entry is a tensor of the state dict that is to be saved.
+type entry struct {
+	name   string
+	tensor *torch.Tensor
+}
+
+// savedTensors are what is written of m, in the order that shards are filled in.
+func savedTensors(m Model, opts SaveOptions) ([]safetensors.Source, error) {
+	state := opts.StateDict
+	if state == nil {
+		state = nn.StateDict(m)
+	}
+	p := m.base()
+	var entries []entry
+	for name, t := range state {
+		if !slices.Contains(p.class.IgnoreOnSave, name) {
+			entries = append(entries, entry{name, t})
+		}
+	}
+	entries, err := withoutTies(entries, p.class.Ties)
+	if err != nil {
+		return nil, err
+	}
+	var out []safetensors.Source
+	for _, e := range entries {
+		d, ok := codeOf(e.tensor.DType())
+		if !ok {
+			return nil, &Error{Tensor: e.name, Class: ErrBadDType, Expected: "a dtype of the safetensors format", Actual: e.tensor.DType().String()}
+		}
+		if e.tensor.Device() == torch.Meta {
+			return nil, &Error{Tensor: e.name, Class: ErrMissingTensor, Detail: "it has no data (device meta)"}
+		}
+		out = append(out, safetensors.Source{Name: e.name, DType: d, Shape: e.tensor.Shape(), Write: func(w io.Writer) error { return write(w, e.tensor) }})
+	}
+	if p.loaded && opts.SaveOriginalFormat.Or(true) {
+		slices.SortStableFunc(out, func(a, b safetensors.Source) int { return compareNatural(a.Name, b.Name) })
+	}
+	return out, nil
+}
+
+// withoutTies drops the targets of ties from those entries that share their memory, as a safetensors file
+// holds each tensor for itself. Views of one storage that don't overlap become tensors of their own; that
+// others share memory is an error, since a reader would not know that they do.
+func withoutTies(entries []entry, ties map[string]string) ([]entry, error) {
+	storages := map[uintptr][]memory{}
+	for _, e := range entries {
+		if id := e.tensor.StorageID(); id != 0 && e.tensor.Device() != torch.Meta {
+			storages[id] = append(storages[id], memoryOf(e))
+		}
+	}
+	drop := map[string]bool{}
+	var wrong []string
+	for _, shared := range storages {
+		slices.SortFunc(shared, func(a, b memory) int {
+			return cmp.Or(cmp.Compare(a.start, b.start), cmp.Compare(a.end, b.end), strings.Compare(a.name, b.name))
+		})
+		for len(shared) > 0 {
+			n, end := 1, shared[0].end
+			for n < len(shared) && shared[n].start < end {
+				end = max(end, shared[n].end)
+				n++
+			}
+			if names := unresolved(shared[:n], ties, drop); len(names) > 1 {
+				slices.Sort(names)
+				wrong = append(wrong, strings.Join(names, ", "))
+			}
+			shared = shared[n:]
+		}
+	}
+	if len(wrong) > 0 {
+		slices.Sort(wrong)
+		return nil, &Error{Class: ErrConflict, Detail: fmt.Sprintf("shared tensors [%s] are not declared as tied; those that may be are: %s",
+			strings.Join(wrong, "], ["), strings.Join(slices.Sorted(maps.Keys(ties)), ", "))}
+	}
+	return slices.DeleteFunc(entries, func(e entry) bool { return drop[e.name] }), nil
+}
+
+// unresolved decides about tensors that overlap: targets of ties that are the very tensor of another one
+// are dropped. It gives the names that are left.
+func unresolved(overlap []memory, ties map[string]string, drop map[string]bool) (names []string) {
+	same := true
+	for _, m := range overlap {
+		same = same && m.start == overlap[0].start && m.end == overlap[0].end
+	}
+	var targets int
+	for _, m := range overlap { // sorted by name where they are the same
+		_, target := ties[m.name]
+		if target && same && targets+1 < len(overlap) {
+			targets++
+			drop[m.name] = true
+			continue
+		}
+		names = append(names, m.name)
+	}
+	return names
+}
+
+// memory is where a tensor lies.
+type memory struct {
+	name       string
+	start, end uintptr
+}
+
+func memoryOf(e entry) memory {
+	t := e.tensor
+	m := memory{name: e.name, start: uintptr(t.DataPtr())}
+	m.end = m.start
+	if t.Numel() > 0 {
+		last := 1
+		for i, stride := range t.Stride() {
+			last += (t.Size(i) - 1) * stride
+		}
+		m.end += uintptr(last * t.DType().ItemSize())
+	}
+	return m
+}
+
+// write writes the elements of t in order.
+func write(w io.Writer, t *torch.Tensor) (err error) {
+	tryErr := torch.TryDo(func() {
+		torch.Scope(func() {
+			torch.NoGrad(func() { _, err = w.Write(t.To(torch.CPU).Contiguous().Bytes()) })
+		})
+	})
+	if err == nil && tryErr != nil {
+		err = tryErr
+	}
+	return err
+}
+
+// reportWrites has the writing of each tensor reported.
+func reportWrites(tensors []safetensors.Source, report func(done, total int64)) {
+	var done, total int64
+	for i := range tensors {
+		size := int64(dtypeOf(tensors[i].DType).ItemSize())
+		for _, n := range tensors[i].Shape {
+			size *= int64(n)
+		}
+		total += size
+		inner := tensors[i].Write
+		tensors[i].Write = func(w io.Writer) error {
+			err := inner(w)
+			if err == nil {
+				done += size
+				report(done, total)
+			}
+			return err
+		}
+	}
+}
+
+// compareNatural orders names part by part, numbers before words, and numbers at the end of a word as
+// numbers: the order in which transformers goes over the tensors of a checkpoint.
+func compareNatural(a, b string) int {
+	for {
+		pa, restA, moreA := strings.Cut(a, ".")
+		pb, restB, moreB := strings.Cut(b, ".")
+		if c := compareParts(pa, pb); c != 0 {
+			return c
+		}
+		switch {
+		case moreA && moreB:
+			a, b = restA, restB
+		case moreA:
+			return 1
+		case moreB:
+			return -1
+		default:
+			return 0
+		}
+	}
+}
+
+func compareParts(a, b string) int {
+	wordA, numberA := cutNumber(a)
+	wordB, numberB := cutNumber(b)
+	return cmp.Or(strings.Compare(wordA, wordB), cmp.Compare(numberA, numberB))
+}
+
+// cutNumber cuts the digits off the end of a part of a name; without any the number is -1.
+func cutNumber(part string) (word string, number int) {
+	word = strings.TrimRight(part, "0123456789")
+	n, err := strconv.Atoi(part[len(word):])
+	if err != nil {
+		return part, -1
+	}
+	return word, n
+}
