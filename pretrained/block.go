@@ -7,5 +7,11 @@ import "github.com/torchgo/torchgo/torch"
 // All tensors that forward takes from outside the block are passed in (nil for one that is absent), and
 // handed on to forward as in.
 func (p *PreTrainedModel) Block(block any, forward func(in []*torch.Tensor) []*torch.Tensor, in ...*torch.Tensor) []*torch.Tensor {
-	return torch.ScopeOf(func() []*torch.Tensor { return forward(in) })
+	run := func(in []*torch.Tensor) []*torch.Tensor {
+		return torch.ScopeOf(func() []*torch.Tensor { return forward(in) })
+	}
+	if p.checkpointing.covers(block) && p.Training() {
+		return p.checkpointing.run(run, in) // run must do all that the block needs: backward calls it again
+	}
+	return run(in)
 }

@@ -1,6 +1,9 @@
 package pretrained
 
 import (
+	"fmt"
+	"math"
+
 	"github.com/torchgo/torchgo/torch"
 	"github.com/torchgo/torchgo/torch/nn"
 )
@@ -38,6 +41,35 @@ func (in *Init) Normal(t *torch.Tensor) {
 // Fill sets all of t to one value.
 func (in *Init) Fill(t *torch.Tensor, value float64) {
 	in.Set(t, func() { t.Fill_(value) })
+}
+
+// initStd is the standard deviation of new weights.
+func initStd(c Config) float64 {
+	if f, ok := configFields(c)["initializer_range"]; ok && f.Float() != 0 {
+		return math.Abs(f.Float())
+	}
+	return 0.02
+}
+
+// initialise moves the tensors of m that are on the meta device to another and gives them their first values;
+// not those that will be tied to others.
+func initialise(m Model, device torch.Device, ties map[string]string) {
+	in := &Init{Std: initStd(m.Config()), fresh: map[*torch.Tensor]bool{}}
+	for _, s := range nn.Slots(m) {
+		if old := s.Tensor(); old.Device() == torch.Meta {
+			if _, tied := ties[s.Name]; tied {
+				continue // takes its source's
+			}
+			replace(s, torch.Empty(old.Shape(), torch.EmptyOptions{DType: old.DType(), Device: device}))
+			in.fresh[s.Tensor()] = true
+		}
+	}
+	in.initialise(m)
+	for _, s := range nn.Slots(m) {
+		if in.Fresh(s.Tensor()) {
+			panic(&torch.Error{Op: "init", Kind: torch.ErrArgument, Message: fmt.Sprintf("%s has no rule for the first value of %s", m.Class(), s.Name)})
+		}
+	}
 }
 
 // initialise fills the fresh tensors of m: matrices of linear layers and embeddings from N(0, Std²), biases

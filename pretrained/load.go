@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"runtime"
 	"slices"
 	"sync"
@@ -262,35 +261,12 @@ func (l *loader) newProgress() func(int64) {
 }
 
 // initialise gives what the checkpoint lacks, and buffers that are not saved, their first values.
-func (l *loader) initialise() {
-	in := &Init{Std: 0.02, fresh: map[*torch.Tensor]bool{}}
-	if f, ok := configFields(l.config)["initializer_range"]; ok && f.Float() != 0 {
-		in.Std = math.Abs(f.Float())
-	}
-	for _, s := range nn.Slots(l.model) {
-		if old := s.Tensor(); old.Device() == torch.Meta {
-			if _, tied := l.plan.TiedKeys[s.Name]; tied {
-				continue // takes its source's
-			}
-			replace(s, torch.Empty(old.Shape(), torch.EmptyOptions{DType: old.DType(), Device: l.device}))
-			in.fresh[s.Tensor()] = true
-		}
-	}
-	in.initialise(l.model)
-	for _, s := range nn.Slots(l.model) {
-		if in.Fresh(s.Tensor()) {
-			panic(&torch.Error{Op: "init", Kind: torch.ErrArgument, Message: fmt.Sprintf("%s has no rule for the first value of %s", l.class.Name, s.Name)})
-		}
-	}
-}
+func (l *loader) initialise() { initialise(l.model, l.device, l.plan.TiedKeys) }
 
 // tie makes tied names one tensor. Two that are both in the checkpoint and differ stay apart.
 func (l *loader) tie() (warnings []string) {
 	ties := l.plan.TiedKeys
-	slots := map[string]nn.Slot{}
-	for _, s := range nn.Slots(l.model) {
-		slots[s.Name] = s
-	}
+	slots := slotsByName(l.model)
 	for _, target := range slices.Sorted(maps.Keys(ties)) {
 		source := ties[target]
 		t, s := slots[target], slots[source]

@@ -1,6 +1,8 @@
 package pretrained
 
 import (
+	"slices"
+
 	"github.com/torchgo/torchgo/torch"
 	"github.com/torchgo/torchgo/torch/nn"
 )
@@ -15,21 +17,64 @@ type Model interface {
 	Config() Config
 	DType() torch.DType
 	Device() torch.Device
-	NumParameters() int64
-	MemoryFootprint() int64
+	NumParameters(...NumParametersOptions) int64
+	MemoryFootprint(...MemoryFootprintOptions) int64
+	CanGenerate() bool
 	Close()
+
+	Train()
+	Eval()
+	Training() bool
+	SetRequiresGrad(bool)
+
+	BaseModel() Model
+	GetEncoder() any
+	GetDecoder() any
+	InputEmbeddings() *nn.Embedding
+	SetInputEmbeddings(*nn.Embedding) error
+	OutputEmbeddings() *nn.Linear
+	SetOutputEmbeddings(*nn.Linear) error
+	ResizeTokenEmbeddings(n int, opts ...ResizeOptions) (*nn.Embedding, error)
+	TiedKeys() map[string]string
+	TieWeights() error
+	InitWeights() error
+
+	To(torch.Device, torch.DType) error
+	CPU() error
+	CUDA(index int) error
+	Half() error
+	BFloat16() error
+	Float() error
+	Double() error
+	Dequantize(torch.DType) error
+
+	ActivationCheckpointingEnable(...ActivationCheckpointingOptions) error
+	ActivationCheckpointingDisable()
+	IsActivationCheckpointing() bool
+	EnableInputRequireGrads()
+	DisableInputRequireGrads()
+
+	AddModelTags(...string)
+	ModelTags() []string
+	WarnIfPaddingAndNoAttentionMask(inputIDs, mask *torch.Tensor)
 
 	base() *PreTrainedModel
 }
 
 // PreTrainedModel is the part of a model that all architectures share; model structs embed it.
 type PreTrainedModel struct {
+	nn.Mode
+
 	self   Model
 	class  *Class
 	arch   *Architecture
 	config Config
 	ties   map[string]string // target: source, those in force
 	loaded bool              // from a checkpoint
+
+	checkpointing *checkpointing // nil: off
+	inputGrads    func()         // takes the hook off that makes embeddings require gradients; nil: there is none
+	tags          []string       // of the model card
 }
 
 func (p *PreTrainedModel) base() *PreTrainedModel { return p }
@@ -57,9 +102,6 @@ func (p *PreTrainedModel) Class() string { return p.class.Name }
 // Config is the model's config.
 func (p *PreTrainedModel) Config() Config { return p.config }
 
-// TiedKeys maps each tied entry of the state dict to the one whose tensor it shares.
-func (p *PreTrainedModel) TiedKeys() map[string]string { return p.ties }
-
 // DType is the dtype of the first floating-point parameter.
 func (p *PreTrainedModel) DType() torch.DType {
 	for _, t := range nn.NamedParameters(p.self) {
@@ -78,26 +120,76 @@ func (p *PreTrainedModel) Device() torch.Device {
 	return torch.CPU
 }
 
-// NumParameters counts the elements of the parameters, tied ones once.
-func (p *PreTrainedModel) NumParameters() int64 {
+// NumParametersOptions are the arguments of NumParameters.
+type NumParametersOptions struct {
+	OnlyTrainable     bool // those that require gradients
+	ExcludeEmbeddings bool // without the tables of all embeddings, positions included
+}
+
+// NumParameters counts the elements of the parameters, tied ones once (num_parameters).
+func (p *PreTrainedModel) NumParameters(opts ...NumParametersOptions) int64 {
+	var o NumParametersOptions
+	if len(opts) > 0 {
+		o = opts[0]
+	}
+	tables := map[string]bool{}
+	for path, module := range nn.NamedModules(p.self) {
+		if _, ok := module.(*nn.Embedding); ok && o.ExcludeEmbeddings {
+			tables[path+".weight"] = true
+		}
+	}
 	var n int64
-	for _, t := range nn.NamedParameters(p.self) {
-		n += int64(t.Numel())
+	for name, t := range nn.NamedParameters(p.self) {
+		if !tables[name] && (t.RequiresGrad() || !o.OnlyTrainable) {
+			n += int64(t.Numel())
+		}
 	}
 	return n
 }
 
-// MemoryFootprint is the bytes of parameters and buffers, tied ones once.
-func (p *PreTrainedModel) MemoryFootprint() int64 {
+// MemoryFootprintOptions are the arguments of MemoryFootprint.
+type MemoryFootprintOptions struct {
+	ReturnBuffers torch.Opt[bool] // count buffers, too; default: true
+}
+
+// MemoryFootprint is the bytes of parameters and buffers, tied ones once (get_memory_footprint).
+func (p *PreTrainedModel) MemoryFootprint(opts ...MemoryFootprintOptions) int64 {
+	var o MemoryFootprintOptions
+	if len(opts) > 0 {
+		o = opts[0]
+	}
 	var n int64
 	for _, t := range nn.NamedParameters(p.self) {
-		n += int64(t.Numel()) * int64(t.DType().ItemSize())
+		n += int64(t.NumBytes())
 	}
 	for _, t := range nn.NamedBuffers(p.self) {
-		n += int64(t.Numel()) * int64(t.DType().ItemSize())
+		if o.ReturnBuffers.Or(true) {
+			n += int64(t.NumBytes())
+		}
 	}
 	return n
 }
+
+// Train puts the model in training mode.
+func (p *PreTrainedModel) Train() { nn.Train(p.self) }
+
+// Eval puts the model in evaluation mode, in which it is after loading.
+func (p *PreTrainedModel) Eval() { nn.Eval(p.self) }
+
+// SetRequiresGrad says whether the parameters are trained: false freezes the model (requires_grad_).
+func (p *PreTrainedModel) SetRequiresGrad(on bool) { nn.RequiresGrad_(p.self, on) }
+
+// AddModelTags adds tags to the model card of a model that is pushed to the hub (add_model_tags).
+func (p *PreTrainedModel) AddModelTags(tags ...string) {
+	for _, tag := range tags {
+		if !slices.Contains(p.tags, tag) {
+			p.tags = append(p.tags, tag)
+		}
+	}
+}
+
+// ModelTags are the tags that AddModelTags added.
+func (p *PreTrainedModel) ModelTags() []string { return slices.Clone(p.tags) }
 
 // Close frees the weights. The model must not be used afterwards.
 func (p *PreTrainedModel) Close() { nn.Close(p.self) }

@@ -170,25 +170,7 @@ func (l *loader) firstFloat() torch.DType {
 func (l *loader) build() {
 	l.model = l.class.New(nn.Builder{Device: torch.Meta, DType: l.dtype}, l.config)
 	bind(l.model, l.class, l.arch, l.config)
-	l.slots = map[string]nn.Slot{}
-	for _, s := range nn.Slots(l.model) {
-		l.slots[s.Name] = s
-	}
-}
-
-// ties are the class's ties, if the config wants them.
-func (l *loader) ties() map[string]string {
-	f, ok := configFields(l.config)["tie_word_embeddings"]
-	tied := ok && f.Bool()
-	if !ok {
-		v, _ := l.config.Base().Extra("tie_word_embeddings")
-		tied = v == true
-	}
-	ties := map[string]string{}
-	if tied {
-		maps.Copy(ties, l.class.Ties)
-	}
-	return ties
+	l.slots = slotsByName(l.model)
 }
 
 // mapNames matches the names of the checkpoint with those of the model and plans each weight.
@@ -291,7 +273,7 @@ func matchesAny(patterns []*regexp.Regexp, key string) bool {
 
 // planTies decides for each tie which side the value comes from.
 func (l *loader) planTies(found map[string]PlannedWeight) {
-	l.plan.TiedKeys, l.compare = l.ties(), map[string]string{}
+	l.plan.TiedKeys, l.compare = wantedTies(l.class, l.config), map[string]string{}
 	for _, target := range slices.Sorted(maps.Keys(l.plan.TiedKeys)) {
 		source := l.plan.TiedKeys[target]
 		_, haveSource := found[source]

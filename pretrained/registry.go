@@ -21,6 +21,7 @@ type Architecture struct {
 
 	InputEmbeddings  string   // path of the input embeddings below the base model: "embed_tokens"
 	NoSplit          []any    // a nil pointer of each type of module that stays on one device: (*Layer)(nil)
+	Layers           []any    // those of the repeated blocks that activation checkpointing runs again; none: it can't be had
 	KeepInFP32       []string // regular expressions of keys that stay float32 in a float16 model
 	KeepInFP32Strict []string // and those that do in a bfloat16 model, too
 }
@@ -38,6 +39,7 @@ type Class struct {
 	IgnoreOnSave     []string          // keys that are not written
 	OutputEmbeddings string            // path of the output embeddings in the class: "lm_head"
 	NoSDPA           bool              // eager attention only
+	Generates        bool              // text is generated with it
 
 	ignoreMissing, ignoreUnexpected []*regexp.Regexp
 }

@@ -1,7 +1,9 @@
 package nn
 
 import (
+	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 
 	"github.com/torchgo/torchgo/torch"
@@ -71,11 +73,19 @@ func MapTensors(m any, fn func(name string, kind Kind, t *torch.Tensor) *torch.T
 }
 
 // To moves m to a device and converts its floating-point tensors to a dtype; unset ones stay. The tensors stay
-// themselves: ties, gradients and an optimizer's references hold.
+// themselves: ties, gradients and an optimizer's references hold. A move that fails, for lack of memory say,
+// leaves m where it was; a conversion that fails leaves it converted in part.
 func To(m any, device torch.Device, dtype torch.DType) {
 	done := map[*torch.Tensor]bool{}
 	torch.Scope(func() {
 		torch.NoGrad(func() {
+			var moved []func() // back
+			completed := false
+			defer func() {
+				for i := len(moved) - 1; i >= 0 && !completed; i-- {
+					moved[i]()
+				}
+			}()
 			for _, s := range Slots(m) {
 				t := s.Tensor()
 				if done[t] {
@@ -92,17 +102,27 @@ func To(m any, device torch.Device, dtype torch.DType) {
 				if to == t.Device() && opt.DType == t.DType() {
 					continue
 				}
-				grad := t.Grad()
+				data, grad := t.To(to, opt), t.Grad()
+				var gradData *torch.Tensor
 				if grad != nil {
-					t.SetGrad(nil)
+					gradData = grad.To(to, opt)
 				}
-				t.SetData(t.To(to, opt))
-				if grad != nil {
-					t.SetGrad(grad.To(to, opt))
+				if opt.DType == t.DType() { // converted ones are freed one by one
+					old := t.Detach()
+					moved = append(moved, func() { swap(t, old, grad) })
 				}
+				swap(t, data, gradData)
 			}
+			completed = true
 		})
 	})
+}
+
+// swap gives t other data and their gradient.
+func swap(t, data, grad *torch.Tensor) {
+	t.SetGrad(nil) // it must fit the data
+	t.SetData(data)
+	t.SetGrad(grad)
 }
 
 // ToEmpty gives m uninitialised tensors on a device: the way from the meta device to one where values can be filled in
@@ -154,6 +174,51 @@ func GetSubmodule(m any, path string) (any, error) {
 		}
 		rest = more
 	}
+}
+
+// SetSubmodule puts a module in the place of the one at a path (Module.set_submodule with strict=True). The former
+// one is not closed.
+func SetSubmodule(m any, path string, module any) error {
+	if path == "" {
+		return errors.New("Cannot set the submodule without a target name!") //nolint:staticcheck // PyTorch's text
+	}
+	if _, err := GetSubmodule(m, path); err != nil {
+		return err
+	}
+	moduleValue(module)
+	v := submoduleAt(moduleValue(m), "", path)
+	if t := reflect.TypeOf(module); !t.AssignableTo(v.Type()) {
+		return fmt.Errorf("%s is a %s: a %s can't take its place", path, v.Type(), t)
+	}
+	v.Set(reflect.ValueOf(module))
+	return nil
+}
+
+// submoduleAt is the field, or element, that holds the module at a path.
+func submoduleAt(module reflect.Value, prefix, path string) (found reflect.Value) {
+	look := func(name string, v reflect.Value) {
+		child, ok := deref(v)
+		switch {
+		case !ok || found.IsValid():
+		case name == path:
+			found = v
+		case strings.HasPrefix(path, name+"."):
+			found = submoduleAt(child, name, path)
+		}
+	}
+	for _, f := range members(module) {
+		name := join(prefix, f.name)
+		switch {
+		case f.tensor:
+		case f.value.Kind() == reflect.Slice:
+			for i := range f.value.Len() {
+				look(join(name, itoa(i)), f.value.Index(i))
+			}
+		default:
+			look(name, f.value)
+		}
+	}
+	return found
 }
 
 // GetParameter finds a parameter by its name in the state dict.

@@ -328,6 +328,27 @@ func TestModuleFunctions(t *testing.T) {
 	require.Equal(t, []float32{1, 1}, slice(p))
 }
 
+func TestSetSubmodule(t *testing.T) {
+	n := newNet()
+	defer Close(n)
+	drop := NewDropout(0.25)
+	require.NoError(t, SetSubmodule(n, "layers.1.drop", drop))
+	require.Same(t, drop, n.Layers[1].Drop)
+	require.NoError(t, SetSubmodule(n, "layers.1", n.Layers[0]))
+	require.Same(t, n.Layers[0], n.Layers[1])
+	s := NewSequential(NewReLU(), NewReLU())
+	require.NoError(t, SetSubmodule(s, "1", n.Head))
+	require.Same(t, n.Head, s.Layers[1])
+	d := NewModuleDict()
+	d.Set("a", s)
+	require.NoError(t, SetSubmodule(d, "a.0", drop))
+	require.Same(t, drop, s.Layers[0])
+
+	require.EqualError(t, SetSubmodule(n, "", n), "Cannot set the submodule without a target name!")
+	require.ErrorContains(t, SetSubmodule(n, "layers.2", n.Layers[0]), "net has no attribute `2`")
+	require.EqualError(t, SetSubmodule(n, "head", drop), "head is a *nn.Linear: a *nn.Dropout can't take its place")
+}
+
 func TestSharedModules(t *testing.T) {
 	l := NewLinear(2, 2)
 	defer Close(l)

@@ -275,12 +275,13 @@ func init() {
 
 		InputEmbeddings: "embeddings.word_embeddings",
 		NoSplit:         []any{(*Embeddings)(nil), (*Layer)(nil)},
+		Layers:          []any{(*Layer)(nil)},
 		Classes: []pretrained.Class{
 			{Name: "BertModel", New: pretrained.Build(NewModel),
 				Auto: []*pretrained.AutoClass{pretrained.AutoModel}},
 			{Name: "BertForPreTraining", New: pretrained.Build(NewForPreTraining), Ties: headTies, OutputEmbeddings: "cls.predictions.decoder",
 				Auto: []*pretrained.AutoClass{pretrained.AutoModelForPreTraining}},
-			{Name: "BertLMHeadModel", New: pretrained.Build(NewLMHeadModel), Ties: headTies, OutputEmbeddings: "cls.predictions.decoder",
+			{Name: "BertLMHeadModel", New: pretrained.Build(NewLMHeadModel), Ties: headTies, OutputEmbeddings: "cls.predictions.decoder", Generates: true,
 				Auto: []*pretrained.AutoClass{pretrained.AutoModelForCausalLM}},
 			{Name: "BertForMaskedLM", New: pretrained.Build(NewForMaskedLM), Ties: headTies, OutputEmbeddings: "cls.predictions.decoder",
 				Auto: []*pretrained.AutoClass{pretrained.AutoModelForMaskedLM}},

@@ -1,0 +1,82 @@
+package pretrained
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/torchgo/torchgo/torch"
+	"github.com/torchgo/torchgo/torch/nn"
+)
+
+// TiedKeys maps entries of the state dict to those whose tensor they share, as the class ties them and the
+// model has them.
+func (p *PreTrainedModel) TiedKeys() map[string]string {
+	slots := slotsByName(p.self)
+	shared := map[string]string{}
+	for target, source := range p.ties {
+		if t, s := slots[target], slots[source]; t.Name != "" && s.Name != "" && t.Tensor() == s.Tensor() {
+			shared[target] = source
+		}
+	}
+	return shared
+}
+
+// wantedTies are the class's ties, if the config wants them.
+func wantedTies(class *Class, config Config) map[string]string {
+	f, ok := configFields(config)["tie_word_embeddings"]
+	tied := ok && f.Bool()
+	if !ok {
+		v, _ := config.Base().Extra("tie_word_embeddings")
+		tied = v == true
+	}
+	ties := map[string]string{}
+	if tied {
+		maps.Copy(ties, class.Ties)
+	}
+	return ties
+}
+
+// TieWeights ties what the class ties, if tie_word_embeddings of the config says so: each target takes the
+// tensor of its source, and a layer's bias is cut or filled up with zeros to fit. What the targets held is
+// left to the collector. (tie_weights)
+func (p *PreTrainedModel) TieWeights() error {
+	ties, slots := wantedTies(p.class, p.config), slotsByName(p.self)
+	err := torch.TryDo(func() {
+		torch.Scope(func() {
+			torch.NoGrad(func() {
+				for _, target := range slices.Sorted(maps.Keys(ties)) {
+					t, s := slots[target], slots[ties[target]]
+					t.Set(s.Tensor())
+					if l, ok := t.Owner.(*nn.Linear); ok && l.Bias != nil {
+						if _, n := l.Weight.Features(); l.Bias.Size(0) != n {
+							exchange(p.self, l.Bias, withRows(l.Bias, n, func(fresh *torch.Tensor) { fresh.Zero_() }))
+						}
+					}
+				}
+			})
+		})
+	})
+	if err != nil {
+		return &Error{Detail: "tying weights of " + p.Class(), Err: err}
+	}
+	p.ties = ties
+	return nil
+}
+
+// InitWeights gives weights without data (device meta) their first values on the CPU, then ties what is tied.
+// After loading all weights have values, and stay. (init_weights)
+func (p *PreTrainedModel) InitWeights() error {
+	err := torch.TryDo(func() { initialise(p.self, torch.CPU, wantedTies(p.class, p.config)) })
+	if err != nil {
+		return &Error{Detail: "initialising " + p.Class(), Err: err}
+	}
+	return p.TieWeights()
+}
+
+func slotsByName(m any) map[string]nn.Slot {
+	slots := map[string]nn.Slot{}
+	for _, s := range nn.Slots(m) {
+		slots[s.Name] = s
+	}
+	return slots
+}
