@@ -20,7 +20,7 @@ func models(m Model) iter.Seq[*PreTrainedModel] {
 
 // BaseModel is the model below the head; of a base model, itself (base_model).
 func (p *PreTrainedModel) BaseModel() Model {
-	if inner, ok := p.child(p.arch.Prefix).(Model); ok {
+	if inner, ok := p.child(p.class.prefix(p.arch)).(Model); ok {
 		return inner
 	}
 	return p.self

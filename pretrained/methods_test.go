@@ -67,7 +67,7 @@ type resizeCase struct {
 }
 
 // methodsGroups are the groups of testdata whose cases are recorded, with their numbers.
-var methodsGroups = map[string]int{"models-bert": 6, "bert-heads": 10}
+var methodsGroups = map[string]int{"models-bert": 6, "bert-heads": 10, "models-llama": 6}
 
 func methodsCases(t *testing.T) map[string]methodsCase {
 	data, err := os.ReadFile(filepath.Join(testdata.Open(t, "methods"), "methods.json"))

@@ -88,10 +88,10 @@ func (p *PreTrainedModel) configInt(key string) *int {
 // resizer makes the new values of the tensors that have a row for each token.
 type resizer struct {
 	model Model
-	rows int
-	std  float64
-	mean bool
-	jobs []resizeJob
+	rows  int
+	std   float64
+	mean  bool
+	jobs  []resizeJob
 }
 
 type resizeJob struct {

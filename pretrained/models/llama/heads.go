@@ -123,10 +123,11 @@ func init() {
 
 		InputEmbeddings: "embed_tokens",
 		NoSplit:         []any{(*DecoderLayer)(nil)},
+		Layers:          []any{(*DecoderLayer)(nil)},
 		Classes: []pretrained.Class{
 			{Name: "LlamaModel", New: pretrained.Build(NewModel),
 				Auto: []*pretrained.AutoClass{pretrained.AutoModel}},
-			{Name: "LlamaForCausalLM", New: pretrained.Build(NewForCausalLM), OutputEmbeddings: "lm_head",
+			{Name: "LlamaForCausalLM", New: pretrained.Build(NewForCausalLM), OutputEmbeddings: "lm_head", Generates: true,
 				Ties: map[string]string{"lm_head.weight": "model.embed_tokens.weight"},
 				Auto: []*pretrained.AutoClass{pretrained.AutoModelForCausalLM}},
 			{Name: "LlamaForSequenceClassification", New: pretrained.Build(NewForSequenceClassification),
