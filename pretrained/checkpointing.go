@@ -94,6 +94,14 @@ func (p *PreTrainedModel) GradientCheckpointingDisable() { p.ActivationCheckpoin
 // IsGradientCheckpointing is the former name of IsActivationCheckpointing.
 func (p *PreTrainedModel) IsGradientCheckpointing() bool { return p.IsActivationCheckpointing() }
 
+// checkpointAsConfigured obeys gradient_checkpointing of an old config, once: the key is not saved again.
+func (p *PreTrainedModel) checkpointAsConfigured() {
+	raw := p.config.Base().raw
+	if raw["gradient_checkpointing"] == true && p.ActivationCheckpointingEnable() == nil {
+		delete(raw, "gradient_checkpointing")
+	}
+}
+
 // setCheckpointing tells the models inside, too: the base model of a class with a head runs the layers.
 func (p *PreTrainedModel) setCheckpointing(c *checkpointing) {
 	for inner := range models(p.self) {

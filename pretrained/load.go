@@ -66,6 +66,7 @@ func (l *loader) fill(ctx context.Context) (warnings []string, err error) {
 		l.initialise()
 		warnings = l.tie()
 		nn.Eval(l.model)
+		l.model.base().checkpointAsConfigured()
 	})
 	if err != nil {
 		return nil, &Error{File: l.checkpoint.Path(), Detail: "initialising", Err: err}

@@ -8,13 +8,19 @@ import (
 )
 
 // Clone copies a module with its tensors; what is tied or shared in m is so in the copy. Fields without a tag are
-// copied as Go assigns them, hooks too (copy.deepcopy).
+// copied as Go assigns them, hooks too (copy.deepcopy). A copied module that has a method Cloned(self any) is told what
+// it is now, parents first: for fields that refer to the module that it was copied from.
 func Clone[M any](m M) M {
 	moduleValue(m)
 	c := cloner{tensors: map[*torch.Tensor]*torch.Tensor{}, modules: map[any]reflect.Value{}}
 	v := reflect.New(reflect.TypeFor[M]()).Elem()
 	v.Set(reflect.ValueOf(m))
 	c.replace(v)
+	for _, module := range NamedModules(v.Interface()) {
+		if m, ok := module.(interface{ Cloned(self any) }); ok {
+			m.Cloned(module)
+		}
+	}
 	return v.Interface().(M)
 }
 
