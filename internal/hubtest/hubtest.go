@@ -73,6 +73,18 @@ func New(t testing.TB) *Server {
 // Commit adds a commit with these files to a repository, moves main there, and gives its hash. Names that end
 // with .safetensors or .bin are stored by LFS.
 func (s *Server) Commit(id string, files map[string][]byte) string {
+	h := sha1.New()
+	fmt.Fprintln(h, id)
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		fmt.Fprintf(h, "%s %s\n", name, Etag(name, files[name]))
+	}
+	commit := hex.EncodeToString(h.Sum(nil))
+	s.CommitAs(id, commit, files)
+	return commit
+}
+
+// CommitAs is Commit with a hash of the caller's choice. The id of a dataset begins with "datasets/".
+func (s *Server) CommitAs(id, commit string, files map[string][]byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.repos[id]
@@ -80,15 +92,15 @@ func (s *Server) Commit(id string, files map[string][]byte) string {
 		r = &repo{commits: map[string]map[string][]byte{}, refs: map[string]string{}}
 		s.repos[id] = r
 	}
-	h := sha1.New()
-	fmt.Fprintf(h, "%s %d", id, len(r.commits))
-	for _, name := range slices.Sorted(maps.Keys(files)) {
-		fmt.Fprintf(h, "%s %s\n", name, Etag(name, files[name]))
-	}
-	commit := hex.EncodeToString(h.Sum(nil))
 	r.commits[commit] = files
 	r.refs["main"] = commit
-	return commit
+}
+
+// Files are those of a commit.
+func (s *Server) Files(id, commit string) map[string][]byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.repos[id].commits[commit]
 }
 
 // SetRef makes a branch, a tag or refs/pr/N of a repository a commit.
