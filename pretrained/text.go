@@ -24,6 +24,8 @@ func (in *Inputs) MustHaveText(positions int) {
 		badInput("exactly one of input_ids and inputs_embeds is needed")
 	case x.Dim() != dims:
 		badInput("expected %d dimensions, got shape %v", dims, x.Shape())
+	case in.PositionIDs != nil && (in.PositionIDs.Dim() != 2 || in.PositionIDs.Size(1) != x.Size(1) || in.PositionIDs.Size(0) != x.Size(0) && in.PositionIDs.Size(0) != 1):
+		badInput("expected position_ids of shape [%d %d] or [1 %d], got %v", x.Size(0), x.Size(1), x.Size(1), in.PositionIDs.Shape())
 	case positions > 0 && x.Size(1) > positions && in.PositionIDs == nil:
 		badInput("a sequence of %d tokens is longer than the model's %d positions", x.Size(1), positions)
 	}

@@ -114,10 +114,9 @@ func ParseRoPE(base *pretrained.ConfigBase, params map[string]any, headDim, posi
 		return r, ropeError("rope_parameters.rope_type", "one of "+strings.Join(slices.Sorted(maps.Keys(ropeTypes)), ", "), params["rope_type"])
 	}
 	known := strings.Fields("rope_type type rope_theta partial_rotary_factor " + keys.required + " " + keys.optional)
-	for _, key := range strings.Fields("rope_theta " + keys.required) {
-		if _, ok := params[key]; !ok {
-			return r, &pretrained.Error{Class: pretrained.ErrBadConfig, Detail: fmt.Sprintf("rope_parameters of rope_type %q lack %s", r.Type, key)}
-		}
+	missing := slices.DeleteFunc(strings.Fields("rope_theta "+keys.required), func(key string) bool { _, ok := params[key]; return ok })
+	if len(missing) > 0 {
+		return r, &pretrained.Error{Class: pretrained.ErrBadConfig, Detail: fmt.Sprintf("rope_parameters of rope_type %q lack %s", r.Type, strings.Join(missing, ", "))}
 	}
 	for _, key := range slices.Sorted(maps.Keys(params)) {
 		if !slices.Contains(known, key) {

@@ -67,6 +67,8 @@ CASES = {
                 lambda g: {"input_ids": ints(g, 2, 5), "token_type_ids": ints(g, 2, 5, lo=0, hi=3),
                            "attention_mask": torch.where(torch.ones(5, 5).tril() > 0, 0.0, torch.finfo(torch.float32).min)[None, None].expand(2, 1, 5, 5).contiguous()},
                 None),
+    "attentions": ("BertLMHeadModel", "AutoModelForCausalLM", {"is_decoder": True},
+                   lambda g: padded(g, 2, 6), lambda g: {"labels": ints(g, 2, 6)}, True),
 }
 
 
@@ -84,7 +86,7 @@ def outputs(out):
     return {k: v.detach().float().contiguous().clone() for k, v in found.items() if k != "past_key_values"}
 
 
-def make(folder, cls, auto, config, inputs, labels):
+def make(folder, cls, auto, config, inputs, labels, attentions=False):
     g = torch.Generator().manual_seed(zlib.crc32(os.path.basename(folder).encode()))
     torch.manual_seed(0)
     model = getattr(tf, cls)(tf.BertConfig(**{**SIZES, **config}))
@@ -98,7 +100,7 @@ def make(folder, cls, auto, config, inputs, labels):
     assert type(model).__name__ == cls, type(model)
     given, wanted = inputs(g), labels(g) if labels else None
     with torch.no_grad():
-        out = model(**given, output_hidden_states=True, **({"use_cache": False} if config.get("is_decoder") else {}))
+        out = model(**given, output_hidden_states=True, output_attentions=attentions, **({"use_cache": False} if config.get("is_decoder") else {}))
     expected = outputs(out)
     if wanted:
         loss = model(**given, **wanted).loss
@@ -113,6 +115,7 @@ def make(folder, cls, auto, config, inputs, labels):
     with open(os.path.join(folder, "inputs.json"), "w") as f:
         json.dump({"class": cls, "auto_class": auto, "tied_weights": dict(model.all_tied_weights_keys),
                    "num_parameters": model.num_parameters(), "memory_footprint": model.get_memory_footprint(),
+                   **({"attentions": True} if attentions else {}),
                    "inputs": {k: plain(v) for k, v in given.items()},
                    "labels": {k: plain(v) for k, v in wanted.items()} if wanted else None}, f, separators=(",", ":"))
 

@@ -171,6 +171,33 @@ func TestAttention(t *testing.T) {
 	require.Panics(t, func() { Attention(q, k, v, nil, AttentionOptions{Kind: "flash_attention_9"}) })
 }
 
+// Groups of heads that share keys and values are heads with copies of them.
+func TestAttentionSharesHeads(t *testing.T) {
+	torch.ManualSeed(6)
+	const B, H, G, T, D = 2, 6, 2, 5, 8
+	q, k, v := torch.Randn([]int{B, H, T, D}), torch.Randn([]int{B, G, T, D}), torch.Randn([]int{B, G, T, D})
+	head := func(x *torch.Tensor, h int) *torch.Tensor { return x.Narrow(1, h, 1) }
+	mask := CausalMask(T, T, torch.CPU).View(1, 1, T, T)
+	for name, opt := range map[string]AttentionOptions{
+		"all": {}, "causal": {Causal: true}, "eager": {Kind: Eager, Causal: true}, "float32 softmax": {Kind: Eager, Float32Softmax: true},
+	} {
+		for _, m := range []*torch.Tensor{nil, mask} {
+			y, weights := AttentionWithWeights(q, k, v, m, opt)
+			require.Equal(t, opt.Kind == Eager, weights != nil)
+			for h := range H {
+				one, w := AttentionWithWeights(head(q, h), head(k, h/(H/G)), head(v, h/(H/G)), m, opt)
+				require.True(t, y.Narrow(2, h*D, D).Allclose(one), "%s, head %d", name, h)
+				if w != nil {
+					require.True(t, head(weights, h).Allclose(w))
+					require.True(t, w.SumDim([]int{-1}).Allclose(torch.Ones([]int{B, 1, T})))
+				}
+			}
+		}
+	}
+	err := torch.TryDo(func() { Attention(q, torch.Randn([]int{B, 4, T, D}), v, nil) })
+	require.ErrorContains(t, err, "6 heads of queries can't share 4 heads of keys")
+}
+
 func TestLosses(t *testing.T) {
 	logits := torch.FromSlice([]float32{1, 2, 3, 3, 2, 1}, 2, 3)
 	first := math.Log(math.Exp(-2) + math.Exp(-1) + 1) // of target 2: -log softmax

@@ -17,7 +17,7 @@ import (
 )
 
 func TestReferenceCases(t *testing.T) {
-	modeltest.RunAll(t, append(modeltest.Cases(t, "models-bert", 6), modeltest.Cases(t, "bert-heads", 10)...))
+	modeltest.RunAll(t, append(modeltest.Cases(t, "models-bert", 6), modeltest.Cases(t, "bert-heads", 11)...))
 }
 
 // A model is read only in evaluation mode: goroutines share it.

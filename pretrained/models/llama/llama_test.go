@@ -1,12 +1,195 @@
 package llama_test
 
 import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
+	"github.com/torchgo/torchgo/internal/testdata"
+	"github.com/torchgo/torchgo/pretrained"
 	"github.com/torchgo/torchgo/pretrained/internal/modeltest"
-	_ "github.com/torchgo/torchgo/pretrained/models/llama"
+	"github.com/torchgo/torchgo/pretrained/models/llama"
+	"github.com/torchgo/torchgo/torch"
+	"github.com/torchgo/torchgo/torch/nn"
 )
 
 func TestReferenceCases(t *testing.T) {
 	modeltest.RunAll(t, modeltest.Cases(t, "models-llama", 6))
+}
+
+// Options, heads, kinds of inputs, half precision.
+func TestCases(t *testing.T) {
+	modeltest.RunAll(t, modeltest.Cases(t, "llama", 34))
+}
+
+// Configs of all ages are saved again as transformers saves them.
+func TestConfigsAreSavedAsTransformersDoes(t *testing.T) {
+	dir := filepath.Join(testdata.Copy(t, "llama"), "configs")
+	weights, err := os.ReadFile(filepath.Join(dir, "model.safetensors"))
+	require.NoError(t, err)
+	found, err := filepath.Glob(filepath.Join(dir, "*", "saved.json"))
+	require.NoError(t, err)
+	require.Len(t, found, 12)
+	for _, path := range found {
+		want, err := os.ReadFile(path)
+		require.NoError(t, err)
+		from := filepath.Dir(path)
+		require.NoError(t, os.WriteFile(filepath.Join(from, "model.safetensors"), weights, 0o600))
+		m, _, err := pretrained.Load(context.Background(), from, pretrained.Options{Strict: true})
+		require.NoError(t, err, from)
+		to := t.TempDir()
+		require.NoError(t, pretrained.SavePretrained(context.Background(), m, to, pretrained.SaveOptions{}))
+		m.Close()
+		got, err := os.ReadFile(filepath.Join(to, "config.json"))
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(want, got), "%s:\n%s\nwant\n%s", from, got, want)
+	}
+}
+
+func load(t *testing.T, opts pretrained.Options) pretrained.Model {
+	m, _, err := pretrained.Load(context.Background(), filepath.Join(testdata.Open(t, "models-llama"), "llama"), opts)
+	require.NoError(t, err)
+	t.Cleanup(m.Close)
+	return m
+}
+
+var ids = []int64{5, 6, 7, 8, 9, 10}
+
+// Attentions are there when the call or the config asks for them, in eager attention: a config that does chooses
+// it, and doesn't go together with sdpa.
+func TestOutputRecording(t *testing.T) {
+	x := torch.FromSlice(ids, 1, 6)
+	asks := map[string]any{"output_attentions": true, "output_hidden_states": true}
+	m := load(t, pretrained.Options{Config: asks})
+	out := m.Forward(pretrained.Inputs{InputIDs: x})
+	require.Equal(t, nn.Eager, m.Config().Base().Attn)
+	require.Len(t, out.Attentions, 2)
+	require.Len(t, out.HiddenStates, 3)
+	require.Equal(t, []int{1, 4, 6, 6}, out.Attentions[1].Shape())
+
+	dir := filepath.Join(testdata.Open(t, "models-llama"), "llama")
+	_, _, err := pretrained.Load(context.Background(), dir, pretrained.Options{Config: asks, Attn: nn.SDPA})
+	require.ErrorIs(t, err, pretrained.ErrArgument)
+	require.ErrorContains(t, err, "output_attentions")
+
+	out = load(t, pretrained.Options{}).Forward(pretrained.Inputs{InputIDs: x, OutputAttentions: true})
+	require.Empty(t, out.Attentions, "sdpa has none")
+	require.Empty(t, out.HiddenStates)
+}
+
+func TestBadInputsAreTypedErrors(t *testing.T) {
+	m := load(t, pretrained.Options{})
+	x := torch.FromSlice(ids, 2, 3)
+	for text, in := range map[string]pretrained.Inputs{
+		"exactly one of input_ids and inputs_embeds":               {},
+		"expected 2 dimensions, got shape [6]":                     {InputIDs: x.View(-1)},
+		"expected an attention_mask of shape [2 3], got [2 4]":     {InputIDs: x, AttentionMask: torch.Ones([]int{2, 4})},
+		"expected position_ids of shape [2 3] or [1 3], got [2 2]": {InputIDs: x, PositionIDs: torch.Zeros([]int{2, 2}, torch.TensorOptions{DType: torch.Int64})},
+		"index out of range":                                       {InputIDs: torch.FromSlice([]int64{96}, 1, 1)},
+	} {
+		err := torch.TryDo(func() { m.Forward(in) })
+		var te *torch.Error
+		require.ErrorAs(t, err, &te, text)
+		require.ErrorContains(t, err, text)
+	}
+	seq := load(t, pretrained.Options{Class: "LlamaForSequenceClassification", Config: map[string]any{"pad_token_id": nil}})
+	err := torch.TryDo(func() { seq.Forward(pretrained.Inputs{InputIDs: x}) })
+	require.ErrorContains(t, err, "a batch of 2 sequences needs a pad_token_id")
+}
+
+// What the model doesn't do is an error that names the option.
+func TestBadConfigs(t *testing.T) {
+	dir := filepath.Join(testdata.Open(t, "models-llama"), "llama")
+	for text, c := range map[string]map[string]any{
+		"rope_parameters.partial_rotary_factor": {"rope_parameters": map[string]any{"rope_type": "linear", "factor": 2.0, "partial_rotary_factor": 0.5}},
+		"num_attention_heads":                   {"num_key_value_heads": 3},
+		"num_key_value_heads":                   {"num_key_value_heads": 8},
+		"hidden_size":                           {"num_attention_heads": 3, "num_key_value_heads": 3},
+		"head_dim":                              {"head_dim": 0},
+		"rotary positions":                      {"head_dim": 5},
+		"hidden_act":                            {"hidden_act": "swoosh"},
+		"attention_dropout":                     {"attention_dropout": 1.5},
+		"initializer_range":                     {"initializer_range": 2.0},
+		"pad_token_id":                          {"pad_token_id": 96},
+		"rope_parameters of rope_type \"linear\" lack factor": {"rope_parameters": map[string]any{"rope_type": "linear"}},
+		"rope_parameters: expected an object":                 {"rope_parameters": []any{}},
+	} {
+		_, _, err := pretrained.Load(context.Background(), dir, pretrained.Options{Config: c})
+		require.Error(t, err, text)
+		require.True(t, errors.Is(err, pretrained.ErrBadConfig) || errors.Is(err, pretrained.ErrUnsupported), text)
+		require.ErrorContains(t, err, text)
+		require.NotContains(t, err.Error(), "\n")
+	}
+	plan, err := pretrained.Plan(context.Background(), dir, pretrained.Options{Config: map[string]any{
+		"rope_parameters": map[string]any{"rope_type": "linear", "factor": 2.0, "mrope_section": []any{}}}})
+	require.NoError(t, err)
+	require.Equal(t, []string{`rope_parameters.mrope_section means nothing to rope_type "linear"`}, plan.Warnings)
+}
+
+// A model built in Go has transformers' first values, and computes.
+func TestBuiltInGo(t *testing.T) {
+	c := llama.NewConfig()
+	c.VocabSize, c.HiddenSize, c.IntermediateSize, c.NumHiddenLayers, c.NumAttentionHeads = 11, 16, 8, 2, 2
+	c.RopeParameters = map[string]any{"rope_type": "llama3", "factor": 2.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+	require.NoError(t, c.Validate())
+	m := llama.NewModel(nn.Builder{}, c)
+	require.Equal(t, []float32{1, 1, 1, 1}, torch.ToSlice[float32](m.Norm.Weight)[:4])
+	require.InDelta(t, 1, torch.ToSlice[float32](m.RotaryEmb.InvFreq)[0], 0)
+	x := m.Layers[0].InputLayernorm.Forward(torch.Randn([]int{1, 3, 16}))
+	cos, sin := m.RotaryEmb.Forward(x, nil)
+	y, _ := m.Layers[0].Forward(x, nil, cos, sin)
+	require.Equal(t, x.Shape(), y.Shape())
+}
+
+func TestDropoutWorksInTrainingOnly(t *testing.T) {
+	for _, attn := range []nn.AttentionKind{nn.SDPA, nn.Eager} {
+		m := load(t, pretrained.Options{Attn: attn, Config: map[string]any{"attention_dropout": 0.5}})
+		logits := func() []float32 {
+			return torch.ToSlice[float32](m.Forward(pretrained.Inputs{InputIDs: torch.FromSlice(ids, 1, 6)}).Logits)
+		}
+		first := logits()
+		require.Equal(t, first, logits())
+		nn.Train(m)
+		torch.ManualSeed(1)
+		require.NotEqual(t, first, logits())
+		nn.Eval(m)
+		require.Equal(t, first, logits())
+	}
+}
+
+// Goroutines share a model, also one whose positions adapt to the length.
+func TestConcurrentInference(t *testing.T) {
+	m, _, err := pretrained.Load(context.Background(), filepath.Join(testdata.Open(t, "models-llama"), "llama-rope-dynamic"), pretrained.Options{})
+	require.NoError(t, err)
+	defer m.Close()
+	forward := func(n int) (values []float32) {
+		torch.Inference(func() {
+			x := torch.Arange(n).AddScalar(5).Unsqueeze(0)
+			values = torch.ToSlice[float32](m.Forward(pretrained.Inputs{InputIDs: x}).Logits)
+		})
+		return values
+	}
+	long := forward(30) // from here on no sequence is longer, or shorter than max_position_embeddings
+	want := map[int][]float32{30: long, 9: forward(9)}
+	live := torch.LiveTensors()
+	var wg sync.WaitGroup
+	for i := range 16 {
+		wg.Go(func() {
+			n := []int{9, 30}[i%2]
+			for range 5 {
+				if got := forward(n); !slices.Equal(want[n], got) {
+					t.Errorf("length %d gave other values", n)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	require.Equal(t, live, torch.LiveTensors())
 }
