@@ -15,6 +15,7 @@ type Model interface {
 
 	Class() string
 	Config() Config
+	GenerationConfig() *GenerationConfig
 	DType() torch.DType
 	Device() torch.Device
 	NumParameters(...NumParametersOptions) int64
@@ -71,6 +72,8 @@ type PreTrainedModel struct {
 	config Config
 	ties   map[string]string // target: source, those in force
 	loaded bool              // from a checkpoint
+
+	generation *GenerationConfig // of a model that can generate; see there
 
 	checkpointing *checkpointing // nil: off
 	inputGrads    func()         // takes the hook off that makes embeddings require gradients; nil: there is none

@@ -32,6 +32,9 @@ type Options struct {
 	// float64, string, []any, map[string]any.
 	Config map[string]any
 
+	// GenerationConfig is the model's, in place of the generation_config.json beside the weights.
+	GenerationConfig *GenerationConfig
+
 	// KeyMapping renames tensors of the checkpoint before any other rule does: in order, each regular
 	// expression's first match in a name is replaced.
 	KeyMapping []KeyRule

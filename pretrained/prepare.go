@@ -74,6 +74,9 @@ func prepare(ctx context.Context, path string, opts Options) (_ *loader, err err
 	if err := torch.TryDo(l.build); err != nil {
 		return nil, &Error{File: l.files.config, Class: ErrBadConfig, Detail: "building " + l.class.Name, Err: err}
 	}
+	if err := l.readGeneration(); err != nil {
+		return nil, err
+	}
 	if err := l.place(slices.Sorted(maps.Keys(l.slots))); err != nil {
 		return nil, err
 	}

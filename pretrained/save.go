@@ -57,8 +57,14 @@ func SavePretrained(ctx context.Context, m Model, dir string, opts SaveOptions) 
 	if opts.Progress != nil {
 		reportWrites(tensors, opts.Progress)
 	}
+	var generation []byte
+	if g := m.GenerationConfig(); g != nil {
+		if generation, err = g.json(); err != nil {
+			return inFile(err, filepath.Join(dir, generationFile))
+		}
+	}
 	set := map[string]any{"architectures": []string{m.Class()}, "dtype": m.DType().String()}
-	return writeFolder(ctx, dir, m.Config(), set, nil, tensors, shard)
+	return writeFolder(ctx, dir, m.Config(), set, generation, tensors, shard)
 }
 
 // writeFolder writes a checkpoint with its documents into a folder that need not exist yet.
@@ -72,7 +78,7 @@ func writeFolder(ctx context.Context, dir string, config Config, set map[string]
 		return err
 	}
 	if generation != nil {
-		shard.Documents = append(shard.Documents, safetensors.Document{Name: "generation_config.json", Data: generation})
+		shard.Documents = append(shard.Documents, safetensors.Document{Name: generationFile, Data: generation})
 	}
 	shard.Documents = append(shard.Documents, safetensors.Document{Name: "config.json", Data: configJSON(config, set),
 		Pointing: func(weights string) []byte {
