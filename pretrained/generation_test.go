@@ -142,7 +142,8 @@ func TestBadGenerationConfigFile(t *testing.T) {
 		_, _, err := pretrained.Load(ctx, dir, pretrained.Options{})
 		require.ErrorContains(t, err, want)
 		require.ErrorContains(t, err, filepath.Join(dir, "generation_config.json"))
-		_, _, err = pretrained.Load(ctx, dir, pretrained.Options{Class: "LlamaModel"})
+		m, _, err := pretrained.Load(ctx, dir, pretrained.Options{Class: "LlamaModel"})
 		require.NoError(t, err, "a model that can't generate does not look at it")
+		m.Close()
 	}
 }
