@@ -61,12 +61,21 @@ func (p *PreTrainedModel) OutputEmbeddings() *nn.Linear {
 }
 
 // SetOutputEmbeddings replaces the output embeddings (set_output_embeddings). They are no longer tied to the
-// input embeddings, until TieWeights.
+// input embeddings, until TieWeights; what was tied to their bias takes the new one.
 func (p *PreTrainedModel) SetOutputEmbeddings(l *nn.Linear) error {
 	if p.OutputEmbeddings() == nil {
 		return &Error{Class: ErrUnsupported, Detail: p.Class() + " has no output embeddings"}
 	}
-	return p.set(p.self, p.class.OutputEmbeddings, l)
+	if err := p.set(p.self, p.class.OutputEmbeddings, l); err != nil {
+		return err
+	}
+	slots := slotsByName(p.self)
+	for target, source := range p.ties {
+		if t, s := slots[target], slots[source]; t.Owner == any(l) && s.Name != "" && t.Tensor() == l.Bias {
+			s.Set(l.Bias)
+		}
+	}
+	return nil
 }
 
 func (p *PreTrainedModel) set(m Model, path string, module any) error {

@@ -56,10 +56,10 @@ func initStd(c Config) float64 {
 func initialise(m Model, device torch.Device, ties map[string]string) {
 	in := &Init{Std: initStd(m.Config()), fresh: map[*torch.Tensor]bool{}}
 	for _, s := range nn.Slots(m) {
+		if _, tied := ties[s.Name]; tied {
+			continue // takes its source's
+		}
 		if old := s.Tensor(); old.Device() == torch.Meta {
-			if _, tied := ties[s.Name]; tied {
-				continue // takes its source's
-			}
 			replace(s, torch.Empty(old.Shape(), torch.EmptyOptions{DType: old.DType(), Device: device}))
 			in.fresh[s.Tensor()] = true
 		}

@@ -159,9 +159,20 @@ func TestSetEmbeddings(t *testing.T) {
 	l := nn.NewLinear(dim, rows)
 	require.NoError(t, m.SetOutputEmbeddings(l))
 	require.Same(t, l, m.OutputEmbeddings())
-	require.Empty(t, m.TiedKeys())
+	bias := l.Bias
+	require.Equal(t, map[string]string{"cls.predictions.decoder.bias": "cls.predictions.bias"}, m.TiedKeys())
 	require.NoError(t, m.TieWeights())
 	require.Len(t, m.TiedKeys(), 2)
+	require.Same(t, bias, l.Bias)
+	require.Same(t, e.Weight.(*nn.Table).W, l.Weight.(*nn.Dense).W)
+
+	require.NoError(t, m.SetOutputEmbeddings(nn.NewLinear(dim, rows+2, nn.LinearOptions{Bias: torch.Some(false)})))
+	require.NoError(t, m.TieWeights())
+	require.Same(t, e.Weight.(*nn.Table).W, m.OutputEmbeddings().Weight.(*nn.Dense).W)
+	wide := nn.NewLinear(dim, rows+2)
+	require.NoError(t, m.SetOutputEmbeddings(wide))
+	require.NoError(t, m.TieWeights())
+	require.Equal(t, []int{rows}, wide.Bias.Shape(), "the bias fits the table")
 
 	base := m.BaseModel()
 	require.Nil(t, base.OutputEmbeddings())

@@ -45,9 +45,12 @@ func (p *PreTrainedModel) TieWeights() error {
 		torch.Scope(func() {
 			torch.NoGrad(func() {
 				for _, target := range slices.Sorted(maps.Keys(ties)) {
-					t, s := slots[target], slots[ties[target]]
-					t.Set(s.Tensor())
-					if l, ok := t.Owner.(*nn.Linear); ok && l.Bias != nil {
+					if t, s := slots[target], slots[ties[target]]; t.Name != "" && s.Name != "" { // a new layer may lack a bias
+						t.Set(s.Tensor())
+					}
+				}
+				for target := range ties {
+					if l, ok := slots[target].Owner.(*nn.Linear); ok && l.Bias != nil {
 						if _, n := l.Weight.Features(); l.Bias.Size(0) != n {
 							exchange(p.self, l.Bias, withRows(l.Bias, n, func(fresh *torch.Tensor) { fresh.Zero_() }))
 						}
