@@ -72,6 +72,7 @@ type PreTrainedModel struct {
 	config Config
 	ties   map[string]string // target: source, those in force
 	loaded bool              // from a checkpoint
+	file   *fileRules        // how the names of its checkpoint come back; nil: it was not loaded from one
 
 	generation *GenerationConfig // of a model that can generate; see there
 
@@ -92,12 +93,22 @@ func bind(m Model, class *Class, arch *Architecture, config Config) {
 			continue
 		}
 		p := inner.base()
-		p.self, p.config, p.arch, p.class = inner, config, arch, class
-		if path != "" {
-			p.class = &arch.Classes[0]
+		p.self = inner
+		switch own := p.config; {
+		case path == "":
+			p.config, p.arch, p.class = config, arch, class
+		case own != nil && own != config && architecture(own) != nil:
+			p.arch = architecture(own)
+			p.class = &p.arch.Classes[0]
+		default:
+			p.config, p.arch, p.class = config, arch, &arch.Classes[0]
 		}
 	}
 }
+
+// UseConfig tells a model that is a part of one of another type its own config. The constructor of the whole
+// calls it, so that the rules of the part's own architecture hold for it.
+func (p *PreTrainedModel) UseConfig(c Config) { p.config = c }
 
 // Class is the name of the model's class: "BertForMaskedLM".
 func (p *PreTrainedModel) Class() string { return p.class.Name }

@@ -29,6 +29,9 @@ type loader struct {
 	slots      map[string]nn.Slot
 	plan       *LoadPlan
 	compare    map[string]string // ties whose two tensors are both in the checkpoint
+	names      *keyMap           // from the checkpoint to the model
+	broken     []error           // conversions that can't be made
+	absent     map[string]string // by key: what a conversion lacks
 	mapped     bool              // views of the file may be handed out
 }
 
@@ -177,48 +180,98 @@ func (l *loader) build() {
 }
 
 // mapNames matches the names of the checkpoint with those of the model and plans each weight.
-func (l *loader) mapNames() error {
+func (l *loader) mapNames() (err error) {
 	saved := func(key string) bool { s, ok := l.slots[key]; return ok && s.Kind != nn.Transient }
-	names := newKeyMap(l.opts.KeyMapping, l.class.prefix(l.arch), saved)
-	found := map[string]PlannedWeight{} // by the model's key
-	for file, info := range l.checkpoint.All() {
-		key := names.rename(info.Name)
-		if !saved(key) {
-			if !l.ignorable(key) {
-				l.plan.UnexpectedKeys = append(l.plan.UnexpectedKeys, key)
-			}
-			continue
-		}
-		if other, twice := found[key]; twice {
-			return &Error{File: file.Path(), Tensor: info.Name, Class: ErrConflict, Detail: fmt.Sprintf("%q is the same parameter %q", other.Parts[0].Source, key)}
-		}
-		w := PlannedWeight{Key: key, slot: l.slots[key]}
-		shape := w.slot.Tensor().Shape()
-		w.Parts = []Part{newPart(file, info, whole(shape).copyInto())}
-		if !slices.Equal(shape, info.Shape) {
-			l.plan.MismatchedKeys = append(l.plan.MismatchedKeys, Mismatch{key, info.Shape, shape})
-			w.Action = InitAction
-		} else if err := w.check(); err != nil {
-			return err
-		} else {
-			w.Action = l.action(&w)
-		}
-		found[key] = w
+	if l.names, err = newKeyMap(l.opts.KeyMapping, l.model, saved); err != nil {
+		return &Error{Class: ErrArgument, Detail: "key mapping", Err: err}
 	}
+	found := weights{} // by the model's key
+	var conversions conversions
+	unexpected := map[string]bool{}
+	for file, info := range l.checkpoint.All() {
+		t := l.names.rename(info.Name)
+		switch {
+		case !saved(t.key):
+			keys := []string{t.key}
+			if t.by != nil {
+				keys = t.targets()
+			}
+			for _, key := range keys {
+				if !l.ignorable(key) {
+					unexpected[key] = true
+				}
+			}
+		case t.by != nil:
+			if err := conversions.add(t, source{file, info}); err != nil {
+				return err
+			}
+		default:
+			if err := l.planWeight(found, t.key, source{file, info}); err != nil {
+				return err
+			}
+		}
+	}
+	for _, c := range conversions.list {
+		if err := l.planConversion(found, c); err != nil {
+			return err
+		}
+	}
+	l.plan.UnexpectedKeys = slices.Sorted(maps.Keys(unexpected))
 	l.planTies(found)
 	l.planRest(found)
-	slices.Sort(l.plan.UnexpectedKeys)
 	slices.Sort(l.plan.MissingKeys)
 	slices.SortFunc(l.plan.MismatchedKeys, func(a, b Mismatch) int { return strings.Compare(a.Key, b.Key) })
 	l.count()
 	return l.verdict()
 }
 
-func newPart(file *safetensors.File, info safetensors.TensorInfo, place blockCopy) Part {
-	p := Part{Source: info.Name, File: filepath.Base(file.Path()), FileDType: info.DType.String(), FileBytes: int64(info.Bytes),
-		file: file, dtype: dtypeOf(info.DType), place: place}
-	if n := info.Numel(); n > 0 {
-		p.FileBytes = int64(info.Bytes) / int64(n) * int64(place.numel())
+// weights are the planned ones by the model's key.
+type weights map[string]PlannedWeight
+
+// source is a tensor of the checkpoint.
+type source struct {
+	file *safetensors.File
+	safetensors.TensorInfo
+}
+
+// planWeight plans one that is in the checkpoint as it is in the model.
+func (l *loader) planWeight(found weights, key string, from source) error {
+	w := PlannedWeight{Key: key, slot: l.slots[key]}
+	shape := w.slot.Tensor().Shape()
+	w.Parts = []Part{newPart(from, whole(shape).copyInto())}
+	if !slices.Equal(shape, from.Shape) {
+		l.mismatch(&w, from.Shape)
+	}
+	return l.take(found, w)
+}
+
+// mismatch makes w one that is initialised, for the checkpoint has it with another shape.
+func (l *loader) mismatch(w *PlannedWeight, shape []int) {
+	l.plan.MismatchedKeys = append(l.plan.MismatchedKeys, Mismatch{w.Key, shape, w.slot.Tensor().Shape()})
+	w.Action = InitAction
+}
+
+// take adds a weight to those found and settles how it is read.
+func (l *loader) take(found weights, w PlannedWeight) error {
+	if other, twice := found[w.Key]; twice {
+		p := w.Parts[0]
+		return &Error{File: p.file.Path(), Tensor: p.Source, Class: ErrConflict, Detail: fmt.Sprintf("%q is the same parameter %q", other.Parts[0].Source, w.Key)}
+	}
+	if w.Action != InitAction {
+		if err := w.check(); err != nil {
+			return err
+		}
+		w.Action = l.action(&w)
+	}
+	found[w.Key] = w
+	return nil
+}
+
+func newPart(from source, place blockCopy) Part {
+	p := Part{Source: from.Name, File: filepath.Base(from.file.Path()), FileDType: from.DType.String(),
+		file: from.file, dtype: dtypeOf(from.DType), place: place}
+	if p.dtype != 0 {
+		p.FileBytes = int64(p.dtype.ItemSize()) * int64(place.numel())
 	}
 	return p
 }
@@ -357,10 +410,10 @@ func (l *loader) verdict() error {
 	if err := l.checkMemory(); err != nil {
 		return err
 	}
-	var errs []error
+	errs := slices.Clone(l.broken)
 	if len(p.MismatchedKeys) > 0 && (l.opts.Strict || !l.opts.IgnoreMismatchedSizes) {
 		m := p.MismatchedKeys[0]
-		e := &Error{File: path, Tensor: m.Key, Class: ErrSizeMismatch, Expected: torch.Shape(m.Model).String(), Actual: torch.Shape(m.Checkpoint).String()}
+		e := &Error{File: path, Tensor: m.Key, Class: ErrSizeMismatch, Detail: l.absent[m.Key], Expected: torch.Shape(m.Model).String(), Actual: torch.Shape(m.Checkpoint).String()}
 		if n := len(p.MismatchedKeys); n > 1 {
 			e.Remedy = fmt.Sprintf("%d tensors differ", n)
 		}

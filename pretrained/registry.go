@@ -24,6 +24,9 @@ type Architecture struct {
 	Layers           []any    // those of the repeated blocks that activation checkpointing runs again; none: it can't be had
 	KeepInFP32       []string // regular expressions of keys that stay float32 in a float16 model
 	KeepInFP32Strict []string // and those that do in a bfloat16 model, too
+
+	Renamings  []KeyRule   // from names in files to the model's, applied in turn after the caller's
+	Converters []Converter // for tensors that are merged or divided; one at most for a name, after the renamings
 }
 
 // Class is a model class: the base model, or it with a head.
@@ -40,6 +43,9 @@ type Class struct {
 	OutputEmbeddings string            // path of the output embeddings in the class: "lm_head"
 	NoSDPA           bool              // eager attention only
 	Generates        bool              // text is generated with it
+
+	Renamings  []KeyRule   // of this class, with Converters in place of the architecture's
+	Converters []Converter // likewise
 
 	ignoreMissing, ignoreUnexpected []*regexp.Regexp
 }
@@ -71,6 +77,9 @@ func Register(a Architecture) {
 		registry.architectures = map[string]*Architecture{}
 		registry.classes = map[string]*Architecture{}
 	}
+	if err := checkRules(a.Renamings, a.Converters); err != nil {
+		panic("pretrained: model type " + a.ModelType + ": " + err.Error())
+	}
 	if registry.architectures[a.ModelType] != nil {
 		panic("pretrained: model type " + a.ModelType + " registered twice")
 	}
@@ -79,6 +88,9 @@ func Register(a Architecture) {
 		c := &a.Classes[i]
 		if registry.classes[c.Name] != nil {
 			panic("pretrained: class " + c.Name + " registered twice")
+		}
+		if err := checkRules(c.Renamings, c.Converters); err != nil {
+			panic("pretrained: class " + c.Name + ": " + err.Error())
 		}
 		registry.classes[c.Name] = &a
 		c.ignoreMissing, c.ignoreUnexpected = compileAll(c.IgnoreMissing), compileAll(c.IgnoreUnexpected)
@@ -123,6 +135,13 @@ func newAuto(name string) *AutoClass {
 	a := &AutoClass{Name: name, classes: map[string]string{}}
 	autoClasses[name] = a
 	return a
+}
+
+// architecture is that of a config's model type, or nil.
+func architecture(c Config) *Architecture {
+	registry.RLock()
+	defer registry.RUnlock()
+	return registry.architectures[c.Base().ModelType]
 }
 
 func (a *Architecture) class(name string) *Class {

@@ -121,7 +121,7 @@ func foldLayers(keys []string) []string {
 	}
 	for i, pattern := range order {
 		if g := groups[pattern]; g.at >= 0 {
-			slices.SortFunc(g.indices, naturalCompare)
+			slices.SortFunc(g.indices, compareNatural)
 			all := strings.Join(g.indices, ",")
 			if len(g.indices) > 1 {
 				all = "{" + all + "}"
@@ -130,20 +130,6 @@ func foldLayers(keys []string) []string {
 		}
 	}
 	return order
-}
-
-// naturalCompare orders dotted names with their numeric parts as numbers: 2 before 10.
-func naturalCompare(a, b string) int {
-	as, bs := strings.Split(a, "."), strings.Split(b, ".")
-	return slices.CompareFunc(as, bs, func(x, y string) int {
-		if isNumber(x) && isNumber(y) {
-			x, y = strings.TrimLeft(x, "0"), strings.TrimLeft(y, "0")
-			if len(x) != len(y) {
-				return len(x) - len(y)
-			}
-		}
-		return strings.Compare(x, y)
-	})
 }
 
 func isNumber(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
