@@ -43,7 +43,8 @@ func Load(ctx context.Context, path string, opts Options) (Model, *Report, error
 		return nil, nil, err
 	}
 	p := l.plan
-	l.model.base().loaded = true
+	back := l.names.reverse(false)
+	l.model.base().file = &back
 	r := &Report{Path: p.Path, Class: p.Class, DType: p.DType, DTypeSource: p.DTypeSource, DeviceMap: p.DeviceMap,
 		MissingKeys: p.MissingKeys, UnexpectedKeys: p.UnexpectedKeys, MismatchedKeys: p.MismatchedKeys,
 		TiedKeys: l.model.base().ties, Warnings: append(slices.Clone(p.Warnings), warnings...),

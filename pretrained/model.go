@@ -71,7 +71,6 @@ type PreTrainedModel struct {
 	arch   *Architecture
 	config Config
 	ties   map[string]string // target: source, those in force
-	loaded bool              // from a checkpoint
 	file   *fileRules        // how the names of its checkpoint come back; nil: it was not loaded from one
 
 	generation *GenerationConfig // of a model that can generate; see there

@@ -37,19 +37,29 @@ func savedTensors(m Model, opts SaveOptions) ([]safetensors.Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out []safetensors.Source
-	for _, e := range entries {
-		d, ok := codeOf(e.tensor.DType())
-		if !ok {
-			return nil, &Error{Tensor: e.name, Class: ErrBadDType, Expected: "a dtype of the safetensors format", Actual: e.tensor.DType().String()}
+	var originals []original
+	if opts.SaveOriginalFormat.Or(true) {
+		if originals, err = p.originals(entries); err != nil {
+			return nil, err
 		}
-		if e.tensor.Device() == torch.Meta {
-			return nil, &Error{Tensor: e.name, Class: ErrMissingTensor, Detail: "it has no data (device meta)"}
+	} else {
+		for _, e := range entries {
+			shape := e.tensor.Shape()
+			originals = append(originals, newOriginal(e.name, shape, piece{e.tensor, whole(shape).copyInto()}))
 		}
-		out = append(out, safetensors.Source{Name: e.name, DType: d, Shape: e.tensor.Shape(), Write: func(w io.Writer) error { return write(w, e.tensor) }})
 	}
-	if p.loaded && opts.SaveOriginalFormat.Or(true) {
-		slices.SortStableFunc(out, func(a, b safetensors.Source) int { return compareNatural(a.Name, b.Name) })
+	var out []safetensors.Source
+	for _, o := range originals {
+		d, ok := codeOf(o.dtype)
+		if !ok {
+			return nil, &Error{Tensor: o.name, Class: ErrBadDType, Expected: "a dtype of the safetensors format", Actual: o.dtype.String()}
+		}
+		for _, p := range o.pieces {
+			if p.tensor.Device() == torch.Meta {
+				return nil, &Error{Tensor: o.name, Class: ErrMissingTensor, Detail: "it has no data (device meta)"}
+			}
+		}
+		out = append(out, safetensors.Source{Name: o.name, DType: d, Shape: o.shape, Write: func(w io.Writer) error { return write(w, o.tensor) }})
 	}
 	return out, nil
 }
@@ -131,11 +141,11 @@ func memoryOf(e entry) memory {
 	return m
 }
 
-// write writes the elements of t in order.
-func write(w io.Writer, t *torch.Tensor) (err error) {
+// write writes the elements of the tensor that make gives in order.
+func write(w io.Writer, make func() *torch.Tensor) (err error) {
 	tryErr := torch.TryDo(func() {
 		torch.Scope(func() {
-			torch.NoGrad(func() { _, err = w.Write(t.To(torch.CPU).Contiguous().Bytes()) })
+			torch.NoGrad(func() { _, err = w.Write(make().To(torch.CPU).Contiguous().Bytes()) })
 		})
 	})
 	if err == nil && tryErr != nil {

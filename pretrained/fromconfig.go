@@ -1,0 +1,134 @@
+package pretrained
+
+import (
+	"maps"
+	"reflect"
+
+	"github.com/torchgo/torchgo/torch"
+)
+
+// NewConfig makes the config of a model type: transformers' defaults, and keys as they are in a config.json
+// (AutoConfig.for_model).
+func NewConfig(modelType string, keys map[string]any) (Config, error) {
+	raw := maps.Clone(keys)
+	if raw == nil {
+		raw = map[string]any{}
+	}
+	raw["model_type"] = modelType
+	a, _, err := choose("", map[string]any{"model_type": modelType})
+	if err != nil {
+		return nil, err
+	}
+	c := a.NewConfig()
+	return c, readConfig(c, raw, keys)
+}
+
+// CloneConfig copies a config, so that changes of the one are none of the other.
+func CloneConfig[C Config](c C) C {
+	v := reflect.ValueOf(c).Elem()
+	out := reflect.New(v.Type())
+	out.Elem().Set(v)
+	deepCopy(out.Elem())
+	clone := out.Interface().(C)
+	base := clone.Base()
+	base.raw, base.asRead = maps.Clone(base.raw), maps.Clone(base.asRead)
+	return clone
+}
+
+// deepCopy makes what v refers to its own.
+func deepCopy(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if v.Field(i).CanSet() {
+				deepCopy(v.Field(i))
+			}
+		}
+	case reflect.Pointer:
+		if !v.IsNil() {
+			c := reflect.New(v.Type().Elem())
+			c.Elem().Set(v.Elem())
+			deepCopy(c.Elem())
+			v.Set(c)
+		}
+	case reflect.Interface:
+		if !v.IsNil() {
+			c := reflect.New(v.Elem().Type()).Elem()
+			c.Set(v.Elem())
+			deepCopy(c)
+			v.Set(c)
+		}
+	case reflect.Slice:
+		if !v.IsNil() {
+			c := reflect.MakeSlice(v.Type(), v.Len(), v.Len())
+			reflect.Copy(c, v)
+			for i := range v.Len() {
+				deepCopy(c.Index(i))
+			}
+			v.Set(c)
+		}
+	case reflect.Map:
+		if !v.IsNil() {
+			c := reflect.MakeMapWithSize(v.Type(), v.Len())
+			for _, k := range v.MapKeys() {
+				item := reflect.New(v.Type().Elem()).Elem()
+				item.Set(v.MapIndex(k))
+				deepCopy(item)
+				c.SetMapIndex(k, item)
+			}
+			v.Set(c)
+		}
+	}
+}
+
+// FromConfig builds a model with new values, which ManualSeed decides: that of opts.Class, or else of the first
+// of the config's architectures, or else the base model. Of the options, Class, DType, Device, Attn and Config
+// count; the dtype is float32 if neither they nor the config have one. The config is copied. The model is in
+// training mode and belongs to the caller. (AutoModel.from_config.)
+func FromConfig(config Config, opts Options) (_ Model, err error) {
+	if err := opts.Validate(); err != nil {
+		return nil, err
+	}
+	l := &loader{opts: opts, plan: &LoadPlan{}, files: &files{}}
+	if err := l.useConfig(config); err != nil {
+		return nil, err
+	}
+	l.dtype = torch.Float32
+	if opts.DType != 0 {
+		l.dtype = opts.DType
+	} else if name := l.config.Base().DType; name != "" {
+		if l.dtype, err = torch.ParseDType(name); err != nil || !l.dtype.IsFloatingPoint() {
+			return nil, configError("dtype", "a floating-point dtype", name)
+		}
+	}
+	l.config.Base().DType = l.dtype.String()
+	if err := torch.Load(); err != nil {
+		return nil, err
+	}
+	if err := torch.TryDo(l.build); err != nil {
+		return nil, &Error{Class: ErrBadConfig, Detail: "building " + l.class.Name, Err: err}
+	}
+	defer func() {
+		if err != nil {
+			l.model.Close()
+		}
+	}()
+	if err := l.place(nil); err != nil {
+		return nil, err
+	}
+	l.plan.TiedKeys, l.compare = l.ties(), map[string]string{}
+	err = torch.TryDo(func() {
+		l.initialise()
+		l.tie()
+	})
+	if err != nil {
+		return nil, &Error{Detail: "initialising", Err: err}
+	}
+	return l.model, nil
+}
+
+// FromConfig is the function of that name with the class that a chooses.
+func (a *AutoClass) FromConfig(config Config, opts Options) (Model, error) {
+	opts.Class = a.Name
+	return FromConfig(config, opts)
+}
