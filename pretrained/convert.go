@@ -68,7 +68,8 @@ type Chunk struct {
 	Count string // key of config.json
 }
 
-// Split divides a tensor along a dimension into parts of the sizes that the model's parameters have.
+// Split divides a tensor along a dimension into parts of the sizes that the model's parameters have. Its reverse
+// joins them again, and does not know the sizes.
 type Split struct{ Dim int }
 
 // Transpose swaps two dimensions.
@@ -247,8 +248,8 @@ func (o Chunk) divide(c Config, in []group[strided], names []string, want []grou
 	counts := make([]int, len(names))
 	for i, name := range names {
 		counts[i] = 1
-		if !strings.Contains(name, "*") || want != nil {
-			continue
+		if o.Count == "" || !strings.Contains(name, "*") || want != nil {
+			continue // an index is of another operation
 		}
 		n, ok := configInt(c, o.Count)
 		if !ok || n < 1 {

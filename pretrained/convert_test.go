@@ -88,9 +88,13 @@ func TestConverterOperations(t *testing.T) {
 			forward := pretrained.Converter{Sources: c.Sources, Targets: c.Targets, Ops: ops}
 			checkConverter(t, c.Name, forward, c.From, c.To, c.Back)
 			if c.Back != nil {
-				back := forward.Reverse()
-				require.Equal(t, forward, back.Reverse())
-				checkConverter(t, c.Name+" back", back, c.To, c.Back, c.To)
+				back, saved := forward.Reverse(), c.To
+				if c.Name == "split" { // the sizes are lost on the way back, in transformers, too
+					saved = nil
+				} else {
+					require.Equal(t, forward, back.Reverse())
+				}
+				checkConverter(t, c.Name+" back", back, c.To, c.Back, saved)
 			}
 		})
 	}
@@ -277,7 +281,9 @@ func checkSaved(t *testing.T, dir string, want [][2]string) {
 // A model that was not loaded is saved in its type's form, too.
 func TestNewModelIsSavedInTheFilesForm(t *testing.T) {
 	_, report, opts := moe(t, "twelve")
-	m, err := pretrained.FromConfig(ctx, opts.Class, opts)
+	config, err := pretrained.NewConfig(opts.Class, opts.Config)
+	require.NoError(t, err)
+	m, err := pretrained.FromConfig(config, pretrained.Options{Class: opts.Class})
 	require.NoError(t, err)
 	defer m.Close()
 	to := t.TempDir()
@@ -312,7 +318,7 @@ func TestExpertsThatAreMissingOrDiffer(t *testing.T) {
 		"no w1": {func(f map[string]*torch.Tensor) { delete(f, at+"2.w1.weight") }, pretrained.ErrMissingTensor,
 			`tensor "model.layers.0.mlp.experts.gate_up_proj": it is made of several, and absent are ` + at + "2.w1.weight", true},
 		"no w2": {func(f map[string]*torch.Tensor) { delete(f, at+"2.w2.weight") }, pretrained.ErrSizeMismatch,
-			`tensor "model.layers.0.mlp.experts.down_proj": absent are ` + at + "2.w2.weight: expected [4 32 48], got [3 32 48]", false},
+			`tensor "model.layers.0.mlp.experts.down_proj": absent are ` + at + "2.w2.weight: expected (4, 32, 48), got (3, 32, 48)", false},
 		"no w1 and w3": {func(f map[string]*torch.Tensor) { delete(f, at+"2.w1.weight"); delete(f, at+"2.w3.weight") }, pretrained.ErrSizeMismatch,
 			"absent are " + at + "2.w1.weight, " + at + "2.w3.weight", false},
 		"no w3 at all": {func(f map[string]*torch.Tensor) {
@@ -321,13 +327,13 @@ func TestExpertsThatAreMissingOrDiffer(t *testing.T) {
 			}
 		}, pretrained.ErrMissingTensor, at + "0.w3.weight, " + at + "1.w3.weight", true},
 		"one shape": {func(f map[string]*torch.Tensor) { f[at+"2.w2.weight"] = zeros(32, 40) }, pretrained.ErrSizeMismatch,
-			`tensor "` + at + `2.w2.weight": one of those that make model.layers.0.mlp.experts.down_proj: expected [32 48], got [32 40]`, true},
+			`tensor "` + at + `2.w2.weight": one of those that make model.layers.0.mlp.experts.down_proj: expected (32, 48), got (32, 40)`, true},
 		"all shapes": {func(f map[string]*torch.Tensor) {
 			for i := range 4 {
 				f[fmt.Sprintf("%s%d.w2.weight", at, i)] = zeros(32, 40)
 			}
-		}, pretrained.ErrSizeMismatch, "expected [4 32 48], got [4 32 40]", false},
-		"one more": {func(f map[string]*torch.Tensor) { f[at+"4.w2.weight"] = zeros(32, 48) }, pretrained.ErrSizeMismatch, "expected [4 32 48], got [5 32 48]", false},
+		}, pretrained.ErrSizeMismatch, "expected (4, 32, 48), got (4, 32, 40)", false},
+		"one more": {func(f map[string]*torch.Tensor) { f[at+"4.w2.weight"] = zeros(32, 48) }, pretrained.ErrSizeMismatch, "expected (4, 32, 48), got (5, 32, 48)", false},
 		"other index": {func(f map[string]*torch.Tensor) {
 			f[at+"9.w2.weight"] = f[at+"2.w2.weight"]
 			delete(f, at+"2.w2.weight")

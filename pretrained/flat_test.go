@@ -21,7 +21,9 @@ type flatModel struct {
 	Params any `torch:",inline"`
 }
 
-func (m *flatModel) Forward(pretrained.Inputs) *pretrained.Output { panic("a flat model computes nothing") }
+func (m *flatModel) Forward(pretrained.Inputs) *pretrained.Output {
+	panic("a flat model computes nothing")
+}
 
 type flatConfig struct {
 	pretrained.ConfigBase
@@ -33,7 +35,7 @@ type flatConfig struct {
 
 func (c *flatConfig) Validate() error { return nil }
 
-func (m *flatModel) InitWeights(in *pretrained.Init) {
+func (m *flatModel) InitParameters(in *pretrained.Init) {
 	for _, s := range nn.Slots(m) {
 		in.Normal(s.Tensor())
 	}

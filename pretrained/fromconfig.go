@@ -15,7 +15,9 @@ func NewConfig(modelType string, keys map[string]any) (Config, error) {
 		raw = map[string]any{}
 	}
 	raw["model_type"] = modelType
-	a, _, err := choose("", map[string]any{"model_type": modelType})
+	registry.RLock()
+	a, err := architectureOf(modelType, nil, "")
+	registry.RUnlock()
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +118,7 @@ func FromConfig(config Config, opts Options) (_ Model, err error) {
 	if err := l.place(nil); err != nil {
 		return nil, err
 	}
-	l.plan.TiedKeys, l.compare = l.ties(), map[string]string{}
+	l.plan.TiedKeys, l.compare = wantedTies(l.class, l.config), map[string]string{}
 	err = torch.TryDo(func() {
 		l.initialise()
 		l.tie()

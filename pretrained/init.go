@@ -22,6 +22,11 @@ type Initializer interface {
 	InitWeights(*Init)
 }
 
+// ParameterInitializer is a Model that has parameters or buffers of its own, beside its modules'.
+type ParameterInitializer interface {
+	InitParameters(*Init)
+}
+
 // Fresh reports whether t wants a value.
 func (in *Init) Fresh(t *torch.Tensor) bool { return t != nil && in.fresh[t] }
 
@@ -101,6 +106,8 @@ func (in *Init) modules(m any) {
 			in.Fill(l.Bias, 0)
 		case Initializer:
 			l.InitWeights(in)
+		case ParameterInitializer:
+			l.InitParameters(in)
 		}
 	}
 }

@@ -329,7 +329,7 @@ func TestOneFileAndArguments(t *testing.T) {
 		"config value":  {dir, pretrained.Options{Config: map[string]any{"hidden_size": "16"}}, `hidden_size: expected an integer, got "16"`},
 		"heads":         {dir, pretrained.Options{Config: map[string]any{"num_attention_heads": 3}}, "hidden_size: expected a multiple of the 3 heads, got 16"},
 		"problem":       {dir, pretrained.Options{Config: map[string]any{"problem_type": "guess"}}, `problem_type: expected "regression"`},
-		"attention":     {dir, pretrained.Options{Attn: "flash_attention_2"}, `attn: expected "eager" or "sdpa", got "flash_attention_2"`},
+		"attention":     {dir, pretrained.Options{Attn: "flash_attention"}, `attn: expected one of bettertransformer, eager, flash_attention_2, flash_attention_3, flash_attention_4, flex_attention, sdpa, got "flash_attention"`},
 		"regexp":        {dir, pretrained.Options{KeyMapping: []pretrained.KeyRule{{Pattern: "("}}}, "key mapping: expected a regular expression"},
 		"variant":       {dir, pretrained.Options{Variant: "fp16"}, "there is a model.safetensors without the variant"},
 		"variant path":  {dir, pretrained.Options{Variant: "../x"}, "variant: expected a part of a file name"},

@@ -60,7 +60,8 @@ type Options struct {
 	// and nobody who truncates the file afterwards can harm it.
 	DisableMmap bool
 
-	// Attn is the attention implementation. Default: nn.SDPA where the model has it.
+	// Attn is the attention implementation: nn.SDPA, nn.Eager, or a name of transformers' such as
+	// flash_attention_2, for which sdpa stands. Default: nn.SDPA where the model has it.
 	Attn nn.AttentionKind
 
 	// Threads bounds the readers that run at once. Default: 4, or the number of CPUs if that is less.
@@ -99,10 +100,8 @@ func (o Options) Validate() error {
 			return bad("key mapping", "a regular expression", err.Error())
 		}
 	}
-	switch o.Attn {
-	case "", nn.SDPA, nn.Eager:
-	default:
-		return bad("attn", fmt.Sprintf("%q or %q", nn.Eager, nn.SDPA), fmt.Sprintf("%q", o.Attn))
+	if _, known := attnNames[o.Attn]; o.Attn != "" && !known {
+		return badAttn(o.Attn)
 	}
 	return nil
 }

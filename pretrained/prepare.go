@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -106,22 +107,47 @@ func (l *loader) choose() (err error) {
 	if err := readConfig(l.config, l.files.raw, l.opts.Config); err != nil {
 		return inFile(err, l.files.config)
 	}
+	return l.settle()
+}
+
+// useConfig settles them for a config of the caller's, of which the model has a copy.
+func (l *loader) useConfig(config Config) (err error) {
+	if len(l.opts.Config) > 0 {
+		return &Error{Class: ErrArgument, Detail: "overrides of a config that is given as such", Remedy: "change the config itself"}
+	}
+	base := config.Base()
+	raw := map[string]any{"model_type": base.ModelType}
+	var listed []any
+	for _, name := range base.Architectures {
+		listed = append(listed, name)
+	}
+	raw["architectures"] = listed
+	if l.arch, l.class, err = choose(l.opts.Class, raw); err != nil {
+		return err
+	}
+	l.plan.Class = l.class.Name
+	if want := l.arch.NewConfig(); reflect.TypeOf(want) != reflect.TypeOf(config) {
+		return &Error{Class: ErrArgument, Detail: "config for " + l.class.Name, Expected: fmt.Sprintf("a %T", want), Actual: fmt.Sprintf("a %T", config)}
+	}
+	l.config = CloneConfig(config)
+	if err := l.config.Validate(); err != nil {
+		return err
+	}
+	return l.settle()
+}
+
+// settle applies the options that change the config.
+func (l *loader) settle() error {
 	base := l.config.Base()
 	l.plan.Warnings = append(l.plan.Warnings, base.Warnings...)
-	attn := l.opts.Attn
-	if attn == "" {
-		attn = nn.SDPA
-		if l.class.NoSDPA || base.OutputAttentions {
-			attn = nn.Eager
-		}
+	kind, notice, err := attention(l.opts.Attn, l.class, base)
+	if err != nil {
+		return err
 	}
-	if attn == nn.SDPA && base.OutputAttentions {
-		return &Error{Class: ErrArgument, Detail: "output_attentions with sdpa attention, which has no weights to give", Remedy: "use eager"}
+	if notice != "" {
+		l.plan.Warnings = append(l.plan.Warnings, notice)
 	}
-	if attn == nn.SDPA && l.class.NoSDPA {
-		return &Error{Class: ErrUnsupported, Detail: "attention sdpa for " + l.class.Name, Remedy: "use eager"}
-	}
-	base.Attn = attn
+	base.Attn = kind
 	return nil
 }
 

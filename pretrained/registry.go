@@ -189,21 +189,29 @@ func choose(name string, raw map[string]any) (*Architecture, *Class, error) {
 	return chooseAuto(AutoModel, modelType, raw)
 }
 
+// architectureOf finds that of a model type; raw and auto tell more about one that is not known.
+func architectureOf(modelType string, raw map[string]any, auto string) (*Architecture, error) {
+	if a := registry.architectures[modelType]; a != nil {
+		return a, nil
+	}
+	if entry := autoMapEntry(raw, auto); entry != "" {
+		return nil, &Error{Class: ErrUnsupported, Detail: fmt.Sprintf("auto_map: model type %q is Python code of the checkpoint (%s), which torchgo never runs", shorten(modelType), entry)}
+	}
+	if modelType == "" {
+		return nil, &Error{Detail: "model_type", Class: ErrBadConfig, Expected: "a string", Actual: Describe(raw["model_type"])}
+	}
+	class := ErrUnsupported
+	if strings.Trim(modelType, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") != "" {
+		class = ErrBadConfig
+	}
+	return nil, &Error{Detail: "model_type", Class: class, Actual: fmt.Sprintf("%q", shorten(modelType)),
+		Expected: "one of " + strings.Join(slices.Sorted(maps.Keys(registry.architectures)), ", ")}
+}
+
 func chooseAuto(auto *AutoClass, modelType string, raw map[string]any) (*Architecture, *Class, error) {
-	a := registry.architectures[modelType]
-	if a == nil {
-		if entry := autoMapEntry(raw, auto.Name); entry != "" {
-			return nil, nil, &Error{Class: ErrUnsupported, Detail: fmt.Sprintf("auto_map: model type %q is Python code of the checkpoint (%s), which torchgo never runs", shorten(modelType), entry)}
-		}
-		if modelType == "" {
-			return nil, nil, &Error{Detail: "model_type", Class: ErrBadConfig, Expected: "a string", Actual: Describe(raw["model_type"])}
-		}
-		class := ErrUnsupported
-		if strings.Trim(modelType, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") != "" {
-			class = ErrBadConfig
-		}
-		return nil, nil, &Error{Detail: "model_type", Class: class, Actual: fmt.Sprintf("%q", shorten(modelType)),
-			Expected: "one of " + strings.Join(slices.Sorted(maps.Keys(registry.architectures)), ", ")}
+	a, err := architectureOf(modelType, raw, auto.Name)
+	if err != nil {
+		return nil, nil, err
 	}
 	name, ok := auto.classes[modelType]
 	if !ok {
