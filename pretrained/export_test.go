@@ -1,0 +1,42 @@
+package pretrained
+
+import (
+	"context"
+	"io"
+
+	"github.com/torchgo/torchgo/pretrained/safetensors"
+)
+
+// Rewrite saves the checkpoint of one folder in another, by what SavePretrained does once it has the tensors:
+// it needs no libtorch, so that a process which does it starts in no time.
+func Rewrite(ctx context.Context, from, to string, shard safetensors.ShardOptions) error {
+	f, err := resolve(from, Options{})
+	if err != nil {
+		return err
+	}
+	arch, class, err := choose("", f.raw)
+	if err != nil {
+		return err
+	}
+	config := arch.NewConfig()
+	if err := readConfig(config, f.raw, nil); err != nil {
+		return err
+	}
+	checkpoint, err := safetensors.OpenCheckpoint(f.weights)
+	if err != nil {
+		return err
+	}
+	defer checkpoint.Close()
+	var tensors []safetensors.Source
+	for file, info := range checkpoint.All() {
+		tensors = append(tensors, safetensors.Source{Name: info.Name, DType: info.DType, Shape: info.Shape, Write: func(w io.Writer) error {
+			data := make([]byte, info.Bytes)
+			if err := file.ReadTensor(info.Name, data); err != nil {
+				return err
+			}
+			_, err := w.Write(data)
+			return err
+		}})
+	}
+	return writeFolder(ctx, to, config, map[string]any{"architectures": []string{class.Name}, "dtype": config.Base().DType}, nil, tensors, shard)
+}
