@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/torchgo/torchgo/pretrained/hub"
 	"github.com/torchgo/torchgo/torch"
 	"github.com/torchgo/torchgo/torch/nn"
 )
@@ -66,6 +67,35 @@ type Options struct {
 
 	// Threads bounds the readers that run at once. Default: 4, or the number of CPUs if that is less.
 	Threads int
+
+	// Revision is the branch, tag, commit or pull request (refs/pr/N) of a hub id. Default: main. It becomes
+	// a commit once; all files come from that one.
+	Revision string
+
+	// CodeRevision is taken for the sake of programs that have it: code from a hub never runs.
+	CodeRevision string
+
+	// Token is shown to the hub. Default: that of the environment, see package hub.
+	Token hub.Token
+
+	// NoToken makes requests without a token, even if the environment has one.
+	NoToken bool
+
+	// CacheDir is the folder of the hub's cache. Default: Python's, see package hub. Proxies are those of
+	// HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
+	CacheDir string
+
+	// ForceDownload downloads again what the cache has.
+	ForceDownload bool
+
+	// LocalFilesOnly makes no request: what is missing in the cache is an error. HF_HUB_OFFLINE says the same.
+	LocalFilesOnly bool
+
+	// DownloadProgress is called as bytes of a hub id's files arrive, never from two goroutines at once.
+	DownloadProgress func(hub.Progress)
+
+	// headersOnly: the weights' bytes are not needed.
+	headersOnly bool
 
 	// Progress is called as weights arrive, with the bytes so far and in all; never from two goroutines at
 	// once.

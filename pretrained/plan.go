@@ -82,8 +82,9 @@ type LoadPlan struct {
 	PeakBytes       int64            `json:"peak_bytes"`      // mapped, allocated and staging
 }
 
-// Plan makes the plan of a load: nothing but headers is read.
+// Plan makes the plan of a load: nothing but headers is read, of a hub id's files too.
 func Plan(ctx context.Context, path string, opts Options) (*LoadPlan, error) {
+	opts.headersOnly = true
 	l, err := prepare(ctx, path, opts)
 	if err != nil {
 		return nil, err

@@ -57,13 +57,13 @@ func prepare(ctx context.Context, path string, opts Options) (_ *loader, err err
 		}
 	}()
 	l.plan = &LoadPlan{Path: path}
-	if l.files, err = resolve(path, opts); err != nil {
+	if l.files, err = resolve(ctx, path, opts); err != nil {
 		return nil, err
 	}
 	if err := l.choose(); err != nil {
 		return nil, err
 	}
-	if l.checkpoint, err = safetensors.OpenCheckpoint(l.files.weights); err != nil {
+	if l.checkpoint, err = l.files.openCheckpoint(); err != nil {
 		return nil, err
 	}
 	if err := l.chooseDType(); err != nil {

@@ -1,6 +1,7 @@
 package pretrained
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -18,15 +19,24 @@ type files struct {
 	config  string         // path of config.json
 	raw     map[string]any // its object
 	weights string         // path of the weights file, or of the index of several
+
+	open func(path string) (*safetensors.File, error) // opens weights; nil: safetensors.Open
 }
 
-// resolve finds config and weights of MODEL: a directory, or one checkpoint file with its config beside it.
-func resolve(path string, opts Options) (*files, error) {
+func (f *files) openCheckpoint() (*safetensors.Checkpoint, error) {
+	if f.open != nil {
+		return safetensors.OpenCheckpointWith(f.weights, f.open)
+	}
+	return safetensors.OpenCheckpoint(f.weights)
+}
+
+// resolve finds config and weights of MODEL: a directory, one checkpoint file with its config beside it, or
+// an id of the hub, which is asked only for a name that no file has.
+func resolve(ctx context.Context, path string, opts Options) (*files, error) {
 	st, err := os.Stat(path)
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && looksLikeHubID(path):
-		return nil, &Error{File: path, Class: ErrUnsupported, Detail: "no such directory, and hub ids can't be loaded yet",
-			Remedy: "download the model and give its directory"}
+	case errors.Is(err, fs.ErrNotExist) && isHubID(path):
+		return resolveHub(ctx, path, opts)
 	case err != nil:
 		return nil, &Error{File: path, Err: pathCause(err)}
 	case st.IsDir():
@@ -40,10 +50,6 @@ func resolve(path string, opts Options) (*files, error) {
 		return nil, err
 	}
 	return f, f.readConfig(filepath.Dir(path))
-}
-
-func looksLikeHubID(path string) bool {
-	return strings.Count(path, "/") == 1 && !strings.HasPrefix(path, "/") && !strings.HasPrefix(path, ".")
 }
 
 func resolveDir(dir string, opts Options) (*files, error) {

@@ -25,7 +25,8 @@ type Snapshot struct {
 
 	mu     sync.Mutex
 	list   map[string]Entry // nil: not known
-	forced map[string]bool  // what ForceDownload has fetched already
+	asked  map[string]remote
+	forced map[string]bool // what ForceDownload has fetched already
 }
 
 // Resolve settles which commit a revision is, with one request; none if it is a commit hash, or if the
@@ -35,7 +36,7 @@ func (c *Client) Resolve(ctx context.Context, r Repo) (*Snapshot, error) {
 	if err := r.validate(); err != nil {
 		return nil, err
 	}
-	s := &Snapshot{Repo: r, Commit: r.Revision, c: c, forced: map[string]bool{}}
+	s := &Snapshot{Repo: r, Commit: r.Revision, c: c, forced: map[string]bool{}, asked: map[string]remote{}}
 	if IsCommit(r.Revision) {
 		return s, nil
 	}
@@ -111,6 +112,54 @@ func (s *Snapshot) Cached(name string) (string, error) {
 	return f.cached(s.Commit, name)
 }
 
+// Has tells whether the commit has a file, with a request if neither the cache nor the list of files knows.
+func (s *Snapshot) Has(ctx context.Context, name string) (bool, error) {
+	if err := CheckName(name); err != nil {
+		return false, err
+	}
+	f, err := openFolder(s.c.opts.CacheDir, s.Repo, false)
+	if err == nil {
+		defer f.Close()
+		if p, err := f.cached(s.Commit, name); err != nil || p != "" {
+			return p != "", err
+		}
+		if f.lacks(s.Commit, name) {
+			return false, nil
+		}
+		s.useTree(f)
+	}
+	_, err = s.describe(ctx, name)
+	switch {
+	case errors.Is(err, ErrEntryNotFound):
+		return false, nil
+	case errors.Is(err, ErrOffline):
+		return false, s.offline(name + " of commit " + s.Commit)
+	}
+	return err == nil, err
+}
+
+// useTree takes the list of files from the cache, if it is there.
+func (s *Snapshot) useTree(f *folder) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.list != nil {
+		return
+	}
+	if list := f.tree(s.Commit); list != nil {
+		s.setList(list)
+	}
+}
+
+func (s *Snapshot) setList(list []Entry) {
+	s.list = make(map[string]Entry, len(list))
+	for _, e := range list {
+		s.list[e.Name] = e
+	}
+}
+
+// Offline tells whether the Client makes no requests.
+func (s *Snapshot) Offline() bool { return s.c.Offline() }
+
 // File gives the path of a file in the cache; if it isn't there, it is downloaded. ErrEntryNotFound says that
 // the commit has no such file; what is known of that needs no request either.
 func (s *Snapshot) File(ctx context.Context, name string) (string, error) {
@@ -127,13 +176,11 @@ func (s *Snapshot) File(ctx context.Context, name string) (string, error) {
 		if !force && f.lacks(s.Commit, name) {
 			return "", s.missing(name)
 		}
-	}
-	if s.c.opts.Offline {
-		return "", s.offline(name + " of commit " + s.Commit)
+		s.useTree(f)
 	}
 	m, err := s.describe(ctx, name)
-	if errors.Is(err, ErrEntryNotFound) {
-		s.setLacks(name)
+	if s.c.opts.Offline && !errors.Is(err, ErrEntryNotFound) {
+		return "", s.offline(name + " of commit " + s.Commit)
 	}
 	if err != nil {
 		return "", err
@@ -183,19 +230,34 @@ func (s *Snapshot) setLacks(name string) {
 	_ = f.setLacks(s.Commit, name)
 }
 
-// describe says what a file is: from the list of files if that is known, else the hub is asked.
+// describe says what a file is: from the list of files if that is known, else the hub is asked. That the hub
+// has no such file is remembered.
 func (s *Snapshot) describe(ctx context.Context, name string) (remote, error) {
 	s.mu.Lock()
 	list := s.list
+	m, known := s.asked[name]
 	s.mu.Unlock()
+	if known {
+		return m, nil
+	}
 	if list != nil {
 		e, ok := list[name]
 		if !ok {
+			s.setLacks(name)
 			return remote{}, s.missing(name)
 		}
 		return remote{name: name, etag: e.etag(), size: e.Size, url: s.c.fileURL(s.Repo, s.Commit, name)}, nil
 	}
-	return s.c.headFile(ctx, s.Repo, s.Commit, name)
+	m, err := s.c.headFile(ctx, s.Repo, s.Commit, name)
+	if errors.Is(err, ErrEntryNotFound) {
+		s.setLacks(name)
+	}
+	if err == nil {
+		s.mu.Lock()
+		s.asked[name] = m
+		s.mu.Unlock()
+	}
+	return m, err
 }
 
 // List gives the files of the commit, with one request for a thousand; none if the list is in the cache.
@@ -218,12 +280,8 @@ func (s *Snapshot) List(ctx context.Context) ([]Entry, error) {
 			_ = f.Close()
 		}
 	}
-	byName := make(map[string]Entry, len(list))
-	for _, e := range list {
-		byName[e.Name] = e
-	}
 	s.mu.Lock()
-	s.list = byName
+	s.setList(list)
 	s.mu.Unlock()
 	return list, nil
 }

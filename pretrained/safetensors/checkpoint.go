@@ -19,6 +19,7 @@ type Checkpoint struct {
 	files []*File
 	names []string // of files, as the index or the caller names them
 	where map[string]*File
+	open  func(path string) (*File, error)
 }
 
 // Layout says which of the checkpoints in a folder is meant. The zero Layout is the usual one.
@@ -73,6 +74,12 @@ func fileNames(variant string) (single, index string) {
 	return "model." + variant + ".safetensors", "model.safetensors.index." + variant + ".json"
 }
 
+// OpenCheckpointWith is OpenCheckpoint for a file or an index whose files open opens, by the paths that they
+// have or would have. Open is the usual one; files on a hub, whose headers alone are needed, are another.
+func OpenCheckpointWith(path string, open func(path string) (*File, error)) (*Checkpoint, error) {
+	return openCheckpoint(path, open)
+}
+
 // OpenCheckpoint opens a file, the shards of an index (a file that ends with .json), or what Find gives
 // for a folder. All shards are opened and checked, against each other and against the index too: each
 // promised tensor is in the shard that the index names, and there alone, and shards hold no others.
@@ -82,7 +89,11 @@ func OpenCheckpoint(path string) (*Checkpoint, error) {
 			return nil, err
 		}
 	}
-	c := &Checkpoint{path: path, where: map[string]*File{}}
+	return openCheckpoint(path, Open)
+}
+
+func openCheckpoint(path string, open func(path string) (*File, error)) (*Checkpoint, error) {
+	c := &Checkpoint{path: path, where: map[string]*File{}, open: open}
 	if !strings.HasSuffix(path, ".json") {
 		if err := c.add(path, filepath.Base(path)); err != nil {
 			return nil, err
@@ -99,7 +110,7 @@ func OpenCheckpoint(path string) (*Checkpoint, error) {
 }
 
 func (c *Checkpoint) add(path, name string) error {
-	f, err := Open(path)
+	f, err := c.open(path)
 	if err == nil {
 		c.files, c.names = append(c.files, f), append(c.names, name)
 	}
