@@ -10,7 +10,7 @@ import (
 // Rewrite saves the checkpoint of one folder in another, by what SavePretrained does once it has the tensors:
 // it needs no libtorch, so that a process which does it starts in no time.
 func Rewrite(ctx context.Context, from, to string, shard safetensors.ShardOptions) error {
-	f, err := resolve(from, Options{})
+	f, err := resolve(ctx, from, Options{})
 	if err != nil {
 		return err
 	}
