@@ -180,7 +180,7 @@ func GetSubmodule(m any, path string) (any, error) {
 // one is not closed.
 func SetSubmodule(m any, path string, module any) error {
 	if path == "" {
-		return errors.New("Cannot set the submodule without a target name!") //nolint:staticcheck // PyTorch's text
+		return errors.New("cannot set the submodule without a target name")
 	}
 	if _, err := GetSubmodule(m, path); err != nil {
 		return err

@@ -344,9 +344,24 @@ func TestSetSubmodule(t *testing.T) {
 	require.NoError(t, SetSubmodule(d, "a.0", drop))
 	require.Same(t, drop, s.Layers[0])
 
-	require.EqualError(t, SetSubmodule(n, "", n), "Cannot set the submodule without a target name!")
+	require.EqualError(t, SetSubmodule(n, "", n), "cannot set the submodule without a target name")
 	require.ErrorContains(t, SetSubmodule(n, "layers.2", n.Layers[0]), "net has no attribute `2`")
 	require.EqualError(t, SetSubmodule(n, "head", drop), "head is a *nn.Linear: a *nn.Dropout can't take its place")
+}
+
+// A move that fails leaves the module where it was: parameters can't change to the meta device in place.
+func TestToFails(t *testing.T) {
+	l := NewLinear(2, 3)
+	defer Close(l)
+	w := l.Weight.(*Dense).W
+	want := slice(w.Detach())
+	w.SetGrad(torch.Ones([]int{3, 2}))
+	require.ErrorIs(t, torch.TryDo(func() { To(l, torch.Meta, 0) }), torch.ErrRuntime)
+	require.Equal(t, torch.CPU, w.Device())
+	require.Equal(t, want, slice(w.Detach()))
+	require.Equal(t, []int{3, 2}, w.Grad().Shape())
+	require.Equal(t, torch.CPU, w.Grad().Device())
+	require.Equal(t, torch.CPU, l.Bias.Device())
 }
 
 func TestSharedModules(t *testing.T) {
