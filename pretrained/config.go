@@ -159,6 +159,9 @@ func readConfig(c Config, raw, overrides map[string]any) error {
 			delete(base.raw, k)
 		}
 	}
+	if v := base.raw["per_layer_config"]; v != nil {
+		return &Error{Class: ErrUnsupported, Detail: "per_layer_config", Expected: "layers that are alike", Actual: Describe(v)}
+	}
 	if c, ok := c.(Completer); ok {
 		if err := c.Complete(); err != nil {
 			return err

@@ -14,8 +14,8 @@ import (
 func init() { cli.Register(newEval) }
 
 type evalFlags struct {
-	inputs, outputs               string
-	hiddenStates, grad, keepDType bool
+	inputs, outputs                           string
+	hiddenStates, attentions, grad, keepDType bool
 }
 
 func newEval(app *cli.App) *cobra.Command {
@@ -40,6 +40,7 @@ Scalars (loss, grad_norm) are written with shape [1].`,
 	f.StringVar(&e.inputs, "inputs", "", "safetensors `file` of inputs")
 	f.StringVar(&e.outputs, "outputs", "", "safetensors `file` to write")
 	f.BoolVar(&e.hiddenStates, "hidden-states", false, "write hidden_states.N, too")
+	f.BoolVar(&e.attentions, "attentions", false, "write attentions.N, too (of models loaded with --attn eager)")
 	f.BoolVar(&e.grad, "grad", false, "run backward from loss; write grad_norm and grad.<parameter>, too")
 	f.BoolVar(&e.keepDType, "keep-dtype", false, "write outputs in the dtype they have")
 	return cmd
@@ -86,7 +87,7 @@ func (e *evalFlags) forward(m pretrained.Model, named map[string]*torch.Tensor) 
 	if err != nil {
 		return nil, err
 	}
-	in.OutputHiddenStates = e.hiddenStates
+	in.OutputHiddenStates, in.OutputAttentions = e.hiddenStates, e.attentions
 	pass := func() map[string]*torch.Tensor {
 		results := map[string]*torch.Tensor{}
 		out := m.Forward(in)

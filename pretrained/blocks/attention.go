@@ -10,12 +10,14 @@ import (
 type SelfAttentionOptions struct {
 	Hidden, Heads, KVHeads, HeadDim int
 
+	Bidirectional bool // positions see later ones, too
+
 	Bias    bool    // of the projections to queries, keys and values
 	OutBias bool    // of the projection back
 	Dropout float64 // of attention weights
 }
 
-// SelfAttention is causal attention with rotary positions, in which groups of query heads may share a head of keys
+// SelfAttention is attention with rotary positions, in which groups of query heads may share a head of keys
 // and values: (B, T, C) → (B, T, C).
 //
 // Source: Ainslie et al., GQA: Training Generalized Multi-Query Transformer Models, https://arxiv.org/abs/2305.13245.
@@ -28,6 +30,7 @@ type SelfAttention struct {
 	OProj *nn.Linear `torch:"o_proj"` // (C, H·D)
 
 	headDim int
+	causal  bool
 	dropout float64
 	base    *pretrained.ConfigBase // says which implementation runs
 }
@@ -42,18 +45,19 @@ func NewSelfAttention(b nn.Builder, base *pretrained.ConfigBase, o SelfAttention
 		KProj:   proj(o.Hidden, o.KVHeads*o.HeadDim, o.Bias),
 		VProj:   proj(o.Hidden, o.KVHeads*o.HeadDim, o.Bias),
 		OProj:   proj(o.Heads*o.HeadDim, o.Hidden, o.OutBias),
-		headDim: o.HeadDim, dropout: o.Dropout, base: base,
+		headDim: o.HeadDim, causal: !o.Bidirectional, dropout: o.Dropout, base: base,
 	}
 }
 
-// Forward attends within each sequence. mask is broadcast to (B, H, T, T) or nil, which is causal; cos and sin are
+// Forward attends within each sequence. mask is broadcast to (B, H, T, T) or nil, which is
+// causal unless the attention is bidirectional; cos and sin are
 // RotaryEmbedding's. weights (B, H, T, T) is nil under SDPA.
 func (a *SelfAttention) Forward(x, mask, cos, sin *torch.Tensor) (y, weights *torch.Tensor) {
 	heads := func(l *nn.Linear) *torch.Tensor { // (B, T, C) → (B, H, T, D)
 		y := l.Forward(x)
 		return y.View(y.Size(0), y.Size(1), -1, a.headDim).Transpose(1, 2)
 	}
-	opt := nn.AttentionOptions{Kind: a.base.Attn, Causal: true, Float32Softmax: true}
+	opt := nn.AttentionOptions{Kind: a.base.Attn, Causal: a.causal, Float32Softmax: true}
 	if a.Training() {
 		opt.Dropout = a.dropout
 	}

@@ -118,7 +118,11 @@ func ParseRoPE(base *pretrained.ConfigBase, params map[string]any, headDim, posi
 	if len(missing) > 0 {
 		return r, &pretrained.Error{Class: pretrained.ErrBadConfig, Detail: fmt.Sprintf("rope_parameters of rope_type %q lack %s", r.Type, strings.Join(missing, ", "))}
 	}
+	layerTypes, _ := base.Extra("layer_types")
 	for _, key := range slices.Sorted(maps.Keys(params)) {
+		if list, _ := layerTypes.([]any); slices.Contains(list, any(key)) {
+			return r, &pretrained.Error{Class: pretrained.ErrUnsupported, Detail: "rope_parameters by layer type", Actual: key}
+		}
 		if !slices.Contains(known, key) {
 			base.Warn("rope_parameters.%s means nothing to rope_type %q", key, r.Type)
 		}

@@ -107,6 +107,8 @@ CASES = {
     "shifted": (CLM, {}, lambda g: {"input_ids": ints(g, 2, 8)}, lambda g: {**lm(g), "shift_labels": ints(g, 2, 8)}),
     "keep": (CLM, {}, lambda g: {"input_ids": ints(g, 2, 8)}, None, {"logits_to_keep": 3}),
     "untied-last": (CLM, {}, lambda g: {"input_ids": ints(g, 2, 8)}, None, {}, {"tie_last_hidden_states": False}),
+    "bidirectional": (CLM, {"is_causal": False}, lambda g: padded(g, 2, 6), None, {"output_attentions": True}),
+    "bidirectional-full": (CLM, {"is_causal": False}, lambda g: {"input_ids": ints(g, 2, 6)}, lambda g: lm(g, 2, 6)),
     "regression": (SEQ, {"num_labels": 1}, lambda g: padded(g, 3, 7, left=True), lambda g: {"labels": torch.tensor([0.5, -1.25, 2.0])}),
     "multi-label": (SEQ, {"num_labels": 4}, lambda g: padded(g, 2, 7), lambda g: {"labels": torch.tensor([[0.0, 1, 1, 0], [1, 0, 0, 0]])}),
     "one-sequence": (SEQ, {"num_labels": 3, "pad_token_id": None}, lambda g: {"input_ids": ints(g, 1, 7)}, lambda g: {"labels": torch.tensor([2])}),

@@ -150,6 +150,12 @@ func (c *Config) kvHeads() int {
 	return c.NumAttentionHeads
 }
 
+// causal is false where is_causal says so: embedding models see whole texts.
+func (c *Config) causal() bool {
+	causal, _ := c.Extra("is_causal")
+	return causal != false
+}
+
 func (c *Config) attentionDropout() float64 {
 	if c.AttentionDropout != nil {
 		return *c.AttentionDropout

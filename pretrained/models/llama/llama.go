@@ -31,7 +31,7 @@ type DecoderLayer struct {
 func newDecoderLayer(b nn.Builder, c *Config) *DecoderLayer {
 	return &DecoderLayer{
 		SelfAttn: blocks.NewSelfAttention(b, c.Base(), blocks.SelfAttentionOptions{Hidden: c.HiddenSize,
-			Heads: c.NumAttentionHeads, KVHeads: c.kvHeads(), HeadDim: c.headDim(),
+			Heads: c.NumAttentionHeads, KVHeads: c.kvHeads(), HeadDim: c.headDim(), Bidirectional: !c.causal(),
 			Bias: c.AttentionBias, OutBias: c.AttentionBias, Dropout: c.attentionDropout()}),
 		MLP:                    blocks.NewGatedMLP(b, c.HiddenSize, c.IntermediateSize, c.HiddenAct, c.MLPBias),
 		InputLayernorm:         blocks.NewRMSNorm(b, c.HiddenSize, c.RMSNormEps),
@@ -85,7 +85,7 @@ func (m *Model) Forward(in pretrained.Inputs) *pretrained.Output {
 		x = m.EmbedTokens.Forward(in.InputIDs)
 	}
 	cos, sin := m.RotaryEmb.Forward(x, in.PositionIDs)
-	mask := pretrained.AttentionMask(in.AttentionMask, x, pretrained.MaskOptions{Kind: m.config.Attn, Causal: true, Positions: in.PositionIDs})
+	mask := pretrained.AttentionMask(in.AttentionMask, x, pretrained.MaskOptions{Kind: m.config.Attn, Causal: m.config.causal(), Positions: in.PositionIDs})
 	rec := in.Record(m.config.Base())
 	rec.HiddenState(x)
 	for _, layer := range m.Layers {

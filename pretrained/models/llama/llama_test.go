@@ -3,7 +3,9 @@ package llama_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,7 +28,7 @@ func TestReferenceCases(t *testing.T) {
 
 // Options, heads, kinds of inputs, half precision.
 func TestCases(t *testing.T) {
-	modeltest.RunAll(t, modeltest.Cases(t, "llama", 34))
+	modeltest.RunAll(t, modeltest.Cases(t, "llama", 36))
 }
 
 // Configs of all ages are saved again as transformers saves them.
@@ -106,7 +108,18 @@ func TestBadInputsAreTypedErrors(t *testing.T) {
 
 // What the model doesn't do is an error that names the option.
 func TestBadConfigs(t *testing.T) {
-	dir := filepath.Join(testdata.Open(t, "models-llama"), "llama")
+	dir := filepath.Join(testdata.Copy(t, "models-llama"), "llama")
+	path := filepath.Join(dir, "config.json")
+	original, err := os.ReadFile(path)
+	require.NoError(t, err)
+	edit := func(keys map[string]any) {
+		var c map[string]any
+		require.NoError(t, json.Unmarshal(original, &c))
+		maps.Copy(c, keys)
+		data, err := json.Marshal(c)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(path, data, 0o600))
+	}
 	for text, c := range map[string]map[string]any{
 		"rope_parameters.partial_rotary_factor": {"rope_parameters": map[string]any{"rope_type": "linear", "factor": 2.0, "partial_rotary_factor": 0.5}},
 		"num_attention_heads":                   {"num_key_value_heads": 3},
@@ -119,18 +132,40 @@ func TestBadConfigs(t *testing.T) {
 		"initializer_range":                     {"initializer_range": 2.0},
 		"pad_token_id":                          {"pad_token_id": 96},
 		"rope_parameters of rope_type \"linear\" lack factor": {"rope_parameters": map[string]any{"rope_type": "linear"}},
-		"rope_parameters: expected an object":                 {"rope_parameters": []any{}},
+		"rope_parameters by layer type": {"layer_types": []any{"full_attention", "full_attention"},
+			"rope_parameters": map[string]any{"full_attention": map[string]any{"rope_type": "default"}}},
+		"per_layer_config":                    {"per_layer_config": map[string]any{"1": map[string]any{"intermediate_size": 16}}},
+		"rope_parameters: expected an object": {"rope_parameters": []any{}},
 	} {
-		_, _, err := pretrained.Load(context.Background(), dir, pretrained.Options{Config: c})
+		edit(c)
+		_, err := pretrained.Plan(context.Background(), dir, pretrained.Options{})
 		require.Error(t, err, text)
 		require.True(t, errors.Is(err, pretrained.ErrBadConfig) || errors.Is(err, pretrained.ErrUnsupported), text)
 		require.ErrorContains(t, err, text)
 		require.NotContains(t, err.Error(), "\n")
 	}
-	plan, err := pretrained.Plan(context.Background(), dir, pretrained.Options{Config: map[string]any{
-		"rope_parameters": map[string]any{"rope_type": "linear", "factor": 2.0, "mrope_section": []any{}}}})
+	edit(map[string]any{"rope_parameters": map[string]any{"rope_type": "linear", "factor": 2.0, "mrope_section": []any{}}})
+	plan, err := pretrained.Plan(context.Background(), dir, pretrained.Options{})
 	require.NoError(t, err)
 	require.Equal(t, []string{`rope_parameters.mrope_section means nothing to rope_type "linear"`}, plan.Warnings)
+}
+
+// The question answering head holds the base model under another name, as Python's does: its weights are found from
+// a bare base model and back, not from another head.
+func TestQuestionAnsweringsPrefix(t *testing.T) {
+	dir := testdata.Open(t, "llama")
+	keys := func(from, class string) (missing, unexpected []string) {
+		m, r, err := pretrained.Load(context.Background(), filepath.Join(dir, from), pretrained.Options{Class: class})
+		require.NoError(t, err)
+		m.Close()
+		return r.MissingKeys, r.UnexpectedKeys
+	}
+	missing, unexpected := keys("base", "LlamaForQuestionAnswering")
+	require.Equal(t, []string{"qa_outputs.bias", "qa_outputs.weight"}, missing)
+	require.Empty(t, unexpected)
+	missing, unexpected = keys("right", "LlamaForQuestionAnswering")
+	require.Len(t, missing, 22)
+	require.Len(t, unexpected, 21)
 }
 
 // A model built in Go has transformers' first values, and computes.
