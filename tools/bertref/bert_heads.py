@@ -2,6 +2,8 @@
 
 Usage:  python tools/bertref/bert_heads.py OUT_DIR
         go run ./tools/pack OUT_DIR testdata/bert-heads.tar.zst
+        python tools/bertref/bert_heads.py OUT_DIR2 attentions
+        go run ./tools/pack OUT_DIR2 testdata/bert-attentions.tar.zst
 Needs:  torch 2.15.0, transformers 5.23.0, safetensors (CPU). Seeded; the same versions give the same bytes.
 
 A case is a folder like those of models-bert: config.json, model.safetensors, inputs.json, expected.safetensors
@@ -67,6 +69,9 @@ CASES = {
                 lambda g: {"input_ids": ints(g, 2, 5), "token_type_ids": ints(g, 2, 5, lo=0, hi=3),
                            "attention_mask": torch.where(torch.ones(5, 5).tril() > 0, 0.0, torch.finfo(torch.float32).min)[None, None].expand(2, 1, 5, 5).contiguous()},
                 None),
+}
+# What more there is: in an archive of its own, as other data is made of that of the cases above.
+ATTENTIONS = {
     "attentions": ("BertLMHeadModel", "AutoModelForCausalLM", {"is_decoder": True},
                    lambda g: padded(g, 2, 6), lambda g: {"labels": ints(g, 2, 6)}, True),
 }
@@ -121,7 +126,7 @@ def make(folder, cls, auto, config, inputs, labels, attentions=False):
 
 
 if __name__ == "__main__":
-    for name, case in CASES.items():
+    for name, case in (CASES if len(sys.argv) == 2 else ATTENTIONS).items():
         folder = os.path.join(sys.argv[1], name)
         os.makedirs(folder, exist_ok=True)
         make(folder, *case)
