@@ -15,6 +15,7 @@ import (
 // its text and JSON.
 type Report struct {
 	Path           string            `json:"path"`
+	Folder         string            `json:"-"` // the local directory that config.json is in
 	Class          string            `json:"class"`
 	DType          string            `json:"dtype"`
 	DTypeSource    string            `json:"dtype_source"` // where the dtype comes from

@@ -8,6 +8,9 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/torchgo/torchgo/pretrained/safetensors"
 	"github.com/torchgo/torchgo/torch"
@@ -27,6 +30,10 @@ type SaveOptions struct {
 
 	// IsMainProcess false writes nothing: of several processes with the same model, one saves.
 	IsMainProcess torch.Opt[bool]
+
+	// Files are further files for the folder, which are replaced together with the checkpoint: a
+	// tokenizer's, say. Names may have a slash.
+	Files map[string][]byte
 
 	// Progress is called as tensors are written, with the bytes so far and in all.
 	Progress func(done, total int64)
@@ -64,7 +71,19 @@ func SavePretrained(ctx context.Context, m Model, dir string, opts SaveOptions) 
 		}
 	}
 	set := map[string]any{"architectures": []string{m.Class()}, "dtype": m.DType().String()}
+	for _, name := range slices.Sorted(maps.Keys(opts.Files)) {
+		if isCheckpointFile(name) {
+			return &Error{Class: ErrArgument, Detail: "further file", Expected: "one that is not of the checkpoint", Actual: strconv.Quote(shorten(name))}
+		}
+		shard.Documents = append(shard.Documents, safetensors.Document{Name: name, Data: opts.Files[name]})
+	}
 	return writeFolder(ctx, dir, m.Config(), set, generation, tensors, shard)
+}
+
+// isCheckpointFile reports whether SavePretrained or its readers give a name a meaning.
+func isCheckpointFile(name string) bool {
+	return name == "config.json" || name == generationFile || strings.HasPrefix(name, ".") ||
+		strings.HasSuffix(name, ".safetensors") || strings.Contains(name, ".index.")
 }
 
 // writeFolder writes a checkpoint with its documents into a folder that need not exist yet.

@@ -16,7 +16,7 @@ import (
 
 // Document is a file that belongs to a checkpoint, as config.json does.
 type Document struct {
-	Name string // in the folder
+	Name string // in the folder, with slashes if in one below it
 	Data []byte
 
 	// Pointing gives a form of the file that sends its reader to weights of another name: those that
@@ -55,6 +55,9 @@ func WriteSharded(ctx context.Context, dir string, tensors []Source, o ShardOpti
 	}
 	s := &save{Folder: folder, single: single, index: index, prefix: strings.TrimSuffix(single, ".safetensors"), documents: o.Documents}
 	defer func() {
+		for _, d := range s.made {
+			_ = os.Remove(d) // which it does where nothing came into it
+		}
 		if closeErr := folder.Close(); err == nil {
 			err = writeError(dir, closeErr)
 		}
@@ -91,6 +94,7 @@ type save struct {
 	pointed               *Document // that sends readers to the temporary names meanwhile
 	moved                 bool      // the old index has to give way to one of temporary names
 	switched              bool      // the new checkpoint is the one that is found
+	made                  []string  // directories for documents
 }
 
 func (s *save) sharded() bool { return len(s.names) > 1 }
@@ -163,7 +167,10 @@ func (s *save) stageDocuments(mayPoint bool) error {
 			continue
 		}
 		changed = append(changed, doc)
-		if err := s.write(doc.Name, doc.Name, doc.Data); err != nil {
+		if err := s.makeFolder(doc.Name); err != nil {
+			return err
+		}
+		if err := s.write(doc.Name, flat(doc.Name), doc.Data); err != nil {
 			return err
 		}
 		if doc.Pointing == nil || s.pointed != nil || !mayPoint || !s.exists(doc.Name) {
@@ -182,6 +189,20 @@ func (s *save) stageDocuments(mayPoint bool) error {
 	return nil
 }
 
+// makeFolder makes the directory of a document below the folder.
+func (s *save) makeFolder(name string) error {
+	if err := checkFileName(name); err != nil {
+		return inFile(err, s.Dir())
+	}
+	if dir := filepath.Dir(s.path(name)); dir != filepath.Clean(s.Dir()) && os.Mkdir(dir, 0o777) == nil {
+		s.made = append(s.made, dir)
+	}
+	return nil // writing will tell if there is none
+}
+
+// flat is the key of a document's temporary file, which is in the folder itself.
+func flat(name string) string { return strings.ReplaceAll(name, "/", "-") }
+
 func (s *save) write(name, key string, data []byte) error {
 	return writeError(s.path(name), s.WriteFile(name, key, data))
 }
@@ -198,7 +219,7 @@ func (s *save) publish() error {
 		return err
 	}
 	for _, doc := range s.documents {
-		if err := s.rename(doc.Name, doc.Name); err != nil {
+		if err := s.rename(flat(doc.Name), doc.Name); err != nil {
 			return err
 		}
 	}
@@ -210,7 +231,9 @@ func (s *save) rename(key, name string) error {
 	err := s.Rename(key, name)
 	if err == nil {
 		s.switched = true
-		err = s.Sync()
+		if err = s.Sync(); err == nil && strings.Contains(name, "/") {
+			err = atomicfile.SyncDir(filepath.Dir(s.path(name)))
+		}
 	}
 	return writeError(s.path(name), err)
 }

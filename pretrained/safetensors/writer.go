@@ -200,8 +200,14 @@ func (t *tensorWriter) Write(p []byte) (int, error) {
 	if t.err != nil {
 		return 0, t.err
 	}
-	n, err := t.w.Write(p)
-	t.left -= int64(n)
-	t.err = err
-	return n, err
+	written := 0
+	for len(p) > 0 && t.err == nil { // in pieces, to stop soon
+		n, err := t.w.Write(p[:min(len(p), 16<<20)])
+		written, p = written+n, p[n:]
+		if t.err = err; err == nil {
+			t.err = t.ctx.Err()
+		}
+	}
+	t.left -= int64(written)
+	return written, t.err
 }

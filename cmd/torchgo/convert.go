@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/torchgo/torchgo/cmd/torchgo/internal/cli"
+	"github.com/torchgo/torchgo/internal/regular"
+	"github.com/torchgo/torchgo/pretrained"
+	"github.com/torchgo/torchgo/pretrained/safetensors"
+	"github.com/torchgo/torchgo/torch"
+)
+
+func init() { cli.Register(newConvert) }
+
+// formats are the values of --format; those that are false have no writer yet.
+var formats = map[string]bool{"safetensors": true, "original": true, "gguf": false, "bin": false}
+
+// maxCompanion bounds the files that are copied along.
+const maxCompanion = 64 << 20
+
+// converted is what convert did, as --json prints it.
+type converted struct {
+	Class          string                `json:"class"`
+	DType          string                `json:"dtype"`
+	Source         string                `json:"source"`
+	Destination    string                `json:"destination"`
+	Files          []string              `json:"files"`  // of the checkpoint
+	Copied         []string              `json:"copied"` // as they were beside the source
+	Bytes          int64                 `json:"bytes"`  // of Files
+	MissingKeys    []string              `json:"missing_keys"`
+	UnexpectedKeys []string              `json:"unexpected_keys"`
+	MismatchedKeys []pretrained.Mismatch `json:"mismatched_keys"`
+	Seconds        float64               `json:"seconds"`
+}
+
+func newConvert(app *cli.App) *cobra.Command {
+	var model *modelFlags
+	var shard, format string
+	cmd := &cobra.Command{
+		Use:   "convert SRC DST",
+		Short: "Load a model and save it (save_pretrained): another dtype, other shards, another format",
+		Long: `convert loads a model and saves it in the folder DST, with the tokenizer's and other small files that are
+beside SRC. DST gets the new checkpoint whole or stays as it was; it may be SRC itself, of which nothing but
+the checkpoint is touched then.
+
+--format original (the default, as in transformers) gives tensors the names and shapes that they had in SRC's
+files, safetensors those of the model's own state dict. They differ where loading renames or joins tensors.`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			written, known := formats[format]
+			if !known {
+				return cli.Usagef("--format: expected safetensors, original, gguf or bin, got %q", format)
+			}
+			if !written {
+				return fmt.Errorf("--format %s: writing it: %w in this version", format, pretrained.ErrUnsupported)
+			}
+			o := pretrained.SaveOptions{MaxShardSize: shard, SaveOriginalFormat: torch.Some(format == "original")}
+			if shard != "" {
+				if _, err := safetensors.ParseSize(shard); err != nil {
+					return cli.Usagef("--max-shard-size: %v", err)
+				}
+			}
+			if bars := app.Progress(); bars != nil {
+				o.Progress = func(done, total int64) { bars.Bytes("saving", done, total) }
+			}
+			c, report, err := model.convert(cmd.Context(), app, args[0], args[1], o)
+			if err != nil {
+				return err
+			}
+			if app.JSON {
+				return app.PrintJSON(c)
+			}
+			_, err = fmt.Fprintf(app.Stdout, "%s%s: %s in %s%s\n", report, c.Destination, plural(c.Bytes, "byte"),
+				plural(int64(len(c.Files)), "file"), alongWith(c.Copied))
+			return err
+		},
+	}
+	model = addModelFlags(cmd)
+	cmd.Flags().StringVar(&shard, "max-shard-size", "", "the largest shard, as 5GB, in powers of 1000 (default: 50GB)")
+	cmd.Flags().StringVar(&format, "format", "original", "original, safetensors, gguf or bin")
+	return cmd
+}
+
+func plural(n int64, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
+}
+
+func alongWith(copied []string) string {
+	if len(copied) == 0 {
+		return ""
+	}
+	return ", and " + strings.Join(copied, ", ")
+}
+
+func (m *modelFlags) convert(ctx context.Context, app *cli.App, src, dst string, o pretrained.SaveOptions) (*converted, *pretrained.Report, error) {
+	start := time.Now()
+	model, report, err := m.load(ctx, app, src)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer model.Close()
+	c := &converted{Class: report.Class, DType: report.DType, Source: src, Destination: dst, MissingKeys: nonNil(report.MissingKeys),
+		UnexpectedKeys: nonNil(report.UnexpectedKeys), MismatchedKeys: nonNil(report.MismatchedKeys), Files: []string{}, Copied: []string{}}
+	if !sameFolder(report.Folder, dst) {
+		if o.Files, err = companions(report.Folder); err != nil {
+			return nil, nil, err
+		}
+		for name := range o.Files {
+			c.Copied = append(c.Copied, name)
+		}
+		slices.Sort(c.Copied)
+	}
+	if err := pretrained.SavePretrained(ctx, model, dst, o); err != nil {
+		return nil, nil, err
+	}
+	if c.Files, err = checkpointFiles(dst, model.GenerationConfig() != nil); err != nil {
+		return nil, nil, err
+	}
+	for _, name := range c.Files {
+		st, err := os.Stat(filepath.Join(dst, name))
+		if err != nil {
+			return nil, nil, err
+		}
+		c.Bytes += st.Size()
+	}
+	c.Seconds = time.Since(start).Seconds()
+	return c, report, nil
+}
+
+func nonNil[T any](s []T) []T { return append([]T{}, s...) }
+
+func sameFolder(a, b string) bool {
+	x, errA := os.Stat(a)
+	y, errB := os.Stat(b)
+	return errA == nil && errB == nil && os.SameFile(x, y)
+}
+
+// companions are the files that belong to a model and that saving does not write, from beside it and, for the
+// modules of a sentence-transformers model, one folder below: of tokenizers, processors and chat templates,
+// licence and model card.
+func companions(dir string) (map[string][]byte, error) {
+	files := map[string][]byte{}
+	if err := addCompanions(files, dir, ""); err != nil {
+		return nil, err
+	}
+	if files["modules.json"] != nil {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range entries {
+			if e.IsDir() {
+				if err := addCompanions(files, dir, e.Name()+"/"); err != nil {
+					return nil, err
+				}
+			}
+		}
+	}
+	return files, nil
+}
+
+func addCompanions(files map[string][]byte, dir, below string) error {
+	entries, err := os.ReadDir(filepath.Join(dir, below))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		path := filepath.Join(dir, below, e.Name())
+		st, err := os.Stat(path) // through the links of the hub's cache
+		if err != nil || !st.Mode().IsRegular() || st.Size() > maxCompanion || !isCompanion(e.Name(), below) {
+			continue
+		}
+		if files[below+e.Name()], err = regular.Read(path, maxCompanion); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func isCompanion(name, below string) bool {
+	switch {
+	case below != "":
+		return name == "config.json"
+	case strings.HasPrefix(name, "."), strings.Contains(name, ".index."), name == "config.json", name == "generation_config.json":
+		return false
+	case strings.HasPrefix(name, "LICENSE"), strings.HasPrefix(name, "NOTICE"), strings.HasPrefix(name, "README"):
+		return true
+	}
+	return slices.Contains([]string{".json", ".jsonl", ".txt", ".model", ".jinja", ".tiktoken", ".md"}, filepath.Ext(name))
+}
+
+// checkpointFiles are the names of the files that saving wrote.
+func checkpointFiles(dir string, generates bool) ([]string, error) {
+	files := []string{"config.json"}
+	if generates {
+		files = append(files, "generation_config.json")
+	}
+	path, err := safetensors.Find(dir, safetensors.Layout{})
+	if err != nil {
+		return nil, err
+	}
+	if strings.HasSuffix(path, ".json") {
+		index, err := safetensors.ReadIndex(path)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, index.Files()...)
+	}
+	return append(files, filepath.Base(path)), nil
+}
