@@ -14,7 +14,7 @@ func (p *PreTrainedModel) Cloned(self any) {
 	if p.self == m {
 		return // a model inside one that was told
 	}
-	was, config := p.config, cloneConfig(p.config)
+	was, config := p.config, CloneConfig(p.config)
 	for _, module := range nn.NamedModules(m) {
 		exchangePointers(reflect.ValueOf(module).Elem(), was, config)
 		exchangePointers(reflect.ValueOf(module).Elem(), was.Base(), config.Base())
@@ -27,15 +27,6 @@ func (p *PreTrainedModel) Cloned(self any) {
 	for inner := range models(m) {
 		inner.inputGrads = nil
 	}
-}
-
-func cloneConfig(c Config) Config {
-	v := reflect.New(reflect.TypeOf(c).Elem())
-	v.Elem().Set(reflect.ValueOf(c).Elem())
-	clone := v.Interface().(Config)
-	base := clone.Base()
-	base.raw, base.ID2Label, base.Label2ID = maps.Clone(base.raw), maps.Clone(base.ID2Label), maps.Clone(base.Label2ID)
-	return clone
 }
 
 // exchangePointers puts to in the fields of a module that hold from, which are the architecture's own.

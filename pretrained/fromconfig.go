@@ -122,6 +122,7 @@ func FromConfig(config Config, opts Options) (_ Model, err error) {
 	err = torch.TryDo(func() {
 		l.initialise()
 		l.tie()
+		l.model.base().checkpointAsConfigured()
 	})
 	if err != nil {
 		return nil, &Error{Detail: "initialising", Err: err}

@@ -2,9 +2,10 @@
 """What transformers' model methods say of the repository's tiny checkpoints: counts, accessors, resizing, conversions.
 
 usage: methodsref.py OUT FOLDER...
-FOLDER: unpacked groups of testdata (models-bert, bert-heads, models-llama): each case a folder with inputs.json
+FOLDER: unpacked groups of testdata (models-bert, bert-heads, models-llama; answers, base and tokens of llama): each case
+a folder with inputs.json
 needs: Python 3.11, torch 2.15.0, transformers 5.23.0
-OUT/methods.json: {case: {...}}
+OUT/methods.json: {model type/case: {...}}
 """
 import json, os, sys, tempfile, warnings
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -99,7 +100,7 @@ def describe(folder):
         return cls.from_pretrained(folder, dtype=torch.float32, **kw)
 
     model = load()
-    out = {"class": info["class"], "counts": counts(model), "dtype": str(model.dtype), "device": str(model.device)}
+    out = {"class": info["class"], "model_type": model.config.model_type, "counts": counts(model), "dtype": str(model.dtype), "device": str(model.device)}
     out["paths"] = {
         "base_model": path_of(model, model.base_model), "encoder": path_of(model, model.get_encoder()), "decoder": path_of(model, model.get_decoder()),
         "input_embeddings": path_of(model, model.get_input_embeddings()), "output_embeddings": path_of(model, model.get_output_embeddings()),
@@ -130,7 +131,8 @@ def main():
         for name in sorted(os.listdir(folder)):
             if os.path.exists(os.path.join(folder, name, "inputs.json")):
                 torch.manual_seed(0)
-                cases[name] = describe(os.path.join(folder, name))
+                case = describe(os.path.join(folder, name))
+                cases[case["model_type"] + "/" + name] = case
     os.makedirs(out, exist_ok=True)
     with open(os.path.join(out, "methods.json"), "w") as f:
         json.dump(cases, f, indent=1, sort_keys=True)
