@@ -3,17 +3,24 @@ package pretrained_test
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
+	"github.com/torchgo/torchgo/internal/atomicfile"
 	"github.com/torchgo/torchgo/internal/testdata"
 	"github.com/torchgo/torchgo/pretrained"
 	"github.com/torchgo/torchgo/torch"
 	"github.com/torchgo/torchgo/torch/nn"
+	"github.com/torchgo/torchgo/torch/optim"
 )
 
 func equalModels(t *testing.T, a, b pretrained.Model) {
@@ -124,4 +131,158 @@ func TestSaveRefuses(t *testing.T) {
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	require.Len(t, entries, 1, "nothing half-written remains")
+}
+
+// A model that was not loaded is written in the order of its own state dict, and its generation config says
+// that it comes from the model's: as transformers did when these references were made.
+func TestSaveOfAModelMadeFromAConfig(t *testing.T) {
+	for name, from := range map[string]string{"sharded": loaderCase(t, "sharded"), "llama": filepath.Join(testdata.Open(t, "models-llama"), "llama")} {
+		loaded, _ := load(t, from, pretrained.Options{})
+		m, err := pretrained.FromConfig(loaded.Config(), pretrained.Options{Class: loaded.Class()})
+		require.NoError(t, err)
+		t.Cleanup(m.Close)
+		require.NoError(t, nn.LoadStateDict(m, nn.StateDict(loaded)))
+		to, opts := t.TempDir(), pretrained.SaveOptions{}
+		if name == "sharded" {
+			opts.MaxShardSize = "8KB"
+		}
+		require.NoError(t, pretrained.SavePretrained(ctx, m, to, opts))
+		got, want := filesOf(t, to), filesOf(t, from)
+		for _, other := range []string{"expected.safetensors", "report.json", "inputs.json"} {
+			delete(want, other)
+		}
+		require.Equal(t, want, got)
+	}
+}
+
+// Saving over the folder that a model is mapped from changes nothing for the model.
+func TestAModelStaysWhatItIsWhenItsFilesAreReplaced(t *testing.T) {
+	for _, shards := range []string{"", "20KB"} {
+		dir := filepath.Join(testdata.Copy(t, "models-llama"), "llama")
+		m, _ := load(t, dir, pretrained.Options{})
+		in := pretrained.Inputs{InputIDs: torch.FromSlice([]int64{1, 5, 9, 17, 3, 2}, 1, 6)}
+		logits := func(m pretrained.Model) (all []float32) {
+			torch.Inference(func() { all = torch.ToSlice[float32](m.Forward(in).Logits) })
+			return all
+		}
+		before := logits(m)
+		for range 3 {
+			require.NoError(t, pretrained.SavePretrained(ctx, m, dir, pretrained.SaveOptions{MaxShardSize: shards}))
+			require.Equal(t, before, logits(m))
+		}
+		other, _ := load(t, loaderCase(t, "single"), pretrained.Options{})
+		require.NoError(t, pretrained.SavePretrained(ctx, other, dir, pretrained.SaveOptions{MaxShardSize: shards}))
+		require.Equal(t, before, logits(m), "after another model took its place, too")
+		require.NoError(t, pretrained.SavePretrained(ctx, m, dir, pretrained.SaveOptions{}))
+		again, _ := load(t, dir, pretrained.Options{Strict: true})
+		equalModels(t, m, again)
+	}
+}
+
+// Savers of one folder take turns.
+func TestSaversOfOneFolder(t *testing.T) {
+	dir := t.TempDir()
+	var models []pretrained.Model
+	for _, from := range []string{loaderCase(t, "single"), filepath.Join(testdata.Open(t, "models-llama"), "llama"), loaderCase(t, "gamma-beta")} {
+		m, _ := load(t, from, pretrained.Options{})
+		models = append(models, m)
+	}
+	g, run := errgroup.WithContext(ctx)
+	for i, m := range models {
+		for _, size := range []string{"", "8KB", "20KB"} {
+			g.Go(func() error {
+				for range 4 {
+					if err := pretrained.SavePretrained(run, m, dir, pretrained.SaveOptions{MaxShardSize: size}); err != nil {
+						return fmt.Errorf("%d: %w", i, err)
+					}
+				}
+				return nil
+			})
+		}
+	}
+	require.NoError(t, g.Wait())
+	last, _ := load(t, dir, pretrained.Options{Strict: true})
+	same := slices.ContainsFunc(models, func(m pretrained.Model) bool { return sameDigests(digestsOf(m), digestsOf(last)) })
+	require.True(t, same, "not one of the models")
+	left, err := filepath.Glob(filepath.Join(dir, ".*"))
+	require.NoError(t, err)
+	require.Empty(t, left)
+
+	// A saver that may not wait longer leaves.
+	folder, err := atomicfile.OpenFolder(ctx, dir)
+	require.NoError(t, err)
+	short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, pretrained.SavePretrained(short, models[0], dir, pretrained.SaveOptions{}), context.DeadlineExceeded)
+	require.NoError(t, folder.Close())
+	require.NoError(t, pretrained.SavePretrained(ctx, models[0], dir, pretrained.SaveOptions{}))
+}
+
+func TestSaveInTheMiddleOfTraining(t *testing.T) {
+	m, _ := load(t, loaderCase(t, "single"), pretrained.Options{})
+	nn.Train(m)
+	ids := torch.FromSlice([]int64{2, 7, 5, 3}, 1, 4)
+	opt := optim.NewSGD(nn.Parameters(m), optim.SGDOptions{LR: 0.1})
+	for range 2 {
+		torch.Scope(func() { m.Forward(pretrained.Inputs{InputIDs: ids, Labels: ids}).Loss.Backward() })
+		opt.Step()
+	}
+	grads := map[string][]float32{}
+	for name, p := range nn.NamedParameters(m) {
+		require.True(t, p.RequiresGrad())
+		if g := p.Grad(); g != nil {
+			grads[name] = torch.ToSlice[float32](g)
+		}
+	}
+	require.NotEmpty(t, grads)
+	dir := t.TempDir()
+	torch.Inference(func() { require.NoError(t, pretrained.SavePretrained(ctx, m, dir, pretrained.SaveOptions{})) })
+	again, _ := load(t, dir, pretrained.Options{Strict: true})
+	equalModels(t, m, again)
+	for name, p := range nn.NamedParameters(m) {
+		require.True(t, p.RequiresGrad())
+		if g := p.Grad(); g != nil {
+			require.Equal(t, grads[name], torch.ToSlice[float32](g), name)
+		}
+	}
+}
+
+func TestSaveWithFurtherFilesAndProgress(t *testing.T) {
+	m, _ := load(t, loaderCase(t, "single"), pretrained.Options{})
+	dir := t.TempDir()
+	var last, total int64
+	opts := pretrained.SaveOptions{MaxShardSize: "8KB", Files: map[string][]byte{"tokenizer.json": []byte("{}"), "1_Pooling/config.json": []byte("{ }")},
+		Progress: func(done, all int64) {
+			require.Greater(t, done, last)
+			last, total = done, all
+		}}
+	require.NoError(t, pretrained.SavePretrained(ctx, m, dir, opts))
+	require.Equal(t, total, last)
+	require.Equal(t, int64(20352), total, "total_size of the index")
+	for name, want := range opts.Files {
+		got, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(name)))
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+	}
+	for _, name := range []string{"config.json", "model.safetensors", "../x", "/x", ".x", "a/../../x", "model.safetensors.index.json", "a\\b", ""} {
+		before := filesOf(t, filepath.Join(dir, "1_Pooling"))
+		err := pretrained.SavePretrained(ctx, m, dir, pretrained.SaveOptions{Files: map[string][]byte{name: []byte("x")}})
+		require.Error(t, err, name)
+		require.True(t, errors.Is(err, pretrained.ErrArgument) || errors.Is(err, pretrained.ErrPath), "%q: %v", name, err)
+		require.Equal(t, before, filesOf(t, filepath.Join(dir, "1_Pooling")))
+	}
+}
+
+func TestSaveRefusesTensorsWithoutDataOrForm(t *testing.T) {
+	m, _ := load(t, loaderCase(t, "single"), pretrained.Options{})
+	dir := filepath.Join(t.TempDir(), "new")
+	for want, x := range map[error]*torch.Tensor{
+		pretrained.ErrMissingTensor: torch.Empty([]int{2}, torch.EmptyOptions{Device: torch.Meta}),
+		pretrained.ErrBadDType:      torch.Zeros([]int{2}, torch.TensorOptions{DType: torch.Complex128}),
+	} {
+		err := pretrained.SavePretrained(ctx, m, dir, pretrained.SaveOptions{StateDict: maps.All(map[string]*torch.Tensor{"x": x})})
+		require.ErrorIs(t, err, want)
+		require.ErrorContains(t, err, `"x"`)
+		require.NoDirExists(t, dir)
+	}
 }
