@@ -19,6 +19,13 @@ var attnNames = map[nn.AttentionKind]nn.AttentionKind{
 // attention settles what a class runs with. Where another name stands for it, the notice says so.
 func attention(asked nn.AttentionKind, class *Class, base *ConfigBase) (kind nn.AttentionKind, notice string, err error) {
 	if asked == "" {
+		if asked = base.attention(); asked != "" && attnNames[asked] == "" {
+			e := badAttn(asked)
+			e.Class, e.Detail = ErrBadConfig, "attn_implementation"
+			return "", "", e
+		}
+	}
+	if asked == "" {
 		if class.NoSDPA || base.OutputAttentions {
 			return nn.Eager, "", nil
 		}
@@ -38,7 +45,21 @@ func attention(asked nn.AttentionKind, class *Class, base *ConfigBase) (kind nn.
 	return kind, notice, nil
 }
 
-func badAttn(asked nn.AttentionKind) error {
+// attention is what config.json asks for, as it may be under two names.
+func (c *ConfigBase) attention() nn.AttentionKind {
+	for _, key := range []string{"attn_implementation", "_attn_implementation"} {
+		v := c.raw[key]
+		if parts, ok := v.(map[string]any); ok { // by part of the model; "" is the rest
+			v = parts[""]
+		}
+		if name, ok := v.(string); ok {
+			return nn.AttentionKind(name)
+		}
+	}
+	return ""
+}
+
+func badAttn(asked nn.AttentionKind) *Error {
 	var names []string
 	for name := range attnNames {
 		names = append(names, string(name))

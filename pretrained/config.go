@@ -209,7 +209,7 @@ var baseKeys = map[string]any{
 
 // droppedKeys are those that transformers takes from a config.json but does not write.
 var droppedKeys = strings.Fields(`_name_or_path name_or_path _commit_hash torch_dtype num_labels
-	transformers_version transformers_weights _is_quantized _auto_class _attn_implementation_internal
+	transformers_version transformers_weights _is_quantized _auto_class _attn_implementation _attn_implementation_internal
 	_experts_implementation_internal attn_implementation experts_implementation _post_init_done
 	ignore_keys_at_rope_validation base_model_tp_plan base_model_pp_plan base_model_fsdp_plan
 	distributed_config

@@ -15,7 +15,7 @@ type Inputs struct {
 	InputIDs          *torch.Tensor `torch:"input_ids"`           // int64 (B, T)
 	AttentionMask     *torch.Tensor `torch:"attention_mask"`      // (B, T), 0: padding; default: all ones
 	TokenTypeIDs      *torch.Tensor `torch:"token_type_ids"`      // int64 (B, T); default: zeros
-	PositionIDs       *torch.Tensor `torch:"position_ids"`        // int64 (B, T) or (1, T); default: 0, 1, …
+	PositionIDs       *torch.Tensor `torch:"position_ids"`        // int64 (B, T) or (1, T); default: 0, 1, …; without a mask, a causal model keeps sequences packed into a row apart
 	InputsEmbeds      *torch.Tensor `torch:"inputs_embeds"`       // (B, T, C), instead of InputIDs
 	Labels            *torch.Tensor `torch:"labels"`              // asks for a loss; the shape is the head's
 	NextSentenceLabel *torch.Tensor `torch:"next_sentence_label"` // int64 (B)

@@ -141,6 +141,9 @@ func (l *loader) settle() error {
 	base := l.config.Base()
 	l.plan.Warnings = append(l.plan.Warnings, base.Warnings...)
 	kind, notice, err := attention(l.opts.Attn, l.class, base)
+	if l.files != nil && errors.Is(err, ErrBadConfig) {
+		return inFile(err, l.files.config)
+	}
 	if err != nil {
 		return err
 	}

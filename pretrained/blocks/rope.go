@@ -146,8 +146,9 @@ func ParseRoPE(base *pretrained.ConfigBase, params map[string]any, headDim, posi
 		"low_freq_factor":                  func() { r.LowFreqFactor = p.positive("low_freq_factor") },
 		"high_freq_factor":                 func() { r.HighFreqFactor = p.positive("high_freq_factor") },
 	}
-	for _, key := range strings.Fields(keys.required + " " + keys.optional) {
-		if p.has(key) {
+	required := strings.Fields(keys.required)
+	for _, key := range append(required, strings.Fields(keys.optional)...) {
+		if p.has(key) || slices.Contains(required, key) && !(key == "factor" && r.Type == "yarn") { // yarn's may be null
 			read[key]()
 		}
 	}

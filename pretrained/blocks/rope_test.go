@@ -149,15 +149,18 @@ func TestBadRoPE(t *testing.T) {
 		require.Contains(t, err.Error(), "rope_")
 	}
 	for name, c := range map[string]map[string]any{
-		"rope_parameters.rope_theta":                  {"rope_theta": math.Inf(1)},
-		"rope_parameters.factor":                      {"rope_type": "linear", "factor": math.NaN()},
-		"rope_parameters.partial_rotary_factor":       {"partial_rotary_factor": 1.5},
-		"rope_parameters.long_factor":                 {"rope_type": "longrope", "short_factor": []any{1.0, 1.0, 1.0, 1.0}, "long_factor": []any{1.0, "1", 1.0, 1.0}},
-		"rope_parameters.truncate":                    {"rope_type": "yarn", "factor": 2.0, "truncate": "no"},
-		"original_max_position_embeddings: expected":  {"rope_type": "longrope", "short_factor": []any{1.0, 1.0, 1.0, 1.0}, "long_factor": []any{1.0, 1.0, 1.0, 1.0}, "factor": 2.0, "original_max_position_embeddings": 1},
-		"not 1, whose logarithm divides":              {"rope_type": "yarn", "factor": 2.0, "rope_theta": 1},
-		"more than low_freq_factor":                   {"rope_type": "llama3", "factor": 2.0, "low_freq_factor": 4.0, "high_freq_factor": 4, "rope_theta": 1e4},
-		`rope_type: expected one of default, dynamic`: {"rope_type": "axial"},
+		"rope_parameters.rope_theta":                          {"rope_theta": math.Inf(1)},
+		"rope_parameters.factor":                              {"rope_type": "linear", "factor": math.NaN()},
+		"rope_parameters.partial_rotary_factor":               {"partial_rotary_factor": 1.5},
+		"rope_parameters.long_factor":                         {"rope_type": "longrope", "short_factor": []any{1.0, 1.0, 1.0, 1.0}, "long_factor": []any{1.0, "1", 1.0, 1.0}},
+		"rope_parameters.truncate":                            {"rope_type": "yarn", "factor": 2.0, "truncate": "no"},
+		"original_max_position_embeddings: expected":          {"rope_type": "longrope", "short_factor": []any{1.0, 1.0, 1.0, 1.0}, "long_factor": []any{1.0, 1.0, 1.0, 1.0}, "factor": 2.0, "original_max_position_embeddings": 1},
+		"rope_parameters.factor: expected a number, got null": {"rope_type": "linear", "factor": nil},
+		"rope_parameters.low_freq_factor: expected":           {"rope_type": "llama3", "factor": 2.0, "low_freq_factor": nil, "high_freq_factor": 4},
+		"original_max_position_embeddings: expected a number": {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": nil},
+		"not 1, whose logarithm divides":                      {"rope_type": "yarn", "factor": 2.0, "rope_theta": 1},
+		"more than low_freq_factor":                           {"rope_type": "llama3", "factor": 2.0, "low_freq_factor": 4.0, "high_freq_factor": 4, "rope_theta": 1e4},
+		`rope_type: expected one of default, dynamic`:         {"rope_type": "axial"},
 	} {
 		_, _, err := ropeCase{c, 8, 16}.parse()
 		require.ErrorIs(t, err, pretrained.ErrBadConfig, name)

@@ -86,6 +86,42 @@ func TestOutputRecording(t *testing.T) {
 	require.Empty(t, out.HiddenStates)
 }
 
+// config.json may name the implementation; the caller's word counts more. It isn't saved.
+func TestAttentionOfTheConfig(t *testing.T) {
+	dir := filepath.Join(testdata.Copy(t, "models-llama"), "llama")
+	path := filepath.Join(dir, "config.json")
+	original, err := os.ReadFile(path)
+	require.NoError(t, err)
+	for text, want := range map[string]nn.AttentionKind{
+		`{"attn_implementation": "eager",`:             nn.Eager,
+		`{"_attn_implementation": "eager",`:            nn.Eager,
+		`{"_attn_implementation_internal": "eager",`:   nn.SDPA,
+		`{"attn_implementation": {"": "eager"},`:       nn.Eager,
+		`{"attn_implementation": null,`:                nn.SDPA,
+		`{"attn_implementation": "flash_attention_2",`: nn.SDPA,
+	} {
+		require.NoError(t, os.WriteFile(path, append([]byte(text), original[1:]...), 0o600))
+		m, _, err := pretrained.Load(context.Background(), dir, pretrained.Options{})
+		require.NoError(t, err)
+		require.Equal(t, want, m.Config().Base().Attn, text)
+		to := t.TempDir()
+		require.NoError(t, pretrained.SavePretrained(context.Background(), m, to, pretrained.SaveOptions{}))
+		saved, err := os.ReadFile(filepath.Join(to, "config.json"))
+		require.NoError(t, err)
+		require.Equal(t, string(original), string(saved))
+		m.Close()
+		m, _, err = pretrained.Load(context.Background(), dir, pretrained.Options{Attn: nn.SDPA})
+		require.NoError(t, err)
+		require.Equal(t, nn.SDPA, m.Config().Base().Attn, text)
+		m.Close()
+	}
+	require.NoError(t, os.WriteFile(path, append([]byte(`{"attn_implementation": "bogus",`), original[1:]...), 0o600))
+	_, err = pretrained.Plan(context.Background(), dir, pretrained.Options{})
+	require.ErrorIs(t, err, pretrained.ErrBadConfig)
+	require.ErrorContains(t, err, `config.json: attn_implementation: expected one of`)
+	require.ErrorContains(t, err, `got "bogus"`)
+}
+
 func TestBadInputsAreTypedErrors(t *testing.T) {
 	m := load(t, pretrained.Options{})
 	x := torch.FromSlice(ids, 2, 3)
