@@ -66,5 +66,5 @@ func first(ctx context.Context, model string) error {
 	if err != nil {
 		return err
 	}
-	return json.NewEncoder(os.Stdout).Encode(vectors[0])
+	return json.NewEncoder(os.Stdout).Encode(map[string]any{"check": vectors[0]})
 }

@@ -9,4 +9,4 @@ import sys
 from minilm import MiniLM
 
 if __name__ == "__main__":
-    print(json.dumps(MiniLM(sys.argv[1]).embed(["The first sentence."])[0].tolist()))
+    print(json.dumps({"check": MiniLM(sys.argv[1]).embed(["The first sentence."])[0].tolist()}))

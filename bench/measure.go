@@ -22,7 +22,7 @@ type benchmark struct {
 	agree  float64 // how far the two sides' checks may be apart
 
 	// Of rows that workers measure; the others are of whole processes.
-	worker string // "ops", "embed" or "train"
+	worker string // "ops", "embed", "train" or "load"
 	work   string
 	beside string  // a work of torchgo's that takes Python's place
 	block  float64 // seconds that a block takes, roughly; if 0: it is n
@@ -30,11 +30,14 @@ type benchmark struct {
 	inputs int // how many there are: each pair takes the next n
 	figure func(seconds float64, n int) float64
 
+	// Of rows of whole processes.
+	whole   string // which: "first", "load bfloat16" or "load float32"
 	process func(processRun) float64
 }
 
 func microseconds(seconds float64, n int) float64 { return seconds / float64(n) * 1e6 }
 func milliseconds(seconds float64, n int) float64 { return seconds / float64(n) * 1e3 }
+func secondsEach(seconds float64, n int) float64  { return seconds / float64(n) }
 func rate(seconds float64, n int) float64         { return float64(n) / seconds }
 
 // operator is a row of one operator on small operands.
@@ -64,8 +67,9 @@ var benchmarks = []benchmark{
 	{name: "chain", about: "30 operators on small tensors, in a scope", unit: "us/chain", target: target{atMost: 0.9}, pairs: 1000, agree: 1e-5,
 		worker: "ops", work: "chain", block: 0.002, figure: microseconds},
 	{name: "first", about: "process start to first MiniLM embedding, whole process", unit: "s", target: target{atMost: 0.15}, pairs: 7, agree: 1e-5,
-		process: func(r processRun) float64 { return r.seconds }},
-	{name: "first-rss", about: "peak memory of the same", unit: "MiB", process: func(r processRun) float64 { return r.peakMiB }},
+		whole: "first", process: func(r processRun) float64 { return r.seconds }},
+	{name: "first-rss", about: "peak memory of the same", unit: "MiB", pairs: 7, agree: 1e-5,
+		whole: "first", process: func(r processRun) float64 { return r.peakMiB }},
 	{name: "batches", about: "512 sentences of one length, batches of 32", unit: "sentences/s", target: target{atLeast: 1.0}, pairs: 48, agree: 1e-3,
 		worker: "embed", work: "batches", n: 32, inputs: sentences, figure: rate},
 	{name: "single", about: "the same one by one", unit: "sentences/s", target: target{atLeast: 1.2}, pairs: 64, agree: 1e-3,
@@ -79,6 +83,22 @@ var benchmarks = []benchmark{
 		worker: "train", work: "smollm2", n: 1, figure: func(seconds float64, n int) float64 { return rate(seconds, n*smolTokens) }},
 	{name: "load", about: "loading the 90 MB model, files cached", unit: "ms", pairs: 15,
 		worker: "embed", work: "load", n: 1, figure: milliseconds},
+	{name: "load-start", about: "process start to a Llama of 1.1 billion parameters in 5 bfloat16 shards, whole process", unit: "s", target: target{atMost: 0.1}, pairs: 5, agree: 1e-9,
+		whole: "load bfloat16", process: func(r processRun) float64 { return r.seconds }},
+	{name: "load-start-anon", about: "anonymous memory that loading it took, of the model's size", unit: "x model", target: target{ours: 0.1}, pairs: 5, agree: 1e-9,
+		whole: "load bfloat16", process: func(r processRun) float64 { return r.Anonymous / r.Model }},
+	{name: "load-same", about: "the same load in a warm process", unit: "s", target: target{atMost: 1.0}, pairs: 11, agree: 1e-9,
+		worker: "load", work: "load-same", n: 1, figure: secondsEach},
+	{name: "load-cast", about: "the same as float32", unit: "s", target: target{atMost: 0.6}, pairs: 5, agree: 1e-9,
+		worker: "load", work: "load-cast", n: 1, figure: secondsEach},
+	{name: "load-cast-rss", about: "peak memory of the latter less 64 MiB, of the model's size", unit: "x model", target: target{ours: 1.05}, pairs: 2, agree: 1e-9,
+		whole: "load float32", process: func(r processRun) float64 { return (r.Peak - 64) / r.Model }},
+	{name: "load-experts", about: "a 0.6 GB Mixtral of 12 layers, whose 8 experts are stacked", unit: "s", target: target{atMost: 0.2}, pairs: 7, agree: 1e-9,
+		worker: "load", work: "load-experts", n: 1, figure: secondsEach},
+	{name: "pread", about: "for comparison: reading the Llama's files from the page cache, two readers", unit: "GB/s", pairs: 5, agree: 0,
+		worker: "load", work: "pread", n: 1, figure: func(seconds float64, n int) float64 { return loadBytes / seconds / 1e9 }},
+	{name: "copy", about: "for comparison: copying 256 MiB of float32", unit: "GB/s", pairs: 5, agree: 0,
+		worker: "load", work: "copy", n: 4, figure: func(seconds float64, n int) float64 { return float64(n) * copyElements * 4 / seconds / 1e9 }},
 }
 
 // about is what the figures depend on.
@@ -95,11 +115,11 @@ type session struct {
 	scratch string
 	workers map[string][2]*worker
 	about   about
-	runs    []processPair // of first, which gives several rows
+	runs    map[string][]processPair // of whole processes
 }
 
 func measure(ctx context.Context, o options) ([]result, about, error) {
-	s := session{options: o, workers: map[string][2]*worker{}, about: about{map[string]string{}, map[string]int{}}}
+	s := session{options: o, workers: map[string][2]*worker{}, runs: map[string][]processPair{}, about: about{map[string]string{}, map[string]int{}}}
 	var err error
 	if s.self, err = os.Executable(); err != nil {
 		return nil, s.about, err
@@ -184,6 +204,13 @@ func (s *session) pair(ctx context.Context, kind string) ([2]*worker, error) {
 		}
 		argv[0] = append(argv[0], "-model", model, "-texts", s.textsFile())
 		argv[1] = append(argv[1], model, s.textsFile())
+	}
+	if kind == "load" {
+		models, err := s.makeModels(ctx)
+		if err != nil {
+			return p, err
+		}
+		argv[0], argv[1] = append(argv[0], "-model", models), append(argv[1], models)
 	}
 	for i, name := range []string{"torchgo", "Python"} {
 		w, err := startWorker(ctx, name, argv[i])

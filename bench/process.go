@@ -9,26 +9,35 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 )
 
-// processRun is a whole process that loads the model and embeds a sentence.
+// processRun is a whole process. It prints a JSON object.
 type processRun struct {
 	seconds, cpu, peakMiB float64
+
+	Check []float64 `json:"check"` // what both sides have to agree on
+
+	// Of processes that load a checkpoint, in MiB: the model, and what loading took beyond what the process
+	// had before, at its peak.
+	Model     float64 `json:"model"`
+	Peak      float64 `json:"peak"`
+	Anonymous float64 `json:"anonymous"`
 }
 
 type processPair [2]processRun
 
-// processes measures a benchmark of whole processes. Its rows share the runs.
+// processes measures a benchmark of whole processes. Rows of the same process share the runs.
 func (s *session) processes(ctx context.Context, b benchmark) (result, error) {
-	if s.runs == nil {
-		if err := s.runProcesses(ctx); err != nil {
+	if s.runs[b.whole] == nil {
+		if err := s.runProcesses(ctx, b); err != nil {
 			return result{}, err
 		}
 	}
 	var pairs []pair
-	for _, r := range s.runs {
+	for _, r := range s.runs[b.whole] {
 		side := func(r processRun) reply { return reply{Seconds: b.process(r), CPU: r.cpu} }
 		pairs = append(pairs, pair{side(r[0]), side(r[1])})
 	}
@@ -39,42 +48,45 @@ func (s *session) processes(ctx context.Context, b benchmark) (result, error) {
 	return r, nil
 }
 
-func (s *session) runProcesses(ctx context.Context) error {
-	model, err := s.findModel(ctx)
+// argv are the command lines of a process of the two sides.
+func (s *session) argv(ctx context.Context, whole string) ([2][]string, error) {
+	if whole == "first" {
+		model, err := s.findModel(ctx)
+		return [2][]string{{s.self, "-worker", "first", "-model", model}, {s.interp, filepath.Join(s.dir, "first.py"), model}}, err
+	}
+	models, err := s.makeModels(ctx)
+	dtype := strings.TrimPrefix(whole, "load ")
+	return [2][]string{{s.self, "-worker", whole, "-model", models}, {s.interp, filepath.Join(s.dir, "load.py"), models, "llama", dtype}}, err
+}
+
+func (s *session) runProcesses(ctx context.Context, of benchmark) error {
+	argv, err := s.argv(ctx, of.whole)
 	if err != nil {
 		return err
 	}
-	argv := [2][]string{{s.self, "-worker", "first", "-model", model}, {s.interp, filepath.Join(s.dir, "first.py"), model}}
-	var of benchmark
-	for _, b := range benchmarks {
-		if b.name == "first" {
-			of = b
-		}
-	}
 	for i := range s.count(of) + 1 {
 		var runs processPair
-		var vectors [2][]float64
 		for _, side := range inTurn(i) {
-			if runs[side], vectors[side], err = runProcess(ctx, argv[side]); err != nil {
+			if runs[side], err = runProcess(ctx, argv[side]); err != nil {
 				return err
 			}
 		}
-		if len(vectors[0]) != len(vectors[1]) {
-			return fmt.Errorf("the embeddings have %d and %d dimensions", len(vectors[0]), len(vectors[1]))
+		if len(runs[0].Check) != len(runs[1].Check) {
+			return fmt.Errorf("the two sides gave %d and %d numbers", len(runs[0].Check), len(runs[1].Check))
 		}
-		for d := range vectors[0] {
-			if err := agree(vectors[0][d], vectors[1][d], of.agree); err != nil {
+		for d := range runs[0].Check {
+			if err := agree(runs[0].Check[d], runs[1].Check[d], of.agree); err != nil {
 				return err
 			}
 		}
 		if i > 0 { // the first pair brings the files into memory
-			s.runs = append(s.runs, runs)
+			s.runs[of.whole] = append(s.runs[of.whole], runs)
 		}
 	}
 	return nil
 }
 
-func runProcess(ctx context.Context, argv []string) (r processRun, vector []float64, err error) {
+func runProcess(ctx context.Context, argv []string) (r processRun, err error) {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -82,13 +94,27 @@ func runProcess(ctx context.Context, argv []string) (r processRun, vector []floa
 	out, err := cmd.Output()
 	r.seconds = time.Since(start).Seconds()
 	if err != nil {
-		return r, nil, fmt.Errorf("%s: %w\n%s", argv[0], err, stderr.Bytes())
+		return r, fmt.Errorf("%s: %w\n%s", argv[0], err, stderr.Bytes())
 	}
 	r.cpu = (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
 	if u, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
 		r.peakMiB = float64(u.Maxrss) / peakUnitsPerMiB
 	}
-	return r, vector, json.Unmarshal(out, &vector)
+	return r, json.Unmarshal(out, &r)
+}
+
+// makeModels makes the checkpoints of the rows on loading and gives their folder.
+func (s *session) makeModels(ctx context.Context) (string, error) {
+	dir := filepath.Join(s.scratch, "models")
+	for name, shape := range shapes {
+		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			continue
+		}
+		if err := shape.write(ctx, filepath.Join(dir, name)); err != nil {
+			return "", err
+		}
+	}
+	return dir, nil
 }
 
 // findModel is the folder of all-MiniLM-L6-v2: as told, where `make model` puts it, or in the Python

@@ -36,7 +36,7 @@ func summarize(b benchmark, pairs []pair, figure func(reply) float64) result {
 	if spent := median(pythonCPU); spent > 0 {
 		r.CPURatio = median(oursCPU) / spent
 	}
-	r.OK = b.target.met(r.Ratio) && (b.target.saves == 0 || r.Python-r.Ours >= b.target.saves)
+	r.OK = b.target.met(r.Ratio) && (b.target.saves == 0 || r.Python-r.Ours >= b.target.saves) && (b.target.ours == 0 || r.Ours <= b.target.ours)
 	return r
 }
 
@@ -44,6 +44,7 @@ func summarize(b benchmark, pairs []pair, figure func(reply) float64) result {
 type target struct {
 	atMost, atLeast float64
 	saves           float64 // in the row's unit
+	ours            float64 // at most this of the row's unit, whatever Python's figure
 }
 
 func (t target) String() string {
@@ -56,6 +57,9 @@ func (t target) String() string {
 	}
 	if t.saves > 0 {
 		bounds = append(bounds, fmt.Sprintf("saves %.2g", t.saves))
+	}
+	if t.ours > 0 {
+		bounds = append(bounds, fmt.Sprintf("ours <= %.3g", t.ours))
 	}
 	return strings.Join(bounds, ", ")
 }

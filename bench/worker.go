@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/torchgo/torchgo/torch"
@@ -31,6 +32,11 @@ func runWorker(ctx context.Context, kind, model, texts string) error {
 		return serve(trainWorks())
 	case "first":
 		return first(ctx, model)
+	case "load":
+		registerMixtral()
+		return serve(loadWorks(ctx, model))
+	case "load bfloat16", "load float32":
+		return loadOnce(ctx, model, "llama", strings.TrimPrefix(kind, "load "))
 	}
 	return fmt.Errorf("unknown worker %q", kind)
 }
