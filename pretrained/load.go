@@ -155,7 +155,9 @@ func (a *arrival) take(ctx context.Context, p *Part, progress func(int64)) error
 			return
 		}
 		a.t, a.err = torch.Try(func() *torch.Tensor {
-			return torch.Empty(a.Shape, torch.EmptyOptions{DType: a.slot.Tensor().DType()})
+			t := torch.Empty(a.Shape, torch.EmptyOptions{DType: a.slot.Tensor().DType()})
+			useHugePages(t.Bytes())
+			return t
 		})
 	})
 	if a.err != nil {
