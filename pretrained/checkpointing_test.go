@@ -41,12 +41,15 @@ func step(m pretrained.Model, in pretrained.Inputs) (loss float32, grads map[str
 		l.Backward()
 		loss = torch.Item[float32](l.ToDType(torch.Float32))
 	})
-	grads = map[string]*torch.Tensor{}
-	for name, p := range nn.NamedParameters(m) {
-		if p.Grad() != nil {
-			grads[name] = p.Grad().Clone()
+	grads = torch.ScopeOf(func() map[string]*torch.Tensor {
+		copies := map[string]*torch.Tensor{}
+		for name, p := range nn.NamedParameters(m) {
+			if g := p.Grad(); g != nil {
+				copies[name] = g.Clone()
+			}
 		}
-	}
+		return copies
+	})
 	return loss, grads
 }
 
@@ -76,11 +79,19 @@ func TestActivationCheckpointingIsExact(t *testing.T) {
 		for _, o := range []pretrained.ActivationCheckpointingOptions{{}, {EveryNLayers: 2}, {Offload: true}, {UseReentrant: torch.Some(false)}} {
 			require.NoError(t, m.ActivationCheckpointingEnable(o))
 			require.True(t, m.IsActivationCheckpointing())
-			for range 2 {
+			var live int64
+			for n := range 3 {
 				again, got := step(m, in)
 				require.Equal(t, loss, again)
 				equalGrads(t, want, got, name)
+				for _, g := range got {
+					g.Close()
+				}
+				if n == 1 {
+					live = torch.LiveTensors()
+				}
 			}
+			require.Equal(t, live, torch.LiveTensors(), "a step leaves nothing")
 		}
 		copied := nn.Clone(m)
 		defer copied.Close()

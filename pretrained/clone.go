@@ -3,6 +3,7 @@ package pretrained
 import (
 	"maps"
 	"reflect"
+	"slices"
 
 	"github.com/torchgo/torchgo/torch/nn"
 )
@@ -14,13 +15,24 @@ func (p *PreTrainedModel) Cloned(self any) {
 	if p.self == m {
 		return // a model inside one that was told
 	}
-	was, config := p.config, CloneConfig(p.config)
-	for _, module := range nn.NamedModules(m) {
-		exchangePointers(reflect.ValueOf(module).Elem(), was, config)
-		exchangePointers(reflect.ValueOf(module).Elem(), was.Base(), config.Base())
+	configs := map[Config]Config{} // a part of another type has its own
+	for inner := range models(m) {
+		if configs[inner.config] == nil {
+			configs[inner.config] = CloneConfig(inner.config)
+		}
+		inner.config = configs[inner.config]
 	}
-	bind(m, p.class, p.arch, config)
-	p.ties = maps.Clone(p.ties)
+	for _, module := range nn.NamedModules(m) {
+		for was, config := range configs {
+			exchangePointers(reflect.ValueOf(module).Elem(), was, config)
+			exchangePointers(reflect.ValueOf(module).Elem(), was.Base(), config.Base())
+		}
+	}
+	bind(m, p.class, p.arch, p.config)
+	p.ties, p.tags = maps.Clone(p.ties), slices.Clone(p.tags)
+	if g := p.generation; g != nil {
+		p.generation = &GenerationConfig{values: maps.Clone(g.values), modified: g.modified}
+	}
 	if c := p.checkpointing; c != nil {
 		_ = p.ActivationCheckpointingEnable(c.opts) // which the original accepted
 	}

@@ -72,7 +72,7 @@ func methodsCases(t *testing.T) map[string]methodsCase {
 	require.NoError(t, err)
 	var cases map[string]methodsCase
 	require.NoError(t, json.Unmarshal(data, &cases))
-	require.GreaterOrEqual(t, len(cases), 26)
+	require.GreaterOrEqual(t, len(cases), 25)
 	for group, kind := range map[string]string{"models-bert": "bert/", "bert-heads": "bert/", "models-llama": "llama/", "llama": "llama/"} {
 		dirs, err := filepath.Glob(filepath.Join(testdata.Open(t, group), "*", "inputs.json"))
 		require.NoError(t, err)
@@ -469,9 +469,10 @@ func TestResizeOfAMappedModelInTraining(t *testing.T) {
 	m.Train()
 	loss := m.Forward(pretrained.Inputs{InputIDs: ids, Labels: ids}).Loss
 	loss.Backward()
-	n := table().Size(0)
+	n, live := table().Size(0), torch.LiveTensors()
 	_, err := m.ResizeTokenEmbeddings(n + 3)
 	require.NoError(t, err)
+	require.LessOrEqual(t, torch.LiveTensors(), live)
 	w := table()
 	require.Nil(t, w.Grad())
 	require.False(t, inMappingOf(t, w.DataPtr(), file))
