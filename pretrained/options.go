@@ -2,6 +2,7 @@ package pretrained
 
 import (
 	"fmt"
+	"iter"
 	"regexp"
 	"strings"
 
@@ -32,6 +33,27 @@ type Options struct {
 	// Config overrides keys of config.json. Values are those of a JSON document: nil, bool, int, int64,
 	// float64, string, []any, map[string]any.
 	Config map[string]any
+
+	// ConfigInstance is the model's config, in place of a config.json. The model has a copy; Config must be empty.
+	ConfigInstance Config
+
+	// ConfigPath is another config.json, or a directory with one.
+	ConfigPath string
+
+	// StateDict is tensors by name to load in place of files: the path is then empty, and the config one of the two
+	// above. The model has copies.
+	StateDict iter.Seq2[string, *torch.Tensor]
+
+	// AllowDefaultConfig loads a checkpoint without config.json with the defaults of the class, as transformers does.
+	// Whatever does not fit is initialised anew.
+	AllowDefaultConfig bool
+
+	// AllowIncompleteIndex takes tensors that an index promises and its shards lack for missing ones.
+	AllowIncompleteIndex bool
+
+	// AllowConflictingShards loads shards that hold other tensors than their index says, or the same ones: of a tensor
+	// that is in two, the one that the index means counts.
+	AllowConflictingShards bool
 
 	// GenerationConfig is the model's, in place of the generation_config.json beside the weights.
 	GenerationConfig *GenerationConfig
@@ -124,6 +146,14 @@ func (o Options) Validate() error {
 		if err := checkRelative(o.Subfolder); err != nil {
 			return bad("subfolder", "a path below the model directory", fmt.Sprintf("%q", o.Subfolder))
 		}
+	}
+	switch {
+	case o.ConfigInstance != nil && o.ConfigPath != "":
+		return bad("config", "an instance or a path", "both")
+	case o.ConfigInstance != nil && len(o.Config) > 0:
+		return &Error{Class: ErrArgument, Detail: "overrides of a config that is given as such", Remedy: "change the config itself"}
+	case o.StateDict != nil && o.ConfigInstance == nil && o.ConfigPath == "":
+		return bad("state dict", "its config, too", "none")
 	}
 	for _, r := range o.KeyMapping {
 		if _, err := regexp.Compile(r.Pattern); err != nil {

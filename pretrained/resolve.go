@@ -3,6 +3,7 @@ package pretrained
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -49,17 +50,23 @@ func resolve(ctx context.Context, path string, opts Options) (*files, error) {
 	if err := refuseOther(path); err != nil {
 		return nil, err
 	}
-	return f, f.readConfig(filepath.Dir(path))
+	return f, f.readConfig(filepath.Dir(path), opts)
 }
 
 func resolveDir(dir string, opts Options) (*files, error) {
 	f := &files{}
-	if err := f.readConfig(dir); err != nil {
+	if err := f.readConfig(dir, opts); err != nil {
 		return nil, err
+	}
+	if adapter := filepath.Join(dir, "adapter_config.json"); exists(adapter) {
+		return nil, &Error{File: adapter, Class: ErrUnsupported, Detail: "adapters can't be loaded yet", Remedy: "merge it into its base model, or move it away to load the model without it"}
 	}
 	if name, ok := f.raw["transformers_weights"].(string); ok {
 		if err := checkRelative(name); err != nil {
 			return nil, inFile(err, f.config)
+		}
+		if !strings.HasSuffix(name, ".safetensors") && !strings.HasSuffix(name, ".safetensors.index.json") {
+			return nil, inFile(configError("transformers_weights", "a .safetensors file or an index of such", fmt.Sprintf("%q", shorten(name))), f.config)
 		}
 		f.weights = filepath.Join(dir, filepath.FromSlash(name))
 		return f, refuseOther(f.weights)
@@ -101,13 +108,34 @@ func resolveDir(dir string, opts Options) (*files, error) {
 	return nil, err
 }
 
-func (f *files) readConfig(dir string) error {
+// readConfig finds the model's config: the caller's, or config.json in the directory.
+func (f *files) readConfig(dir string, opts Options) error {
+	if opts.ConfigInstance != nil {
+		f.raw = opts.ConfigInstance.Base().raw
+		return nil
+	}
 	f.config = filepath.Join(dir, "config.json")
-	data, err := regular.Read(f.config, maxConfigBytes)
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return &Error{File: f.config, Class: ErrBadConfig, Err: fs.ErrNotExist, Remedy: "a model needs its config.json"}
+	if opts.ConfigPath != "" {
+		f.config = opts.ConfigPath
+		if st, err := os.Stat(f.config); err == nil && st.IsDir() {
+			f.config = filepath.Join(f.config, "config.json")
 		}
+	}
+	data, err := regular.Read(f.config, maxConfigBytes)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && opts.AllowDefaultConfig && opts.ConfigPath == "":
+		f.raw = nil
+		return nil
+	case errors.Is(err, fs.ErrNotExist):
+		e := &Error{File: f.config, Class: ErrBadConfig, Err: fs.ErrNotExist, Remedy: "a model needs its config.json"}
+		if exists(filepath.Join(dir, "adapter_config.json")) {
+			return &Error{File: filepath.Join(dir, "adapter_config.json"), Class: ErrUnsupported, Detail: "adapters can't be loaded yet", Remedy: "merge it into its base model"}
+		}
+		if opts.ConfigPath == "" {
+			e.Remedy += "; AllowDefaultConfig takes the defaults of the class"
+		}
+		return e
+	case err != nil:
 		return err
 	}
 	if f.raw, err = parseObject(data); err != nil {
