@@ -133,7 +133,7 @@ func readConfig(c Config, raw, overrides map[string]any) error {
 	fields := configFields(c)
 	for k, v := range overrides {
 		if _, known := fields[k]; !known && !hasKey(raw, k) && k != "num_labels" && k != "torch_dtype" {
-			return &Error{Class: ErrArgument, Detail: fmt.Sprintf("config override %q: not a key of this model's config.json", shorten(k))}
+			return unknownKey(k)
 		}
 		merged[k] = v
 	}

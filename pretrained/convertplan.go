@@ -44,7 +44,7 @@ func (cs *conversions) add(t translated, from source) error {
 		cs.at[k], cs.list = c, append(cs.list, c)
 	}
 	if other := c.found[t.source][t.index]; other != nil {
-		return &Error{File: from.file.Path(), Tensor: from.Name, Class: ErrConflict, Detail: fmt.Sprintf("%q is the same parameter %q", other.Name, t.key)}
+		return &Error{File: from.path(), Tensor: from.Name, Class: ErrConflict, Detail: fmt.Sprintf("%q is the same parameter %q", other.Name, t.key)}
 	}
 	c.found[t.source][t.index] = &from
 	c.placed[from.Name] = len(c.placed)
@@ -101,11 +101,11 @@ func (l *loader) planJoin(found weights, c *conversion) error {
 	joined, err := way.joined(shapes)
 	switch {
 	case err != nil && lacks != nil:
-		l.broken = append(l.broken, &Error{File: sources[0].file.Path(), Tensor: c.key, Class: ErrMissingTensor, Detail: "it is made of several, and absent are " + listKeys(lacks)})
+		l.broken = append(l.broken, &Error{File: sources[0].path(), Tensor: c.key, Class: ErrMissingTensor, Detail: "it is made of several, and absent are " + listKeys(lacks)})
 		return nil
 	case err != nil:
 		odd, usual := oddShape(sources)
-		l.broken = append(l.broken, &Error{File: odd.file.Path(), Tensor: odd.Name, Class: ErrSizeMismatch, Detail: "one of those that make " + c.key,
+		l.broken = append(l.broken, &Error{File: odd.path(), Tensor: odd.Name, Class: ErrSizeMismatch, Detail: "one of those that make " + c.key,
 			Expected: torch.Shape(usual).String(), Actual: torch.Shape(odd.Shape).String(), Err: err})
 		return nil
 	}
@@ -113,7 +113,7 @@ func (l *loader) planJoin(found weights, c *conversion) error {
 	if slices.Equal(joined, shape) {
 		views, err := way.divide(l.config, shape, way.Targets, shapes)
 		if err != nil {
-			return &Error{File: sources[0].file.Path(), Tensor: c.key, Class: ErrSizeMismatch, Detail: "converting", Err: err}
+			return &Error{File: sources[0].path(), Tensor: c.key, Class: ErrSizeMismatch, Detail: "converting", Err: err}
 		}
 		i := 0
 		for _, g := range views {
@@ -214,13 +214,13 @@ func (l *loader) planDivision(found weights, c *conversion) error {
 			g.items = append(g.items, slot.Tensor().Shape())
 		}
 		if len(g.items) == 0 {
-			return &Error{File: from.file.Path(), Tensor: from.Name, Class: ErrUnexpected, Detail: fmt.Sprintf("the model has no %s to take a part of it", t.target(pattern, "0"))}
+			return &Error{File: from.path(), Tensor: from.Name, Class: ErrUnexpected, Detail: fmt.Sprintf("the model has no %s to take a part of it", t.target(pattern, "0"))}
 		}
 		want = append(want, g)
 	}
 	views, err := c.by.divide(l.config, from.Shape, c.by.Targets, want)
 	if err != nil {
-		l.broken = append(l.broken, &Error{File: from.file.Path(), Tensor: from.Name, Class: ErrSizeMismatch, Detail: "converting to " + c.key, Err: err})
+		l.broken = append(l.broken, &Error{File: from.path(), Tensor: from.Name, Class: ErrSizeMismatch, Detail: "converting to " + c.key, Err: err})
 		return nil
 	}
 	for _, g := range views {

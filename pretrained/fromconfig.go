@@ -1,8 +1,14 @@
 package pretrained
 
 import (
+	"context"
+	"errors"
+	"io/fs"
 	"maps"
+	"os"
+	"path/filepath"
 	"reflect"
+	"strings"
 
 	"github.com/torchgo/torchgo/torch"
 )
@@ -134,4 +140,45 @@ func FromConfig(config Config, opts Options) (_ Model, err error) {
 func (a *AutoClass) FromConfig(config Config, opts Options) (Model, error) {
 	opts.Class = a.Name
 	return FromConfig(config, opts)
+}
+
+// LoadConfig reads the config of a model: of a directory, of one checkpoint file that lies beside it, of a
+// config.json itself, or of an id of the hub. Of the options those that concern the config and the hub count.
+// (AutoConfig.from_pretrained.)
+func LoadConfig(ctx context.Context, path string, opts Options) (Config, error) {
+	if err := opts.Validate(); err != nil {
+		return nil, err
+	}
+	f := &files{}
+	st, err := os.Stat(path)
+	switch {
+	case opts.ConfigInstance != nil || opts.ConfigPath != "":
+		return nil, &Error{Class: ErrArgument, Detail: "a config in place of the config that is asked for"}
+	case errors.Is(err, fs.ErrNotExist) && isHubID(path):
+		err = f.hubConfig(ctx, path, opts)
+	case err != nil:
+		err = &Error{File: path, Err: pathCause(err)}
+	case st.IsDir():
+		err = f.readConfig(filepath.Join(path, filepath.FromSlash(opts.Subfolder)), opts)
+	case strings.HasSuffix(path, ".json") && !strings.Contains(filepath.Base(path), ".index."):
+		opts.ConfigPath = path
+		err = f.readConfig("", opts)
+	default:
+		err = f.readConfig(filepath.Dir(path), opts)
+	}
+	if err != nil {
+		return nil, err
+	}
+	modelType, _ := f.raw["model_type"].(string)
+	registry.RLock()
+	a, err := architectureOf(modelType, f.raw, opts.Class)
+	registry.RUnlock()
+	if err != nil {
+		return nil, inFile(err, f.config)
+	}
+	c := a.NewConfig()
+	if err := readConfig(c, f.raw, opts.Config); err != nil {
+		return nil, inFile(err, f.config)
+	}
+	return c, nil
 }

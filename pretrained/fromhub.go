@@ -59,13 +59,7 @@ func resolveHub(ctx context.Context, id string, opts Options) (*files, error) {
 		}
 	}()
 	f := &files{}
-	if f.config, err = m.File(ctx, m.in("config.json")); err != nil {
-		if errors.Is(err, hub.ErrEntryNotFound) {
-			return nil, &Error{File: id + "/" + m.in("config.json"), Class: ErrBadConfig, Err: fs.ErrNotExist, Remedy: "a model needs its config.json"}
-		}
-		return nil, err
-	}
-	if err := f.readConfig(filepath.Dir(f.config)); err != nil {
+	if err := m.readConfig(ctx, f); err != nil {
 		return nil, err
 	}
 	name, err := m.findWeights(ctx, f)
@@ -107,6 +101,24 @@ func resolveHub(ctx context.Context, id string, opts Options) (*files, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// readConfig finds the model's config: the caller's, or config.json of the commit.
+func (m *hubModel) readConfig(ctx context.Context, f *files) (err error) {
+	dir := m.Dir()
+	if m.opts.ConfigInstance == nil && m.opts.ConfigPath == "" {
+		path, err := m.File(ctx, m.in("config.json"))
+		switch {
+		case errors.Is(err, hub.ErrEntryNotFound) && m.opts.AllowDefaultConfig:
+		case errors.Is(err, hub.ErrEntryNotFound):
+			return &Error{File: m.Repo.ID + "/" + m.in("config.json"), Class: ErrBadConfig, Err: fs.ErrNotExist, Remedy: noConfig}
+		case err != nil:
+			return err
+		default:
+			dir = filepath.Dir(path)
+		}
+	}
+	return f.readConfig(dir, m.opts)
 }
 
 func missingShard(err error, index string) error {
@@ -229,3 +241,13 @@ func DownloadFiles(ctx context.Context, path string, opts Options, patterns ...s
 
 // TextFiles are patterns of what belongs to a tokenizer.
 var TextFiles = []string{"*config.json", "*tokenizer*", "*vocab*", "*merges.txt", "*tokens*.json", "*.model", "*chat_template*"}
+
+// hubConfig reads the config of a hub id, and nothing else.
+func (f *files) hubConfig(ctx context.Context, id string, opts Options) error {
+	c, m, err := openHub(ctx, id, opts)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return m.readConfig(ctx, f)
+}

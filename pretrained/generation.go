@@ -322,9 +322,9 @@ func (l *loader) readGeneration() (err error) {
 	p := l.model.base()
 	if given := l.opts.GenerationConfig; given != nil {
 		p.generation, err = NewGenerationConfig(given.values)
-	} else {
-		p.generation, err = readGeneration(filepath.Dir(l.files.config), l.files.raw)
-	}
+	} else if dir := l.files.dir; dir != "" && (l.opts.ConfigInstance == nil || exists(filepath.Join(dir, generationFile))) {
+		p.generation, err = readGeneration(dir, l.files.raw)
+	} // else it follows from the config when it is asked for
 	return err
 }
 

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -71,12 +73,16 @@ func (l *loader) fill(ctx context.Context) (warnings []string, err error) {
 		l.model.base().checkpointAsConfigured()
 	})
 	if err != nil {
-		return nil, &Error{File: l.checkpoint.Path(), Detail: "initialising", Err: err}
+		return nil, &Error{File: l.path(), Detail: "initialising", Err: err}
 	}
 	return warnings, errors.Join(l.checkComplete(), ctx.Err())
 }
 
+// workers is the number of readers. HF_DEACTIVATE_ASYNC_LOAD is Python's switch for one.
 func (l *loader) workers() int {
+	if v := strings.ToUpper(os.Getenv("HF_DEACTIVATE_ASYNC_LOAD")); slices.Contains([]string{"1", "ON", "YES", "TRUE"}, v) {
+		return 1
+	}
 	if l.opts.Threads > 0 {
 		return l.opts.Threads
 	}
@@ -106,7 +112,7 @@ func (l *loader) stream(ctx context.Context) error {
 				err := a.take(running, p, progress)
 				var te *torch.Error
 				if errors.As(err, &te) {
-					err = &Error{File: p.file.Path(), Tensor: p.Source, Err: te}
+					err = &Error{File: p.path(), Tensor: p.Source, Err: te}
 				}
 				return err
 			})
@@ -121,9 +127,11 @@ func (l *loader) stream(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, f := range l.checkpoint.Files() {
-		if err := f.Unchanged(); err != nil {
-			return err
+	if l.checkpoint != nil {
+		for _, f := range l.checkpoint.Files() {
+			if err := f.Unchanged(); err != nil {
+				return err
+			}
 		}
 	}
 	return ctx.Err()
@@ -204,6 +212,9 @@ func (p *Part) view(shape []int) (*torch.Tensor, error) {
 // read reads a part into its place in t: straight, or where elements change their order or dtype by way of a
 // buffer.
 func (p *Part) read(ctx context.Context, t *torch.Tensor, progress func(int64)) error {
+	if p.tensor != nil {
+		return p.copyTensor(t, progress)
+	}
 	size := p.dtype.ItemSize()
 	if p.dtype == t.DType() && p.place.run() {
 		at := p.place.to.offset * size
@@ -295,7 +306,7 @@ func (l *loader) tie() (warnings []string) {
 func (l *loader) checkComplete() error {
 	for _, s := range nn.Slots(l.model) {
 		if s.Tensor().Device() == torch.Meta {
-			return &Error{File: l.checkpoint.Path(), Tensor: s.Name, Class: ErrMissingTensor, Detail: "left without data"}
+			return &Error{File: l.path(), Tensor: s.Name, Class: ErrMissingTensor, Detail: "left without data"}
 		}
 	}
 	return nil

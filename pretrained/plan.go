@@ -45,9 +45,10 @@ type Part struct {
 	FileDType string `json:"file_dtype"`
 	FileBytes int64  `json:"file_bytes"` // of the elements that are taken
 
-	file  *safetensors.File
-	dtype torch.DType // of the file
-	place blockCopy   // from the source to the weight
+	file   *safetensors.File // nil: tensor
+	tensor *torch.Tensor
+	dtype  torch.DType // of the file
+	place  blockCopy   // from the source to the weight
 }
 
 // FileBytes is what is read or mapped for a weight.

@@ -1,11 +1,12 @@
 package pretrained
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
-	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
@@ -32,6 +33,7 @@ type loader struct {
 	compare    map[string]string // ties whose two tensors are both in the checkpoint
 	names      *keyMap           // from the checkpoint to the model
 	broken     []error           // conversions that can't be made
+	state      []source          // in place of a checkpoint: the caller's state dict
 	absent     map[string]string // by key: what a conversion lacks
 	mapped     bool              // views of the file may be handed out
 }
@@ -57,14 +59,22 @@ func prepare(ctx context.Context, path string, opts Options) (_ *loader, err err
 		}
 	}()
 	l.plan = &LoadPlan{Path: path}
-	if l.files, err = resolve(ctx, path, opts); err != nil {
+	if opts.StateDict != nil {
+		err = l.useStateDict(path)
+	} else {
+		l.files, err = resolve(ctx, path, opts)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if err := l.choose(); err != nil {
 		return nil, err
 	}
-	if l.checkpoint, err = l.files.openCheckpoint(); err != nil {
-		return nil, err
+	if opts.StateDict == nil {
+		if l.checkpoint, err = l.files.openCheckpoint(opts); err != nil {
+			return nil, err
+		}
+		l.plan.Path = path
 	}
 	if err := l.chooseDType(); err != nil {
 		return nil, err
@@ -93,6 +103,15 @@ func prepare(ctx context.Context, path string, opts Options) (_ *loader, err err
 
 // choose settles architecture, class and config.
 func (l *loader) choose() (err error) {
+	if err := refuseQuantized(l.files.raw); err != nil {
+		return inFile(err, l.files.config)
+	}
+	if l.opts.ConfigInstance != nil {
+		return l.useConfig(l.opts.ConfigInstance)
+	}
+	if l.files.raw == nil {
+		return l.useDefaults()
+	}
 	if l.arch, l.class, err = choose(l.opts.Class, l.files.raw); err != nil {
 		return inFile(err, l.files.config)
 	}
@@ -110,11 +129,26 @@ func (l *loader) choose() (err error) {
 	return l.settle()
 }
 
+// useDefaults settles them without a config.json.
+func (l *loader) useDefaults() error {
+	if autoClasses[l.opts.Class] != nil || l.opts.Class == "" {
+		return &Error{File: l.plan.Path, Class: ErrBadConfig, Err: fs.ErrNotExist, Detail: "no config.json says what model this is", Remedy: "ask for a class such as BertForMaskedLM, not " + cmp.Or(l.opts.Class, "any")}
+	}
+	arch, class, err := choose(l.opts.Class, nil)
+	if err != nil {
+		return err
+	}
+	l.arch, l.class, l.plan.Class = arch, class, class.Name
+	l.config = arch.NewConfig()
+	if err := readConfig(l.config, nil, l.opts.Config); err != nil {
+		return err
+	}
+	l.config.Base().Warn("there is no config.json: the model has the defaults of %s", class.Name)
+	return l.settle()
+}
+
 // useConfig settles them for a config of the caller's, of which the model has a copy.
 func (l *loader) useConfig(config Config) (err error) {
-	if len(l.opts.Config) > 0 {
-		return &Error{Class: ErrArgument, Detail: "overrides of a config that is given as such", Remedy: "change the config itself"}
-	}
 	base := config.Base()
 	raw := map[string]any{"model_type": base.ModelType}
 	var listed []any
@@ -165,8 +199,8 @@ func (l *loader) chooseDType() error {
 		return nil
 	}
 	var meta string
-	if ix := l.checkpoint.Index(); ix != nil {
-		meta, _ = ix.Metadata["dtype"].(string)
+	if l.checkpoint != nil && l.checkpoint.Index() != nil {
+		meta, _ = l.checkpoint.Index().Metadata["dtype"].(string)
 	}
 	switch {
 	case l.opts.DType != 0:
@@ -176,7 +210,7 @@ func (l *loader) chooseDType() error {
 			return err
 		}
 	case meta != "":
-		if err := set(meta, "index metadata", l.checkpoint.Path()); err != nil {
+		if err := set(meta, "index metadata", l.path()); err != nil {
 			return err
 		}
 	default:
@@ -192,14 +226,18 @@ func (l *loader) chooseDType() error {
 
 // firstFloat is the dtype of the first tensor by name of the first file that is a float wider than 8 bits.
 func (l *loader) firstFloat() torch.DType {
-	infos := l.checkpoint.Files()[0].Tensors()
-	slices.SortFunc(infos, func(a, b safetensors.TensorInfo) int { return strings.Compare(a.Name, b.Name) })
-	for _, info := range infos {
-		if d := dtypeOf(info.DType); d.IsFloatingPoint() && d.ItemSize() > 1 {
-			return d
+	var of *safetensors.File
+	if l.checkpoint != nil {
+		of = l.checkpoint.Files()[0]
+	}
+	var first source
+	for s := range l.sources() {
+		d := s.torchDType()
+		if s.file == of && d.IsFloatingPoint() && d.ItemSize() > 1 && (first.Name == "" || s.Name < first.Name) {
+			first = s
 		}
 	}
-	return 0
+	return first.torchDType()
 }
 
 func (l *loader) build() {
@@ -217,8 +255,8 @@ func (l *loader) mapNames() (err error) {
 	found := weights{} // by the model's key
 	var conversions conversions
 	unexpected := map[string]bool{}
-	for file, info := range l.checkpoint.All() {
-		t := l.names.rename(info.Name)
+	for from := range l.sources() {
+		t := l.names.rename(from.Name)
 		switch {
 		case !saved(t.key):
 			keys := []string{t.key}
@@ -231,11 +269,11 @@ func (l *loader) mapNames() (err error) {
 				}
 			}
 		case t.by != nil:
-			if err := conversions.add(t, source{file, info}); err != nil {
+			if err := conversions.add(t, from); err != nil {
 				return err
 			}
 		default:
-			if err := l.planWeight(found, t.key, source{file, info}); err != nil {
+			if err := l.planWeight(found, t.key, from); err != nil {
 				return err
 			}
 		}
@@ -256,12 +294,6 @@ func (l *loader) mapNames() (err error) {
 
 // weights are the planned ones by the model's key.
 type weights map[string]PlannedWeight
-
-// source is a tensor of the checkpoint.
-type source struct {
-	file *safetensors.File
-	safetensors.TensorInfo
-}
 
 // planWeight plans one that is in the checkpoint as it is in the model.
 func (l *loader) planWeight(found weights, key string, from source) error {
@@ -284,7 +316,7 @@ func (l *loader) mismatch(w *PlannedWeight, shape []int) {
 func (l *loader) take(found weights, w PlannedWeight) error {
 	if other, twice := found[w.Key]; twice {
 		p := w.Parts[0]
-		return &Error{File: p.file.Path(), Tensor: p.Source, Class: ErrConflict, Detail: fmt.Sprintf("%q is the same parameter %q", other.Parts[0].Source, w.Key)}
+		return &Error{File: p.path(), Tensor: p.Source, Class: ErrConflict, Detail: fmt.Sprintf("%q is the same parameter %q", other.Parts[0].Source, w.Key)}
 	}
 	if w.Action != InitAction {
 		if err := w.check(); err != nil {
@@ -294,15 +326,6 @@ func (l *loader) take(found weights, w PlannedWeight) error {
 	}
 	found[w.Key] = w
 	return nil
-}
-
-func newPart(from source, place blockCopy) Part {
-	p := Part{Source: from.Name, File: filepath.Base(from.file.Path()), FileDType: from.DType.String(),
-		file: from.file, dtype: dtypeOf(from.DType), place: place}
-	if p.dtype != 0 {
-		p.FileBytes = int64(p.dtype.ItemSize()) * int64(place.numel())
-	}
-	return p
 }
 
 // check refuses stored values that no parameter can be made of.
@@ -316,7 +339,7 @@ func (w *PlannedWeight) check() error {
 		if want.IsFloatingPoint() {
 			kind = "a floating-point dtype"
 		}
-		return &Error{File: p.file.Path(), Tensor: p.Source, Class: ErrBadDType, Expected: kind, Actual: p.FileDType}
+		return &Error{File: p.path(), Tensor: p.Source, Class: ErrBadDType, Expected: kind, Actual: p.FileDType}
 	}
 	return nil
 }
@@ -329,6 +352,9 @@ func (l *loader) action(w *PlannedWeight) Action {
 		}
 	}
 	p := w.Parts[0]
+	if p.file == nil {
+		return ReadAction
+	}
 	info, _ := p.file.Tensor(p.Source)
 	if l.mapped && info.Aligned() && info.Bytes > 0 && p.place.run() && p.place.numel() == t.Numel() {
 		return MapAction
@@ -432,7 +458,7 @@ func (l *loader) count() {
 
 // verdict refuses a plan that can't be carried out, or that the options forbid.
 func (l *loader) verdict() error {
-	p, path := l.plan, l.checkpoint.Path()
+	p, path := l.plan, l.path()
 	if total := physicalMemory(); total > 0 && p.BytesAllocated > total {
 		return &Error{File: l.files.config, Class: ErrLimit, Detail: "memory of the model", Expected: bytesText(total) + " at most", Actual: bytesText(p.BytesAllocated)}
 	}

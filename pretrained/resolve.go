@@ -15,8 +15,11 @@ import (
 
 const maxConfigBytes = 16 << 20
 
+const noConfig = "a model needs its config.json; AllowDefaultConfig takes the defaults of the class"
+
 // files are the files of a checkpoint on disk.
 type files struct {
+	dir     string         // where config.json and its like are, if anywhere
 	config  string         // path of config.json
 	raw     map[string]any // its object
 	weights string         // path of the weights file, or of the index of several
@@ -24,11 +27,9 @@ type files struct {
 	open func(path string) (*safetensors.File, error) // opens weights; nil: safetensors.Open
 }
 
-func (f *files) openCheckpoint() (*safetensors.Checkpoint, error) {
-	if f.open != nil {
-		return safetensors.OpenCheckpointWith(f.weights, f.open)
-	}
-	return safetensors.OpenCheckpoint(f.weights)
+func (f *files) openCheckpoint(opts Options) (*safetensors.Checkpoint, error) {
+	return safetensors.OpenCheckpointWith(f.weights, safetensors.OpenOptions{Open: f.open,
+		AllowIncompleteIndex: opts.AllowIncompleteIndex, AllowConflictingShards: opts.AllowConflictingShards})
 }
 
 // resolve finds config and weights of MODEL: a directory, one checkpoint file with its config beside it, or
@@ -110,6 +111,7 @@ func resolveDir(dir string, opts Options) (*files, error) {
 
 // readConfig finds the model's config: the caller's, or config.json in the directory.
 func (f *files) readConfig(dir string, opts Options) error {
+	f.dir = dir
 	if opts.ConfigInstance != nil {
 		f.raw = opts.ConfigInstance.Base().raw
 		return nil
@@ -127,12 +129,12 @@ func (f *files) readConfig(dir string, opts Options) error {
 		f.raw = nil
 		return nil
 	case errors.Is(err, fs.ErrNotExist):
-		e := &Error{File: f.config, Class: ErrBadConfig, Err: fs.ErrNotExist, Remedy: "a model needs its config.json"}
+		e := &Error{File: f.config, Class: ErrBadConfig, Err: fs.ErrNotExist}
 		if exists(filepath.Join(dir, "adapter_config.json")) {
 			return &Error{File: filepath.Join(dir, "adapter_config.json"), Class: ErrUnsupported, Detail: "adapters can't be loaded yet", Remedy: "merge it into its base model"}
 		}
 		if opts.ConfigPath == "" {
-			e.Remedy += "; AllowDefaultConfig takes the defaults of the class"
+			e.Remedy = noConfig
 		}
 		return e
 	case err != nil:

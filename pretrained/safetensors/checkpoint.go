@@ -19,7 +19,7 @@ type Checkpoint struct {
 	files []*File
 	names []string // of files, as the index or the caller names them
 	where map[string]*File
-	open  func(path string) (*File, error)
+	opts  OpenOptions
 }
 
 // Layout says which of the checkpoints in a folder is meant. The zero Layout is the usual one.
@@ -74,10 +74,26 @@ func fileNames(variant string) (single, index string) {
 	return "model." + variant + ".safetensors", "model.safetensors.index." + variant + ".json"
 }
 
-// OpenCheckpointWith is OpenCheckpoint for a file or an index whose files open opens, by the paths that they
-// have or would have. Open is the usual one; files on a hub, whose headers alone are needed, are another.
-func OpenCheckpointWith(path string, open func(path string) (*File, error)) (*Checkpoint, error) {
-	return openCheckpoint(path, open)
+// OpenOptions say what OpenCheckpointWith does otherwise than OpenCheckpoint.
+type OpenOptions struct {
+	// Open opens the files, by the paths that they have or would have. Default: Open. Files on a hub, whose
+	// headers alone are needed, take another.
+	Open func(path string) (*File, error)
+
+	// AllowIncompleteIndex opens shards that lack tensors which the index promises.
+	AllowIncompleteIndex bool
+
+	// AllowConflictingShards opens shards that hold tensors which the index does not have, or has in another one. Of a
+	// tensor that is in several, the one in the index's shard counts, or else the last.
+	AllowConflictingShards bool
+}
+
+// OpenCheckpointWith is OpenCheckpoint for a file or an index, with options.
+func OpenCheckpointWith(path string, o OpenOptions) (*Checkpoint, error) {
+	if o.Open == nil {
+		o.Open = Open
+	}
+	return openCheckpoint(path, o)
 }
 
 // OpenCheckpoint opens a file, the shards of an index (a file that ends with .json), or what Find gives
@@ -89,11 +105,11 @@ func OpenCheckpoint(path string) (*Checkpoint, error) {
 			return nil, err
 		}
 	}
-	return openCheckpoint(path, Open)
+	return openCheckpoint(path, OpenOptions{Open: Open})
 }
 
-func openCheckpoint(path string, open func(path string) (*File, error)) (*Checkpoint, error) {
-	c := &Checkpoint{path: path, where: map[string]*File{}, open: open}
+func openCheckpoint(path string, o OpenOptions) (*Checkpoint, error) {
+	c := &Checkpoint{path: path, where: map[string]*File{}, opts: o}
 	if !strings.HasSuffix(path, ".json") {
 		if err := c.add(path, filepath.Base(path)); err != nil {
 			return nil, err
@@ -110,7 +126,7 @@ func openCheckpoint(path string, open func(path string) (*File, error)) (*Checkp
 }
 
 func (c *Checkpoint) add(path, name string) error {
-	f, err := c.open(path)
+	f, err := c.opts.Open(path)
 	if err == nil {
 		c.files, c.names = append(c.files, f), append(c.names, name)
 	}
@@ -131,20 +147,28 @@ func (c *Checkpoint) openShards() (err error) {
 			return err
 		}
 		if !strings.HasSuffix(name, ".safetensors") {
-			return &Error{Class: ErrBadIndex, File: c.path, Detail: "shard", Expected: "a name that ends with .safetensors", Actual: fmt.Sprintf("%.80q", name)}
+			return &Error{Class: ErrBadIndex, File: c.path, Detail: "shard", Expected: "a name that ends with .safetensors", Actual: fmt.Sprintf("%.80q", name),
+				Remedy: "an index of safetensors names nothing else, whatever the file holds"}
 		}
 	}
 	conflict := func(f *File, tensor, what string) error {
-		return &Error{Class: ErrConflict, File: f.path, Tensor: tensor, Detail: what}
+		return &Error{Class: ErrConflict, File: f.path, Tensor: tensor, Detail: what, Remedy: "AllowConflictingShards loads it all the same"}
 	}
 	var unlisted error
 	for i, f := range c.files {
 		for _, t := range f.header.tensors {
-			if other := c.where[t.Name]; other != nil {
+			promised, ok := c.index.WeightMap[t.Name]
+			other := c.where[t.Name]
+			if c.opts.AllowConflictingShards {
+				if other == nil || !ok || promised == c.names[i] || promised != c.nameOf(other) {
+					c.where[t.Name] = f
+				}
+				continue
+			}
+			if other != nil {
 				return conflict(f, t.Name, "also in "+filepath.Base(other.path))
 			}
 			c.where[t.Name] = f
-			promised, ok := c.index.WeightMap[t.Name]
 			switch {
 			case !ok && unlisted == nil:
 				unlisted = conflict(f, t.Name, "not in "+filepath.Base(c.path))
@@ -154,13 +178,16 @@ func (c *Checkpoint) openShards() (err error) {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.index.WeightMap)) {
-		if c.where[name] == nil {
+		if c.where[name] == nil && !c.opts.AllowIncompleteIndex {
 			return &Error{Class: ErrMissingTensor, File: filepath.Join(filepath.Dir(c.path), c.index.WeightMap[name]), Tensor: name,
-				Detail: "promised by " + filepath.Base(c.path)}
+				Detail: "promised by " + filepath.Base(c.path), Remedy: "AllowIncompleteIndex takes it for missing"}
 		}
 	}
 	return unlisted
 }
+
+// nameOf is the name that the index has for a file.
+func (c *Checkpoint) nameOf(f *File) string { return c.names[slices.Index(c.files, f)] }
 
 // Close closes all files. Mappings stay.
 func (c *Checkpoint) Close() error {
@@ -198,7 +225,7 @@ func (c *Checkpoint) All() iter.Seq2[*File, TensorInfo] {
 	return func(yield func(*File, TensorInfo) bool) {
 		for _, f := range c.files {
 			for _, t := range f.header.tensors {
-				if !yield(f, t) {
+				if c.where[t.Name] == f && !yield(f, t) {
 					return
 				}
 			}
