@@ -137,7 +137,10 @@ func readConfig(c Config, raw, overrides map[string]any) error {
 		}
 		merged[k] = v
 	}
-	if v, ok := merged["torch_dtype"]; ok && merged["dtype"] == nil {
+	if v, ok := overrides["torch_dtype"]; ok && overrides["dtype"] == nil {
+		merged["dtype"] = v
+		base.Warn("torch_dtype is the old name of dtype")
+	} else if v, ok := merged["torch_dtype"]; ok && merged["dtype"] == nil {
 		merged["dtype"] = v
 	}
 	for _, key := range slices.Sorted(maps.Keys(fields)) {

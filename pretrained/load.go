@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -48,7 +47,7 @@ func Load(ctx context.Context, path string, opts Options) (Model, *Report, error
 	p := l.plan
 	back := l.names.reverse(false)
 	l.model.base().file = &back
-	r := &Report{Path: p.Path, Folder: filepath.Dir(l.files.config), Class: p.Class, DType: p.DType, DTypeSource: p.DTypeSource, DeviceMap: p.DeviceMap,
+	r := &Report{Path: p.Path, Folder: l.files.dir, Class: p.Class, DType: p.DType, DTypeSource: p.DTypeSource, DeviceMap: p.DeviceMap,
 		MissingKeys: p.MissingKeys, UnexpectedKeys: p.UnexpectedKeys, MismatchedKeys: p.MismatchedKeys,
 		TiedKeys: l.model.base().ties, Warnings: append(slices.Clone(p.Warnings), warnings...),
 		NumParameters: l.model.NumParameters(), MemoryFootprint: l.model.MemoryFootprint(), PeakRSSBytes: peakRSS()}
