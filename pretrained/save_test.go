@@ -18,6 +18,7 @@ import (
 	"github.com/torchgo/torchgo/internal/atomicfile"
 	"github.com/torchgo/torchgo/internal/testdata"
 	"github.com/torchgo/torchgo/pretrained"
+	"github.com/torchgo/torchgo/pretrained/safetensors"
 	"github.com/torchgo/torchgo/torch"
 	"github.com/torchgo/torchgo/torch/nn"
 	"github.com/torchgo/torchgo/torch/optim"
@@ -285,4 +286,21 @@ func TestSaveRefusesTensorsWithoutDataOrForm(t *testing.T) {
 		require.ErrorContains(t, err, `"x"`)
 		require.NoDirExists(t, dir)
 	}
+}
+
+// Marian's positions, say: what a model computes need not be in the file.
+func TestIgnoreOnSave(t *testing.T) {
+	registerFlat("ignoring", pretrained.Architecture{Classes: []pretrained.Class{{IgnoreOnSave: []string{"positions"}, IgnoreMissing: []string{"^positions"}}}})
+	values := safetensors.Data(make([]byte, 16))
+	from := writeCheckpoint(t, `{"model_type": "ignoring", "architectures": ["ignoring"], "params": [["positions", [4]], ["positions2", [4]]]}`,
+		[]safetensors.Source{{Name: "positions", DType: safetensors.F32, Shape: []int{4}, Write: values}, {Name: "positions2", DType: safetensors.F32, Shape: []int{4}, Write: values}})
+	m, _ := load(t, from, pretrained.Options{})
+	to := t.TempDir()
+	require.NoError(t, pretrained.SavePretrained(ctx, m, to, pretrained.SaveOptions{}))
+	file, err := safetensors.Open(filepath.Join(to, "model.safetensors"))
+	require.NoError(t, err)
+	defer file.Close()
+	require.Len(t, file.Tensors(), 1)
+	require.Equal(t, "positions2", file.Tensors()[0].Name)
+	load(t, to, pretrained.Options{Strict: true})
 }
