@@ -118,7 +118,7 @@ func TestAttentionOfTheConfig(t *testing.T) {
 	require.NoError(t, os.WriteFile(path, append([]byte(`{"attn_implementation": "bogus",`), original[1:]...), 0o600))
 	_, err = pretrained.Plan(context.Background(), dir, pretrained.Options{})
 	require.ErrorIs(t, err, pretrained.ErrBadConfig)
-	require.ErrorContains(t, err, `config.json: attn_implementation: expected one of`)
+	require.ErrorContains(t, err, `config.json: bad config: attn_implementation: expected one of`)
 	require.ErrorContains(t, err, `got "bogus"`)
 }
 
