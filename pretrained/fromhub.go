@@ -39,9 +39,20 @@ func openHub(ctx context.Context, id string, opts Options) (*hub.Client, *hubMod
 	s, err := c.Resolve(ctx, hub.Repo{ID: id, Revision: opts.Revision})
 	if err != nil {
 		c.Close()
-		return nil, nil, err
+		return nil, nil, notHere(err)
 	}
 	return c, &hubModel{s, opts}, nil
+}
+
+// notHere adds to an error of a name that the hub doesn't know what else the name could have been.
+func notHere(err error) error {
+	var e *Error
+	if errors.As(err, &e) && (e.Class == hub.ErrRepoNotFound || e.Class == hub.ErrUnavailable || e.Class == hub.ErrOffline) {
+		more := *e
+		more.Detail = "no such file or folder, and as an id: " + e.Detail
+		return &more
+	}
+	return err
 }
 
 // resolveHub brings config and weights of a hub id to the cache, or for a plan the weights' headers to

@@ -320,7 +320,7 @@ func TestOneFileAndArguments(t *testing.T) {
 		opts pretrained.Options
 		text string
 	}{
-		"hub id":        {"org/name", pretrained.Options{LocalFilesOnly: true}, "org/name: not in the cache, and the network may not be used: revision main"},
+		"hub id":        {"org/name", pretrained.Options{LocalFilesOnly: true}, "org/name: not in the cache, and the network may not be used: no such file or folder, and as an id: revision main"},
 		"nothing there": {filepath.Join(dir, "nope"), pretrained.Options{}, "no such file or directory"},
 		"class":         {dir, pretrained.Options{Class: "T5Model"}, `class: expected an Auto class or one of BertForMaskedLM,`},
 		"auto class":    {dir, pretrained.Options{Class: "AutoModelForCausalML"}, `got "AutoModelForCausalML"`},

@@ -15,6 +15,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv("TORCHGO_TEST_MAIN") != "" {
 		main()
 	}
+	_ = os.Setenv("HF_ENDPOINT", "http://127.0.0.1:1") // no test reaches a real hub
 	os.Exit(m.Run())
 }
 

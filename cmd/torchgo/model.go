@@ -28,6 +28,7 @@ type modelFlags struct {
 	flags                      *pflag.FlagSet
 	later                      map[string]*string // flags of the command line that this version can't serve
 	dequantize, disableMmap    bool
+	hub                        *hubFlags
 }
 
 // maxThreads is more than any machine has, and less than OpenMP fails to start.
@@ -36,7 +37,6 @@ const maxThreads = 4096
 // laterFlags are part of the command line already; using one is a clear error.
 var laterFlags = map[string]string{
 	"offload-folder": "offloading",
-	"revision":       "the hub",
 	"gguf-file":      "GGUF",
 	"adapter":        "adapters",
 	"quantization":   "quantization",
@@ -61,6 +61,7 @@ func addModelFlags(cmd *cobra.Command) *modelFlags {
 	f.IntVar(&m.threads, "threads", 0, "threads within an operator (default: as many as the process may use)")
 	f.Uint64Var(&m.seed, "seed", 0, "seed of the random numbers")
 	f.BoolVar(&m.disableMmap, "disable-mmap", false, "read the weights in place of mapping the file")
+	m.hub = addHubFlags(f)
 	for name, what := range laterFlags {
 		m.later[name] = f.String(name, "", what+": not in this version")
 	}
@@ -124,6 +125,7 @@ func (m *modelFlags) options(app *cli.App, what string) (pretrained.Options, err
 	if m.flags.Changed("threads") && (m.threads < 1 || m.threads > maxThreads) {
 		return o, cli.Usagef("--threads: expected 1 to %d, got %d", maxThreads, m.threads)
 	}
+	m.hub.apply(app, &o)
 	if err := o.Validate(); err != nil {
 		return o, cli.Usagef("%v", err)
 	}

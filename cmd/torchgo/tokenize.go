@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/torchgo/torchgo/cmd/torchgo/internal/cli"
+	"github.com/torchgo/torchgo/pretrained"
 	"github.com/torchgo/torchgo/pretrained/tokenizer"
 )
 
@@ -20,6 +21,7 @@ func newTokenize(app *cli.App) *cobra.Command {
 	var decode, jsonl, skipSpecial bool
 	var subfolder string
 	addSpecial := true
+	var flags *hubFlags
 	cmd := &cobra.Command{
 		Use:   "tokenize MODEL",
 		Short: "Lines of text in, token ids out, or back with --decode; needs no libtorch",
@@ -29,11 +31,17 @@ func newTokenize(app *cli.App) *cobra.Command {
 			if st, err := os.Stat(dir); err == nil && st.Mode().IsRegular() {
 				dir = filepath.Dir(dir) // a checkpoint file, with its tokenizer beside it
 			}
+			var o pretrained.Options
+			flags.apply(app, &o)
+			dir, _, err := pretrained.DownloadFiles(cmd.Context(), dir, o, pretrained.TextFiles...)
+			if err != nil {
+				return err
+			}
 			tok, err := tokenizer.FromPretrained(filepath.Join(dir, filepath.FromSlash(subfolder)))
 			if err != nil {
 				return err
 			}
-			o := tokenizer.EncodeOptions{NoSpecialTokens: !addSpecial}
+			eo := tokenizer.EncodeOptions{NoSpecialTokens: !addSpecial}
 			convert := func(dst []byte, line string) ([]byte, error) {
 				if app.JSON && !jsonl { // the rows of one document look as with --jsonl
 					var v any = line
@@ -54,7 +62,7 @@ func newTokenize(app *cli.App) *cobra.Command {
 				case jsonl && decode:
 					return tok.DecodeJSON(dst, []byte(line), skipSpecial)
 				case jsonl:
-					return tok.EncodeJSON(dst, []byte(line), o)
+					return tok.EncodeJSON(dst, []byte(line), eo)
 				case decode:
 					ids, err := parseIDs(line)
 					if err != nil {
@@ -62,7 +70,7 @@ func newTokenize(app *cli.App) *cobra.Command {
 					}
 					return append(dst, tok.Decode(ids, skipSpecial)...), nil
 				}
-				e, err := tok.Encode(line, o)
+				e, err := tok.Encode(line, eo)
 				if err != nil {
 					return dst, err
 				}
@@ -78,6 +86,7 @@ func newTokenize(app *cli.App) *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
+	flags = addHubFlags(f)
 	f.StringVar(&subfolder, "subfolder", "", "a folder below MODEL")
 	f.BoolVar(&decode, "decode", false, "ids in, text out")
 	f.BoolVar(&jsonl, "jsonl", false, "a line is JSON: a string or [text, pair] (with --decode an array of ids)")

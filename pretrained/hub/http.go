@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -20,6 +21,7 @@ import (
 const (
 	maxRedirects = 20
 	maxTries     = 5                 // in a row without a new byte
+	maxDials     = 2                 // in a row without a connection: there may be no network at all
 	maxWait      = 16                // units between two tries
 	maxAsked     = 120 * time.Second // a longer Retry-After is an error that says so
 	maxJSON      = 64 << 20          // bytes of one answer
@@ -305,7 +307,8 @@ func (c *Client) ask(ctx context.Context, r request) (*answer, error) {
 		if err == nil || !errors.As(err, &t) {
 			return a, err
 		}
-		if try == maxTries {
+		var op *net.OpError
+		if try == maxTries || try >= maxDials && errors.As(err, &op) && op.Op == "dial" {
 			return nil, t.error
 		}
 		if err := c.wait(ctx, try, err); err != nil {

@@ -51,7 +51,11 @@ func TestManyDownloadOnce(t *testing.T) {
 			commit := s.Commit("org/name", files)
 			cache := t.TempDir()
 			var wg sync.WaitGroup
-			for range 4 {
+			processes := 16
+			if testing.Short() {
+				processes = 4
+			}
+			for range processes {
 				wg.Go(func() {
 					out, err := child(t, s, cache, noFlock).CombinedOutput()
 					if err != nil {

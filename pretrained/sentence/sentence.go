@@ -44,10 +44,20 @@ type Encoder struct {
 	lowercase    bool
 }
 
-// Load loads transformer, tokenizer and pooling of a directory, or of one checkpoint file with the other
-// files beside it.
+// smallFiles are patterns of all that a model has but its weights.
+var smallFiles = append([]string{"modules.json", "*sentence*.json"}, pretrained.TextFiles...)
+
+// Load loads transformer, tokenizer and pooling of a directory, of one checkpoint file with the other
+// files beside it, or of an id of the hub: all of one commit.
 func Load(ctx context.Context, path string, opts Options) (*Encoder, error) {
-	e, dir := &Encoder{}, path
+	e := &Encoder{}
+	dir, commit, err := pretrained.DownloadFiles(ctx, path, opts.Options, smallFiles...)
+	if err != nil {
+		return nil, err
+	}
+	if commit != "" {
+		opts.Revision = commit
+	}
 	st, err := os.Stat(path)
 	isFile := err == nil && st.Mode().IsRegular()
 	if isFile {

@@ -200,17 +200,25 @@ func newRoot(app *App) *cobra.Command {
 	}
 	for _, make := range commands {
 		cmd := make(app)
-		if run := cmd.RunE; run != nil {
-			cmd.RunE = func(cmd *cobra.Command, args []string) error {
-				if err := run(cmd, args); err != nil {
-					return runError{err}
-				}
-				return nil
-			}
-		}
+		markErrors(cmd)
 		root.AddCommand(cmd)
 	}
 	return root
+}
+
+// markErrors makes what a command and those below it return a runError.
+func markErrors(cmd *cobra.Command) {
+	if run := cmd.RunE; run != nil {
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			if err := run(cmd, args); err != nil {
+				return runError{err}
+			}
+			return nil
+		}
+	}
+	for _, below := range cmd.Commands() {
+		markErrors(below)
+	}
 }
 
 // report prints the one line of a failure of a command.
