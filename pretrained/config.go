@@ -44,6 +44,13 @@ type ConfigBase struct {
 	asRead map[string]any // the typed fields as they were after reading
 }
 
+// NewConfigBase returns transformers' defaults for a model type; among them two labels.
+func NewConfigBase(modelType string) ConfigBase {
+	c := ConfigBase{ModelType: modelType, ReturnDict: true}
+	c.SetNumLabels(2)
+	return c
+}
+
 // Base implements Config.
 func (c *ConfigBase) Base() *ConfigBase { return c }
 
@@ -126,7 +133,7 @@ func Probability(key string, value float64) error {
 // caller's overrides of it.
 func readConfig(c Config, raw, overrides map[string]any) error {
 	base := c.Base()
-	base.ReturnDict = true
+	base.ReturnDict, base.ID2Label, base.Label2ID = true, nil, nil
 	base.raw = maps.Clone(raw)
 	own := base.ModelType
 	merged := maps.Clone(raw)

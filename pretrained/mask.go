@@ -33,7 +33,7 @@ func AttentionMask(mask, x *torch.Tensor, o MaskOptions) *torch.Tensor {
 		if mask.Dim() != 2 || mask.Size(0) != b || mask.Size(1) != t {
 			badInput("expected an attention_mask of shape [%d %d], got %v", b, t, mask.Shape())
 		}
-		real := mask.ToDType(torch.Bool)
+		real := mask.To(x.Device()).ToDType(torch.Bool)
 		if !torch.Item[bool](real.All()) {
 			both(real.View(b, 1, 1, t))
 		}

@@ -164,6 +164,11 @@ func (l *loader) useConfig(config Config) (err error) {
 		return &Error{Class: ErrArgument, Detail: "config for " + l.class.Name, Expected: fmt.Sprintf("a %T", want), Actual: fmt.Sprintf("a %T", config)}
 	}
 	l.config = CloneConfig(config)
+	if c, ok := l.config.(Completer); ok {
+		if err := c.Complete(); err != nil {
+			return err
+		}
+	}
 	if err := l.config.Validate(); err != nil {
 		return err
 	}

@@ -60,7 +60,7 @@ func (r *RotaryEmbedding) Forward(x, positions *torch.Tensor) (cos, sin *torch.T
 	if positions == nil {
 		positions = torch.Arange(x.Size(1), torch.TensorOptions{Device: x.Device()}).Unsqueeze(0)
 	}
-	angles := positions.ToDType(torch.Float32).Unsqueeze(-1).Mul(invFreq.To(x.Device()).ToDType(torch.Float32)).Unsqueeze(1) // (B, 1, T, R/2)
+	angles := positions.To(x.Device()).ToDType(torch.Float32).Unsqueeze(-1).Mul(invFreq.To(x.Device()).ToDType(torch.Float32)).Unsqueeze(1) // (B, 1, T, R/2)
 	c, s := angles.Cos(), angles.Sin()
 	if f := r.rope.Attention(); f != 1 {
 		c, s = c.MulScalar(f), s.MulScalar(f)

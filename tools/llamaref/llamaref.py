@@ -10,7 +10,9 @@ Needs:  torch 2.15.0, transformers 5.23.0, safetensors (CPU). Seeded; the same v
   sequences of several lengths; what transformers says of bad ones
 - losses.json: LOSS_MAPPING's losses of given logits and labels
 - blocks.json: RMSNorm, rotation and eager attention in half precision
-- configs/: config.json files and what save_pretrained makes of them, beside one model.safetensors
+- configs/: config.json files and what save_pretrained makes of them, beside one model.safetensors; built.json is that
+  of a model made from LlamaConfig(...)
+- biases/autocast.safetensors: what that case gives under autocast to bfloat16
 """
 import json
 import math
@@ -347,6 +349,21 @@ def blocks():
     return found
 
 
+def autocast(folder):
+    with open(os.path.join(folder, "inputs.json")) as f:
+        case = json.load(f)
+    given = {k: torch.tensor(v["data"]).reshape(v["shape"]) for k, v in {**case["inputs"], **case["labels"]}.items()}
+    found = {}
+    for attention in ("eager", "sdpa"):
+        model = tf.LlamaForCausalLM.from_pretrained(folder, attn_implementation=attention)
+        with torch.autocast("cpu", torch.bfloat16):
+            out = model(**given, output_hidden_states=True, use_cache=False)
+        out.loss.backward()
+        found |= {f"{attention}.{k}": v for k, v in {**{f"hidden_states.{i}": h for i, h in enumerate(out.hidden_states)}, "logits": out.logits,
+                  "loss": out.loss.reshape(1), "grad": model.model.embed_tokens.weight.grad}.items()}
+    save_file({k: v.detach().contiguous().clone() for k, v in found.items()}, os.path.join(folder, "autocast.safetensors"))
+
+
 CONFIGS = {
     "new": {},
     "old-null": {"rope_parameters": None, "rope_scaling": "null", "rope_theta": 500000.0, "torch_dtype": "float32", "dtype": None},
@@ -374,6 +391,7 @@ def configs(folder):
     base = os.path.join(folder, "base")
     model.save_pretrained(base)
     os.rename(os.path.join(base, "model.safetensors"), os.path.join(folder, "model.safetensors"))
+    shutil.copy(os.path.join(base, "config.json"), os.path.join(folder, "built.json"))
     for name, keys in CONFIGS.items():
         case = os.path.join(folder, name)
         os.makedirs(case)
@@ -401,4 +419,5 @@ if __name__ == "__main__":
     for name, value in (("rope", ropes()), ("losses", losses()), ("blocks", blocks())):
         with open(os.path.join(out, name + ".json"), "w") as f:
             json.dump(value, f, separators=(",", ":"))
+    autocast(os.path.join(out, "biases"))
     configs(os.path.join(out, "configs"))

@@ -49,7 +49,7 @@ type Config struct {
 func NewConfig() *Config {
 	pad := 0
 	return &Config{
-		ConfigBase: pretrained.ConfigBase{ModelType: "bert"},
+		ConfigBase: pretrained.NewConfigBase("bert"),
 		VocabSize:  30522, HiddenSize: 768, NumHiddenLayers: 12, NumAttentionHeads: 12, IntermediateSize: 3072,
 		HiddenAct: "gelu", HiddenDropoutProb: 0.1, AttentionProbsDropoutProb: 0.1, MaxPositionEmbeddings: 512,
 		TypeVocabSize: 2, InitializerRange: 0.02, LayerNormEps: 1e-12, PadTokenID: &pad, UseCache: true,

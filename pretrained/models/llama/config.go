@@ -39,7 +39,7 @@ type Config struct {
 func NewConfig() *Config {
 	one, zero := 1, 0.0
 	return &Config{
-		ConfigBase: pretrained.ConfigBase{ModelType: "llama"},
+		ConfigBase: pretrained.NewConfigBase("llama"),
 		VocabSize:  32000, HiddenSize: 4096, IntermediateSize: 11008, NumHiddenLayers: 32, NumAttentionHeads: 32,
 		HiddenAct: "silu", MaxPositionEmbeddings: 2048, InitializerRange: 0.02, RMSNormEps: 1e-6, UseCache: true,
 		BosTokenID: &one, EosTokenID: int64(2), PretrainingTP: &one, AttentionDropout: &zero,

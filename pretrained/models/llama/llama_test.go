@@ -55,6 +55,54 @@ func TestConfigsAreSavedAsTransformersDoes(t *testing.T) {
 	}
 }
 
+// A config made in Go is saved as one made in Python.
+func TestBuiltConfigIsSavedAsTransformersDoes(t *testing.T) {
+	want, err := os.ReadFile(filepath.Join(testdata.Open(t, "llama"), "configs", "built.json"))
+	require.NoError(t, err)
+	c, pad, kv := llama.NewConfig(), 0, 4
+	c.VocabSize, c.HiddenSize, c.IntermediateSize, c.NumHiddenLayers, c.NumAttentionHeads, c.MaxPositionEmbeddings = 40, 16, 24, 1, 4, 32
+	c.PadTokenID, c.NumKeyValueHeads = &pad, &kv
+	m, err := pretrained.FromConfig(c, pretrained.Options{Class: "LlamaForCausalLM"})
+	require.NoError(t, err)
+	defer m.Close()
+	to := t.TempDir()
+	require.NoError(t, pretrained.SavePretrained(context.Background(), m, to, pretrained.SaveOptions{}))
+	got, err := os.ReadFile(filepath.Join(to, "config.json"))
+	require.NoError(t, err)
+	require.Equal(t, string(want), string(got))
+	require.Nil(t, c.HeadDim, "the caller's config is not changed")
+}
+
+// Under autocast each step has the dtype that Python's has.
+func TestAutocast(t *testing.T) {
+	ref := modeltest.Read(t, filepath.Join(testdata.Open(t, "llama"), "biases"))
+	want, err := pretrained.LoadFile(context.Background(), filepath.Join(ref.Dir, "autocast.safetensors"))
+	require.NoError(t, err)
+	for _, attn := range []nn.AttentionKind{nn.Eager, nn.SDPA} {
+		m, _, err := pretrained.Load(context.Background(), ref.Dir, pretrained.Options{Attn: attn})
+		require.NoError(t, err)
+		in := ref.Tensors(t, true)
+		in.OutputHiddenStates = true
+		var out *pretrained.Output
+		torch.Autocast(torch.DeviceCPU, torch.AutocastOptions{DType: torch.BFloat16}, func() { out = m.Forward(in) })
+		out.Loss.Backward()
+		got := maps.Collect(out.Named())
+		got["loss"] = out.Loss.View(1)
+		for name, p := range nn.NamedParameters(m) {
+			if name == "model.embed_tokens.weight" {
+				got["grad"] = p.Grad()
+			}
+		}
+		require.Len(t, got, 6)
+		for name, x := range got {
+			w := want[string(attn)+"."+name]
+			require.Equal(t, w.DType(), x.DType(), name)
+			require.True(t, x.ToDType(torch.Float32).Allclose(w.ToDType(torch.Float32), torch.AllcloseOptions{Rtol: torch.Some(0.02), Atol: torch.Some(0.02)}), "%s %s", attn, name)
+		}
+		m.Close()
+	}
+}
+
 func load(t *testing.T, opts pretrained.Options) pretrained.Model {
 	m, _, err := pretrained.Load(context.Background(), filepath.Join(testdata.Open(t, "models-llama"), "llama"), opts)
 	require.NoError(t, err)
