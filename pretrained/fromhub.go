@@ -103,7 +103,8 @@ func resolveHub(ctx context.Context, id string, opts Options) (*files, error) {
 		}
 	}
 	if opts.headersOnly {
-		keep = true // the headers come later; idle connections go away by themselves
+		keep = true // the headers come later
+		f.done = c.Close
 		f.open = func(p string) (*safetensors.File, error) { return m.openRemote(ctx, p) }
 		return f, nil
 	}

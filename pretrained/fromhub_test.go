@@ -12,7 +12,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/torchgo/torchgo/internal/fileerr"
 	"github.com/torchgo/torchgo/internal/hubtest"
+	"github.com/torchgo/torchgo/internal/testdata"
 	"github.com/torchgo/torchgo/pretrained"
 	"github.com/torchgo/torchgo/pretrained/hub"
 	"github.com/torchgo/torchgo/torch"
@@ -288,4 +290,49 @@ func TestLocalPathNeedsNoHub(t *testing.T) {
 	require.Empty(t, commit)
 	require.Empty(t, s.Requests())
 	require.NoDirExists(t, cache)
+}
+
+// TestHostileRepositories: the hostile folders, from a hub: the same verdicts, and nothing outside the cache.
+func TestHostileRepositories(t *testing.T) {
+	pickles := map[string]bool{"hf_ok_bin": true, "hf_ok_sharded_bin": true, "hf_bin_only_hostile": true}
+	s, cache := newHub(t)
+	cases := testdata.Hostile(t, "hf_dir")
+	before := listing(t, filepath.Dir(cases[0].Path))
+	n := 0
+	for _, c := range cases {
+		if len(c.Special) > 0 {
+			continue // links and folders, which a hub can't have
+		}
+		n++
+		id := "hostile/" + c.ID
+		s.Commit(id, folder(t, c.Path))
+		m, _, err := pretrained.Load(ctx, id, pretrained.Options{Strict: true})
+		switch {
+		case pickles[c.ID]:
+			require.ErrorIs(t, err, pretrained.ErrUnsupported, c.ID)
+		case c.Expected == "ok":
+			require.NoError(t, err, c.ID)
+			require.Len(t, state(m), len(c.Tensors), c.ID)
+			m.Close()
+		default:
+			require.ErrorIs(t, err, fileerr.Class(c.ErrorClass), "%s (%s)", c.ID, c.Wrong)
+			require.NotContains(t, err.Error(), "\n", c.ID)
+		}
+	}
+	require.Greater(t, n, 40)
+	require.Equal(t, before, listing(t, filepath.Dir(cases[0].Path)))
+	for _, p := range listing(t, filepath.Dir(cache)) {
+		require.True(t, strings.HasPrefix(p, "hub"), p)
+	}
+}
+
+func listing(t *testing.T, dir string) (list []string) {
+	require.NoError(t, filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if err == nil && p != dir {
+			p, err = filepath.Rel(dir, p)
+			list = append(list, p)
+		}
+		return err
+	}))
+	return list
 }

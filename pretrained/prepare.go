@@ -42,6 +42,9 @@ func (l *loader) close() {
 	if l.checkpoint != nil {
 		_ = l.checkpoint.Close() // read only: nothing can be lost
 	}
+	if l.files != nil && l.files.done != nil {
+		l.files.done()
+	}
 }
 
 // prepare runs the pipeline up to the plan.

@@ -25,6 +25,7 @@ type files struct {
 	weights string         // path of the weights file, or of the index of several
 
 	open func(path string) (*safetensors.File, error) // opens weights; nil: safetensors.Open
+	done func()                                       // ends what open needs; nil: nothing
 }
 
 func (f *files) openCheckpoint(opts Options) (*safetensors.Checkpoint, error) {

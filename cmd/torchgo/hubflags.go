@@ -29,10 +29,10 @@ func (h *hubFlags) apply(app *cli.App, o *pretrained.Options) {
 	o.DownloadProgress = downloadBar(app)
 }
 
-// downloadBar shows how far a download is; nil if there are no bars.
+// downloadBar shows how far a download is; nil if there are no bars, or HF_HUB_DISABLE_PROGRESS_BARS is set.
 func downloadBar(app *cli.App) func(hub.Progress) {
 	bars := app.Progress()
-	if bars == nil {
+	if bars == nil || hub.NoProgressBars() {
 		return nil
 	}
 	return func(p hub.Progress) { bars.Bytes("downloading", p.AllDone, p.AllTotal) }

@@ -43,6 +43,8 @@ type Server struct {
 
 	mu       sync.Mutex
 	hook     Hook
+	storage  map[string][]byte // contents of LFS files by their hash
+	etags    map[string]string // by commit and name
 	repos    map[string]*repo
 	requests []Request
 }
@@ -61,7 +63,7 @@ const signature = "X-Signature=SIGNED-SECRET"
 // New starts a hub that ends with the test.
 func New(t testing.TB) *Server {
 	t.Helper()
-	s := &Server{repos: map[string]*repo{}}
+	s := &Server{repos: map[string]*repo{}, storage: map[string][]byte{}, etags: map[string]string{}}
 	main := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, false) }))
 	storage := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, true) }))
 	t.Cleanup(main.Close)
@@ -94,6 +96,19 @@ func (s *Server) CommitAs(id, commit string, files map[string][]byte) {
 	}
 	r.commits[commit] = files
 	r.refs["main"] = commit
+	for name, data := range files {
+		e := Etag(name, data)
+		s.etags[commit+"/"+name] = e
+		if IsLFS(name) {
+			s.storage[e] = data
+		}
+	}
+}
+
+func (s *Server) etag(commit, name string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.etags[commit+"/"+name]
 }
 
 // Files are those of a commit.
@@ -290,41 +305,29 @@ func (s *Server) file(w http.ResponseWriter, r *http.Request, commit, name strin
 		w.WriteHeader(http.StatusNotFound)
 		return
 	}
+	etag := s.etag(commit, name)
 	if IsLFS(name) {
-		w.Header().Set("X-Linked-Etag", `"`+Etag(name, data)+`"`)
+		w.Header().Set("X-Linked-Etag", `"`+etag+`"`)
 		w.Header().Set("X-Linked-Size", strconv.Itoa(len(data)))
-		w.Header().Set("Location", s.Storage+"/"+Etag(name, data)+"?"+signature)
+		w.Header().Set("Location", s.Storage+"/"+etag+"?"+signature)
 		w.WriteHeader(http.StatusFound)
 		return
 	}
-	w.Header().Set("ETag", `"`+Etag(name, data)+`"`)
+	w.Header().Set("ETag", `"`+etag+`"`)
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
 }
 
-// Content finds what the storage has under a hash.
-func (s *Server) Content(etag string) []byte {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, re := range s.repos {
-		for _, files := range re.commits {
-			for name, data := range files {
-				if IsLFS(name) && Etag(name, data) == etag {
-					return data
-				}
-			}
-		}
-	}
-	return nil
-}
-
 func (s *Server) fromStorage(w http.ResponseWriter, r *http.Request) {
-	data := s.Content(strings.TrimPrefix(r.URL.Path, "/"))
-	if data == nil || r.URL.RawQuery != signature {
+	etag := strings.TrimPrefix(r.URL.Path, "/")
+	s.mu.Lock()
+	data, ok := s.storage[etag]
+	s.mu.Unlock()
+	if !ok || r.URL.RawQuery != signature {
 		w.WriteHeader(http.StatusForbidden)
 		return
 	}
-	w.Header().Set("ETag", `"storage-`+Etag(".bin", data)[:8]+`"`)
+	w.Header().Set("ETag", `"storage-`+etag[:8]+`"`)
 	w.Header().Set("Content-Type", "application/octet-stream")
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
 }

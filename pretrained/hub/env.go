@@ -38,6 +38,9 @@ func OfflineByEnvironment() bool {
 	return isTrue(cmp.Or(os.Getenv("HF_HUB_OFFLINE"), os.Getenv("TRANSFORMERS_OFFLINE")))
 }
 
+// NoProgressBars tells whether HF_HUB_DISABLE_PROGRESS_BARS asks programs for none.
+func NoProgressBars() bool { return isTrue(os.Getenv("HF_HUB_DISABLE_PROGRESS_BARS")) }
+
 func isTrue(s string) bool {
 	switch strings.ToUpper(s) {
 	case "1", "ON", "YES", "TRUE":
