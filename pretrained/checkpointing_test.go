@@ -225,6 +225,10 @@ func TestActivationCheckpointingRefuses(t *testing.T) {
 	require.ErrorContains(t, err, "the gradients are the same")
 	require.ErrorIs(t, m.ActivationCheckpointingEnable(pretrained.ActivationCheckpointingOptions{EveryNLayers: -1}), pretrained.ErrArgument)
 	require.False(t, m.IsActivationCheckpointing())
+	require.NoError(t, m.GradientCheckpointingEnable()) // the former names
+	require.True(t, m.IsGradientCheckpointing() && m.IsActivationCheckpointing())
+	m.GradientCheckpointingDisable()
+	require.False(t, m.IsActivationCheckpointing())
 
 	plain, _ := load(t, plainFolder(t), pretrained.Options{})
 	require.ErrorIs(t, plain.ActivationCheckpointingEnable(), pretrained.ErrUnsupported)

@@ -40,3 +40,6 @@ func Rewrite(ctx context.Context, from, to string, shard safetensors.ShardOption
 	}
 	return writeFolder(ctx, to, config, map[string]any{"architectures": []string{class.Name}, "dtype": config.Base().DType}, nil, tensors, shard)
 }
+
+// ForgetWarnings lets warnings that are given once be given again.
+func ForgetWarnings() { warned.Clear() }

@@ -230,6 +230,40 @@ func TestMoves(t *testing.T) {
 	}
 }
 
+// On a GPU, too, ties are one tensor, gradients the same, and what is left of the CPU's memory is nothing.
+func TestMovesToAGPU(t *testing.T) {
+	if torch.CUDADeviceCount() == 0 {
+		t.Skip("needs a GPU that libtorch can use")
+	}
+	for class, c := range tiedCases(t) {
+		m, _ := load(t, c.dir, pretrained.Options{DType: torch.Float32})
+		before := nn.Clone(m)
+		defer before.Close()
+		require.NoError(t, m.CUDA(0))
+		require.Equal(t, torch.CUDA(0), m.Device())
+		require.ErrorIs(t, m.CUDA(99), torch.ErrNoDevice)
+		requireTied(t, m, c.ties, class+": cuda")
+		require.False(t, inMappingOf(t, m.InputEmbeddings().Weight.(*nn.Table).W.DataPtr(), "model.safetensors"))
+		_, err := m.ResizeTokenEmbeddings(100)
+		require.NoError(t, err)
+		require.Equal(t, torch.CUDA(0), m.InputEmbeddings().Weight.(*nn.Table).W.Device())
+		requireTied(t, m, c.ties, class+": resize on cuda")
+		m.Train()
+		want, grads := tiedStep(m)
+		for _, o := range []pretrained.ActivationCheckpointingOptions{{}, {Offload: true}} {
+			require.NoError(t, m.ActivationCheckpointingEnable(o))
+			got, again := tiedStep(m)
+			require.Equal(t, want, got)
+			equalGrads(t, grads, again, class)
+		}
+		rows, _ := before.InputEmbeddings().Weight.Rows()
+		_, err = m.ResizeTokenEmbeddings(rows)
+		require.NoError(t, err)
+		require.NoError(t, m.CPU())
+		equalModels(t, before, m)
+	}
+}
+
 func TestModelTags(t *testing.T) {
 	m, _ := load(t, loaderCase(t, "single"), pretrained.Options{})
 	require.Empty(t, m.ModelTags())
@@ -252,6 +286,7 @@ func TestWarnIfPadding(t *testing.T) {
 	var log strings.Builder
 	xlog.SetHandler(slog.NewTextHandler(&log, nil))
 	defer xlog.SetHandler(nil)
+	pretrained.ForgetWarnings()
 	m, _ := load(t, loaderCase(t, "single"), pretrained.Options{Config: map[string]any{"pad_token_id": int64(7)}})
 	ids := func(v ...int64) *torch.Tensor { return torch.FromSlice(v, 2, len(v)/2) }
 	padded := ids(1, 2, 3, 4, 5, 7)

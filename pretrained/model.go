@@ -8,7 +8,7 @@ import (
 )
 
 // Model is a model that the pipeline can load, run and save. An architecture implements Forward and embeds
-// PreTrainedModel, which has the rest.
+// PreTrainedModel, which has, and documents, the rest.
 type Model interface {
 	// Forward runs the model. It panics with a *torch.Error on inputs that don't fit.
 	Forward(in Inputs) *Output
@@ -52,6 +52,9 @@ type Model interface {
 	ActivationCheckpointingEnable(...ActivationCheckpointingOptions) error
 	ActivationCheckpointingDisable()
 	IsActivationCheckpointing() bool
+	GradientCheckpointingEnable(...ActivationCheckpointingOptions) error
+	GradientCheckpointingDisable()
+	IsGradientCheckpointing() bool
 	EnableInputRequireGrads()
 	DisableInputRequireGrads()
 
