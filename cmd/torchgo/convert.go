@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,6 +16,7 @@ import (
 	"github.com/torchgo/torchgo/cmd/torchgo/internal/cli"
 	"github.com/torchgo/torchgo/internal/regular"
 	"github.com/torchgo/torchgo/pretrained"
+	"github.com/torchgo/torchgo/pretrained/hub"
 	"github.com/torchgo/torchgo/pretrained/safetensors"
 	"github.com/torchgo/torchgo/torch"
 )
@@ -104,11 +108,23 @@ func alongWith(copied []string) string {
 
 func (m *modelFlags) convert(ctx context.Context, app *cli.App, src, dst string, o pretrained.SaveOptions) (*converted, *pretrained.Report, error) {
 	start := time.Now()
-	model, report, err := m.load(ctx, app, src)
+	loading, err := m.options(app, "loading")
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := m.start(); err != nil {
+		return nil, nil, err
+	}
+	model, report, err := pretrained.Load(ctx, src, loading)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer model.Close()
+	if _, err := os.Stat(src); errors.Is(err, fs.ErrNotExist) {
+		if err := fetchCompanions(ctx, src, report.Folder, loading); err != nil {
+			return nil, nil, err
+		}
+	}
 	c := &converted{Class: report.Class, DType: report.DType, Source: src, Destination: dst, MissingKeys: nonNil(report.MissingKeys),
 		UnexpectedKeys: nonNil(report.UnexpectedKeys), MismatchedKeys: nonNil(report.MismatchedKeys), Files: []string{}, Copied: []string{}}
 	if !sameFolder(report.Folder, dst) {
@@ -167,6 +183,43 @@ func companions(dir string) (map[string][]byte, error) {
 		}
 	}
 	return files, nil
+}
+
+// fetchCompanions brings the files that belong to a model of the hub beside its config in the cache, those of
+// the same commit.
+func fetchCompanions(ctx context.Context, id, folder string, o pretrained.Options) error {
+	c, err := hub.New(hub.Options{CacheDir: o.CacheDir, Token: o.Token, NoToken: o.NoToken, Offline: o.LocalFilesOnly, Progress: o.DownloadProgress})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_, commit, _ := strings.Cut(filepath.ToSlash(folder), "/snapshots/")
+	commit, _, _ = strings.Cut(commit, "/")
+	s, err := c.Resolve(ctx, hub.Repo{ID: id, Revision: commit})
+	if err != nil {
+		return err
+	}
+	list, err := s.List(ctx)
+	if errors.Is(err, hub.ErrOffline) {
+		return nil // what is in the cache has to do
+	}
+	if err != nil {
+		return err
+	}
+	prefix := ""
+	if o.Subfolder != "" {
+		prefix = path.Clean(o.Subfolder) + "/"
+	}
+	modules := slices.ContainsFunc(list, func(e hub.Entry) bool { return e.Name == prefix+"modules.json" })
+	var names []string
+	for _, e := range list {
+		inside, ok := strings.CutPrefix(e.Name, prefix)
+		below, name := path.Split(inside)
+		if depth := strings.Count(below, "/"); ok && (depth == 0 || depth == 1 && modules) && isCompanion(name, below) && e.Size <= maxCompanion {
+			names = append(names, e.Name)
+		}
+	}
+	return s.Files(ctx, names...)
 }
 
 func addCompanions(files map[string][]byte, dir, below string) error {

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/torchgo/torchgo/cmd/torchgo/internal/cli"
 	"github.com/torchgo/torchgo/internal/atomicfile"
+	"github.com/torchgo/torchgo/internal/hubtest"
 	"github.com/torchgo/torchgo/internal/testdata"
 )
 
@@ -171,4 +172,30 @@ func TestConvertInterrupted(t *testing.T) {
 		}
 		require.NoDirExists(t, filepath.Join(filepath.Dir(dst), "b"))
 	}
+}
+
+// A model of the hub comes with the files that a directory's would.
+func TestConvertFromTheHub(t *testing.T) {
+	src := convertSource(t)
+	require.NoError(t, os.Remove(filepath.Join(src, "big.json")))
+	files := map[string][]byte{}
+	for name, text := range tree(t, src) {
+		files[name] = []byte(text)
+	}
+	local := filepath.Join(t.TempDir(), "local")
+	succeeds(t, "", "convert", src, local, "--dtype", "bfloat16")
+
+	s := hubtest.New(t)
+	t.Setenv("HF_ENDPOINT", s.URL)
+	t.Setenv("HF_HOME", t.TempDir())
+	s.Commit("org/name", files)
+	for _, offline := range []string{"", "1"} {
+		t.Setenv("HF_HUB_OFFLINE", offline)
+		dst := filepath.Join(t.TempDir(), "dst")
+		succeeds(t, "", "convert", "org/name", dst, "--dtype", "bfloat16")
+		require.Equal(t, tree(t, local), tree(t, dst))
+	}
+	cached, err := filepath.Glob(filepath.Join(os.Getenv("HF_HOME"), "hub", "*", "snapshots", "*", "o*"))
+	require.NoError(t, err)
+	require.Empty(t, cached, "old.bin, optimizer.pt")
 }

@@ -25,6 +25,7 @@ type Folder struct {
 	prefix string
 	files  []*File
 	done   bool
+	alone  bool // no other process saves here
 	unlock func()
 }
 
@@ -36,11 +37,11 @@ var tempName = regexp.MustCompile(`^\.save-[0-9a-f]{16}-`)
 
 // OpenFolder waits until nobody else saves in dir, and removes what a save that was killed left there.
 func OpenFolder(ctx context.Context, dir string) (*Folder, error) {
-	unlock, err := lock(ctx, dir)
+	unlock, alone, err := lock(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
-	d := &Folder{dir: dir, prefix: fmt.Sprintf(".save-%016x-", rand.Uint64()), unlock: unlock}
+	d := &Folder{dir: dir, prefix: fmt.Sprintf(".save-%016x-", rand.Uint64()), alone: alone, unlock: unlock}
 	_ = d.removeTemps() // Close tries again
 	return d, nil
 }
@@ -146,7 +147,7 @@ func (d *Folder) removeTemps() error {
 	var temps, documents []string
 	for _, e := range entries {
 		switch {
-		case tempName.MatchString(e.Name()):
+		case tempName.MatchString(e.Name()) && (d.alone || strings.HasPrefix(e.Name(), d.prefix)):
 			temps = append(temps, e.Name())
 		case strings.HasSuffix(e.Name(), ".json") && (e.Type().IsRegular() || e.Type() == fs.ModeSymlink):
 			documents = append(documents, e.Name())

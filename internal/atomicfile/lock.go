@@ -11,14 +11,14 @@ import (
 var locked sync.Map
 
 // lock waits until no other goroutine and, where the system has file locks, no other process saves in dir.
-// A lock ends with its process.
-func lock(ctx context.Context, dir string) (unlock func(), err error) {
+// A lock ends with its process. alone is false if other processes may save there all the same.
+func lock(ctx context.Context, dir string) (unlock func(), alone bool, err error) {
 	key, err := filepath.EvalSymlinks(dir)
 	if err == nil {
 		key, err = filepath.Abs(key)
 	}
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	pause := time.Millisecond
 	wait := func() error {
@@ -35,17 +35,16 @@ func lock(ctx context.Context, dir string) (unlock func(), err error) {
 			break
 		}
 		if err := wait(); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
 	for {
-		release, busy := lockDir(dir)
-		if !busy {
-			return func() { release(); locked.Delete(key) }, nil
+		if release, alone := lockDir(dir); release != nil {
+			return func() { release(); locked.Delete(key) }, alone, nil
 		}
 		if err := wait(); err != nil {
 			locked.Delete(key)
-			return nil, err
+			return nil, false, err
 		}
 	}
 }

@@ -2,4 +2,4 @@
 
 package atomicfile
 
-func lockDir(string) (release func(), busy bool) { return func() {}, false }
+func lockDir(string) (release func(), alone bool) { return func() {}, false }

@@ -8,8 +8,9 @@ import (
 	"syscall"
 )
 
-// lockDir takes the lock of a directory. File systems without locks have none to wait for.
-func lockDir(dir string) (release func(), busy bool) {
+// lockDir takes the lock of a directory: release is nil if another process has it, alone false where there
+// are no locks.
+func lockDir(dir string) (release func(), alone bool) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return func() {}, false // what follows will say why
@@ -18,7 +19,7 @@ func lockDir(dir string) (release func(), busy bool) {
 	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) || errors.Is(err, syscall.EINTR) {
 		release()
-		return nil, true
+		return nil, false
 	}
-	return release, false
+	return release, err == nil
 }

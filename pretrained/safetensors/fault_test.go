@@ -82,8 +82,18 @@ func transitions(t *testing.T, f func(t *testing.T, old, next folderCase)) {
 	}
 }
 
+// memoryDir is a folder in memory if the system has such, where syncing costs nothing.
+func memoryDir(t *testing.T) string {
+	dir, err := os.MkdirTemp("/dev/shm", "torchgo-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
 func (c folderCase) folder(t *testing.T) string {
-	dir := t.TempDir()
+	dir := memoryDir(t)
 	if c.shards > 0 {
 		require.NoError(t, c.save(t, dir))
 	}
@@ -178,6 +188,26 @@ func TestEveryFaultWhileSaving(t *testing.T) {
 			require.Equal(t, complete, snapshot(t, dir), "the next save cleans up")
 		}
 	})
+}
+
+// Without hard links files are copied, and all is the same.
+func TestSaveWithoutHardLinks(t *testing.T) {
+	links := 0
+	transitions(t, func(t *testing.T, old, next folderCase) {
+		with, without := old.folder(t), old.folder(t)
+		require.NoError(t, next.save(t, with))
+		_, err := next.watched(t, without, func(_ int, e event) error {
+			require.Contains(t, []string{old.config + old.fill, next.config + next.fill}, found(t, without, true))
+			if e.op == atomicfile.OpLink {
+				links++
+				return syscall.EPERM
+			}
+			return nil
+		})
+		require.NoError(t, err)
+		require.Equal(t, snapshot(t, with), snapshot(t, without))
+	})
+	require.GreaterOrEqual(t, links, 20)
 }
 
 // A file's content is on the disk before the file has its name, all of the new checkpoint before anything of
