@@ -6,6 +6,7 @@ import (
 
 	"github.com/torchgo/torchgo/torch"
 	"github.com/torchgo/torchgo/torch/nn"
+	"github.com/torchgo/torchgo/torch/nn/nninit"
 )
 
 // Init gives the tensors of a model that the checkpoint lacks their first values. Its methods pass over
@@ -48,10 +49,29 @@ func (in *Init) Fill(t *torch.Tensor, value float64) {
 	in.Set(t, func() { t.Fill_(value) })
 }
 
-// initStd is the standard deviation of new weights.
+// Apply has a function of torch.nn.init by its name (TORCH_INIT_FUNCTIONS) give t its value, if it wants one.
+func (in *Init) Apply(name string, t *torch.Tensor, opts nninit.Options) error {
+	fn, err := nninit.ByName(name)
+	if err == nil {
+		in.Set(t, func() { fn(t, opts) })
+	}
+	return err
+}
+
+// initStd is the standard deviation of new weights: initializer_range, init_std or initializer_factor of the
+// config.
 func initStd(c Config) float64 {
-	if f, ok := configFields(c)["initializer_range"]; ok && f.Float() != 0 {
-		return math.Abs(f.Float())
+	fields := configFields(c)
+	for _, key := range []string{"initializer_range", "init_std", "initializer_factor"} {
+		v, ok := c.Base().Extra(key)
+		if f, known := fields[key]; known {
+			v, ok = f.Interface(), true
+		}
+		if x, number := asFloat(v); ok && number && x != 0 {
+			return math.Abs(x)
+		} else if ok && key == "initializer_range" {
+			break
+		}
 	}
 	return 0.02
 }
@@ -77,37 +97,19 @@ func initialise(m Model, device torch.Device, ties map[string]string) {
 	}
 }
 
-// initialise fills the fresh tensors of m: matrices of linear layers and embeddings from N(0, Std²), biases
-// with zeros, norms with one and zero, then whatever the model's own modules say.
+// initialise fills the fresh tensors of m: as its own modules say, or else by the rules for layers.
 func (in *Init) initialise(m any) {
 	torch.Scope(func() { torch.NoGrad(func() { in.modules(m) }) })
 }
 
 func (in *Init) modules(m any) {
 	for _, module := range nn.NamedModules(m) {
-		switch l := module.(type) {
-		case *nn.Linear:
-			for _, s := range nn.Slots(l.Weight) {
-				in.Normal(s.Tensor())
-			}
-			in.Fill(l.Bias, 0)
-		case *nn.Embedding:
-			for _, s := range nn.Slots(l.Weight) {
-				t := s.Tensor()
-				in.Set(t, func() {
-					t.Normal_(torch.NormalInPlaceOptions{Std: torch.Some(in.Std)})
-					if l.PaddingIdx >= 0 {
-						t.Select(0, l.PaddingIdx).Zero_()
-					}
-				})
-			}
-		case *nn.LayerNorm:
-			in.Fill(l.Weight, 1)
-			in.Fill(l.Bias, 0)
-		case Initializer:
+		if l, ok := module.(Initializer); ok {
 			l.InitWeights(in)
-		case ParameterInitializer:
+		} else if l, ok := module.(ParameterInitializer); ok {
 			l.InitParameters(in)
+		} else {
+			in.layer(module)
 		}
 	}
 }

@@ -25,6 +25,8 @@ type Architecture struct {
 	KeepInFP32       []string // regular expressions of keys that stay float32 in a float16 model
 	KeepInFP32Strict []string // and those that do in a bfloat16 model, too
 
+	keepInFP32, keepInFP32Strict []*regexp.Regexp
+
 	Renamings  []KeyRule   // from names in files to the model's, applied in turn after the caller's
 	Converters []Converter // for tensors that are merged or divided; one at most for a name, after the renamings
 }
@@ -84,6 +86,7 @@ func Register(a Architecture) {
 		panic("pretrained: model type " + a.ModelType + " registered twice")
 	}
 	registry.architectures[a.ModelType] = &a
+	a.keepInFP32, a.keepInFP32Strict = compileAll(a.KeepInFP32), compileAll(a.KeepInFP32Strict)
 	for i := range a.Classes {
 		c := &a.Classes[i]
 		if registry.classes[c.Name] != nil {
@@ -117,6 +120,7 @@ type AutoClass struct {
 var (
 	AutoModel                          = newAuto("AutoModel")
 	AutoModelForPreTraining            = newAuto("AutoModelForPreTraining")
+	AutoModelForTextEncoding           = newAuto("AutoModelForTextEncoding")
 	AutoModelForCausalLM               = newAuto("AutoModelForCausalLM")
 	AutoModelForMaskedLM               = newAuto("AutoModelForMaskedLM")
 	AutoModelForSequenceClassification = newAuto("AutoModelForSequenceClassification")
@@ -125,6 +129,36 @@ var (
 	AutoModelForNextSentencePrediction = newAuto("AutoModelForNextSentencePrediction")
 	AutoModelForMultipleChoice         = newAuto("AutoModelForMultipleChoice")
 )
+
+// Register has a choose a registered class for checkpoints of its model type, in place of what it chose before
+// (AutoModel.register). Register of the package adds types with their classes.
+func (a *AutoClass) Register(class string) error {
+	registry.Lock()
+	defer registry.Unlock()
+	arch := registry.classes[class]
+	if arch == nil {
+		return &Error{Detail: "class", Class: ErrUnsupported, Actual: fmt.Sprintf("%q", shorten(class)), Expected: "a registered one"}
+	}
+	a.classes[arch.ModelType] = class
+	return nil
+}
+
+// ModelTypes are those that a has a class for, sorted.
+func (a *AutoClass) ModelTypes() []string {
+	registry.RLock()
+	defer registry.RUnlock()
+	return slices.Sorted(maps.Keys(a.classes))
+}
+
+// NewAutoClass adds an Auto class under a name of its own, with no classes yet. It panics when the name is taken.
+func NewAutoClass(name string) *AutoClass {
+	registry.Lock()
+	defer registry.Unlock()
+	if autoClasses[name] != nil || registry.classes[name] != nil {
+		panic("pretrained: class " + name + " exists")
+	}
+	return newAuto(name)
+}
 
 var autoClasses map[string]*AutoClass
 

@@ -278,7 +278,7 @@ func init() {
 		Layers:          []any{(*Layer)(nil)},
 		Classes: []pretrained.Class{
 			{Name: "BertModel", New: pretrained.Build(NewModel),
-				Auto: []*pretrained.AutoClass{pretrained.AutoModel}},
+				Auto: []*pretrained.AutoClass{pretrained.AutoModel, pretrained.AutoModelForTextEncoding}},
 			{Name: "BertForPreTraining", New: pretrained.Build(NewForPreTraining), Ties: headTies, OutputEmbeddings: "cls.predictions.decoder",
 				Auto: []*pretrained.AutoClass{pretrained.AutoModelForPreTraining}},
 			{Name: "BertLMHeadModel", New: pretrained.Build(NewLMHeadModel), Ties: headTies, OutputEmbeddings: "cls.predictions.decoder", Generates: true,
