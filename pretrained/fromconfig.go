@@ -124,7 +124,7 @@ func FromConfig(config Config, opts Options) (_ Model, err error) {
 	if err := l.place(nil); err != nil {
 		return nil, err
 	}
-	l.plan.TiedKeys, l.compare = wantedTies(l.class, l.config), map[string]string{}
+	l.plan.TiedKeys, l.compare = wantedTies(l.model), map[string]string{}
 	err = torch.TryDo(func() {
 		l.initialise()
 		l.tie()

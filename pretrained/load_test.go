@@ -418,6 +418,7 @@ func TestAutoClasses(t *testing.T) {
 	for auto, class := range map[*pretrained.AutoClass]string{
 		pretrained.AutoModel:                          "BertModel",
 		pretrained.AutoModelForPreTraining:            "BertForPreTraining",
+		pretrained.AutoModelForTextEncoding:           "BertModel",
 		pretrained.AutoModelForCausalLM:               "BertLMHeadModel",
 		pretrained.AutoModelForMaskedLM:               "BertForMaskedLM",
 		pretrained.AutoModelForSequenceClassification: "BertForSequenceClassification",

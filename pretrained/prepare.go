@@ -62,6 +62,9 @@ func prepare(ctx context.Context, path string, opts Options) (_ *loader, err err
 		}
 	}()
 	l.plan = &LoadPlan{Path: path}
+	if IsQuantizedState(ctx) {
+		return nil, &Error{File: path, Class: ErrUnsupported, Detail: "quantized models can't be loaded yet"}
+	}
 	if opts.StateDict != nil {
 		err = l.useStateDict(path)
 	} else {
@@ -252,6 +255,29 @@ func (l *loader) build() {
 	l.model = l.class.New(nn.Builder{Device: torch.Meta, DType: l.dtype}, l.config)
 	bind(l.model, l.class, l.arch, l.config)
 	l.slots = slotsByName(l.model)
+	l.keepFloat32()
+}
+
+// keepFloat32 gives the weights that their architecture wants in float32 this dtype.
+func (l *loader) keepFloat32() {
+	if l.dtype != torch.Float16 && l.dtype != torch.BFloat16 {
+		return
+	}
+	var keep []*regexp.Regexp
+	for _, module := range nn.NamedModules(l.model) {
+		if m, ok := module.(Model); ok {
+			a := m.base().arch
+			keep = append(keep, a.keepInFP32Strict...)
+			if l.dtype == torch.Float16 {
+				keep = append(keep, a.keepInFP32...)
+			}
+		}
+	}
+	for _, s := range l.slots {
+		if t := s.Tensor(); s.Kind != nn.Transient && t.DType().IsFloatingPoint() && matchesAny(keep, s.Name) {
+			replace(s, torch.Empty(t.Shape(), torch.EmptyOptions{DType: torch.Float32, Device: torch.Meta}))
+		}
+	}
 }
 
 // mapNames matches the names of the checkpoint with those of the model and plans each weight.
@@ -392,7 +418,7 @@ func matchesAny(patterns []*regexp.Regexp, key string) bool {
 
 // planTies decides for each tie which side the value comes from.
 func (l *loader) planTies(found map[string]PlannedWeight) {
-	l.plan.TiedKeys, l.compare = wantedTies(l.class, l.config), map[string]string{}
+	l.plan.TiedKeys, l.compare = wantedTies(l.model), map[string]string{}
 	for _, target := range slices.Sorted(maps.Keys(l.plan.TiedKeys)) {
 		source := l.plan.TiedKeys[target]
 		_, haveSource := found[source]

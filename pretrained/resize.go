@@ -124,7 +124,7 @@ func (r *resizer) plan(p *PreTrainedModel, e *nn.Embedding) error {
 			r.add(head.Bias, bias)
 		}
 		slots := slotsByName(p.self)
-		for target, source := range p.class.Ties { // a bias that could be the head's, but isn't
+		for target, source := range p.classTies() { // a bias that could be the head's, but isn't
 			if s := slots[source]; slots[target].Owner == any(head) && s.Name != "" && s.Tensor().Dim() == 1 {
 				r.add(s.Tensor(), bias)
 			}

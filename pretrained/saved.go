@@ -33,7 +33,7 @@ func savedTensors(m Model, opts SaveOptions) ([]safetensors.Source, error) {
 			entries = append(entries, entry{name, t})
 		}
 	}
-	entries, err := withoutTies(entries, p.class.Ties)
+	entries, err := withoutTies(entries, p.classTies())
 	if err != nil {
 		return nil, err
 	}

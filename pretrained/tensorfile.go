@@ -12,32 +12,7 @@ import (
 
 // LoadFile reads all tensors of a safetensors file into CPU memory (safetensors.torch.load_file).
 func LoadFile(ctx context.Context, path string) (map[string]*torch.Tensor, error) {
-	f, err := safetensors.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	tensors := map[string]*torch.Tensor{}
-	for _, info := range f.Tensors() {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		dtype := dtypeOf(info.DType)
-		if dtype == 0 {
-			return nil, &Error{Class: ErrUnsupported, File: path, Tensor: info.Name, Detail: "dtype", Actual: info.DType.String()}
-		}
-		t, err := torch.Try(func() *torch.Tensor {
-			return torch.Empty(info.Shape, torch.EmptyOptions{DType: dtype})
-		})
-		if err != nil {
-			return nil, &Error{File: path, Tensor: info.Name, Err: err}
-		}
-		if err := f.ReadTensor(info.Name, t.Bytes()); err != nil {
-			return nil, err
-		}
-		tensors[info.Name] = t
-	}
-	return tensors, nil
+	return LoadStateDict(ctx, path, LoadStateDictOptions{DisableMmap: true})
 }
 
 // SaveFile writes tensors to a safetensors file, which appears when it is complete

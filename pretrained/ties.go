@@ -2,7 +2,9 @@ package pretrained
 
 import (
 	"maps"
+	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/torchgo/torchgo/torch"
 	"github.com/torchgo/torchgo/torch/nn"
@@ -21,17 +23,44 @@ func (p *PreTrainedModel) TiedKeys() map[string]string {
 	return shared
 }
 
-// wantedTies are the class's ties, if the config wants them.
-func wantedTies(class *Class, config Config) map[string]string {
-	f, ok := configFields(config)["tie_word_embeddings"]
+// wantedTies are the ties of a model's class, if its config wants them.
+func wantedTies(m Model) map[string]string {
+	p := m.base()
+	f, ok := configFields(p.config)["tie_word_embeddings"]
 	tied := ok && f.Bool()
 	if !ok {
-		v, _ := config.Base().Extra("tie_word_embeddings")
+		v, _ := p.config.Base().Extra("tie_word_embeddings")
 		tied = v == true
 	}
+	if !tied {
+		return map[string]string{}
+	}
+	return p.classTies()
+}
+
+// classTies are the ties that the class declares, by name. A target that is no name is a regular expression of
+// names, or of modules whose parameters are tied one by one; the source repeats its groups as \1.
+func (p *PreTrainedModel) classTies() map[string]string {
+	slots := slotsByName(p.self)
 	ties := map[string]string{}
-	if tied {
-		maps.Copy(ties, class.Ties)
+	for target, source := range p.class.Ties {
+		if _, ok := slots[target]; ok {
+			ties[target] = source
+			continue
+		}
+		re := regexp.MustCompile(`^(?:` + target + `)((?:\..+)?)$`)
+		to := pythonGroup.ReplaceAllString(strings.ReplaceAll(source, "$", "$$"), "$${$1}")
+		for name := range slots {
+			at := re.FindStringSubmatchIndex(name)
+			if at == nil {
+				continue
+			}
+			tail := name[at[len(at)-2]:at[len(at)-1]]
+			from := string(re.ExpandString(nil, to, name, at)) + tail
+			if _, ok := slots[from]; ok && from != name {
+				ties[name] = from
+			}
+		}
 	}
 	return ties
 }
@@ -40,7 +69,7 @@ func wantedTies(class *Class, config Config) map[string]string {
 // tensor of its source, and a layer's bias is cut or filled up with zeros to fit. What the targets held is
 // left to the collector. (tie_weights)
 func (p *PreTrainedModel) TieWeights() error {
-	ties, slots := wantedTies(p.class, p.config), slotsByName(p.self)
+	ties, slots := wantedTies(p.self), slotsByName(p.self)
 	err := torch.TryDo(func() {
 		torch.Scope(func() {
 			torch.NoGrad(func() {
@@ -69,7 +98,7 @@ func (p *PreTrainedModel) TieWeights() error {
 // InitWeights gives weights without data (device meta) their first values on the CPU, then ties what is tied.
 // After loading all weights have values, and stay. (init_weights)
 func (p *PreTrainedModel) InitWeights() error {
-	err := torch.TryDo(func() { initialise(p.self, torch.CPU, wantedTies(p.class, p.config)) })
+	err := torch.TryDo(func() { initialise(p.self, torch.CPU, wantedTies(p.self)) })
 	if err != nil {
 		return &Error{Detail: "initialising " + p.Class(), Err: err}
 	}
