@@ -5,6 +5,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/torchgo/torchgo/pretrained"
 	"github.com/torchgo/torchgo/pretrained/blocks"
 	"github.com/torchgo/torchgo/pretrained/internal/modeltest"
 	"github.com/torchgo/torchgo/torch"
@@ -45,6 +46,24 @@ func TestHalfPrecision(t *testing.T) {
 		equal(c.Weights, weights, "weights")
 		equal(c.Y, y, "attention")
 	}
+}
+
+// A float64 model's norm and attention weights are computed in float32, too.
+func TestFloat64(t *testing.T) {
+	single := func(x *torch.Tensor) bool { return x.ToDType(torch.Float32).ToDType(torch.Float64).Equal(x) }
+	torch.ManualSeed(3)
+	b := nn.Builder{DType: torch.Float64}
+	x := torch.Randn([]int{1, 4, 16}, torch.TensorOptions{DType: torch.Float64})
+	require.False(t, single(x))
+	require.True(t, single(blocks.NewRMSNorm(b, 16, 1e-5).Forward(x)))
+	rope, _, err := ropeCase{nil, 8, 16}.parse()
+	require.NoError(t, err)
+	cos, sin := blocks.NewRotaryEmbedding(b, rope).Forward(x, nil)
+	a := blocks.NewSelfAttention(b, &pretrained.ConfigBase{Attn: nn.Eager}, blocks.SelfAttentionOptions{Hidden: 16, Heads: 2, KVHeads: 1, HeadDim: 8})
+	y, weights := a.Forward(x, nil, cos, sin)
+	require.True(t, single(weights))
+	require.False(t, single(y))
+	require.Equal(t, torch.Float64, y.DType())
 }
 
 // Rotating a part of a head leaves the rest.

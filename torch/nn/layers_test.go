@@ -194,6 +194,13 @@ func TestAttentionSharesHeads(t *testing.T) {
 			}
 		}
 	}
+	// A softmax in float32 shows in a float64 model: its weights are float32 numbers.
+	double := func(x *torch.Tensor) *torch.Tensor { return x.ToDType(torch.Float64) }
+	for _, single := range []bool{true, false} {
+		_, w := AttentionWithWeights(double(q), double(k), double(v), nil, AttentionOptions{Kind: Eager, Float32Softmax: single})
+		require.Equal(t, torch.Float64, w.DType())
+		require.Equal(t, single, double(w.ToDType(torch.Float32)).Equal(w))
+	}
 	err := torch.TryDo(func() { Attention(q, torch.Randn([]int{B, 4, T, D}), v, nil) })
 	require.ErrorContains(t, err, "6 heads of queries can't share 4 heads of keys")
 }
