@@ -21,12 +21,21 @@ import (
 	"github.com/torchgo/torchgo/torch"
 )
 
-const killEnv = "TORCHGO_TEST_SAVE_FOREVER"
+// The folder that the process saves into, and those that hold the checkpoints: it must not unpack its own, as it
+// never gets to remove them.
+const (
+	killEnv     = "TORCHGO_TEST_SAVE_FOREVER"
+	killFromEnv = "TORCHGO_TEST_SAVE_FROM"
+)
 
 // killSaves are checkpoints that a folder holds in turn: of different shapes, so that the config.json of one does
 // not go with the weights of another, in one file and in shards, with names in common.
 func killSaves(t testing.TB) (from []string, opts []safetensors.ShardOptions) {
-	bert, llama := testdata.Open(t, "models-bert"), testdata.Open(t, "models-llama")
+	roots := filepath.SplitList(os.Getenv(killFromEnv))
+	if len(roots) != 2 {
+		roots = []string{testdata.Open(t, "models-bert"), testdata.Open(t, "models-llama")}
+	}
+	bert, llama := roots[0], roots[1]
 	for _, c := range []struct {
 		dir   string
 		shard int64
@@ -80,7 +89,7 @@ func TestThousandKills(t *testing.T) {
 		require.NoError(t, pretrained.Rewrite(ctx, from[0], dir, opts[0]))
 		wg.Go(func() {
 			for i := range kills / folders {
-				if !killOne(t, dir) {
+				if !killOne(t, dir, from) {
 					return
 				}
 				m, _, err := pretrained.Load(ctx, dir, pretrained.Options{Strict: true})
@@ -129,9 +138,10 @@ func TestThousandKills(t *testing.T) {
 }
 
 // killOne runs the saving process and kills it in one of its first saves.
-func killOne(t *testing.T, dir string) bool {
+func killOne(t *testing.T, dir string, from []string) bool {
 	cmd := exec.Command(os.Args[0], "-test.run=^TestSaveForever$")
-	cmd.Env = append(os.Environ(), killEnv+"="+dir)
+	cmd.Env = append(os.Environ(), killEnv+"="+dir,
+		killFromEnv+"="+filepath.Dir(from[0])+string(filepath.ListSeparator)+filepath.Dir(from[1]))
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
