@@ -1,6 +1,8 @@
 package pretrained
 
 import (
+	"fmt"
+
 	"github.com/torchgo/torchgo/torch"
 	"github.com/torchgo/torchgo/torch/nn"
 )
@@ -16,6 +18,8 @@ func (p *PreTrainedModel) To(device torch.Device, dtype torch.DType) error {
 		return &Error{Class: ErrArgument, Detail: "dtype", Expected: "a floating-point dtype", Actual: dtype.String()}
 	case device == torch.Meta:
 		return &Error{Class: ErrArgument, Detail: "device", Actual: "meta", Remedy: "the weights would be lost"}
+	case device.Type == torch.DeviceCUDA && device.Index >= torch.CUDADeviceCount():
+		return &Error{Class: torch.ErrNoDevice, Detail: device.String(), Expected: fmt.Sprintf("one of the %d GPUs that libtorch sees", torch.CUDADeviceCount())}
 	}
 	if err := p.present("moving " + p.Class()); err != nil {
 		return err
