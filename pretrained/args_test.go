@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -54,8 +55,11 @@ func TestStateDictInPlaceOfFiles(t *testing.T) {
 		"state dict: expected its config, too":   {"", pretrained.Options{StateDict: nn.StateDict(m)}},
 		"config: expected an instance or a path": {dir, pretrained.Options{ConfigPath: dir, ConfigInstance: config}},
 		"twice in the state dict": {"", pretrained.Options{ConfigInstance: config, StateDict: func(yield func(string, *torch.Tensor) bool) {
-			x := nn.Parameters(m)[0]
-			_ = yield("a", x) && yield("a", x)
+			for range 2 {
+				if !yield("a", nn.Parameters(m)[0]) {
+					return
+				}
+			}
 		}}},
 	} {
 		_, _, err := pretrained.Load(ctx, c.path, c.opts)
@@ -133,6 +137,8 @@ func TestWhatMustBeAllowed(t *testing.T) {
 		readJSON(t, filepath.Join(dir, "report.json"), &want)
 		require.ElementsMatch(t, want.Missing, r.MissingKeys)
 		require.ElementsMatch(t, want.Unexpected, r.UnexpectedKeys)
+		r.Warnings = slices.DeleteFunc(r.Warnings, func(w string) bool { return strings.HasPrefix(w, "there is no config.json") })
+		checkLog(t, want.Log, r)
 	})
 	t.Run("index promises", func(t *testing.T) {
 		dir := loaderCase(t, "index-key-missing-in-shard")
@@ -331,4 +337,48 @@ func TestSavedNamesAreThoseOfTheFile(t *testing.T) {
 		again, _ := load(t, to, opts)
 		equalModels(t, m, again)
 	}
+}
+
+func TestDTypeOptions(t *testing.T) {
+	dir := loaderCase(t, "single")
+	m, r := load(t, dir, pretrained.Options{DTypes: map[string]torch.DType{"": torch.Float16, "text_config": torch.BFloat16}})
+	require.Equal(t, torch.Float16, m.DType())
+	require.Equal(t, "float16", m.Config().Base().DType)
+	require.Equal(t, "option", r.DTypeSource)
+	require.Equal(t, []string{"the dtype of text_config is ignored: a model has one"}, r.Warnings)
+	for text, opts := range map[string]pretrained.Options{
+		"expected one for the model or a map, got both": {DType: torch.Float16, DTypes: map[string]torch.DType{"": torch.Float16}},
+		`expected an entry "" in the map`:               {DTypes: map[string]torch.DType{"text_config": torch.Float16}},
+		"expected a floating-point dtype, got int32":    {DTypes: map[string]torch.DType{"": torch.Int32}},
+		"expected a floating-point dtype, got int64":    {DType: torch.Int64},
+	} {
+		_, _, err := pretrained.Load(ctx, dir, opts)
+		require.ErrorIs(t, err, pretrained.ErrArgument)
+		require.ErrorContains(t, err, text)
+	}
+	// auto: config.json, else the index, else the first float of the first file.
+	_, r = load(t, dir, pretrained.Options{})
+	require.Equal(t, "config.json", r.DTypeSource)
+	_, r = load(t, loaderCase(t, "bf16-noconfigdtype"), pretrained.Options{})
+	require.Equal(t, []string{"checkpoint", "bfloat16"}, []string{r.DTypeSource, r.DType})
+	sharded := edit(t, "sharded", `"dtype": "float32"`, `"x": 1`)
+	index := filepath.Join(sharded, "model.safetensors.index.json")
+	data, err := os.ReadFile(index)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(index, []byte(strings.Replace(string(data), `"metadata": {`, `"metadata": {"dtype": "float16", `, 1)), 0o600))
+	_, r = load(t, sharded, pretrained.Options{})
+	require.Equal(t, []string{"index metadata", "float16"}, []string{r.DTypeSource, r.DType})
+	config, err := pretrained.LoadConfig(ctx, edit(t, "single", `"dtype"`, `"torch_dtype"`), pretrained.Options{})
+	require.NoError(t, err)
+	require.Equal(t, "float32", config.Base().DType)
+}
+
+func TestSynchronousLoading(t *testing.T) {
+	dir := loaderCase(t, "sharded")
+	want, _ := load(t, dir, pretrained.Options{DisableMmap: true, Threads: 4})
+	t.Setenv("HF_DEACTIVATE_ASYNC_LOAD", "1")
+	running := 0
+	m, _ := load(t, dir, pretrained.Options{DisableMmap: true, Threads: 4, Progress: func(_, _ int64) { running++ }})
+	equalModels(t, want, m)
+	require.Positive(t, running)
 }

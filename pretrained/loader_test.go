@@ -7,7 +7,10 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -31,6 +34,8 @@ type loaderReport struct {
 	Mismatched json.RawMessage   `json:"mismatched_keys"`
 	ErrorMsgs  []string          `json:"error_msgs"`
 	State      map[string]string `json:"sha256_state"`
+	Training   bool              `json:"training"`
+	Log        [][2]string       `json:"log"` // level, text
 	Exception  *struct{ Type, Message string }
 }
 
@@ -122,6 +127,8 @@ func checkLoaderCase(t *testing.T, dir string, want loaderReport, opts pretraine
 	require.ElementsMatch(t, want.Missing, r.MissingKeys)
 	require.ElementsMatch(t, want.Unexpected, r.UnexpectedKeys)
 	require.ElementsMatch(t, want.ErrorMsgs, r.ErrorMsgs)
+	require.Equal(t, want.Training, m.Training())
+	checkLog(t, want.Log, r)
 	var parsed struct {
 		Mismatched json.RawMessage `json:"mismatched_keys"`
 		Missing    []string        `json:"missing_keys"`
@@ -161,6 +168,68 @@ func keysOf(ms []pretrained.Mismatch) (keys []string) {
 	// under the source's name.
 	if slices.Contains(keys, "cls.predictions.bias") {
 		keys = append(keys, "cls.predictions.decoder.bias", "cls.predictions.decoder.weight")
+	}
+	return keys
+}
+
+// checkLog compares what transformers logged: the rows of its report by status, and its warnings about ties, by
+// the keys that they name.
+func checkLog(t *testing.T, log [][2]string, r *pretrained.Report) {
+	t.Helper()
+	rows := map[string][]string{}
+	warnings := 0
+	for _, entry := range log {
+		text := entry[1]
+		if !strings.Contains(text, "LOAD REPORT") {
+			warnings++
+			keys := tiedKeys.FindStringSubmatch(text)
+			require.NotNil(t, keys, text)
+			require.True(t, slices.ContainsFunc(r.Warnings, func(w string) bool {
+				return strings.Contains(w, keys[1]) && strings.Contains(w, keys[2]) &&
+					strings.Contains(text, "NOT tie") == strings.Contains(w, "not tied")
+			}), text)
+			continue
+		}
+		for line := range strings.Lines(text) {
+			if cells := strings.Split(line, "|"); len(cells) > 2 && !strings.HasPrefix(line, "Key ") {
+				status := strings.TrimSpace(cells[1])
+				rows[status] = append(rows[status], unfold(strings.TrimSpace(cells[0]))...)
+			}
+		}
+	}
+	require.Len(t, r.Warnings, warnings)
+	require.ElementsMatch(t, rows["MISSING"], r.MissingKeys)
+	require.ElementsMatch(t, rows["UNEXPECTED"], r.UnexpectedKeys)
+	var mismatched []string
+	for _, m := range r.MismatchedKeys {
+		mismatched = append(mismatched, m.Key)
+	}
+	require.ElementsMatch(t, rows["MISMATCH"], mismatched)
+	require.Empty(t, rows["CONVERSION"])
+}
+
+var tiedKeys = regexp.MustCompile(`specifies to tie (\S+) to (\S+?),? `)
+
+// unfold writes a.{0, 1}.b as two keys.
+func unfold(key string) (keys []string) {
+	before, rest, folded := strings.Cut(key, "{")
+	if !folded {
+		return []string{key}
+	}
+	indices, after, _ := strings.Cut(rest, "}")
+	list := strings.Split(indices, ", ")
+	if from, to, ok := strings.Cut(indices, "..."); ok { // more than ten
+		list = nil
+		first, _ := strconv.Atoi(from)
+		last, _ := strconv.Atoi(to)
+		for i := first; i <= last; i++ {
+			list = append(list, strconv.Itoa(i))
+		}
+	}
+	for _, index := range list {
+		for _, rest := range unfold(after) {
+			keys = append(keys, before+index+rest)
+		}
 	}
 	return keys
 }

@@ -21,6 +21,10 @@ type Options struct {
 	// index's metadata, else the checkpoint's first floating-point dtype that is not fp8 or fp4.
 	DType torch.DType
 
+	// DTypes are dtypes by part of the model, as transformers 4 had them: that of "" counts, for the whole model, as
+	// in transformers 5.
+	DTypes map[string]torch.DType
+
 	// Device is where the weights go. Default: CPU.
 	Device torch.Device
 
@@ -135,6 +139,17 @@ func (o Options) Validate() error {
 	}
 	if o.DType != 0 && !o.DType.IsFloatingPoint() {
 		return bad("dtype", "a floating-point dtype", o.DType.String())
+	}
+	if o.DTypes != nil {
+		d, ok := o.DTypes[""]
+		switch {
+		case o.DType != 0:
+			return bad("dtype", "one for the model or a map", "both")
+		case !ok:
+			return bad("dtype", `an entry "" in the map, for the whole model`, "none")
+		case !d.IsFloatingPoint():
+			return bad("dtype", "a floating-point dtype", d.String())
+		}
 	}
 	if o.Threads < 0 {
 		return bad("threads", "0 or more", fmt.Sprint(o.Threads))

@@ -216,6 +216,13 @@ func (l *loader) chooseDType() error {
 	switch {
 	case l.opts.DType != 0:
 		l.dtype, l.plan.DTypeSource = l.opts.DType, "option"
+	case l.opts.DTypes != nil:
+		l.dtype, l.plan.DTypeSource = l.opts.DTypes[""], "option"
+		for _, part := range slices.Sorted(maps.Keys(l.opts.DTypes)) {
+			if part != "" {
+				l.plan.Warnings = append(l.plan.Warnings, fmt.Sprintf("the dtype of %s is ignored: a model has one", part))
+			}
+		}
 	case l.config.Base().DType != "":
 		if err := set(l.config.Base().DType, "config.json", l.files.config); err != nil {
 			return err
@@ -254,6 +261,12 @@ func (l *loader) firstFloat() torch.DType {
 func (l *loader) build() {
 	l.model = l.class.New(nn.Builder{Device: torch.Meta, DType: l.dtype}, l.config)
 	bind(l.model, l.class, l.arch, l.config)
+	for _, module := range nn.NamedModules(l.model) { // configs of its parts say the same
+		if m, ok := module.(Model); ok {
+			part := m.Config().Base()
+			part.DType, part.Attn = l.config.Base().DType, l.config.Base().Attn
+		}
+	}
 	l.slots = slotsByName(l.model)
 	l.keepFloat32()
 }

@@ -140,7 +140,11 @@ func TestRulesOfModelsInside(t *testing.T) {
 	for _, prefix := range []string{"model.", ""} {
 		names := []string{"text.old.a", "text.e.0.w", "text.e.1.w", prefix + "vision.old.a", prefix + "vision.e.0.w", prefix + "vision.e.1.w", "old.x"}
 		dir := rampFile(t, "{}", names...)
-		m, r := load(t, dir, pretrained.Options{Class: "Composite", Config: map[string]any{"params": inner}})
+		m, r := load(t, dir, pretrained.Options{Class: "Composite", Config: map[string]any{"params": inner}, Attn: nn.Eager})
+		part := m.(*compositeModel).Model.Vision.Config()
+		require.Equal(t, "FlatInner", part.Base().ModelType)
+		require.Equal(t, "float32", part.Base().DType)
+		require.Equal(t, nn.Eager, part.Base().Attn)
 		require.Empty(t, r.MissingKeys)
 		require.Empty(t, r.UnexpectedKeys)
 		s := state(m)
