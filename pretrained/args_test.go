@@ -382,3 +382,26 @@ func TestSynchronousLoading(t *testing.T) {
 	equalModels(t, want, m)
 	require.Positive(t, running)
 }
+
+func TestHubConfigsAndAdapters(t *testing.T) {
+	s, _ := newHub(t)
+	dir := loaderCase(t, "single")
+	files := folder(t, dir)
+	s.Commit("org/name", files)
+	before := downloads(s)
+	c, err := pretrained.LoadConfig(ctx, "org/name", pretrained.Options{Config: map[string]any{"num_labels": 3}})
+	require.NoError(t, err)
+	require.Equal(t, 3, c.Base().NumLabels())
+	require.Equal(t, before+1, downloads(s), "the config alone")
+	load(t, "org/name", pretrained.Options{ConfigInstance: c, Strict: true})
+
+	s.Commit("org/adapter", map[string][]byte{"config.json": files["config.json"], "model.safetensors": files["model.safetensors"], "adapter_config.json": []byte("{}")})
+	_, _, err = pretrained.Load(ctx, "org/adapter", pretrained.Options{})
+	require.ErrorIs(t, err, pretrained.ErrUnsupported)
+	require.ErrorContains(t, err, "org/adapter/adapter_config.json")
+
+	s.Commit("org/bare", map[string][]byte{"model.safetensors": files["model.safetensors"]})
+	_, _, err = pretrained.Load(ctx, "org/bare", pretrained.Options{Class: "BertForMaskedLM"})
+	require.ErrorContains(t, err, "AllowDefaultConfig")
+	load(t, "org/bare", pretrained.Options{Class: "BertForMaskedLM", ConfigPath: dir, Strict: true})
+}

@@ -73,6 +73,11 @@ func resolveHub(ctx context.Context, id string, opts Options) (*files, error) {
 	if err := m.readConfig(ctx, f); err != nil {
 		return nil, err
 	}
+	if ok, err := m.has(ctx, m.in("adapter_config.json")); err != nil {
+		return nil, err
+	} else if ok {
+		return nil, refuseAdapter(id + "/" + m.in("adapter_config.json"))
+	}
 	name, err := m.findWeights(ctx, f)
 	if err != nil {
 		return nil, err

@@ -61,7 +61,7 @@ func resolveDir(dir string, opts Options) (*files, error) {
 		return nil, err
 	}
 	if adapter := filepath.Join(dir, "adapter_config.json"); exists(adapter) {
-		return nil, &Error{File: adapter, Class: ErrUnsupported, Detail: "adapters can't be loaded yet", Remedy: "merge it into its base model, or move it away to load the model without it"}
+		return nil, refuseAdapter(adapter)
 	}
 	if name, ok := f.raw["transformers_weights"].(string); ok {
 		if err := checkRelative(name); err != nil {
@@ -131,8 +131,8 @@ func (f *files) readConfig(dir string, opts Options) error {
 		return nil
 	case errors.Is(err, fs.ErrNotExist):
 		e := &Error{File: f.config, Class: ErrBadConfig, Err: fs.ErrNotExist}
-		if exists(filepath.Join(dir, "adapter_config.json")) {
-			return &Error{File: filepath.Join(dir, "adapter_config.json"), Class: ErrUnsupported, Detail: "adapters can't be loaded yet", Remedy: "merge it into its base model"}
+		if adapter := filepath.Join(dir, "adapter_config.json"); exists(adapter) {
+			return refuseAdapter(adapter)
 		}
 		if opts.ConfigPath == "" {
 			e.Remedy = noConfig
@@ -145,6 +145,10 @@ func (f *files) readConfig(dir string, opts Options) error {
 		return &Error{File: f.config, Class: ErrBadConfig, Err: err}
 	}
 	return nil
+}
+
+func refuseAdapter(file string) error {
+	return &Error{File: file, Class: ErrUnsupported, Detail: "adapters can't be loaded yet", Remedy: "merge it into its base model"}
 }
 
 // refuseOther is an error for names of files that are no safetensors. Others may be: their content decides.

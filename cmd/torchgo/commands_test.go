@@ -182,4 +182,12 @@ func TestLoadReportsAndDigests(t *testing.T) {
 	status, _, _ = torchgo(t, "", "load", dir, "--class", "AutoModelForMaskedLM", "--dtype", "bfloat16", "--attn", "eager",
 		"--key-mapping", `{"^nothing": "x"}`, "--threads", "1", "--seed", "3", "--use-safetensors=true")
 	require.Equal(t, 0, status)
+
+	dir = filepath.Join(testdata.Open(t, "loader"), "index-key-missing-in-shard")
+	status, _, _ = torchgo(t, "", "load", dir)
+	require.Equal(t, 1, status)
+	require.Contains(t, succeeds(t, "", "load", dir, "--allow", "incomplete-index,conflicting-shards"), "missing")
+	status, _, stderr = torchgo(t, "", "load", dir, "--allow", "everything")
+	require.Equal(t, 2, status)
+	require.Contains(t, stderr, "--allow: expected default-config")
 }

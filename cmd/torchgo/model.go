@@ -22,6 +22,7 @@ type modelFlags struct {
 	variant, subfolder         string
 	useSafetensors             bool
 	config, keyMapping         string
+	allow                      []string
 	ignoreMismatched, strict   bool
 	threads                    int
 	seed                       uint64
@@ -57,6 +58,7 @@ func addModelFlags(cmd *cobra.Command) *modelFlags {
 	f.StringVar(&m.config, "config", "", "JSON `object` that overrides config.json")
 	f.StringVar(&m.keyMapping, "key-mapping", "", "JSON `object`: regular expression to replacement, for names in the checkpoint")
 	f.BoolVar(&m.ignoreMismatched, "ignore-mismatched-sizes", false, "initialise weights of another size anew")
+	f.StringSliceVar(&m.allow, "allow", nil, "load in spite of an error: default-config, incomplete-index, conflicting-shards")
 	f.BoolVar(&m.strict, "strict", false, "missing, unexpected and mismatched weights are errors")
 	f.IntVar(&m.threads, "threads", 0, "threads within an operator (default: as many as the process may use)")
 	f.Uint64Var(&m.seed, "seed", 0, "seed of the random numbers")
@@ -120,6 +122,18 @@ func (m *modelFlags) options(app *cli.App, what string) (pretrained.Options, err
 	if m.keyMapping != "" {
 		if o.KeyMapping, err = keyRules(m.keyMapping); err != nil {
 			return o, cli.Usagef("--key-mapping: %v", err)
+		}
+	}
+	for _, what := range m.allow {
+		switch what {
+		case "default-config":
+			o.AllowDefaultConfig = true
+		case "incomplete-index":
+			o.AllowIncompleteIndex = true
+		case "conflicting-shards":
+			o.AllowConflictingShards = true
+		default:
+			return o, cli.Usagef("--allow: expected default-config, incomplete-index or conflicting-shards, got %q", what)
 		}
 	}
 	if m.flags.Changed("threads") && (m.threads < 1 || m.threads > maxThreads) {
