@@ -1,6 +1,7 @@
 package pretrained_test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/torchgo/torchgo/internal/testdata"
 	"github.com/torchgo/torchgo/pretrained"
@@ -21,46 +23,44 @@ import (
 	"github.com/torchgo/torchgo/torch"
 )
 
-// The folder that the process saves into, and those that hold the checkpoints: it must not unpack its own, as it
-// never gets to remove them.
-const (
-	killEnv     = "TORCHGO_TEST_SAVE_FOREVER"
-	killFromEnv = "TORCHGO_TEST_SAVE_FROM"
-)
+const killEnv = "TORCHGO_TEST_SAVE_FOREVER"
 
-// killSaves are checkpoints that a folder holds in turn: of different shapes, so that the config.json of one does
-// not go with the weights of another, in one file and in shards, with names in common.
-func killSaves(t testing.TB) (from []string, opts []safetensors.ShardOptions) {
-	roots := filepath.SplitList(os.Getenv(killFromEnv))
-	if len(roots) != 2 {
-		roots = []string{testdata.Open(t, "models-bert"), testdata.Open(t, "models-llama")}
-	}
-	bert, llama := roots[0], roots[1]
-	for _, c := range []struct {
-		dir   string
-		shard int64
-	}{
-		{filepath.Join(bert, "bert-mlm"), 0}, {filepath.Join(llama, "llama"), 40_000}, {filepath.Join(bert, "bert-qa"), 40_000},
-		{filepath.Join(llama, "llama-tied-rope-llama3"), 0}, {filepath.Join(bert, "bert-seqcls"), 60_000},
-	} {
-		from = append(from, c.dir)
-		opts = append(opts, safetensors.ShardOptions{MaxShardBytes: c.shard, Metadata: map[string]string{"format": "pt"}})
-	}
-	return from, opts
+// killShards are the sizes of shards that the checkpoints of killSources are saved in.
+var killShards = []int64{0, 40_000, 40_000, 0, 60_000, 60_000}
+
+// killSources are checkpoints that a folder holds in turn: of different shapes, so that the config.json of one
+// does not go with the weights of another, in one file and in shards, with names in common; the last two with
+// the same config.json and shards.
+func killSources(t *testing.T) []string {
+	bert, llama := testdata.Open(t, "models-bert"), testdata.Open(t, "models-llama")
+	last := filepath.Join(bert, "bert-seqcls")
+	other := t.TempDir()
+	m, _ := load(t, last, pretrained.Options{})
+	trained(t, m)
+	require.NoError(t, pretrained.SavePretrained(ctx, m, other, pretrained.SaveOptions{}))
+	return []string{filepath.Join(bert, "bert-mlm"), filepath.Join(llama, "llama"), filepath.Join(bert, "bert-qa"),
+		filepath.Join(llama, "llama-tied-rope-llama3"), last, other}
+}
+
+// rewrite saves one of them in a folder.
+func rewrite(ctx context.Context, from []string, n int, dir string) error {
+	return pretrained.Rewrite(ctx, from[n], dir, safetensors.ShardOptions{MaxShardBytes: killShards[n], Metadata: map[string]string{"format": "pt"}})
 }
 
 // TestSaveForever is the process that is killed.
 func TestSaveForever(t *testing.T) {
-	dir := os.Getenv(killEnv)
-	if dir == "" {
+	args := filepath.SplitList(os.Getenv(killEnv))
+	if len(args) == 0 {
 		t.Skip("for TestThousandKills")
 	}
-	from, opts := killSaves(t)
+	dir, from := args[0], args[1:]
 	at := rand.IntN(len(from))
 	fmt.Println("ready")
 	for {
-		at = (at + 1 + rand.IntN(len(from)-1)) % len(from)
-		if err := pretrained.Rewrite(ctx, from[at], dir, opts[at]); err != nil {
+		if at = (at + 1 + rand.IntN(len(from)-1)) % len(from); rand.IntN(3) == 0 {
+			at = len(from) - 1 - rand.IntN(2)
+		}
+		if err := rewrite(ctx, from, at, dir); err != nil {
 			fmt.Println("failed:", err)
 			os.Exit(1)
 		}
@@ -74,7 +74,7 @@ func TestThousandKills(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute")
 	}
-	from, opts := killSaves(t)
+	from := killSources(t)
 	var want []map[string]string
 	for _, dir := range from {
 		want = append(want, loadedDigests(t, dir))
@@ -86,7 +86,7 @@ func TestThousandKills(t *testing.T) {
 	var wg sync.WaitGroup
 	for range folders {
 		dir := t.TempDir()
-		require.NoError(t, pretrained.Rewrite(ctx, from[0], dir, opts[0]))
+		require.NoError(t, rewrite(ctx, from, 0, dir))
 		wg.Go(func() {
 			for i := range kills / folders {
 				if !killOne(t, dir, from) {
@@ -118,7 +118,7 @@ func TestThousandKills(t *testing.T) {
 				outcomes[state]++
 				mu.Unlock()
 			}
-			if err := pretrained.Rewrite(ctx, from[0], dir, opts[0]); err != nil {
+			if err := rewrite(ctx, from, 0, dir); err != nil {
 				t.Error(err)
 			}
 			if left, _ := filepath.Glob(filepath.Join(dir, ".*")); len(left) > 0 {
@@ -140,8 +140,7 @@ func TestThousandKills(t *testing.T) {
 // killOne runs the saving process and kills it in one of its first saves.
 func killOne(t *testing.T, dir string, from []string) bool {
 	cmd := exec.Command(os.Args[0], "-test.run=^TestSaveForever$")
-	cmd.Env = append(os.Environ(), killEnv+"="+dir,
-		killFromEnv+"="+filepath.Dir(from[0])+string(filepath.ListSeparator)+filepath.Dir(from[1]))
+	cmd.Env = append(os.Environ(), killEnv+"="+strings.Join(append([]string{dir}, from...), string(filepath.ListSeparator)))
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
@@ -228,4 +227,41 @@ func sameDigests(a, b map[string]string) bool {
 		}
 	}
 	return true
+}
+
+// Who loads while others save gets one checkpoint, too.
+func TestLoadWhileOthersSave(t *testing.T) {
+	from := killSources(t)
+	var want []map[string]string
+	for _, dir := range from {
+		want = append(want, loadedDigests(t, dir))
+	}
+	dir := t.TempDir()
+	require.NoError(t, rewrite(ctx, from, 0, dir))
+	run, stop := context.WithCancel(ctx)
+	var g errgroup.Group
+	for start := range 2 {
+		g.Go(func() error {
+			for i := start; run.Err() == nil; i++ {
+				if err := rewrite(run, from, i%len(from), dir); err != nil && run.Err() == nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	found := map[int]int{}
+	for i := range 400 {
+		m, _, err := pretrained.Load(ctx, dir, pretrained.Options{Strict: true})
+		require.NoError(t, err, "load %d", i)
+		got := digestsOf(m)
+		m.Close()
+		is := slices.IndexFunc(want, func(w map[string]string) bool { return len(w) == len(got) && sameDigests(w, got) })
+		require.GreaterOrEqual(t, is, 0, "load %d: a mix of checkpoints", i)
+		found[is]++
+	}
+	stop()
+	require.NoError(t, g.Wait())
+	t.Log(found)
+	require.Greater(t, len(found), 1)
 }

@@ -65,22 +65,8 @@ func prepare(ctx context.Context, path string, opts Options) (_ *loader, err err
 	if IsQuantizedState(ctx) {
 		return nil, &Error{File: path, Class: ErrUnsupported, Detail: "quantized models can't be loaded yet"}
 	}
-	if opts.StateDict != nil {
-		err = l.useStateDict(path)
-	} else {
-		l.files, err = resolve(ctx, path, opts)
-	}
-	if err != nil {
+	if err := l.find(ctx, path); err != nil {
 		return nil, err
-	}
-	if err := l.choose(); err != nil {
-		return nil, err
-	}
-	if opts.StateDict == nil {
-		if l.checkpoint, err = l.files.openCheckpoint(opts); err != nil {
-			return nil, err
-		}
-		l.plan.Path = path
 	}
 	if err := l.chooseDType(); err != nil {
 		return nil, err
@@ -105,6 +91,31 @@ func prepare(ctx context.Context, path string, opts Options) (_ *loader, err err
 		return nil, err
 	}
 	return l, nil
+}
+
+// find settles files, architecture, class and config, and opens the checkpoint. A folder that is saved into
+// meanwhile is looked at again, so that all of it is of one save.
+func (l *loader) find(ctx context.Context, path string) (err error) {
+	if l.opts.StateDict != nil {
+		if err := l.useStateDict(path); err != nil {
+			return err
+		}
+		return l.choose()
+	}
+	for range 10 {
+		if l.files, err = resolve(ctx, path, l.opts); err == nil {
+			if err = l.choose(); err == nil {
+				l.checkpoint, err = l.files.openCheckpoint(l.opts)
+			}
+		}
+		if l.files == nil || l.files.unchanged() || ctx.Err() != nil {
+			break
+		}
+		l.close()
+		l.checkpoint, l.plan = nil, &LoadPlan{}
+	}
+	l.plan.Path = path
+	return err
 }
 
 // choose settles architecture, class and config.

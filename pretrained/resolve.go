@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/torchgo/torchgo/internal/regular"
@@ -25,7 +26,32 @@ type files struct {
 	weights string         // path of the weights file, or of the index of several
 
 	open func(path string) (*safetensors.File, error) // opens weights; nil: safetensors.Open
-	done func()                                       // ends what open needs; nil: nothing
+	seen []*stamp                                     // files that say what belongs to the checkpoint, before they were read
+
+	done func() // ends what open needs; nil: nothing
+}
+
+// stamp is what tells a file from one that takes its place.
+type stamp struct {
+	path string
+	info os.FileInfo // nil: there was none
+}
+
+// look notes a file that is going to be read.
+func (f *files) look(path string) {
+	info, _ := os.Stat(path)
+	f.seen = append(f.seen, &stamp{path, info})
+}
+
+// unchanged reports whether the files that were read are still those that are there.
+func (f *files) unchanged() bool {
+	return !slices.ContainsFunc(f.seen, func(s *stamp) bool {
+		now, _ := os.Stat(s.path)
+		if now == nil || s.info == nil {
+			return (now == nil) != (s.info == nil)
+		}
+		return !os.SameFile(now, s.info) || !now.ModTime().Equal(s.info.ModTime())
+	})
 }
 
 func (f *files) openCheckpoint(opts Options) (*safetensors.Checkpoint, error) {
@@ -52,6 +78,7 @@ func resolve(ctx context.Context, path string, opts Options) (*files, error) {
 	if err := refuseOther(path); err != nil {
 		return nil, err
 	}
+	f.look(path)
 	return f, f.readConfig(filepath.Dir(path), opts)
 }
 
@@ -71,12 +98,17 @@ func resolveDir(dir string, opts Options) (*files, error) {
 			return nil, inFile(configError("transformers_weights", "a .safetensors file or an index of such", fmt.Sprintf("%q", shorten(name))), f.config)
 		}
 		f.weights = filepath.Join(dir, filepath.FromSlash(name))
+		f.look(f.weights)
 		return f, refuseOther(f.weights)
 	}
 	only, chosen := opts.UseSafetensors.Get()
 	var err error
 	if only || !chosen {
+		found := len(f.seen)
+		f.look(dir)
 		if f.weights, err = safetensors.Find(dir, safetensors.Layout{Variant: opts.Variant}); err == nil {
+			f.seen = f.seen[:found]
+			f.look(f.weights)
 			return f, nil
 		}
 		if !errors.Is(err, ErrMissingShard) {
@@ -107,7 +139,7 @@ func resolveDir(dir string, opts Options) (*files, error) {
 			e.Remedy = "there is a model.safetensors without the variant"
 		}
 	}
-	return nil, err
+	return f, err
 }
 
 // readConfig finds the model's config: the caller's, or config.json in the directory.
@@ -124,6 +156,7 @@ func (f *files) readConfig(dir string, opts Options) error {
 			f.config = filepath.Join(f.config, "config.json")
 		}
 	}
+	f.look(f.config)
 	data, err := regular.Read(f.config, maxConfigBytes)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && opts.AllowDefaultConfig && opts.ConfigPath == "":
