@@ -43,3 +43,17 @@ func Rewrite(ctx context.Context, from, to string, shard safetensors.ShardOption
 
 // ForgetWarnings lets warnings that are given once be given again.
 func ForgetWarnings() { warned.Clear() }
+
+// RewriteGeneration reads a generation_config.json and gives it as it would be saved.
+func RewriteGeneration(data []byte) ([]byte, error) {
+	values, err := parseObject(data)
+	if err != nil {
+		return nil, err
+	}
+	g, err := NewGenerationConfig(values)
+	if err != nil {
+		return nil, err
+	}
+	g.modified = false
+	return g.json()
+}

@@ -147,3 +147,22 @@ func TestBadGenerationConfigFile(t *testing.T) {
 		m.Close()
 	}
 }
+
+// What is accepted is written as it was taken: reading it again gives the same file.
+func FuzzGenerationConfig(f *testing.F) {
+	for _, text := range []string{
+		`{"eos_token_id": [1, 2], "temperature": 0.5, "do_sample": true}`, `{"watermarking_config": {"bias": 1}, "x": {"y": [null, 1e300]}}`,
+		`{"_from_model_config": true, "foo": 1, "num_return_sequences": 2, "num_beams": 3}`, `{"early_stopping": "never", "a": -0.0, "b": 12345678901234567890}`,
+	} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		first, err := pretrained.RewriteGeneration(data)
+		if err != nil {
+			return
+		}
+		second, err := pretrained.RewriteGeneration(first)
+		require.NoError(t, err)
+		require.Equal(t, string(first), string(second))
+	})
+}
