@@ -422,3 +422,44 @@ func TestPlanOfExperts(t *testing.T) {
 		equalModels(t, want, m)
 	}
 }
+
+// Indices are text from a file: whatever they are, the load ends with an error or a warning.
+func TestOddIndices(t *testing.T) {
+	dir, _, opts := moe(t, "twelve")
+	const at = "model.layers.0.block_sparse_moe.experts."
+	file, err := pretrained.LoadFile(ctx, filepath.Join(dir, "model.safetensors"))
+	require.NoError(t, err)
+	config, err := os.ReadFile(filepath.Join(dir, "config.json"))
+	require.NoError(t, err)
+	for index, c := range map[string]struct {
+		err  error
+		text string
+	}{
+		"99999999999999999999999999": {nil, "has other tensors in the place of " + at + "3.w2.weight"},
+		"03":                         {nil, ""},
+		"0003":                       {nil, ""},
+		"02":                         {nil, "in the place of " + at + "3.w2.weight"}, // beside 2
+		"-3":                         {pretrained.ErrSizeMismatch, "absent are " + at + "3.w2.weight"},
+		"3.0":                        {pretrained.ErrSizeMismatch, "absent are " + at + "3.w2.weight"},
+		"":                           {pretrained.ErrSizeMismatch, "absent are " + at + "3.w2.weight"},
+	} {
+		edited := maps.Clone(file)
+		delete(edited, at+"3.w2.weight")
+		edited[at+index+".w2.weight"] = file[at+"3.w2.weight"]
+		dir := t.TempDir()
+		require.NoError(t, pretrained.SaveFile(ctx, filepath.Join(dir, "model.safetensors"), edited, nil))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "config.json"), config, 0o600))
+		m, r, err := pretrained.Load(ctx, dir, opts)
+		if c.err != nil {
+			require.ErrorIs(t, err, c.err, index)
+			require.ErrorContains(t, err, c.text, index)
+			continue
+		}
+		require.NoError(t, err, index)
+		require.Contains(t, strings.Join(r.Warnings, " "), c.text)
+		m.Close()
+	}
+	for _, x := range file {
+		x.Close()
+	}
+}

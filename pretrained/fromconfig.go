@@ -39,7 +39,8 @@ func CloneConfig[C Config](c C) C {
 	deepCopy(out.Elem())
 	clone := out.Interface().(C)
 	base := clone.Base()
-	base.raw, base.asRead = maps.Clone(base.raw), maps.Clone(base.asRead)
+	deepCopy(reflect.ValueOf(&base.raw).Elem())
+	deepCopy(reflect.ValueOf(&base.asRead).Elem())
 	return clone
 }
 
