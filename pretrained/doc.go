@@ -10,6 +10,11 @@
 //	resolve files → read headers → build on the meta device → map names → plan → stream weights →
 //	initialise what is missing → tie → check → report
 //
+// The rules of a model type are data: its Architecture has the renamings and converters of its checkpoints, its
+// ties, the weights that stay in float32. Saving follows them backwards, so that a model is saved in the form that it
+// was found in. What transformers does silently and is not safe is an error here, which names the option that
+// allows it.
+//
 // Plan stops before a byte of weights is read; Load also returns the Report. What differs from
 // transformers on purpose is listed in docs/compat.md.
 //
