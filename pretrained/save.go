@@ -43,21 +43,32 @@ type SaveOptions struct {
 // into dir, which it makes if need be: one model.safetensors, or shards and their index where they are
 // larger than MaxShardSize. Of tied weights the source is written.
 //
-// A reader, and whoever finds the folder after a crash, sees the former checkpoint or the new one, whole
-// (see safetensors.WriteSharded); an error leaves the former one. It is safe to save into the folder that m
-// was loaded from: weights that are mapped from its files keep their values. m must not change meanwhile.
+// Who loads from the folder meanwhile, or finds it after a crash, gets the former checkpoint or the new one,
+// whole (see safetensors.WriteSharded); an error leaves the former one. It is safe to save into the folder
+// that m was loaded from: weights that are mapped from its files keep their values. m must not change
+// meanwhile.
 func SavePretrained(ctx context.Context, m Model, dir string, opts SaveOptions) error {
 	if !opts.IsMainProcess.Or(true) {
 		return nil
 	}
-	shard := safetensors.ShardOptions{Variant: opts.Variant, Metadata: map[string]string{"format": "pt"}, TotalParameters: m.NumParameters()}
+	shard := safetensors.ShardOptions{Variant: opts.Variant, Metadata: map[string]string{"format": "pt"}}
 	if opts.MaxShardSize != "" {
 		var err error
 		if shard.MaxShardBytes, err = safetensors.ParseSize(opts.MaxShardSize); err != nil {
 			return &Error{Class: ErrArgument, Detail: "max shard size", Err: err}
 		}
+		shard.MaxShardBytes = max(shard.MaxShardBytes, 1)
 	}
-	tensors, err := savedTensors(m, opts)
+	var tensors []safetensors.Source
+	var err error
+	set := map[string]any{"architectures": []string{m.Class()}}
+	closed := torch.TryDo(func() {
+		shard.TotalParameters, set["dtype"] = m.NumParameters(), m.DType().String()
+		tensors, err = savedTensors(m, opts)
+	})
+	if closed != nil {
+		return &Error{File: dir, Class: ErrArgument, Detail: "saving " + m.Class(), Err: closed}
+	}
 	if err != nil {
 		return inFile(err, dir)
 	}
@@ -70,7 +81,6 @@ func SavePretrained(ctx context.Context, m Model, dir string, opts SaveOptions) 
 			return inFile(err, filepath.Join(dir, generationFile))
 		}
 	}
-	set := map[string]any{"architectures": []string{m.Class()}, "dtype": m.DType().String()}
 	for _, name := range slices.Sorted(maps.Keys(opts.Files)) {
 		if isCheckpointFile(name) {
 			return &Error{Class: ErrArgument, Detail: "further file", Expected: "one that is not of the checkpoint", Actual: strconv.Quote(shorten(name))}

@@ -286,6 +286,11 @@ func TestSaveRefusesTensorsWithoutDataOrForm(t *testing.T) {
 		require.ErrorContains(t, err, `"x"`)
 		require.NoDirExists(t, dir)
 	}
+	err := pretrained.SavePretrained(ctx, m, dir, pretrained.SaveOptions{StateDict: maps.All(map[string]*torch.Tensor{"x": nil})})
+	require.ErrorIs(t, err, pretrained.ErrMissingTensor)
+	m.Close()
+	require.ErrorIs(t, pretrained.SavePretrained(ctx, m, dir, pretrained.SaveOptions{}), torch.ErrClosed)
+	require.NoDirExists(t, dir)
 }
 
 // Marian's positions, say: what a model computes need not be in the file.

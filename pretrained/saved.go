@@ -29,6 +29,9 @@ func savedTensors(m Model, opts SaveOptions) ([]safetensors.Source, error) {
 	p := m.base()
 	var entries []entry
 	for name, t := range state {
+		if t == nil {
+			return nil, &Error{Tensor: name, Class: ErrMissingTensor, Detail: "nil"}
+		}
 		if !slices.Contains(p.class.IgnoreOnSave, name) {
 			entries = append(entries, entry{name, t})
 		}
