@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/torchgo/torchgo/internal/atomicfile"
 	"github.com/torchgo/torchgo/pretrained/safetensors"
 	"github.com/torchgo/torchgo/torch"
 )
@@ -103,6 +104,13 @@ func writeFolder(ctx context.Context, dir string, config Config, set map[string]
 		return &Error{File: dir, Class: ErrArgument, Expected: "a directory", Actual: "a file"}
 	}
 	made, err := makeDir(dir)
+	defer func() {
+		if err != nil {
+			for _, d := range made {
+				_ = os.Remove(d) // which it does if nothing is in it
+			}
+		}
+	}()
 	if err != nil {
 		return err
 	}
@@ -115,11 +123,7 @@ func writeFolder(ctx context.Context, dir string, config Config, set map[string]
 			pointing["transformers_weights"] = weights
 			return configJSON(config, pointing)
 		}})
-	if _, err = safetensors.WriteSharded(ctx, dir, tensors, shard); err != nil {
-		for _, d := range made {
-			_ = os.Remove(d) // which it does if nothing is in it
-		}
-	}
+	_, err = safetensors.WriteSharded(ctx, dir, tensors, shard)
 	return err
 }
 
@@ -131,8 +135,14 @@ func makeDir(dir string) (made []string, err error) {
 		}
 		made = append(made, d)
 	}
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return nil, &Error{File: dir, Err: pathCause(err)}
+	err = os.MkdirAll(dir, 0o777)
+	for _, d := range made {
+		if err == nil {
+			err = atomicfile.SyncDir(filepath.Dir(d))
+		}
+	}
+	if err != nil {
+		return made, &Error{File: dir, Err: pathCause(err)}
 	}
 	return made, nil
 }
