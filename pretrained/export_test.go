@@ -57,3 +57,6 @@ func RewriteGeneration(data []byte) ([]byte, error) {
 	g.modified = false
 	return g.json()
 }
+
+// TagCard is tagCard.
+func TagCard(card []byte, tags []string) ([]byte, error) { return tagCard(card, tags) }

@@ -45,6 +45,8 @@ type Server struct {
 	hook     Hook
 	storage  map[string][]byte // contents of LFS files by their hash
 	etags    map[string]string // by commit and name
+	parts    map[string]map[string][]byte
+	pulls    int
 	repos    map[string]*repo
 	requests []Request
 }
@@ -63,7 +65,7 @@ const signature = "X-Signature=SIGNED-SECRET"
 // New starts a hub that ends with the test.
 func New(t testing.TB) *Server {
 	t.Helper()
-	s := &Server{repos: map[string]*repo{}, storage: map[string][]byte{}, etags: map[string]string{}}
+	s := &Server{repos: map[string]*repo{}, storage: map[string][]byte{}, etags: map[string]string{}, parts: map[string]map[string][]byte{}}
 	main := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, false) }))
 	storage := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, true) }))
 	t.Cleanup(main.Close)
@@ -195,7 +197,14 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, storage bool) {
 
 // Answer is what a hub that behaves says.
 func (s *Server) Answer(w http.ResponseWriter, r *http.Request, storage bool) {
-	if storage {
+	switch {
+	case r.Method == http.MethodPost:
+		s.push(w, r)
+		return
+	case storage && r.Method == http.MethodPut:
+		s.store(w, r)
+		return
+	case storage:
 		s.fromStorage(w, r)
 		return
 	}

@@ -23,6 +23,7 @@ var (
 	ErrUnavailable      = errors.New("the hub can't be reached")
 	ErrNotHub           = errors.New("not the answer of a hub")
 	ErrNoSpace          = errors.New("not enough disk space")
+	ErrExists           = errors.New("there is one already")
 
 	ErrPath         = fileerr.ErrPath
 	ErrChecksum     = fileerr.ErrChecksum

@@ -72,6 +72,9 @@ type request struct {
 	header  map[string]string
 	stay    bool // don't follow a redirect to another origin: its answer's headers are what is asked for
 	subject string
+
+	body func() (io.ReadCloser, error) // nil: none
+	size int64                         // of body
 }
 
 // do makes a request once, follows redirects, and turns a status that is no success into an error. The token
@@ -105,6 +108,9 @@ func (c *Client) do(ctx context.Context, r request) (_ *answer, err error) {
 		if err != nil || a.Header.Get("Location") == "" {
 			return nil, newError(r.subject, ErrNotHub, "a redirect to nowhere", nil)
 		}
+		if r.body != nil && a.StatusCode != http.StatusTemporaryRedirect && a.StatusCode != http.StatusPermanentRedirect {
+			return nil, newError(r.subject, ErrNotHub, "a redirect that would lose what is sent", nil)
+		}
 		if u.Scheme == "https" && next.Scheme != "https" {
 			return nil, newError(r.subject, ErrNotHub, "refused to go on from https to "+showURL(next), nil)
 		}
@@ -118,7 +124,12 @@ func (c *Client) do(ctx context.Context, r request) (_ *answer, err error) {
 	}
 	if a.StatusCode >= 400 || a.StatusCode < 200 {
 		defer a.close()
-		return nil, statusError(r.subject, a, c.endpoint)
+		err := statusError(r.subject, a, c.endpoint)
+		if errors.Is(err, ErrExists) {
+			body, _ := io.ReadAll(io.LimitReader(a.Body, 64<<10))
+			err = &exists{err, body}
+		}
+		return nil, err
 	}
 	return a, nil
 }
@@ -126,8 +137,27 @@ func (c *Client) do(ctx context.Context, r request) (_ *answer, err error) {
 // once sends one request. The headers have to come within the Client's patience.
 func (c *Client) once(ctx context.Context, r request, u *url.URL) (*http.Response, context.CancelFunc, error) {
 	running, stop := context.WithCancelCause(ctx)
-	silent := time.AfterFunc(c.opts.patience, func() { stop(errSilent) })
-	req, err := http.NewRequestWithContext(running, r.method, u.String(), nil)
+	patience := c.opts.patience
+	if r.body != nil {
+		patience *= 6 // the hub may have work to do with it
+	}
+	silent := time.AfterFunc(patience, func() { stop(errSilent) })
+	var body io.ReadCloser
+	if r.body != nil {
+		var err error
+		if body, err = r.body(); err != nil {
+			silent.Stop()
+			stop(nil)
+			return nil, nil, err
+		}
+		moving := &awake{ReadCloser: body, silent: silent, patience: patience}
+		defer moving.end()
+		body = moving
+	}
+	req, err := http.NewRequestWithContext(running, r.method, u.String(), body)
+	if err == nil && r.body != nil {
+		req.ContentLength = r.size
+	}
 	if err != nil {
 		silent.Stop()
 		stop(nil)
@@ -151,6 +181,41 @@ func (c *Client) once(ctx context.Context, r request, u *url.URL) (*http.Respons
 	}
 	resp.Body = &watched{body: resp.Body, idle: c.opts.idle, stop: stop, running: running}
 	return resp, func() { stop(nil) }, nil
+}
+
+// exists is ErrExists with what the hub says about what is there.
+type exists struct {
+	error
+	body []byte
+}
+
+func (e *exists) Unwrap() error { return e.error }
+
+// awake is a body that is sent: as long as somebody takes it, nobody is silent.
+type awake struct {
+	io.ReadCloser
+	patience time.Duration
+
+	mu     sync.Mutex
+	silent *time.Timer // nil: there was an answer
+}
+
+func (a *awake) Read(p []byte) (int, error) {
+	n, err := a.ReadCloser.Read(p)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.silent != nil {
+		a.silent.Reset(a.patience)
+	}
+	return n, err
+}
+
+// end comes with the answer, or without one.
+func (a *awake) end() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.silent.Stop()
+	a.silent = nil
 }
 
 var errSilent = errors.New("no answer for too long")
@@ -241,8 +306,10 @@ func statusError(subject string, a *answer, own origin) error {
 		return fail(ErrUnauthorized)
 	case status == http.StatusUnauthorized: // what the hub says to strangers about repositories that may not exist
 		return fail(ErrRepoNotFound)
-	case status == http.StatusForbidden:
+	case status == http.StatusForbidden, status == http.StatusPaymentRequired:
 		return fail(ErrForbidden)
+	case status == http.StatusConflict:
+		return fail(ErrExists)
 	case status == http.StatusNotFound && strings.Contains(a.url.Path, "/resolve/"):
 		return fail(ErrEntryNotFound)
 	case status == http.StatusNotFound:

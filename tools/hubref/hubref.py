@@ -8,13 +8,14 @@ It serves a few small repositories on this machine, as a hub does, and
   1. has huggingface_hub fill a cache and a local folder from them     -> OUT/python-cache, OUT/python-local
   2. has torchgo's test fill another one from the same repositories, and has huggingface_hub and transformers
      judge it, offline                                                 -> OUT/verdict.json
-  3. records what huggingface_hub says about ids, file names, patterns -> OUT/rules.json
+  3. records what huggingface_hub sends when it makes commits                                              -> OUT/push.json
+  4. records what huggingface_hub says about ids, file names, patterns -> OUT/rules.json
 
 OUT/repos.json and OUT/files are the repositories. Symbolic links, which an archive of the repository can't have,
 are in OUT/links.json. verdict.json has a digest of the judged cache: its paths, link targets and contents. The Go
 test makes the same cache again and compares.
 """
-import hashlib, http.server, json, os, random, re, shutil, subprocess, sys, tempfile, threading, urllib.parse
+import base64, hashlib, http.server, json, os, random, re, shutil, subprocess, sys, tempfile, threading, urllib.parse
 
 GO_TEST = ["go", "test", "-count=1", "./pretrained/hub", "-run", "^TestPythonAcceptsOurCache$"]
 
@@ -35,7 +36,7 @@ class Hub:
     """repos: {path: {"commits": {hash: {name: bytes}}, "refs": {name: hash}}}; path has the prefix datasets/ for those."""
 
     def __init__(self, repos):
-        self.repos, self.requests = repos, []
+        self.repos, self.requests, self.pushes, self.stored, self.have = repos, [], [], {}, set()
         self.servers = [http.server.ThreadingHTTPServer(("127.0.0.1", 0), self.handler(s)) for s in (False, True)]
         for s in self.servers:
             threading.Thread(target=s.serve_forever, daemon=True).start()
@@ -54,7 +55,7 @@ class Hub:
                     self.send_header(k.replace("_", "-"), v)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                if self.command == "GET":
+                if self.command != "HEAD":
                     self.wfile.write(body)
 
             def do_GET(self):
@@ -97,7 +98,86 @@ class Hub:
 
             do_HEAD = do_GET
 
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                path = urllib.parse.urlsplit(self.path).path
+                hub.pushes.append({"method": self.command, "path": self.path.replace("?" + SIGNED, "").replace("&" + SIGNED, ""), "body": parse(body),
+                                   "storage": storage, "token": self.headers.get("Authorization", "") == "Bearer " + TOKEN})
+
+                def answer(v):
+                    self.say(200, json.dumps(v).encode(), Content_Type="application/json")
+                if path == "/api/validate-yaml":
+                    hub.pushes.pop()
+                    return answer({"errors": [], "warnings": []})
+                if storage:  # PUT
+                    oid, part = path.strip("/"), urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query).get("part", [""])[0]
+                    hub.pushes[-1]["body"] = hashlib.sha256(body).hexdigest()
+                    hub.stored[(oid, part)] = body
+                    return self.say(200, ETag=f'"part-{part}"')
+                if path == "/api/repos/create":
+                    q = json.loads(body)
+                    id = f"{q['organization'] or 'me'}/{q['name']}"
+                    if id in hub.repos:
+                        return self.say(409, json.dumps({"error": "You already created this model repo", "url": f"{hub.url}/{id}"}).encode(), Content_Type="application/json")
+                    hub.repos[id] = {"commits": {"0" * 40: {}}, "refs": {"main": "0" * 40}}
+                    return answer({"url": f"{hub.url}/{id}"})
+                if path.endswith("/info/lfs/objects/batch"):
+                    objects = []
+                    for o in json.loads(body)["objects"]:
+                        oid, n = o["oid"], -(-o["size"] // PART)
+                        a = {"oid": oid, "size": o["size"]}
+                        if oid not in hub.have:
+                            upload = {"href": f"{hub.storage}/{oid}?{SIGNED}"}
+                            if n > 1:
+                                upload = {"href": f"{hub.url}/api/complete/{oid}", "header": {"chunk_size": str(PART), **{
+                                    str(i + 1): f"{hub.storage}/{oid}?part={i + 1}&{SIGNED}" for i in range(n)}}}
+                            a["actions"] = {"upload": upload, "verify": {"href": f"{hub.url}/api/verify/{oid}"}}
+                        objects.append(a)
+                    return answer({"transfer": "multipart", "objects": objects})
+                if path.startswith("/api/complete/"):
+                    return answer({})
+                if path.startswith("/api/verify/"):
+                    hub.have.add(path.rsplit("/", 1)[1])
+                    return answer({})
+                m = re.fullmatch(r"/api/models/([^/]+/[^/]+)/(preupload|commit|branch)/([^/]+)", path)
+                repo, rev = hub.repos[m[1]], urllib.parse.unquote(m[3])
+                files = repo["commits"][repo["refs"].get(rev, "0" * 40)]
+                if m[2] == "branch":
+                    if rev in repo["refs"]:
+                        return self.say(409)
+                    repo["refs"][rev] = repo["refs"]["main"]
+                    return answer({})
+                if m[2] == "preupload":
+                    return answer({"files": [{"path": f["path"], "uploadMode": "lfs" if is_lfs(f["path"]) else "regular", "shouldIgnore": f["path"].endswith(".ignored"),
+                                              **({"oid": etag(f["path"], files[f["path"]])} if f["path"] in files else {})} for f in json.loads(body)["files"]]})
+                files = dict(files)
+                for line in parse(body)[1:]:
+                    v = line["value"]
+                    if line["key"] == "file":
+                        files[v["path"]] = base64.b64decode(v["content"])
+                    else:
+                        n = -(-v["size"] // PART)
+                        files[v["path"]] = b"".join(hub.stored[(v["oid"], str(i + 1) if n > 1 else "")] for i in range(n))
+                commit = hashlib.sha1(body).hexdigest()
+                repo["commits"][commit] = files
+                if "create_pr" not in self.path:
+                    repo["refs"][rev] = commit
+                answer({"commitOid": commit, "commitUrl": f"{hub.url}/{m[1]}/commit/{commit}", "pullRequestUrl": f"{hub.url}/{m[1]}/discussions/1"})
+
+            do_PUT = do_POST
+
         return Handler
+
+
+TOKEN, SIGNED, PART = "hf_test", "X-Signature=SIGNED-SECRET", 100
+
+
+def parse(body):
+    """What was sent: a document, or one a line."""
+    try:
+        return json.loads(body) if body else None
+    except ValueError:
+        return [json.loads(line) for line in body.splitlines()] if body.startswith(b"{") else None
 
 
 def commit_of(*parts):
@@ -156,6 +236,45 @@ snapshot_download("single")
 snapshot_download("org/data.set_1", repo_type="dataset")
 snapshot_download("org/tiny-bert", local_dir=sys.argv[1])
 """
+
+PUSH = """
+import json, sys, urllib.request
+from huggingface_hub import HfApi, CommitOperationAdd
+api = HfApi(token="hf_test")
+for step in json.load(open(sys.argv[1])):
+    r = api.create_repo(step["repo"], exist_ok=True, private=step.get("private"))
+    if step.get("revision"):
+        api.create_branch(repo_id=r.repo_id, branch=step["revision"], exist_ok=True)
+    ops = [CommitOperationAdd(path_in_repo=n, path_or_fileobj=sys.argv[2] + "/" + f) for n, f in step["files"].items()]
+    api.create_commit(repo_id=r.repo_id, operations=ops, commit_message=step["message"], commit_description=step.get("description"),
+                      revision=step.get("revision"), create_pr=step.get("create_pr", False))
+    api.whoami = None
+    urllib.request.urlopen(urllib.request.Request(api.endpoint + "/api/verify/step", method="POST", data=b""))  # the end of a step
+"""
+
+
+def push_steps(out):
+    """Commits to make, of files in OUT/files."""
+    files = {"config.json": b"{}", "README.md": b"---\ntags:\n- a\n---\n# A\n", "empty.txt": b"", "empty.bin": b"", "sub/x.txt": "ä".encode(),
+             "small.bin": bytes(range(50)), "model.safetensors": bytes(i * 7 % 256 for i in range(1234)), "a.ignored": b"no", "quote\"<>&.txt": b"x"}
+    second = {**files, "README.md": b"# B\n", "small.bin": b"another"}
+    third = {**second, "config.json": b"{ }"}
+    steps = [
+        {"repo": "org/pushed", "files": files, "message": "First <&>", "description": "Two\nlines"},
+        {"repo": "org/pushed", "files": second, "message": "Second"},
+        {"repo": "org/pushed", "files": second, "message": "Nothing"},
+        {"repo": "org/pushed", "files": third, "message": "A proposal", "create_pr": True},
+        {"repo": "org/pushed", "files": third, "message": "A branch", "revision": "feature/x"},
+        {"repo": "alone", "files": {"a.txt": b"a"}, "message": "Mine", "private": True},
+    ]
+    for s in steps:
+        named = {}
+        for name, data in s["files"].items():
+            named[name] = hashlib.sha256(data).hexdigest()[:12]
+            open(os.path.join(out, "files", named[name]), "wb").write(data)
+        s["files"] = named
+    return steps
+
 
 JUDGE = """
 import hashlib, json, os, sys
@@ -290,6 +409,21 @@ def main(out):
                     os.makedirs(os.path.dirname(to), exist_ok=True)
                     shutil.copyfile(os.path.join(source, rel), to)
         json.dump(links, open(os.path.join(out, "links.json"), "w"), indent=1, sort_keys=True)
+
+        # Python pushes: what it sends, step by step.
+        steps = push_steps(out)
+        json.dump(steps, open(os.path.join(out, "push.json"), "w"), indent=1)
+        env = dict(base)
+        base["HF_HUB_DISABLE_XET"] = "1"
+        run(PUSH, python + "-push", os.path.join(out, "push.json"), os.path.join(out, "files"))
+        base = env
+        at = 0
+        for p in hub.pushes:
+            if p["path"] == "/api/verify/step":
+                at += 1
+                continue
+            steps[at].setdefault("requests", []).append(p)
+        json.dump(steps, open(os.path.join(out, "push.json"), "w"), indent=1)
 
         # 2. torchgo fills, Python judges.
         ours, report = os.path.join(tmp, "ours"), os.path.join(tmp, "report.json")
