@@ -73,7 +73,12 @@ type Chunk struct {
 type Split struct{ Dim int }
 
 // Transpose swaps two dimensions.
-type Transpose struct{ Dim0, Dim1 int }
+type Transpose struct {
+	Dim0, Dim1 int
+	IfNeeded   bool // only a tensor that does not have the model's shape; it is saved with the model's
+
+	back bool // the way back of IfNeeded
+}
 
 // Interleave turns the order x₀ x₁ x₂ … of the 2n elements of a dimension into x₀ x₂ … x₁ x₃ …; Inverse back.
 type Interleave struct {
@@ -105,7 +110,7 @@ func (o Chunk) Reverse() Op { return Concatenate(o) }
 func (o Split) Reverse() Op { return Concatenate{Dim: o.Dim} }
 
 // Reverse implements Op.
-func (o Transpose) Reverse() Op { return Transpose{o.Dim1, o.Dim0} }
+func (o Transpose) Reverse() Op { return Transpose{o.Dim1, o.Dim0, o.IfNeeded, o.IfNeeded && !o.back} }
 
 // Reverse implements Op.
 func (o Interleave) Reverse() Op { o.Inverse = !o.Inverse; return o }
@@ -324,7 +329,10 @@ func (o Split) divide(c Config, in []group[strided], names []string, want []grou
 
 func (o Split) join(in []group[[]int]) ([]group[[]int], error) { return Chunk{Dim: o.Dim}.join(in) }
 
-func (o Transpose) divide(_ Config, in []group[strided], _ []string, _ []group[[]int]) ([]group[strided], error) {
+func (o Transpose) divide(_ Config, in []group[strided], _ []string, want []group[[]int]) ([]group[strided], error) {
+	if o.back || o.IfNeeded && want != nil { // where they fit as they are, want is known
+		return in, nil
+	}
 	return reorder(in, func(v strided) (strided, error) {
 		if err := errors.Join(checkDim(o.Dim0, len(v.dims)), checkDim(o.Dim1, len(v.dims))); err != nil {
 			return v, err
@@ -336,6 +344,9 @@ func (o Transpose) divide(_ Config, in []group[strided], _ []string, _ []group[[
 }
 
 func (o Transpose) join(in []group[[]int]) ([]group[[]int], error) {
+	if o.IfNeeded {
+		return in, nil
+	}
 	return reorder(in, func(s []int) ([]int, error) {
 		if err := errors.Join(checkDim(o.Dim0, len(s)), checkDim(o.Dim1, len(s))); err != nil {
 			return s, err

@@ -54,7 +54,7 @@ func TestRandomConverters(t *testing.T) {
 	neutral := func(dims int) Op {
 		switch r.IntN(4) {
 		case 0:
-			return Transpose{r.IntN(dims), r.IntN(dims)}
+			return Transpose{Dim0: r.IntN(dims), Dim1: r.IntN(dims)}
 		case 1:
 			return Interleave{r.IntN(dims), r.IntN(2) == 0}
 		default:

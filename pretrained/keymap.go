@@ -75,7 +75,7 @@ func (r KeyRule) compile(s scope) (*rule, error) {
 	if err != nil {
 		return nil, err
 	}
-	literal := strings.ReplaceAll(r.Replacement, "$", "$$")
+	literal := strings.ReplaceAll(strings.ReplaceAll(strings.TrimPrefix(r.Replacement, "^"), `\.`, "."), "$", "$$")
 	return &rule{r, s, re, pythonGroup.ReplaceAllString(literal, "$${$1}"), false}, nil
 }
 
@@ -95,10 +95,11 @@ func (r KeyRule) reverse() (KeyRule, bool) {
 		old = strings.Replace(old, group, "\x00", 1)
 	}
 	old = strings.ReplaceAll(old, `\.`, ".")
-	if special.MatchString(old) || strings.Count(r.Replacement, `\`) != strings.Count(old, "\x00") {
+	replacement := strings.ReplaceAll(strings.TrimPrefix(r.Replacement, "^"), `\.`, ".")
+	if special.MatchString(old) || strings.Count(replacement, `\`) != strings.Count(old, "\x00") {
 		return KeyRule{}, false
 	}
-	pattern := strings.ReplaceAll(regexp.QuoteMeta(strings.Replace(r.Replacement, `\1`, "\x00", 1)), "\x00", group)
+	pattern := strings.ReplaceAll(regexp.QuoteMeta(strings.Replace(replacement, `\1`, "\x00", 1)), "\x00", group)
 	if anchored {
 		pattern = "^" + pattern
 	}

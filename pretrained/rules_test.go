@@ -168,6 +168,28 @@ func TestRulesOfModelsInside(t *testing.T) {
 	}
 }
 
+// Old files have a matrix the other way round: the shape tells.
+func TestTransposeIfNeeded(t *testing.T) {
+	registerFlat("FlatTurn", pretrained.Architecture{Converters: []pretrained.Converter{{Sources: []string{"w"}, Targets: []string{"w"},
+		Ops: []pretrained.Op{pretrained.Transpose{Dim1: 1, IfNeeded: true}}}}})
+	opts := pretrained.Options{Class: "FlatTurn", Config: map[string]any{"params": []any{param("w", []int{2, 3})}}}
+	for _, c := range []struct {
+		shape []int
+		data  []float32
+	}{{[]int{2, 3}, []float32{0, 1, 2, 3, 4, 5}}, {[]int{3, 2}, []float32{0, 3, 1, 4, 2, 5}}} {
+		dir := writeCheckpoint(t, "{}", []safetensors.Source{{Name: "w", DType: safetensors.F32, Shape: c.shape, Write: safetensors.Data(floats(c.data))}})
+		m, _ := load(t, dir, opts)
+		require.Equal(t, []float32{0, 1, 2, 3, 4, 5}, torch.ToSlice[float32](state(m)["w"]))
+		to := t.TempDir()
+		require.NoError(t, pretrained.SavePretrained(ctx, m, to, pretrained.SaveOptions{}))
+		again, _ := load(t, to, pretrained.Options{Strict: true})
+		equalModels(t, m, again)
+	}
+	dir := writeCheckpoint(t, "{}", []safetensors.Source{{Name: "w", DType: safetensors.F32, Shape: []int{3, 4}, Write: safetensors.Data(make([]byte, 48))}})
+	_, _, err := pretrained.Load(ctx, dir, opts)
+	require.ErrorIs(t, err, pretrained.ErrSizeMismatch)
+}
+
 func TestWrongConvertersAreRefused(t *testing.T) {
 	stack, chunk := pretrained.Stack{}, pretrained.Chunk{}
 	for text, c := range map[string]pretrained.Converter{

@@ -9,12 +9,15 @@ OUT_DIR gets
   NAME/           the checkpoint, and report.json: names, shapes and digests of the state dict that
                   transformers loads, as it is and as float16; the digests of what it saves again; and what it
                   reports when tensors are absent or have another shape. twelve is a Mixtral of 12 experts.
+  rules.json      every converter and every plain renaming of transformers' conversion_mapping: what a renaming makes
+                  of a sample name, and what its reverse makes of that
   ops.json        each operation of transformers.core_model_loading on small tensors, forwards and backwards
 A digest is the first 16 hexadecimal digits of the SHA-256 of a tensor's little-endian bytes.
 """
 
 import hashlib
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -24,7 +27,7 @@ from types import SimpleNamespace
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, MixtralConfig, MixtralForCausalLM
-from transformers import core_model_loading as cml
+from transformers import conversion_mapping, core_model_loading as cml
 
 
 def digest(t):
@@ -162,6 +165,41 @@ def operations():
     return cases
 
 
+def sample(pattern):
+    """A name that a renaming's pattern is found in."""
+    name = re.sub(r"\(\?[!<].*?\)", "", pattern.removeprefix("^"))
+    name = re.sub(r"\(([^()|]+)(\|[^()]*)?\)", r"\1", name)  # the first of several
+    name = name.replace("\\d+", "3").replace("\\d", "3").replace(".+", "x.y").replace(".*", "x").replace("\\.", ".").replace("$", "").replace("?", "")
+    if not pattern.startswith("^"):
+        name = "a" + name if name.startswith((".", "_")) else "a." + name
+    return name + ("weight" if name.endswith(".") else ".weight" if not pattern.endswith("$") and not name.endswith("_") else "")
+
+
+def rules():
+    seen, out = set(), {"converters": [], "renamings": []}
+    for rows in conversion_mapping._build_checkpoint_conversion_mapping().values():
+        for row in rows:
+            sources, targets = row.source_patterns, row.target_patterns
+            key = (type(row).__name__, tuple(sources), tuple(targets))
+            if key in seen:
+                continue
+            seen.add(key)
+            if isinstance(row, cml.WeightConverter):
+                ops = [{"op": type(o).__name__, **{k: v for k, v in vars(o).items() if v not in (None, False)}} for o in row.operations]
+                out["converters"].append({"sources": sources, "targets": targets, "ops": ops})
+            elif type(row) is cml.WeightRenaming and len(sources) == len(targets) == 1:
+                name = sample(sources[0])
+                new, matched = row.rename_source_key(name)
+                if matched is None:
+                    continue
+                try:
+                    back = row.reverse_transform().rename_source_key(new)[0]
+                except (ValueError, re.error):
+                    back = None
+                out["renamings"].append([sources[0], targets[0], name, new, back])
+    return out
+
+
 if __name__ == "__main__":
     models, out = Path(sys.argv[1]), Path(sys.argv[2])
     for name in ("mixtral", "qwen3-moe", "deepseek-v3"):
@@ -174,4 +212,5 @@ if __name__ == "__main__":
     MixtralForCausalLM(config).save_pretrained(out / "twelve")
     (out / "twelve" / "generation_config.json").unlink()
     moe(out / "twelve")
+    (out / "rules.json").write_text(json.dumps(rules()))
     (out / "ops.json").write_text(json.dumps(operations()))
