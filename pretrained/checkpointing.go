@@ -2,7 +2,6 @@ package pretrained
 
 import (
 	"fmt"
-	"reflect"
 
 	"github.com/torchgo/torchgo/torch"
 	"github.com/torchgo/torchgo/torch/nn"
@@ -109,14 +108,7 @@ func (p *PreTrainedModel) setCheckpointing(c *checkpointing) {
 	}
 }
 
-func (a *Architecture) isLayer(module any) bool {
-	for _, l := range a.Layers {
-		if reflect.TypeOf(l) == reflect.TypeOf(module) {
-			return true
-		}
-	}
-	return false
-}
+func (a *Architecture) isLayer(module any) bool { return typeIn(a.Layers, module) }
 
 // EnableInputRequireGrads makes what the input embeddings give require gradients, so that they flow through
 // frozen layers to adapters in them. It needs a model with input embeddings, and panics with a *torch.Error

@@ -1,8 +1,8 @@
 package pretrained
 
 import (
+	"errors"
 	"fmt"
-	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -12,8 +12,8 @@ import (
 )
 
 // DeviceMap says on which device the parameters below each module name go: a name of a device ("cpu",
-// "cuda:0"), or under the name "" alone a strategy ("auto", "balanced", "balanced_low_0", "sequential").
-// The name "" means the whole model. For now all entries must come out at one device.
+// "cuda:0", "0") or "disk", or under the name "" alone a strategy ("auto", "balanced", "balanced_low_0",
+// "sequential"). The name "" means all that other entries leave out. See docs/placement.md.
 type DeviceMap map[string]string
 
 // AutoDeviceMap lets the plan decide: the first GPU if there is one, else the CPU.
@@ -64,65 +64,27 @@ func ParseMemory(s string) (int64, error) {
 	return 0, &Error{Class: ErrArgument, Detail: "memory", Expected: "a size like 10GiB or 40KB", Actual: fmt.Sprintf("%q", shorten(s))}
 }
 
-// place settles the device of the model and checks that all of it may and can go there.
-func (l *loader) place(keys []string) error {
-	option := "device map"
-	bad := func(detail string, e Error) error {
-		e.Detail = option
-		if detail != "" {
-			e.Detail += ": " + detail
-		}
-		if e.Class == nil {
-			e.Class = ErrArgument
-		}
-		return &e
-	}
+// place settles where each tensor of the model goes, and checks that it may and can go there.
+func (l *loader) place() error {
 	m := l.opts.DeviceMap
-	if m == nil {
-		m, option = DeviceMap{"": l.opts.device().String()}, "device"
-	} else if (l.opts.Device != torch.Device{}) {
-		return bad("both a device map and a device are given", Error{})
+	switch {
+	case m == nil:
+		m = DeviceMap{"": l.opts.device().String()}
+	case l.opts.Device != torch.Device{}:
+		return badMap("both a device map and a device are given", Error{})
 	}
-	placed := map[torch.Device]string{}
-	for _, name := range slices.Sorted(maps.Keys(m)) {
-		where := m[name]
-		var device torch.Device
-		switch {
-		case slices.Contains(strategies, where) && name == "" && len(m) == 1:
-			device = torch.CPU
-			if torch.CUDADeviceCount() > 0 {
-				device = torch.CUDA(0)
-			}
-		case where == "disk":
-			return bad("offloading to disk", Error{Class: ErrUnsupported})
-		default:
-			var err error
-			if device, err = torch.ParseDevice(where); device == torch.Meta {
-				return bad(shorten(name), Error{Actual: "meta", Remedy: "weights have no place there; a plan shows what a load would do"})
-			}
-			if err != nil {
-				return bad(shorten(name), Error{Expected: "a device name (cpu, cuda:0) or one of " + strings.Join(strategies, ", "), Actual: fmt.Sprintf("%q", shorten(where))})
-			}
-		}
-		placed[device] = name
-	}
-	if len(placed) > 1 {
-		return bad("several devices", Error{Class: ErrUnsupported, Remedy: "put the whole model on one"})
-	}
-	for d := range placed {
-		l.device = d
-	}
-	for _, key := range keys {
-		if !slices.ContainsFunc(slices.Collect(maps.Keys(m)), func(name string) bool {
-			return name == "" || key == name || strings.HasPrefix(key, name+".")
-		}) {
-			return bad("no entry for the parameter "+key, Error{})
+	if len(m) == 1 && slices.Contains(strategies, m[""]) {
+		m = DeviceMap{"": "cpu"}
+		if devices.count() > 0 {
+			m = DeviceMap{"": "cuda:0"}
 		}
 	}
-	if n := torch.CUDADeviceCount(); l.device.Type == torch.DeviceCUDA && l.device.Index >= n {
-		return bad(l.device.String(), Error{Expected: fmt.Sprintf("one of the %d GPUs that libtorch sees", n)})
+	err := l.carryOut(m)
+	var e *Error
+	if l.opts.DeviceMap == nil && errors.As(err, &e) {
+		e.Detail = "device: " + l.opts.device().String()
 	}
-	return nil
+	return err
 }
 
 // checkMemory refuses a plan that needs more than the caller gives its device.

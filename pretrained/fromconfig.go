@@ -122,7 +122,7 @@ func FromConfig(config Config, opts Options) (_ Model, err error) {
 			l.model.Close()
 		}
 	}()
-	if err := l.place(nil); err != nil {
+	if err := l.place(); err != nil {
 		return nil, err
 	}
 	l.plan.TiedKeys, l.compare = wantedTies(l.model), map[string]string{}

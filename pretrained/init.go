@@ -77,15 +77,15 @@ func initStd(c Config) float64 {
 }
 
 // initialise moves the tensors of m that are on the meta device to another and gives them their first values;
-// not those that will be tied to others.
-func initialise(m Model, device torch.Device, ties map[string]string) {
+// not those to skip, which will be tied to others, say.
+func initialise(m Model, device func(name string) torch.Device, skip map[string]string) {
 	in := &Init{Std: initStd(m.Config()), fresh: map[*torch.Tensor]bool{}}
 	for _, s := range nn.Slots(m) {
-		if _, tied := ties[s.Name]; tied {
-			continue // takes its source's
+		if _, ok := skip[s.Name]; ok {
+			continue
 		}
 		if old := s.Tensor(); old.Device() == torch.Meta {
-			replace(s, torch.Empty(old.Shape(), torch.EmptyOptions{DType: old.DType(), Device: device}))
+			replace(s, torch.Empty(old.Shape(), torch.EmptyOptions{DType: old.DType(), Device: device(s.Name)}))
 			in.fresh[s.Tensor()] = true
 		}
 	}

@@ -44,6 +44,26 @@ type Output struct {
 	Attentions            []*torch.Tensor `torch:"attentions"`              // (B, H, T, T) of each layer, after dropout
 }
 
+// fields are the tensors, to be exchanged.
+func (in *Inputs) fields() []**torch.Tensor { return tensorFields(in) }
+
+func (o *Output) fields() []**torch.Tensor { return tensorFields(o) }
+
+func tensorFields(s any) (fields []**torch.Tensor) {
+	v := reflect.ValueOf(s).Elem()
+	for i := range v.NumField() {
+		switch f := v.Field(i).Addr().Interface().(type) {
+		case **torch.Tensor:
+			fields = append(fields, f)
+		case *[]*torch.Tensor:
+			for i := range *f {
+				fields = append(fields, &(*f)[i])
+			}
+		}
+	}
+	return fields
+}
+
 // Named yields the tensors that are there under transformers' names, hidden states as hidden_states.0, ….
 func (o *Output) Named() iter.Seq2[string, *torch.Tensor] {
 	return func(yield func(string, *torch.Tensor) bool) {

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/torchgo/torchgo/pretrained/safetensors"
 	"github.com/torchgo/torchgo/torch"
 	"github.com/torchgo/torchgo/torch/nn"
 )
@@ -52,7 +53,7 @@ func Load(ctx context.Context, path string, opts Options) (Model, *Report, error
 		TiedKeys: l.model.base().ties, Warnings: append(slices.Clone(p.Warnings), warnings...),
 		NumParameters: l.model.NumParameters(), MemoryFootprint: l.model.MemoryFootprint(), PeakRSSBytes: peakRSS()}
 	for _, w := range p.Weights {
-		if w.Action != InitAction {
+		if w.Action != InitAction && l.onDisk[w.Key] == nil {
 			r.BytesRead += w.FileBytes()
 		}
 	}
@@ -65,16 +66,25 @@ func (l *loader) fill(ctx context.Context) (warnings []string, err error) {
 	if err := l.stream(ctx); err != nil {
 		return nil, err
 	}
+	file := l.path()
+	var spillErr error
 	err = torch.TryDo(func() {
 		l.initialise()
+		if spillErr = l.spillRest(ctx); spillErr != nil {
+			return
+		}
 		warnings = l.tie()
 		nn.Eval(l.model)
 		l.model.base().checkpointAsConfigured()
+		l.dispatch()
 	})
 	if err != nil {
-		return nil, &Error{File: l.path(), Detail: "initialising", Err: err}
+		return nil, &Error{File: file, Detail: "initialising", Err: err}
 	}
-	return warnings, errors.Join(l.checkComplete(), ctx.Err())
+	if spillErr != nil {
+		return nil, spillErr
+	}
+	return warnings, errors.Join(inFile(l.checkComplete(), file), ctx.Err())
 }
 
 // workers is the number of readers. HF_DEACTIVATE_ASYNC_LOAD is Python's switch for one.
@@ -99,7 +109,11 @@ func (l *loader) stream(ctx context.Context) error {
 		if w.Action == InitAction {
 			continue
 		}
-		a := &arrival{PlannedWeight: w, device: l.device}
+		if l.places[w.Key].disk && w.inPlace() {
+			l.onDisk[w.Key] = w.source()
+			continue
+		}
+		a := &arrival{PlannedWeight: w, l: l}
 		a.missing.Store(int64(len(w.Parts)))
 		arrivals = append(arrivals, a)
 		for k := range w.Parts {
@@ -147,7 +161,7 @@ func replace(s nn.Slot, t *torch.Tensor) {
 // arrival is a weight whose parts are being read.
 type arrival struct {
 	*PlannedWeight
-	device  torch.Device
+	l       *loader
 	missing atomic.Int64 // parts
 	once    sync.Once
 	t       *torch.Tensor // on the CPU; nil before the first part and after the last
@@ -178,10 +192,14 @@ func (a *arrival) take(ctx context.Context, p *Part, progress func(int64)) error
 	if a.missing.Add(-1) > 0 {
 		return nil
 	}
-	t := a.t
-	if a.device != torch.CPU {
+	t, at := a.t, a.l.places[a.Key]
+	if at.disk {
+		a.t = nil
+		return a.l.spill(ctx, a.Key, t)
+	}
+	if at.device != torch.CPU {
 		var err error
-		if t, err = torch.Try(func() *torch.Tensor { return a.t.To(a.device) }); err != nil {
+		if t, err = torch.Try(func() *torch.Tensor { return devices.move(a.t, at.device) }); err != nil {
 			return err
 		}
 		a.t.Close()
@@ -193,19 +211,36 @@ func (a *arrival) take(ctx context.Context, p *Part, progress func(int64)) error
 
 // view is a part that is all of its weight, in the mapped file.
 func (p *Part) view(shape []int) (*torch.Tensor, error) {
-	m, err := p.file.Map()
+	m, data, err := p.bytes()
 	if err != nil {
 		return nil, err
 	}
+	return p.blob(m, data, shape)
+}
+
+// bytes are a part's in the mapped file.
+func (p *Part) bytes() (*safetensors.Mapping, []byte, error) {
+	m, err := p.file.Map()
+	if err != nil {
+		return nil, nil, err
+	}
 	data, err := m.Tensor(p.Source)
 	if err != nil {
-		return nil, errors.Join(err, m.Release())
+		return nil, nil, errors.Join(err, m.Release())
 	}
 	at := p.place.from.offset * p.dtype.ItemSize()
-	data = data[at : at+int(p.FileBytes)]
-	return torch.Try(func() *torch.Tensor {
+	return m, data[at : at+int(p.FileBytes)], nil
+}
+
+// blob makes a tensor of such bytes. It takes over the mapping.
+func (p *Part) blob(m *safetensors.Mapping, data []byte, shape []int) (*torch.Tensor, error) {
+	t, err := torch.Try(func() *torch.Tensor {
 		return torch.FromBlob(unsafe.Pointer(unsafe.SliceData(data)), len(data), shape, p.dtype, func() { _ = m.Release() })
 	})
+	if err != nil {
+		_ = m.Release()
+	}
+	return t, err
 }
 
 // read reads a part into its place in t: straight, or where elements change their order or dtype by way of a
@@ -262,8 +297,8 @@ func (l *loader) newProgress() func(int64) {
 	}
 	var mu sync.Mutex
 	var done, total int64
-	for _, w := range l.plan.Weights {
-		if w.Action != InitAction {
+	for i := range l.plan.Weights {
+		if w := &l.plan.Weights[i]; w.Action != InitAction && !(l.places[w.Key].disk && w.inPlace()) {
 			total += w.FileBytes()
 		}
 	}
@@ -276,7 +311,13 @@ func (l *loader) newProgress() func(int64) {
 }
 
 // initialise gives what the checkpoint lacks, and buffers that are not saved, their first values.
-func (l *loader) initialise() { initialise(l.model, l.device, l.plan.TiedKeys) }
+func (l *loader) initialise() {
+	skip := maps.Clone(l.plan.TiedKeys)
+	for key := range l.onDisk {
+		skip[key] = ""
+	}
+	initialise(l.model, func(name string) torch.Device { return devices.memory(l.places[name].device) }, skip)
+}
 
 // tie makes tied names one tensor. Two that are both in the checkpoint and differ stay apart.
 func (l *loader) tie() (warnings []string) {
@@ -286,7 +327,11 @@ func (l *loader) tie() (warnings []string) {
 		source := ties[target]
 		t, s := slots[target], slots[source]
 		if l.compare[target] != "" {
-			if !t.Tensor().Equal(s.Tensor()) {
+			a, b := l.value(t), l.value(s)
+			same := a.Equal(b)
+			a.Close()
+			b.Close()
+			if !same {
 				delete(ties, target)
 				warnings = append(warnings, fmt.Sprintf("%s and %s should be tied, but differ in the checkpoint: they are not tied "+
 					"(set tie_word_embeddings to false in config.json)", target, source))
@@ -301,11 +346,12 @@ func (l *loader) tie() (warnings []string) {
 	return warnings
 }
 
-// checkComplete makes sure that no tensor without data escapes.
+// checkComplete makes sure that no tensor without data escapes, but those that are offloaded.
 func (l *loader) checkComplete() error {
+	d := l.model.base().dispatch
 	for _, s := range nn.Slots(l.model) {
-		if s.Tensor().Device() == torch.Meta {
-			return &Error{File: l.path(), Tensor: s.Name, Class: ErrMissingTensor, Detail: "left without data"}
+		if t := s.Tensor(); devices.of(t) == torch.Meta && (d == nil || d.away[t] == nil) {
+			return &Error{Tensor: s.Name, Class: ErrMissingTensor, Detail: "left without data"}
 		}
 	}
 	return nil

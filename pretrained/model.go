@@ -1,6 +1,7 @@
 package pretrained
 
 import (
+	"context"
 	"slices"
 
 	"github.com/torchgo/torchgo/torch"
@@ -21,6 +22,8 @@ type Model interface {
 	NumParameters(...NumParametersOptions) int64
 	MemoryFootprint(...MemoryFootprintOptions) int64
 	CanGenerate() bool
+	HFDeviceMap() map[string]string
+	Weight(ctx context.Context, name string) (*torch.Tensor, error)
 	Close()
 
 	Train()
@@ -78,6 +81,7 @@ type PreTrainedModel struct {
 
 	generation *GenerationConfig // of a model that can generate; see there
 
+	dispatch      *dispatch      // nil: all on one device
 	checkpointing *checkpointing // nil: off
 	inputGrads    func()         // takes the hook off that makes embeddings require gradients; nil: there is none
 	tags          []string       // of the model card
@@ -120,6 +124,7 @@ func (p *PreTrainedModel) Config() Config { return p.config }
 
 // DType is the dtype of the first floating-point parameter.
 func (p *PreTrainedModel) DType() torch.DType {
+	defer p.lock()()
 	for _, t := range nn.NamedParameters(p.self) {
 		if t.DType().IsFloatingPoint() {
 			return t.DType()
@@ -130,6 +135,7 @@ func (p *PreTrainedModel) DType() torch.DType {
 
 // Device is that of the first parameter.
 func (p *PreTrainedModel) Device() torch.Device {
+	defer p.lock()()
 	for _, t := range nn.NamedParameters(p.self) {
 		return t.Device()
 	}
@@ -155,6 +161,7 @@ func (p *PreTrainedModel) NumParameters(opts ...NumParametersOptions) int64 {
 		}
 	}
 	var n int64
+	defer p.lock()()
 	for name, t := range nn.NamedParameters(p.self) {
 		if !tables[name] && (t.RequiresGrad() || !o.OnlyTrainable) {
 			n += int64(t.Numel())
@@ -175,6 +182,7 @@ func (p *PreTrainedModel) MemoryFootprint(opts ...MemoryFootprintOptions) int64 
 		o = opts[0]
 	}
 	var n int64
+	defer p.lock()()
 	for _, t := range nn.NamedParameters(p.self) {
 		n += int64(t.NumBytes())
 	}
@@ -208,4 +216,9 @@ func (p *PreTrainedModel) AddModelTags(tags ...string) {
 func (p *PreTrainedModel) ModelTags() []string { return slices.Clone(p.tags) }
 
 // Close frees the weights. The model must not be used afterwards.
-func (p *PreTrainedModel) Close() { nn.Close(p.self) }
+func (p *PreTrainedModel) Close() {
+	if p.dispatch != nil {
+		p.dispatch.close()
+	}
+	nn.Close(p.self)
+}

@@ -34,6 +34,13 @@ type Options struct {
 	// MaxMemory bounds the bytes of the model on each device ("cpu", "cuda:0"): see ParseMemory.
 	MaxMemory map[string]int64
 
+	// OffloadFolder takes the weights that a device map puts on "disk" and the checkpoint does not have as they are:
+	// those that are merged, divided or initialised. It is made if need be; what is written stays.
+	OffloadFolder string
+
+	// OffloadBuffers offloads buffers with the parameters of their module. Default: they stay where the module runs.
+	OffloadBuffers bool
+
 	// Config overrides keys of config.json. Values are those of a JSON document: nil, bool, int, int64,
 	// float64, string, []any, map[string]any.
 	Config map[string]any

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/torchgo/torchgo/pretrained/safetensors"
 	"github.com/torchgo/torchgo/torch"
@@ -26,8 +27,9 @@ type loader struct {
 	config     Config
 	checkpoint *safetensors.Checkpoint
 	dtype      torch.DType
-	device     torch.Device
-	model      Model // on the meta device until its weights come
+	device     torch.Device     // the main one: where what the model is given goes
+	places     map[string]place // of all tensors, by name
+	model      Model            // on the meta device until its weights come
 	slots      map[string]nn.Slot
 	plan       *LoadPlan
 	compare    map[string]string // ties whose two tensors are both in the checkpoint
@@ -36,6 +38,10 @@ type loader struct {
 	state      []source          // in place of a checkpoint: the caller's state dict
 	absent     map[string]string // by key: what a conversion lacks
 	mapped     bool              // views of the file may be handed out
+
+	mu      sync.Mutex
+	onDisk  map[string]weightSource // weights that stay on disk, by key
+	spilled []*safetensors.File     // those of the offload folder
 }
 
 func (l *loader) close() {
@@ -45,6 +51,9 @@ func (l *loader) close() {
 	if l.files != nil && l.files.done != nil {
 		l.files.done()
 	}
+	for _, f := range l.spilled {
+		_ = f.Close()
+	}
 }
 
 // prepare runs the pipeline up to the plan.
@@ -52,7 +61,7 @@ func prepare(ctx context.Context, path string, opts Options) (_ *loader, err err
 	if err := opts.Validate(); err != nil {
 		return nil, err
 	}
-	l := &loader{opts: opts, mapped: !opts.DisableMmap}
+	l := &loader{opts: opts, mapped: !opts.DisableMmap, onDisk: map[string]weightSource{}}
 	defer func() {
 		if err != nil {
 			l.close()
@@ -83,10 +92,9 @@ func prepare(ctx context.Context, path string, opts Options) (_ *loader, err err
 	if err := l.readGeneration(); err != nil {
 		return nil, err
 	}
-	if err := l.place(slices.Sorted(maps.Keys(l.slots))); err != nil {
+	if err := l.place(); err != nil {
 		return nil, err
 	}
-	l.plan.DeviceMap = map[string]string{"": l.device.String()}
 	if err := l.mapNames(); err != nil {
 		return nil, err
 	}
@@ -486,12 +494,18 @@ func (l *loader) planRest(found map[string]PlannedWeight) {
 // count sums up memory.
 func (l *loader) count() {
 	p := l.plan
-	for _, w := range p.Weights {
+	p.BytesPerDevice = map[string]int64{}
+	for i := range p.Weights {
+		w := &p.Weights[i]
 		if _, tied := p.TiedKeys[w.Key]; !tied {
 			p.MemoryFootprint += w.Bytes
+			p.BytesPerDevice[l.places[w.Key].String()] += w.Bytes
 			if w.slot.Kind == nn.Parameter {
 				p.NumParameters += w.Bytes / int64(w.slot.Tensor().DType().ItemSize())
 			}
+		}
+		if l.places[w.Key].disk && w.inPlace() {
+			continue
 		}
 		switch w.Action {
 		case MapAction:
@@ -507,10 +521,10 @@ func (l *loader) count() {
 		if s.Kind == nn.Transient {
 			n := int64(s.Tensor().Numel()) * int64(s.Tensor().DType().ItemSize())
 			p.MemoryFootprint += n
+			p.BytesPerDevice[l.places[s.Name].String()] += n
 			p.BytesAllocated += n
 		}
 	}
-	p.BytesPerDevice = map[string]int64{l.device.String(): p.MemoryFootprint}
 	p.PeakBytes = p.BytesMapped + p.BytesAllocated + p.BytesStaging
 }
 
@@ -521,6 +535,9 @@ func (l *loader) verdict() error {
 		return &Error{File: l.files.config, Class: ErrLimit, Detail: "memory of the model", Expected: bytesText(total) + " at most", Actual: bytesText(p.BytesAllocated)}
 	}
 	if err := l.checkMemory(); err != nil {
+		return err
+	}
+	if err := l.checkFolder(); err != nil {
 		return err
 	}
 	errs := slices.Clone(l.broken)

@@ -20,7 +20,7 @@ type Architecture struct {
 	Classes   []Class       // the base model first
 
 	InputEmbeddings  string   // path of the input embeddings below the base model: "embed_tokens"
-	NoSplit          []any    // a nil pointer of each type of module that stays on one device: (*Layer)(nil)
+	NoSplit          []any    // a nil pointer of each type of module that stays on one device, and runs through Block: (*Layer)(nil)
 	Layers           []any    // those of the repeated blocks that activation checkpointing runs again; none: it can't be had
 	KeepInFP32       []string // regular expressions of keys that stay float32 in a float16 model
 	KeepInFP32Strict []string // and those that do in a bfloat16 model, too

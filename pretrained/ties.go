@@ -98,7 +98,11 @@ func (p *PreTrainedModel) TieWeights() error {
 // InitWeights gives weights without data (device meta) their first values on the CPU, then ties what is tied.
 // After loading all weights have values, and stay. (init_weights)
 func (p *PreTrainedModel) InitWeights() error {
-	err := torch.TryDo(func() { initialise(p.self, torch.CPU, wantedTies(p.self)) })
+	skip := wantedTies(p.self)
+	for name := range p.offloadedNames() {
+		skip[name] = ""
+	}
+	err := torch.TryDo(func() { initialise(p.self, func(string) torch.Device { return torch.CPU }, skip) })
 	if err != nil {
 		return &Error{Detail: "initialising " + p.Class(), Err: err}
 	}

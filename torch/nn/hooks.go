@@ -31,11 +31,17 @@ type hookSet struct {
 	post    []*forwardHook
 	backPre []*backwardPreHook
 	back    []*backwardHook
+	around  []*wrapper // the outermost last
 }
 
 type preHook struct {
 	module any
 	fn     PreHook
+}
+
+type wrapper struct {
+	module any
+	fn     Wrapper
 }
 
 type forwardHook struct {
@@ -51,6 +57,10 @@ type PreHook func(m any, in []*torch.Tensor) []*torch.Tensor
 // ForwardHook is called with a module, its inputs and its outputs; what it returns, if not nil, takes the place
 // of the outputs.
 type ForwardHook func(m any, in, out []*torch.Tensor) []*torch.Tensor
+
+// Wrapper is called when a module's Forward begins, and what it returns when that ends: leave gets the outputs, or nil
+// after a panic, and gives those that take their place. changed takes the place of the inputs.
+type Wrapper func(m any, in []*torch.Tensor) (changed []*torch.Tensor, leave func(out []*torch.Tensor) []*torch.Tensor)
 
 // HookOptions are the optional arguments of RegisterForwardHook and RegisterForwardPreHook.
 type HookOptions struct {
@@ -72,10 +82,10 @@ func (h *Hooks) change(fn func(*hookSet)) {
 	defer hooksMutex.Unlock()
 	next := &hookSet{}
 	if now := h.active.Load(); now != nil {
-		*next = hookSet{slices.Clone(now.pre), slices.Clone(now.post), slices.Clone(now.backPre), slices.Clone(now.back)}
+		*next = hookSet{slices.Clone(now.pre), slices.Clone(now.post), slices.Clone(now.backPre), slices.Clone(now.back), slices.Clone(now.around)}
 	}
 	fn(next)
-	if len(next.pre)+len(next.post)+len(next.backPre)+len(next.back) == 0 {
+	if len(next.pre)+len(next.post)+len(next.backPre)+len(next.back)+len(next.around) == 0 {
 		next = nil
 	}
 	h.active.Store(next)
@@ -123,6 +133,19 @@ func RegisterForwardHook(m any, fn ForwardHook, opts ...HookOptions) (remove fun
 		o = opts[0]
 	}
 	return add(hooksOf(m), func(s *hookSet) *[]*forwardHook { return &s.post }, &forwardHook{m, fn, o.AlwaysCall}, o.Prepend)
+}
+
+// WrapForward has fn around each Forward of m, which must be Wrappable, within its hooks and in a scope: what Python
+// does by another forward in the instance. Unlike a pair of hooks, the two halves know each other, and the second is
+// called if and only if the first was. A later one goes around the earlier ones. remove takes fn off again.
+func WrapForward(m any, fn Wrapper) (remove func()) {
+	return add(hooksOf(m), func(s *hookSet) *[]*wrapper { return &s.around }, &wrapper{m, fn}, false)
+}
+
+// Wrappable tells whether m embeds Hooks, as hooks and WrapForward need it.
+func Wrappable(m any) bool {
+	_, ok := m.(hooked)
+	return ok
 }
 
 // Call runs forward with the hooks around it: what a module with one input and one output has for Forward.
@@ -190,7 +213,12 @@ func (s *hookSet) run(in []*torch.Tensor, forward func([]*torch.Tensor) []*torch
 		b = &backward{pre: s.backPre, post: s.back, inputs: len(in)}
 		in = b.enter(in)
 	}
-	out := forward(in)
+	var out []*torch.Tensor
+	if len(s.around) == 0 {
+		out = forward(in)
+	} else {
+		out = torch.ScopeOf(func() []*torch.Tensor { return s.wrapped(len(s.around), in, forward) })
+	}
 	for _, h := range s.post {
 		next++
 		if changed := h.fn(h.module, in, out); changed != nil {
@@ -201,6 +229,24 @@ func (s *hookSet) run(in []*torch.Tensor, forward func([]*torch.Tensor) []*torch
 		out = b.leave(out)
 	}
 	return out
+}
+
+// wrapped runs forward in the first n wrappers.
+func (s *hookSet) wrapped(n int, in []*torch.Tensor, forward func([]*torch.Tensor) []*torch.Tensor) (out []*torch.Tensor) {
+	if n == 0 {
+		return forward(in)
+	}
+	w := s.around[n-1]
+	changed, leave := w.fn(w.module, in)
+	completed := false
+	defer func() {
+		if !completed {
+			leave(nil)
+		}
+	}()
+	out = s.wrapped(n-1, replace("inputs", w.module, in, changed), forward)
+	completed = true
+	return replace("outputs", w.module, out, leave(out))
 }
 
 func (h *forwardHook) afterPanic(in []*torch.Tensor) {

@@ -297,9 +297,14 @@ func newModel(b nn.Builder, c *Config, pooler bool) *Model {
 }
 
 // Forward maps (B, T) ids to LastHiddenState (B, T, C) and PoolerOutput (B, C).
-func (m *Model) Forward(in pretrained.Inputs) *pretrained.Output {
+func (m *Model) Forward(in pretrained.Inputs) *pretrained.Output { return m.Dispatch(in, m.forward) }
+
+func (m *Model) forward(in pretrained.Inputs) *pretrained.Output {
 	in.MustHaveText(m.config.MaxPositionEmbeddings)
-	x := m.Embeddings.Forward(in)
+	x := m.Block(m.Embeddings, func(given []*torch.Tensor) []*torch.Tensor {
+		in := pretrained.Inputs{InputIDs: given[0], InputsEmbeds: given[1], TokenTypeIDs: given[2], PositionIDs: given[3]}
+		return []*torch.Tensor{m.Embeddings.Forward(in)}
+	}, in.InputIDs, in.InputsEmbeds, in.TokenTypeIDs, in.PositionIDs)[0]
 	mask := pretrained.AttentionMask(in.AttentionMask, x, pretrained.MaskOptions{Kind: m.config.Attn, Causal: m.config.IsDecoder})
 	rec := in.Record(m.config.Base())
 	rec.HiddenState(x)

@@ -68,6 +68,10 @@ func NewForMaskedLM(b nn.Builder, c *Config) *ForMaskedLM {
 
 // Forward implements pretrained.Model.
 func (m *ForMaskedLM) Forward(in pretrained.Inputs) *pretrained.Output {
+	return m.Dispatch(in, m.forward)
+}
+
+func (m *ForMaskedLM) forward(in pretrained.Inputs) *pretrained.Output {
 	out := m.Bert.Forward(in)
 	out.Logits = m.Cls.Predictions.Forward(out.TakeLastHiddenState())
 	if in.Labels != nil {
@@ -91,6 +95,10 @@ func NewLMHeadModel(b nn.Builder, c *Config) *LMHeadModel {
 
 // Forward implements pretrained.Model.
 func (m *LMHeadModel) Forward(in pretrained.Inputs) *pretrained.Output {
+	return m.Dispatch(in, m.forward)
+}
+
+func (m *LMHeadModel) forward(in pretrained.Inputs) *pretrained.Output {
 	out := m.Bert.Forward(in)
 	out.Logits = m.Cls.Predictions.Forward(out.TakeLastHiddenState())
 	if in.Labels != nil {
@@ -116,6 +124,10 @@ func NewForPreTraining(b nn.Builder, c *Config) *ForPreTraining {
 
 // Forward implements pretrained.Model.
 func (m *ForPreTraining) Forward(in pretrained.Inputs) *pretrained.Output {
+	return m.Dispatch(in, m.forward)
+}
+
+func (m *ForPreTraining) forward(in pretrained.Inputs) *pretrained.Output {
 	out := m.Bert.Forward(in)
 	out.PredictionLogits = m.Cls.Predictions.Forward(out.TakeLastHiddenState())
 	out.SeqRelationshipLogits = m.Cls.SeqRelationship.Forward(out.TakePoolerOutput())
@@ -142,6 +154,10 @@ func NewForNextSentencePrediction(b nn.Builder, c *Config) *ForNextSentencePredi
 
 // Forward implements pretrained.Model.
 func (m *ForNextSentencePrediction) Forward(in pretrained.Inputs) *pretrained.Output {
+	return m.Dispatch(in, m.forward)
+}
+
+func (m *ForNextSentencePrediction) forward(in pretrained.Inputs) *pretrained.Output {
 	out := m.Bert.Forward(in)
 	out.TakeLastHiddenState()
 	out.Logits = m.Cls.SeqRelationship.Forward(out.TakePoolerOutput())
@@ -171,6 +187,10 @@ func NewForSequenceClassification(b nn.Builder, c *Config) *ForSequenceClassific
 
 // Forward implements pretrained.Model.
 func (m *ForSequenceClassification) Forward(in pretrained.Inputs) *pretrained.Output {
+	return m.Dispatch(in, m.forward)
+}
+
+func (m *ForSequenceClassification) forward(in pretrained.Inputs) *pretrained.Output {
 	out := m.Bert.Forward(in)
 	out.TakeLastHiddenState()
 	out.Logits = m.Classifier.Forward(m.Dropout.Forward(out.TakePoolerOutput()))
@@ -197,6 +217,10 @@ func NewForMultipleChoice(b nn.Builder, c *Config) *ForMultipleChoice {
 
 // Forward implements pretrained.Model.
 func (m *ForMultipleChoice) Forward(in pretrained.Inputs) *pretrained.Output {
+	return m.Dispatch(in, m.forward)
+}
+
+func (m *ForMultipleChoice) forward(in pretrained.Inputs) *pretrained.Output {
 	flat, choices := in.FlattenChoices()
 	out := m.Bert.Forward(flat)
 	out.TakeLastHiddenState()
@@ -224,6 +248,10 @@ func NewForTokenClassification(b nn.Builder, c *Config) *ForTokenClassification 
 
 // Forward implements pretrained.Model.
 func (m *ForTokenClassification) Forward(in pretrained.Inputs) *pretrained.Output {
+	return m.Dispatch(in, m.forward)
+}
+
+func (m *ForTokenClassification) forward(in pretrained.Inputs) *pretrained.Output {
 	out := m.Bert.Forward(in)
 	out.Logits = m.Classifier.Forward(m.Dropout.Forward(out.TakeLastHiddenState()))
 	if in.Labels != nil {
@@ -252,6 +280,10 @@ func NewForQuestionAnswering(b nn.Builder, c *Config) *ForQuestionAnswering {
 
 // Forward implements pretrained.Model.
 func (m *ForQuestionAnswering) Forward(in pretrained.Inputs) *pretrained.Output {
+	return m.Dispatch(in, m.forward)
+}
+
+func (m *ForQuestionAnswering) forward(in pretrained.Inputs) *pretrained.Output {
 	out := m.Bert.Forward(in)
 	logits := m.QAOutputs.Forward(out.TakeLastHiddenState()) // (B, T, 2)
 	out.StartLogits = logits.Select(-1, 0).Contiguous()

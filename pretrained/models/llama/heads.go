@@ -24,6 +24,10 @@ func NewForCausalLM(b nn.Builder, c *Config) *ForCausalLM {
 
 // Forward implements pretrained.Model.
 func (m *ForCausalLM) Forward(in pretrained.Inputs) *pretrained.Output {
+	return m.Dispatch(in, m.forward)
+}
+
+func (m *ForCausalLM) forward(in pretrained.Inputs) *pretrained.Output {
 	out := m.Model.Forward(in)
 	out.Logits = m.LMHead.Forward(in.Kept(out.TakeLastHiddenState()))
 	if in.Labels != nil {
@@ -50,6 +54,10 @@ func NewForSequenceClassification(b nn.Builder, c *Config) *ForSequenceClassific
 
 // Forward implements pretrained.Model.
 func (m *ForSequenceClassification) Forward(in pretrained.Inputs) *pretrained.Output {
+	return m.Dispatch(in, m.forward)
+}
+
+func (m *ForSequenceClassification) forward(in pretrained.Inputs) *pretrained.Output {
 	out := m.Model.Forward(in)
 	out.Logits = pretrained.LastToken(in, m.Score.Forward(out.TakeLastHiddenState()), m.config.PadTokenID)
 	if in.Labels != nil {
@@ -81,6 +89,10 @@ func NewForTokenClassification(b nn.Builder, c *Config) *ForTokenClassification 
 
 // Forward implements pretrained.Model.
 func (m *ForTokenClassification) Forward(in pretrained.Inputs) *pretrained.Output {
+	return m.Dispatch(in, m.forward)
+}
+
+func (m *ForTokenClassification) forward(in pretrained.Inputs) *pretrained.Output {
 	out := m.Model.Forward(in)
 	out.Logits = m.Score.Forward(m.Dropout.Forward(out.TakeLastHiddenState()))
 	if in.Labels != nil {
@@ -105,6 +117,10 @@ func NewForQuestionAnswering(b nn.Builder, c *Config) *ForQuestionAnswering {
 
 // Forward implements pretrained.Model.
 func (m *ForQuestionAnswering) Forward(in pretrained.Inputs) *pretrained.Output {
+	return m.Dispatch(in, m.forward)
+}
+
+func (m *ForQuestionAnswering) forward(in pretrained.Inputs) *pretrained.Output {
 	out := m.Transformer.Forward(in)
 	logits := m.QAOutputs.Forward(out.TakeLastHiddenState()) // (B, T, 2)
 	out.StartLogits = logits.Select(-1, 0).Contiguous()

@@ -78,7 +78,9 @@ func NewModel(b nn.Builder, c *Config) *Model {
 }
 
 // Forward maps (B, T) ids to LastHiddenState (B, T, C).
-func (m *Model) Forward(in pretrained.Inputs) *pretrained.Output {
+func (m *Model) Forward(in pretrained.Inputs) *pretrained.Output { return m.Dispatch(in, m.forward) }
+
+func (m *Model) forward(in pretrained.Inputs) *pretrained.Output {
 	in.MustHaveText(0)
 	x := in.InputsEmbeds
 	if x == nil {
