@@ -125,10 +125,16 @@ func FromConfig(config Config, opts Options) (_ Model, err error) {
 	if err := l.place(); err != nil {
 		return nil, err
 	}
+	for name, p := range l.places {
+		if p.disk {
+			return nil, badMap(name, Error{Class: ErrUnsupported, Actual: "disk", Remedy: "no file has the new values"})
+		}
+	}
 	l.plan.TiedKeys, l.compare = wantedTies(l.model), map[string]string{}
 	err = torch.TryDo(func() {
 		l.initialise()
 		l.tie()
+		l.dispatch()
 		l.model.base().checkpointAsConfigured()
 	})
 	if err != nil {
