@@ -160,6 +160,12 @@ func (d *download) restart() {
 // transfer fetches what is missing, in spans of at most step bytes at the same time.
 func (d *download) transfer(ctx context.Context, step int64) error {
 	todo := d.p.missing(step)
+	if len(todo) > 1 && d.url == d.own() {
+		// One question for all parts, as long as what it gives is valid.
+		if err := d.locate(ctx); err != nil && ctx.Err() != nil {
+			return err
+		}
+	}
 	if len(todo) == 1 {
 		return d.fill(ctx, todo[0], true)
 	}
@@ -314,10 +320,21 @@ func (d *download) relocate(ctx context.Context, old string, cause error) error 
 	if errors.As(cause, &t) || ctx.Err() != nil {
 		return cause
 	}
-	if old == d.c.fileURL(d.s.Repo, d.s.Commit, d.m.name) || !errors.Is(cause, ErrUnavailable) {
+	if old == d.own() || !errors.Is(cause, ErrUnavailable) {
 		return cause
 	}
-	a, err := d.c.do(ctx, request{method: http.MethodHead, url: d.c.fileURL(d.s.Repo, d.s.Commit, d.m.name), stay: true, subject: d.subject})
+	if err := d.locate(ctx); err != nil {
+		return err
+	}
+	return &transient{error: cause}
+}
+
+// own is the file's address on the hub.
+func (d *download) own() string { return d.c.fileURL(d.s.Repo, d.s.Commit, d.m.name) }
+
+// locate asks the hub where the bytes are.
+func (d *download) locate(ctx context.Context) error {
+	a, err := d.c.do(ctx, request{method: http.MethodHead, url: d.own(), stay: true, subject: d.subject})
 	if err != nil {
 		return err
 	}
@@ -325,7 +342,7 @@ func (d *download) relocate(ctx context.Context, old string, cause error) error 
 	d.mu.Lock()
 	d.url = a.url.String()
 	d.mu.Unlock()
-	return &transient{error: cause}
+	return nil
 }
 
 // diskError names the file in an error of the file system.

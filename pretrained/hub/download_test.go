@@ -748,3 +748,43 @@ func TestParallelRanges(t *testing.T) {
 	t.Logf("4 MiB at 2 MiB/s a connection: one %v, several %v", one, several)
 	require.Less(t, several, one*2/3)
 }
+
+// TestOneQuestionForAllParts: the parts of a large file come from one address, which is asked for again when
+// it has expired.
+func TestOneQuestionForAllParts(t *testing.T) {
+	data := noise(22, 1<<20)
+	s := repoWith(t, data)
+	var n atomic.Int64
+	expired := func(w http.ResponseWriter, _ *http.Request, storage bool) bool {
+		if storage && n.Add(1) == 3 {
+			w.WriteHeader(403)
+			return true
+		}
+		return false
+	}
+	for _, listed := range []bool{false, true} {
+		c := client(t, s, Options{segment: 100_000, Workers: 2})
+		snap := resolve(t, c, Repo{ID: "org/name"})
+		if listed {
+			_, err := snap.List(t.Context())
+			require.NoError(t, err)
+		}
+		s.Forget()
+		n.Store(0)
+		s.SetHook(expired)
+		_, err := snap.File(t.Context(), weights)
+		require.NoError(t, err)
+		s.SetHook(nil)
+		asked, parts := 0, 0
+		for _, r := range s.Requests() {
+			if r.Storage {
+				parts++
+			} else {
+				asked++
+			}
+		}
+		require.Equal(t, 2, asked)
+		require.Equal(t, 12, parts) // 11, and the one that was refused
+		noLitter(t, c.CacheDir())
+	}
+}

@@ -91,6 +91,9 @@ func New(opts Options) (*Client, error) {
 	}
 	opts.Offline = opts.Offline || env.offline
 	opts.noLinks = opts.noLinks || env.noLinks
+	if opts.Offline && opts.ForceDownload {
+		return nil, &Error{Class: ErrArgument, Detail: "to download again, and to use no network", Expected: "one of them", Actual: "both"}
+	}
 	if opts.Workers <= 0 {
 		opts.Workers = 8
 	}

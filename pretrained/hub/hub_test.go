@@ -294,6 +294,9 @@ func TestOffline(t *testing.T) {
 	}
 	require.Empty(t, s.Requests())
 
+	_, err = New(Options{CacheDir: c.CacheDir(), Offline: true, ForceDownload: true})
+	require.ErrorIs(t, err, ErrArgument)
+
 	// With a list of files, half a snapshot is refused.
 	_, err = snap.List(t.Context())
 	require.NoError(t, err)

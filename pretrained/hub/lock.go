@@ -56,17 +56,25 @@ func lockFile(ctx context.Context, path string, broken bool) (unlock func(), rel
 	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
 		return nil, false, err
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o664)
-	if err != nil {
-		return nil, false, err
-	}
+	var f *os.File
 	for wait := 5 * time.Millisecond; ; wait = min(2*wait, 200*time.Millisecond) {
+		if f == nil {
+			var err error
+			if f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o664); err != nil {
+				return nil, false, err
+			}
+		}
 		ok, err := tryFlock(f)
 		if err != nil {
 			return none, false, f.Close()
 		}
-		if ok {
+		if ok && isStill(f, path) {
 			break
+		}
+		if ok { // somebody removed the file while we waited: its lock keeps nobody out
+			_ = f.Close()
+			f = nil
+			continue
 		}
 		t := time.NewTimer(wait)
 		select {
@@ -83,4 +91,14 @@ func lockFile(ctx context.Context, path string, broken bool) (unlock func(), rel
 		_ = second.Close()
 	}
 	return func() { _ = f.Close() }, reliable, nil
+}
+
+// isStill tells whether an open file is the one that has the name.
+func isStill(f *os.File, path string) bool {
+	a, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	b, err := os.Stat(path)
+	return err == nil && os.SameFile(a, b)
 }

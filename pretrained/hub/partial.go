@@ -387,6 +387,9 @@ func (p *partial) commit(target string, replace bool) (isNew bool, err error) {
 		}
 	}
 	if err := p.root.Rename(p.base+partSuffix, target); err != nil {
+		if st, there := p.root.Lstat(target); errors.Is(err, fs.ErrNotExist) && there == nil && st.Size() == p.size {
+			return false, nil // whoever took our part for abandoned has finished it
+		}
 		return false, err
 	}
 	_ = p.root.Remove(p.base + stateSuffix)

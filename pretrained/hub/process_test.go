@@ -103,6 +103,35 @@ func TestManyDownloadOnce(t *testing.T) {
 	}
 }
 
+// TestLockThatIsRemoved: who gets the lock of a file that was removed meanwhile doesn't have the lock.
+func TestLockThatIsRemoved(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	first, reliable, err := lockFile(t.Context(), path, false)
+	require.NoError(t, err)
+	require.True(t, reliable)
+	got := make(chan func())
+	go func() {
+		unlock, reliable, err := lockFile(t.Context(), path, false)
+		if err != nil || !reliable {
+			t.Errorf("%v %v", reliable, err)
+		}
+		got <- unlock
+	}()
+	time.Sleep(30 * time.Millisecond) // it waits
+	require.NoError(t, os.Remove(path))
+	third, reliable, err := lockFile(t.Context(), path, false) // a new file
+	require.NoError(t, err)
+	require.True(t, reliable)
+	first()
+	select {
+	case <-got:
+		t.Fatal("two have the lock")
+	case <-time.After(500 * time.Millisecond):
+	}
+	third()
+	(<-got)()
+}
+
 // TestKilledDownload: a process that is killed while it downloads leaves what the next one goes on with.
 func TestKilledDownload(t *testing.T) {
 	if testing.Short() {
