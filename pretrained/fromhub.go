@@ -162,10 +162,7 @@ func (m *hubModel) has(ctx context.Context, name string) (bool, error) {
 func (m *hubModel) findWeights(ctx context.Context, f *files) (string, error) {
 	id := m.Repo.ID
 	if name, ok := f.raw["transformers_weights"].(string); ok {
-		if err := checkRelative(name); err != nil {
-			return "", inFile(err, f.config)
-		}
-		return m.in(name), refuseOther(name)
+		return m.in(name), inFile(checkWeightsName(name), f.config)
 	}
 	only, chosen := m.opts.UseSafetensors.Get()
 	var candidates []string

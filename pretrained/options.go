@@ -48,7 +48,8 @@ type Options struct {
 	// ConfigInstance is the model's config, in place of a config.json. The model has a copy; Config must be empty.
 	ConfigInstance Config
 
-	// ConfigPath is another config.json, or a directory with one.
+	// ConfigPath is another config.json, or a directory with one. (For one of the hub: LoadConfig, then
+	// ConfigInstance.)
 	ConfigPath string
 
 	// StateDict is tensors by name to load in place of files: the path is then empty, and the config one of the two

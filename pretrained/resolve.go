@@ -91,15 +91,12 @@ func resolveDir(dir string, opts Options) (*files, error) {
 		return nil, refuseAdapter(adapter)
 	}
 	if name, ok := f.raw["transformers_weights"].(string); ok {
-		if err := checkRelative(name); err != nil {
+		if err := checkWeightsName(name); err != nil {
 			return nil, inFile(err, f.config)
-		}
-		if !strings.HasSuffix(name, ".safetensors") && !strings.HasSuffix(name, ".safetensors.index.json") {
-			return nil, inFile(configError("transformers_weights", "a .safetensors file or an index of such", fmt.Sprintf("%q", shorten(name))), f.config)
 		}
 		f.weights = filepath.Join(dir, filepath.FromSlash(name))
 		f.look(f.weights)
-		return f, refuseOther(f.weights)
+		return f, nil
 	}
 	only, chosen := opts.UseSafetensors.Get()
 	var err error
@@ -176,6 +173,17 @@ func (f *files) readConfig(dir string, opts Options) error {
 	}
 	if f.raw, err = parseObject(data); err != nil {
 		return &Error{File: f.config, Class: ErrBadConfig, Err: err}
+	}
+	return nil
+}
+
+// checkWeightsName refuses a transformers_weights that leads outside the directory, or to no safetensors.
+func checkWeightsName(name string) error {
+	if err := checkRelative(name); err != nil {
+		return err
+	}
+	if !strings.HasSuffix(name, ".safetensors") && !strings.HasSuffix(name, ".safetensors.index.json") {
+		return configError("transformers_weights", "a .safetensors file or an index of such", fmt.Sprintf("%q", shorten(name)))
 	}
 	return nil
 }
