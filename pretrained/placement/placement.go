@@ -133,6 +133,7 @@ func (p *planner) run(root *Module) {
 		case b.Device == Disk || all <= room:
 			used += all
 			p.placed[at.name] = b.Device
+			slices.Sort(tied)
 			for _, i := range slices.Backward(tied) {
 				p.placed[p.queue[i].name] = b.Device
 				p.queue = slices.Delete(p.queue, i, i+1)
@@ -160,7 +161,8 @@ func (p *planner) splitTied(at item, tied []int) bool {
 	return false
 }
 
-// tiedWith finds the items of the queue that hold parameters tied to some in the named one, in the queue's order.
+// tiedWith finds the items of the queue that hold parameters tied to some in the named one, in the order of those
+// parameters' names: that decides which item is split.
 func (p *planner) tiedWith(name string) (tied []int) {
 	// As in transformers the name may be in the midst of another one.
 	inside := func(key string) bool { return strings.Contains(key+".", name+".") }
@@ -178,7 +180,6 @@ func (p *planner) tiedWith(name string) (tied []int) {
 			}
 		}
 	}
-	slices.Sort(tied)
 	return tied
 }
 
