@@ -79,6 +79,9 @@ func (p *PreTrainedModel) SetOutputEmbeddings(l *nn.Linear) error {
 }
 
 func (p *PreTrainedModel) set(m Model, path string, module any) error {
+	if p.dispatch != nil {
+		return &Error{Class: ErrUnsupported, Detail: fmt.Sprintf("%s of %s", path, p.Class()), Actual: "a model on several devices, which runs its layers where they were put"}
+	}
 	if err := nn.SetSubmodule(m, path, module); err != nil {
 		return &Error{Class: ErrArgument, Detail: fmt.Sprintf("%s of %s", path, p.Class()), Err: err}
 	}

@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"slices"
 
+	"github.com/torchgo/torchgo/torch"
 	"github.com/torchgo/torchgo/torch/nn"
 )
 
@@ -14,6 +15,9 @@ func (p *PreTrainedModel) Cloned(self any) {
 	m := self.(Model)
 	if p.self == m {
 		return // a model inside one that was told
+	}
+	if p.dispatch != nil {
+		panic(&torch.Error{Op: "clone", Kind: torch.ErrArgument, Message: "a model on several devices, or with weights that are offloaded, can't be copied: load it twice"})
 	}
 	configs := map[Config]Config{} // a part of another type has its own
 	for inner := range models(m) {

@@ -475,6 +475,37 @@ func TestResizeRefuses(t *testing.T) {
 	}
 }
 
+// Of a model with offloaded layers, what is here can be changed, and the rest says why not.
+func TestMethodsOfAnOffloadedModel(t *testing.T) {
+	for name, c := range placedModels {
+		dir := filepath.Join(testdata.Open(t, c.group), c.dir)
+		plain, _ := load(t, dir, pretrained.Options{})
+		m, _ := load(t, dir, pretrained.Options{DeviceMap: pretrained.DeviceMap{"": "cpu", c.layers + ".1": "disk"}})
+		require.Equal(t, plain.NumParameters(), m.NumParameters())
+		for _, err := range []error{m.CPU(), m.Half(), m.SetInputEmbeddings(m.InputEmbeddings())} {
+			require.ErrorIs(t, err, pretrained.ErrUnsupported, name)
+		}
+		require.ErrorContains(t, m.Half(), c.layers+".1")
+		require.ErrorIs(t, torch.TryDo(func() { nn.Clone(m) }), torch.ErrArgument)
+		require.NoError(t, m.TieWeights())
+		require.NoError(t, m.InitWeights())
+		require.Equal(t, plain.TiedKeys(), m.TiedKeys())
+		rows, _ := m.InputEmbeddings().Weight.Rows()
+		want := torch.InferenceOf(func() *torch.Tensor { return plain.Forward(placedInputs()).Logits })
+		_, err := m.ResizeTokenEmbeddings(rows + 5)
+		require.NoError(t, err)
+		got := torch.InferenceOf(func() *torch.Tensor { return m.Forward(placedInputs()).Logits })
+		require.True(t, torch.Item[bool](want.Isclose(got.Narrow(-1, 0, rows), torch.IscloseOptions{Atol: torch.Some(1e-6)}).All()), name)
+
+		gone, _ := load(t, dir, pretrained.Options{DeviceMap: pretrained.DeviceMap{"": "disk"}})
+		_, err = gone.ResizeTokenEmbeddings(rows + 5)
+		require.ErrorIs(t, err, pretrained.ErrUnsupported)
+		require.ErrorContains(t, err, "offloaded")
+		require.NoError(t, gone.TieWeights())
+		require.Equal(t, plain.TiedKeys(), gone.TiedKeys())
+	}
+}
+
 type otherTable struct{ nn.Table }
 
 // A padding index that is cut off is dropped, in the config, too: the model could not be loaded again.

@@ -21,20 +21,25 @@ func (p *PreTrainedModel) To(device torch.Device, dtype torch.DType) error {
 	case device.Type == torch.DeviceCUDA && device.Index >= torch.CUDADeviceCount():
 		return &Error{Class: torch.ErrNoDevice, Detail: device.String(), Expected: fmt.Sprintf("one of the %d GPUs that libtorch sees", torch.CUDADeviceCount())}
 	}
-	if err := p.present("moving " + p.Class()); err != nil {
+	what := "moving " + p.Class()
+	if err := p.present(what); err != nil {
 		return err
 	}
+	if p.dispatch != nil && device != (torch.Device{}) {
+		return &Error{Class: ErrUnsupported, Detail: what, Actual: "a model on several devices", Remedy: "load it with another device map"}
+	}
 	if err := torch.TryDo(func() { nn.To(p.self, device, dtype) }); err != nil {
-		return &Error{Detail: "moving " + p.Class(), Err: err}
+		return &Error{Detail: what, Err: err}
 	}
 	return nil
 }
 
 // present refuses what needs all weights when some have no data here.
 func (p *PreTrainedModel) present(what string) error {
+	away := p.offloadedNames()
 	for _, s := range nn.Slots(p.self) {
-		if s.Tensor().Device() == torch.Meta {
-			return &Error{Tensor: s.Name, Class: ErrUnsupported, Detail: what, Actual: "a weight that is offloaded (device meta)",
+		if away[s.Name] || s.Tensor().Device() == torch.Meta {
+			return &Error{Tensor: s.Name, Class: ErrUnsupported, Detail: what, Actual: "a weight that is offloaded",
 				Remedy: "load the model without offloading"}
 		}
 	}

@@ -130,10 +130,13 @@ func (r *resizer) plan(p *PreTrainedModel, e *nn.Embedding) error {
 			}
 		}
 	}
-	for _, j := range r.jobs {
-		if j.t.Device() == torch.Meta {
-			return &Error{Class: ErrUnsupported, Detail: "resizing embeddings of " + p.Class(), Actual: "weights that are offloaded (device meta)",
-				Remedy: "load the model without offloading"}
+	away := p.offloadedNames()
+	for _, s := range nn.Slots(p.self) {
+		for _, j := range r.jobs {
+			if s.Tensor() == j.t && (away[s.Name] || j.t.Device() == torch.Meta) {
+				return &Error{Tensor: s.Name, Class: ErrUnsupported, Detail: "resizing embeddings of " + p.Class(), Actual: "a weight that is offloaded",
+					Remedy: "load the model without offloading it"}
+			}
 		}
 	}
 	return nil

@@ -70,6 +70,13 @@ func (p *PreTrainedModel) classTies() map[string]string {
 // left to the collector. (tie_weights)
 func (p *PreTrainedModel) TieWeights() error {
 	ties, slots := wantedTies(p.self), slotsByName(p.self)
+	away := p.offloadedNames()
+	for target, source := range ties {
+		if away[target] != away[source] {
+			return &Error{Tensor: target, Class: ErrUnsupported, Detail: "tying weights of " + p.Class(), Actual: "one of the two is offloaded",
+				Remedy: "load the model without offloading it"}
+		}
+	}
 	err := torch.TryDo(func() {
 		torch.Scope(func() {
 			torch.NoGrad(func() {
