@@ -3,6 +3,7 @@ package pretrained_test
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"iter"
 	"os"
 	"path/filepath"
@@ -87,6 +88,7 @@ func TestSavesAreTransformers(t *testing.T) {
 			Variant    string
 			DType      string
 			KeyMapping map[string]string `json:"key_mapping"`
+			DeviceMap  json.RawMessage   `json:"device_map"`
 		}
 		Save struct {
 			MaxShardSize       string `json:"max_shard_size"`
@@ -98,13 +100,17 @@ func TestSavesAreTransformers(t *testing.T) {
 		Files, Documents map[string]string
 	}
 	readReference(t, "saves.json", &rows)
-	require.Len(t, rows, 34)
+	require.Len(t, rows, 38)
 	for _, row := range rows {
 		t.Run(row.Name, func(t *testing.T) {
 			o := pretrained.Options{Class: row.Class, Variant: row.Load.Variant}
 			var err error
 			if row.Load.DType != "" {
 				o.DType, err = torch.ParseDType(row.Load.DType)
+				require.NoError(t, err)
+			}
+			if row.Load.DeviceMap != nil {
+				o.DeviceMap, err = pretrained.ParseDeviceMap(string(row.Load.DeviceMap))
 				require.NoError(t, err)
 			}
 			for pattern, replacement := range row.Load.KeyMapping {
@@ -165,7 +171,14 @@ func TestSavesAreTransformers(t *testing.T) {
 			// So what is in dir is what Python wrote: it loads.
 			o.DType, o.Variant, o.Strict = 0, row.Save.Variant, true
 			again, _ := load(t, dir, o)
-			equalModels(t, m, again)
+			if m.HFDeviceMap() == nil {
+				equalModels(t, m, again)
+			} else {
+				there, _ := load(t, from, pretrained.Options{Class: row.Class})
+				o.DeviceMap = nil
+				again, _ = load(t, dir, o)
+				equalModels(t, there, again)
+			}
 		})
 	}
 }

@@ -309,3 +309,41 @@ func TestIgnoreOnSave(t *testing.T) {
 	require.Equal(t, "positions2", file.Tensors()[0].Name)
 	load(t, to, pretrained.Options{Strict: true})
 }
+
+// Weights that are read from the files as they are needed stay what they are when the files are replaced, and a
+// model may run while it is saved.
+func TestSaveOfAnOffloadedModelOverItself(t *testing.T) {
+	from := filepath.Join(testdata.Open(t, "models-llama"), "llama-tied-rope-llama3")
+	whole, _ := load(t, from, pretrained.Options{})
+	for _, disableMmap := range []bool{false, true} {
+		dir := filepath.Join(testdata.Copy(t, "models-llama"), "llama-tied-rope-llama3")
+		deviceMap, err := pretrained.ParseDeviceMap(`{"": "disk", "model.norm": "cpu"}`)
+		require.NoError(t, err)
+		m, _ := load(t, dir, pretrained.Options{DeviceMap: deviceMap, DisableMmap: disableMmap})
+		in := pretrained.Inputs{InputIDs: torch.FromSlice([]int64{1, 5, 9, 17, 3, 2}, 1, 6)}
+		logits := func(m pretrained.Model) (all []float32) {
+			torch.Inference(func() { all = torch.ToSlice[float32](m.Forward(in).Logits) })
+			return all
+		}
+		want := logits(whole)
+		running, stop := context.WithCancel(ctx)
+		var g errgroup.Group
+		g.Go(func() error {
+			for running.Err() == nil {
+				if got := logits(m); !slices.Equal(got, want) {
+					return errors.New("other logits while the model is saved")
+				}
+			}
+			return nil
+		})
+		for _, size := range []string{"20KB", "", "30KB"} {
+			require.NoError(t, pretrained.SavePretrained(ctx, m, dir, pretrained.SaveOptions{MaxShardSize: size}))
+			require.Equal(t, want, logits(m))
+			again, r := load(t, dir, pretrained.Options{Strict: true})
+			equalModels(t, whole, again)
+			require.Len(t, r.TiedKeys, 1)
+		}
+		stop()
+		require.NoError(t, g.Wait())
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"slices"
 	"strconv"
@@ -22,22 +23,12 @@ type entry struct {
 
 // savedTensors are what is written of m, in the order that shards are filled in.
 func savedTensors(m Model, opts SaveOptions) ([]safetensors.Source, error) {
-	state := opts.StateDict
-	if state == nil {
-		state = nn.StateDict(m)
-	}
 	p := m.base()
-	var entries []entry
-	for name, t := range state {
-		if t == nil {
-			return nil, &Error{Tensor: name, Class: ErrMissingTensor, Detail: "nil"}
-		}
-		if !slices.Contains(p.class.IgnoreOnSave, name) {
-			entries = append(entries, entry{name, t})
-		}
-	}
-	entries, err := withoutTies(entries, p.classTies())
+	entries, err := p.savedEntries(opts.StateDict)
 	if err != nil {
+		return nil, err
+	}
+	if entries, err = withoutTies(entries, p.class.Ties); err != nil {
 		return nil, err
 	}
 	var originals []original
@@ -57,23 +48,80 @@ func savedTensors(m Model, opts SaveOptions) ([]safetensors.Source, error) {
 		if !ok {
 			return nil, &Error{Tensor: o.name, Class: ErrBadDType, Expected: "a dtype of the safetensors format", Actual: o.dtype.String()}
 		}
-		for _, p := range o.pieces {
-			if p.tensor.Device() == torch.Meta {
+		for _, piece := range o.pieces {
+			if piece.tensor.Device() == torch.Meta && p.away(piece.tensor) == nil {
 				return nil, &Error{Tensor: o.name, Class: ErrMissingTensor, Detail: "it has no data (device meta)"}
 			}
 		}
-		out = append(out, safetensors.Source{Name: o.name, DType: d, Shape: o.shape, Write: func(w io.Writer) error { return write(w, o.tensor) }})
+		out = append(out, safetensors.Source{Name: o.name, DType: d, Shape: o.shape,
+			Write: func(w io.Writer) error { return write(w, func() (*torch.Tensor, error) { return p.made(o) }) }})
 	}
 	return out, nil
+}
+
+// savedEntries are the entries of a state dict, the model's own if there is no other, that are written. What
+// is offloaded is its placeholder, whether or not it is on its device just now.
+func (p *PreTrainedModel) savedEntries(state iter.Seq2[string, *torch.Tensor]) (entries []entry, err error) {
+	if state == nil {
+		defer p.lock()()
+		state = func(yield func(string, *torch.Tensor) bool) {
+			for name, t := range nn.StateDict(p.self) {
+				if p.dispatch != nil {
+					if w := p.dispatch.offloaded(t); w != nil {
+						t = w.placeholder
+					}
+				}
+				if !yield(name, t) {
+					return
+				}
+			}
+		}
+	}
+	for name, t := range state {
+		if t == nil {
+			return nil, &Error{Tensor: name, Class: ErrMissingTensor, Detail: "nil"}
+		}
+		if !slices.Contains(p.class.IgnoreOnSave, name) {
+			entries = append(entries, entry{name, t})
+		}
+	}
+	return entries, nil
+}
+
+// away is the offloaded weight that a placeholder stands for, or nil.
+func (p *PreTrainedModel) away(placeholder *torch.Tensor) *offloaded {
+	if p.dispatch == nil {
+		return nil
+	}
+	defer p.lock()()
+	return p.dispatch.away[placeholder]
+}
+
+// made is an original, of weights that are read now if they are offloaded. The caller is in a scope.
+func (p *PreTrainedModel) made(o original) (*torch.Tensor, error) {
+	pieces := slices.Clone(o.pieces)
+	for i := range pieces {
+		if w := p.away(pieces[i].tensor); w != nil {
+			var err error
+			if pieces[i].tensor, err = w.source.now(); err != nil {
+				return nil, err
+			}
+			defer pieces[i].tensor.Close()
+		}
+	}
+	o.pieces = pieces
+	return o.tensor(), nil
 }
 
 // withoutTies drops the targets of ties from those entries that share their memory, as a safetensors file
 // holds each tensor for itself. Views of one storage that don't overlap become tensors of their own; that
 // others share memory is an error, since a reader would not know that they do.
 func withoutTies(entries []entry, ties map[string]string) ([]entry, error) {
-	storages := map[uintptr][]memory{}
+	storages := map[any][]memory{} // a placeholder is one of its own
 	for _, e := range entries {
-		if id := e.tensor.StorageID(); id != 0 && e.tensor.Device() != torch.Meta {
+		if e.tensor.Device() == torch.Meta {
+			storages[e.tensor] = append(storages[e.tensor], memory{e.name, 0, 1})
+		} else if id := e.tensor.StorageID(); id != 0 {
 			storages[id] = append(storages[id], memoryOf(e))
 		}
 	}
@@ -145,10 +193,15 @@ func memoryOf(e entry) memory {
 }
 
 // write writes the elements of the tensor that make gives in order.
-func write(w io.Writer, make func() *torch.Tensor) (err error) {
+func write(w io.Writer, make func() (*torch.Tensor, error)) (err error) {
 	tryErr := torch.TryDo(func() {
 		torch.Scope(func() {
-			torch.NoGrad(func() { _, err = w.Write(make().To(torch.CPU).Contiguous().Bytes()) })
+			torch.NoGrad(func() {
+				var t *torch.Tensor
+				if t, err = make(); err == nil {
+					_, err = w.Write(t.To(torch.CPU).Contiguous().Bytes())
+				}
+			})
 		})
 	})
 	if err == nil && tryErr != nil {
@@ -214,4 +267,14 @@ func cutNumber(part string) (word string, number int) {
 		return part, -1
 	}
 	return word, n
+}
+
+// partlyAway reports whether the model has several devices, of which the CPU or the disk is one.
+func (p *PreTrainedModel) partlyAway() bool {
+	for _, where := range p.HFDeviceMap() {
+		if where == "cpu" || where == "disk" {
+			return true
+		}
+	}
+	return false
 }

@@ -26,7 +26,7 @@ func SaveFile(ctx context.Context, path string, tensors map[string]*torch.Tensor
 			return &Error{Class: ErrUnsupported, File: path, Tensor: name, Detail: "dtype has no form in safetensors", Actual: t.DType().String()}
 		}
 		sources = append(sources, safetensors.Source{
-			Name: name, DType: code, Shape: t.Shape(), Write: func(w io.Writer) error { return write(w, func() *torch.Tensor { return t }) },
+			Name: name, DType: code, Shape: t.Shape(), Write: func(w io.Writer) error { return write(w, func() (*torch.Tensor, error) { return t, nil }) },
 		})
 	}
 	return safetensors.WriteFile(ctx, path, sources, metadata)
