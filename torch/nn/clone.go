@@ -8,7 +8,7 @@ import (
 )
 
 // Clone copies a module with its tensors; what is tied or shared in m is so in the copy. Fields without a tag are
-// copied as Go assigns them, hooks too (copy.deepcopy). A copied module that has a method Cloned(self any) is told what
+// copied as Go assigns them, hooks too, which are called with the copies (copy.deepcopy). A copied module that has a method Cloned(self any) is told what
 // it is now, parents first: for fields that refer to the module that it was copied from.
 func Clone[M any](m M) M {
 	moduleValue(m)
@@ -17,11 +17,22 @@ func Clone[M any](m M) M {
 	v.Set(reflect.ValueOf(m))
 	c.replace(v)
 	for _, module := range NamedModules(v.Interface()) {
+		if h, ok := module.(hooked); ok {
+			h.hooks().copied(c.copyOf)
+		}
 		if m, ok := module.(interface{ Cloned(self any) }); ok {
 			m.Cloned(module)
 		}
 	}
 	return v.Interface().(M)
+}
+
+// copyOf is the copy of a module; one that was not copied itself.
+func (c cloner) copyOf(module any) any {
+	if made, ok := c.modules[module]; ok {
+		return made.Interface()
+	}
+	return module
 }
 
 type cloner struct {

@@ -91,6 +91,32 @@ func (h *Hooks) change(fn func(*hookSet)) {
 	h.active.Store(next)
 }
 
+// copied makes the hooks of a module that was copied those of the copy, which they are called with.
+func (h *Hooks) copied(to func(module any) any) {
+	s := h.active.Load()
+	if s == nil {
+		return
+	}
+	h.active.Store(&hookSet{
+		pre:     onto(s.pre, func(e *preHook) { e.module = to(e.module) }),
+		post:    onto(s.post, func(e *forwardHook) { e.module = to(e.module) }),
+		backPre: onto(s.backPre, func(e *backwardPreHook) { e.module = to(e.module) }),
+		back:    onto(s.back, func(e *backwardHook) { e.module = to(e.module) }),
+		around:  onto(s.around, func(e *wrapper) { e.module = to(e.module) }),
+	})
+}
+
+// onto copies entries and changes the copies.
+func onto[E any](entries []*E, change func(*E)) []*E {
+	copies := make([]*E, len(entries))
+	for i, e := range entries {
+		c := *e
+		change(&c)
+		copies[i] = &c
+	}
+	return copies
+}
+
 func hooksOf(m any) *Hooks {
 	h, ok := m.(hooked)
 	if !ok {

@@ -124,3 +124,28 @@ func BenchmarkCallWithoutHooks(b *testing.B) {
 		bare.Forward(x)
 	}
 }
+
+// The hooks of a copied module are called with the copy, and those of the original are its own.
+func TestHooksOfACopy(t *testing.T) {
+	l := NewLinear(2, 2)
+	s := NewSequential(l)
+	defer Close(s)
+	var called []any
+	remove := RegisterForwardHook(l, func(m any, _, _ []*torch.Tensor) []*torch.Tensor { called = append(called, m); return nil })
+	RegisterForwardPreHook(s, func(m any, _ []*torch.Tensor) []*torch.Tensor { called = append(called, m); return nil })
+	c := Clone(s)
+	defer Close(c)
+	x := torch.Ones([]int{1, 2})
+	c.Forward(x)
+	require.Len(t, called, 2)
+	require.Same(t, c, called[0])
+	require.Same(t, c.Layers[0], called[1])
+	s.Forward(x)
+	require.Same(t, s, called[2])
+	require.Same(t, l, called[3])
+	remove()
+	s.Forward(x)
+	require.Len(t, called, 5)
+	c.Forward(x)
+	require.Len(t, called, 7)
+}
