@@ -106,17 +106,17 @@ func (r KeyRule) reverse() (KeyRule, bool) {
 	return KeyRule{pattern, strings.Replace(old, "\x00", `\1`, 1)}, true
 }
 
-func (r *rule) apply(name string) string {
+// apply renames what the rule is found in. It changes nothing of the rule, which saves of one model share.
+func (r *rule) apply(name string) (renamed string, found bool) {
 	path, below, ok := r.enter(name)
 	if !ok {
-		return name
+		return name, false
 	}
 	at := r.re.FindStringSubmatchIndex(below)
 	if at == nil {
-		return name
+		return name, false
 	}
-	r.used = true
-	return path + below[:at[0]] + string(r.re.ExpandString(nil, r.replacement, below, at)) + below[at[1]:]
+	return path + below[:at[0]] + string(r.re.ExpandString(nil, r.replacement, below, at)) + below[at[1]:], true
 }
 
 // compile makes the converter usable.
@@ -238,7 +238,8 @@ type translated struct {
 func (k *keyMap) rename(name string) translated {
 	t := translated{key: name}
 	for _, r := range k.rules {
-		t.key = r.apply(t.key)
+		renamed, found := r.apply(t.key)
+		t.key, r.used = renamed, r.used || found
 	}
 	for _, c := range k.converters {
 		if m, ok := c.match(t.key); ok {
@@ -297,7 +298,7 @@ func (k *keyMap) reverse(all bool) (back fileRules) {
 
 func (f fileRules) rename(name string) string {
 	for _, r := range f.rules {
-		name = r.apply(name)
+		name, _ = r.apply(name)
 	}
 	return name
 }
