@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/torchgo/torchgo/pretrained/placement"
 	"github.com/torchgo/torchgo/torch"
 )
 
@@ -16,10 +17,8 @@ import (
 // "sequential"). The name "" means all that other entries leave out. See docs/placement.md.
 type DeviceMap map[string]string
 
-// AutoDeviceMap lets the plan decide: the first GPU if there is one, else the CPU.
+// AutoDeviceMap spreads the model evenly over the GPUs; what they can't hold goes to the CPU, and then to disk.
 var AutoDeviceMap = DeviceMap{"": "auto"}
-
-var strategies = []string{"auto", "balanced", "balanced_low_0", "sequential"}
 
 // ParseDeviceMap reads a device, a strategy, or a JSON object from module names to devices.
 func ParseDeviceMap(s string) (DeviceMap, error) {
@@ -74,10 +73,11 @@ func (l *loader) place() error {
 		return badMap("both a device map and a device are given", Error{})
 	}
 	if len(m) == 1 && slices.Contains(strategies, m[""]) {
-		m = DeviceMap{"": "cpu"}
-		if devices.count() > 0 {
-			m = DeviceMap{"": "cuda:0"}
+		var err error
+		if m, err = l.strategyMap(m[""]); err != nil {
+			return err
 		}
+		l.budgeted = true
 	}
 	err := l.carryOut(m)
 	var e *Error
@@ -87,17 +87,21 @@ func (l *loader) place() error {
 	return err
 }
 
-// checkMemory refuses a plan that needs more than the caller gives its device.
+// checkMemory refuses a plan that needs more than a device has, or than the caller gives it. The budgets of a
+// strategy's map are met as well as transformers does, and what they leave is for what was not foreseen.
 func (l *loader) checkMemory() error {
-	for name := range l.opts.MaxMemory {
-		if _, err := torch.ParseDevice(name); err != nil {
-			return &Error{Class: ErrArgument, Detail: "max memory", Expected: "a device name", Actual: fmt.Sprintf("%q", shorten(name))}
-		}
+	budgets, err := budgetsOf(l.opts.MaxMemory)
+	if err != nil {
+		return err
 	}
-	limit, ok := l.opts.MaxMemory[l.device.String()]
-	if ok && l.plan.MemoryFootprint > limit {
-		return &Error{File: l.plan.Path, Class: ErrLimit, Detail: "max memory of " + l.device.String(), Expected: bytesText(limit),
-			Actual: bytesText(l.plan.MemoryFootprint), Remedy: "offloading to another device or to disk can't be done yet"}
+	for _, b := range budgets {
+		if l.budgeted || l.opts.MaxMemory == nil && b.Device == placement.CPU { // what the CPU can't hold may be mapped
+			continue
+		}
+		if need := l.plan.BytesPerDevice[b.Device]; need > b.Bytes {
+			return &Error{File: l.plan.Path, Class: ErrLimit, Detail: "max memory of " + b.Device, Expected: bytesText(b.Bytes),
+				Actual: bytesText(need), Remedy: "the device map auto spreads the model over the devices and the disk"}
+		}
 	}
 	return nil
 }

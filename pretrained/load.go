@@ -35,7 +35,7 @@ func (a *AutoClass) FromPretrained(ctx context.Context, path string, opts Option
 // what it did. The model is in evaluation mode and belongs to the caller: Close frees it.
 func Load(ctx context.Context, path string, opts Options) (Model, *Report, error) {
 	start := time.Now()
-	l, err := prepare(ctx, path, opts)
+	l, err := prepare(ctx, path, opts, false)
 	if err != nil {
 		return nil, nil, err
 	}

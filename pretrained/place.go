@@ -65,7 +65,7 @@ func (l *loader) carryOut(m DeviceMap) error {
 			return badMap(name, Error{Expected: "a device name (cpu, cuda:0), disk, or one of " + strings.Join(strategies, ", "), Actual: fmt.Sprintf("%q", shorten(m[name]))})
 		case p.device == torch.Meta:
 			return badMap(name, Error{Actual: "meta", Remedy: "weights have no place there; a plan shows what a load would do"})
-		case p.device.Type == torch.DeviceCUDA && p.device.Index >= devices.count():
+		case p.device.Type == torch.DeviceCUDA && p.device.Index >= devices.count() && !l.imagined(p.device):
 			return badMap(p.String(), Error{Expected: fmt.Sprintf("one of the %d GPUs that libtorch sees", devices.count())})
 		}
 		entries[name] = p

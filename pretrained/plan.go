@@ -86,7 +86,7 @@ type LoadPlan struct {
 // Plan makes the plan of a load: nothing but headers is read, of a hub id's files too.
 func Plan(ctx context.Context, path string, opts Options) (*LoadPlan, error) {
 	opts.headersOnly = true
-	l, err := prepare(ctx, path, opts)
+	l, err := prepare(ctx, path, opts, true)
 	if err != nil {
 		return nil, err
 	}

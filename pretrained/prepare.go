@@ -38,6 +38,8 @@ type loader struct {
 	state      []source          // in place of a checkpoint: the caller's state dict
 	absent     map[string]string // by key: what a conversion lacks
 	mapped     bool              // views of the file may be handed out
+	dry        bool              // nothing will be loaded, so the devices need not be there
+	budgeted   bool              // the device map was made from budgets
 
 	mu      sync.Mutex
 	onDisk  map[string]weightSource // weights that stay on disk, by key
@@ -57,11 +59,11 @@ func (l *loader) close() {
 }
 
 // prepare runs the pipeline up to the plan.
-func prepare(ctx context.Context, path string, opts Options) (_ *loader, err error) {
+func prepare(ctx context.Context, path string, opts Options, dry bool) (_ *loader, err error) {
 	if err := opts.Validate(); err != nil {
 		return nil, err
 	}
-	l := &loader{opts: opts, mapped: !opts.DisableMmap, onDisk: map[string]weightSource{}}
+	l := &loader{opts: opts, dry: dry, mapped: !opts.DisableMmap, onDisk: map[string]weightSource{}}
 	defer func() {
 		if err != nil {
 			l.close()
