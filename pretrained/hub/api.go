@@ -1,14 +1,19 @@
 package hub
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 
 	"github.com/torchgo/torchgo/internal/strictjson"
+	"github.com/torchgo/torchgo/internal/xlog"
 )
 
 const (
@@ -34,8 +39,24 @@ func (e Entry) etag() string {
 	return e.Blob
 }
 
-// commitOf asks which commit a revision is.
+// commitOf asks which commit a revision is. Some mirrors serve files and nothing else: they say it with any file.
 func (c *Client) commitOf(ctx context.Context, r Repo) (string, error) {
+	commit, err := c.describeRevision(ctx, r)
+	if !errors.Is(err, ErrNotHub) && !errors.Is(err, ErrRepoNotFound) {
+		return commit, err
+	}
+	a, headErr := c.do(ctx, request{method: http.MethodHead, url: c.fileURL(r, r.Revision, "config.json"), stay: true, subject: r.String()})
+	if headErr != nil {
+		return "", err
+	}
+	a.close()
+	if commit = a.hub.Get("X-Repo-Commit"); !IsCommit(commit) {
+		return "", err
+	}
+	return commit, nil
+}
+
+func (c *Client) describeRevision(ctx context.Context, r Repo) (string, error) {
 	address := c.opts.Endpoint + "/api/" + string(r.Type) + "s/" + r.ID + "/revision/" + url.PathEscape(r.Revision)
 	data, _, _, err := c.getJSON(ctx, address, r.String())
 	if err != nil {
@@ -215,7 +236,7 @@ func size(d *strictjson.Decoder) (int64, error) {
 // remote is what the hub says about a file.
 type remote struct {
 	name string
-	etag string // hash of the content, and name of the blob
+	etag string // hash of the content, as a rule, and name of the blob
 	size int64  // -1: unknown
 	url  string // where the bytes are: the hub, or a storage that it signs addresses for
 }
@@ -240,12 +261,14 @@ func (c *Client) headFile(ctx context.Context, r Repo, commit, name string) (rem
 	if got := h.Get("X-Repo-Commit"); got != commit {
 		return m, newError(subject, ErrNotHub, fmt.Sprintf("asked for commit %s, got %.60q", commit, got), nil)
 	}
-	m.etag = h.Get("X-Linked-Etag")
-	if m.etag == "" {
-		m.etag = h.Get("ETag")
-	}
-	m.etag = strings.Trim(strings.TrimPrefix(strings.TrimSpace(m.etag), "W/"), `"`)
-	if !isHash(m.etag) {
+	linked := bareETag(h.Get("X-Linked-Etag"))
+	m.etag = cmp.Or(linked, bareETag(h.Get("ETag")))
+	switch {
+	case isHash(m.etag):
+	case linked == "" && plainETag.MatchString(m.etag):
+		// A mirror's own: it names the content, and can't prove it.
+		xlog.Logger().LogAttrs(ctx, slog.LevelWarn, "the hub gives no hash, so that the content can't be verified", slog.String("file", subject))
+	default:
 		return m, newError(subject, ErrNotHub, fmt.Sprintf("%s: expected a SHA-1 or SHA-256 as ETag, got %.80q", showURL(a.url), m.etag), nil)
 	}
 	length := h.Get("X-Linked-Size")
@@ -258,6 +281,13 @@ func (c *Client) headFile(ctx context.Context, r Repo, commit, name string) (rem
 		}
 	}
 	return m, nil
+}
+
+// plainETag is what may be the name of a blob though it is no hash.
+var plainETag = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
+
+func bareETag(s string) string {
+	return strings.Trim(strings.TrimPrefix(strings.TrimSpace(s), "W/"), `"`)
 }
 
 // fileURL is the address of a file at a commit.

@@ -47,6 +47,7 @@ func (c *Client) fetch(ctx context.Context, s *Snapshot, m remote, to place, for
 	defer unlock()
 	if st, err := to.root.Lstat(to.target); err == nil && !force {
 		if m.size < 0 || st.Mode()&fs.ModeSymlink != 0 || st.Size() == m.size {
+			c.progress.skip(m.name, m.size) // another file has the same content
 			return to.done(false)
 		}
 		// A blob of another size than the hub says is damaged.

@@ -503,12 +503,15 @@ func TestNotAHub(t *testing.T) {
 		},
 		"bad etag": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
-			w.Header().Set("X-Repo-Commit", commit)
+			w.Header().Set("X-Repo-Commit", commit[:39]) // no commit, or the revision would be settled by it
 			w.Header().Set("ETag", `"../../../../tmp/x"`)
 		},
-		"another commit": func(w http.ResponseWriter, _ *http.Request) {
+		"another commit": func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
 			w.Header().Set("X-Repo-Commit", strings.Repeat("0", 40))
+			if strings.Contains(r.URL.Path, "/resolve/main/") {
+				w.Header().Del("X-Repo-Commit")
+			}
 			w.Header().Set("ETag", `"`+strings.Repeat("0", 40)+`"`)
 		},
 	} {
@@ -787,4 +790,53 @@ func TestOneQuestionForAllParts(t *testing.T) {
 		require.Equal(t, 12, parts) // 11, and the one that was refused
 		noLitter(t, c.CacheDir())
 	}
+}
+
+// TestMirrors: hubs that serve files and little else, and whose ETags are their own.
+func TestMirrors(t *testing.T) {
+	body := []byte("some text")
+	commit := strings.Repeat("c", 40)
+	for name, c := range map[string]struct {
+		etag, linked string
+		class        error
+	}{
+		"own":              {`"0123456789abcdef0123456789abcdef"`, "", nil},
+		"weak":             {`W/"` + hubtest.Etag("a.txt", body) + `"`, "", nil},
+		"linked no sha":    {`"x"`, `"x"`, ErrNotHub},
+		"path":             {`"../x"`, "", ErrNotHub},
+		"none":             {"", "", ErrNotHub},
+		"of other content": {`"` + hubtest.Etag("a.txt", []byte("other")) + `"`, "", ErrChecksum},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := hubtest.New(t)
+			s.SetHook(func(w http.ResponseWriter, r *http.Request, _ bool) bool {
+				if !strings.Contains(r.URL.Path, "/resolve/") {
+					w.WriteHeader(http.StatusNotFound)
+					return true
+				}
+				w.Header().Set("X-Repo-Commit", commit)
+				w.Header().Set("ETag", c.etag)
+				if c.linked != "" {
+					w.Header().Set("X-Linked-Etag", c.linked)
+				}
+				w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+				if r.Method == http.MethodGet {
+					_, _ = w.Write(body)
+				}
+				return true
+			})
+			snap := resolve(t, client(t, s, Options{}), Repo{ID: "org/name"})
+			require.Equal(t, commit, snap.Commit)
+			p, err := snap.File(t.Context(), "a.txt")
+			if c.class != nil {
+				require.ErrorIs(t, err, c.class)
+				return
+			}
+			require.NoError(t, err)
+			got, err := os.ReadFile(p)
+			require.NoError(t, err)
+			require.Equal(t, body, got)
+		})
+	}
+	require.Contains(t, logged.String(), "can't be verified")
 }

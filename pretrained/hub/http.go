@@ -412,7 +412,7 @@ func (c *Client) getJSON(ctx context.Context, address, subject string) (data []b
 			return nil, nil, nil, newError(subject, ErrNotHub, fmt.Sprintf("%s: more than %d bytes", showURL(a.url), maxJSON), nil)
 		case a.Header.Get("Content-Encoding") != "" && a.Header.Get("Content-Encoding") != "identity":
 			return nil, nil, nil, newError(subject, ErrNotHub, showURL(a.url)+": compressed, which was not asked for", nil)
-		case !strings.Contains(kind, "json"):
+		case strings.Contains(kind, "html"):
 			return nil, nil, nil, newError(subject, ErrNotHub, fmt.Sprintf("%s: expected JSON, got %.60q", showURL(a.url), kind), nil)
 		}
 		return data, a.Header, a.url, nil

@@ -122,6 +122,7 @@ func fileMap() map[string][]byte {
 		"sub/tokenizer.txt": []byte("a\nb\n"),
 		"empty.txt":         {},
 		"README.md":         []byte("# Model\n"),
+		"copy.json":         []byte(`{"model_type": "bert"}`), // of config.json
 	}
 }
 
@@ -303,8 +304,8 @@ func TestOffline(t *testing.T) {
 	off := client(t, s, Options{CacheDir: c.CacheDir(), Offline: true})
 	_, err = resolve(t, off, Repo{ID: "org/name"}).Download(t.Context(), Filter{})
 	require.ErrorIs(t, err, ErrOffline)
-	require.ErrorContains(t, err, "model.safetensors")
-	_, err = resolve(t, off, Repo{ID: "org/name"}).Download(t.Context(), Filter{Allow: []string{"*.json"}})
+	require.ErrorContains(t, err, "README.md, copy.json, empty.txt and 2 more")
+	_, err = resolve(t, off, Repo{ID: "org/name"}).Download(t.Context(), Filter{Allow: []string{"c*g.json"}})
 	require.NoError(t, err)
 
 	// A hub that is down is as good as none.

@@ -71,7 +71,7 @@ func openPartial(root *os.Root, dir, etag string, size int64, alone bool) (*part
 		return nil, err
 	}
 	var best *partial
-	if alone && size >= 0 {
+	if alone && size >= 0 && isHash(etag) {
 		best = takeOver(root, dir, etag, size)
 	}
 	sweep(root, dir, etag, best, alone)
@@ -340,6 +340,9 @@ func (p *partial) verify(subject string) error {
 	}
 	if p.size >= 0 && st.Size() != p.size {
 		return newError(subject, ErrSizeMismatch, fmt.Sprintf("expected %d bytes, got %d", p.size, st.Size()), nil)
+	}
+	if !isHash(p.etag) {
+		return nil
 	}
 	got, err := contentHash(io.NewSectionReader(p.file, 0, st.Size()), st.Size(), p.etag)
 	if err != nil {

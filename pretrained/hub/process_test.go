@@ -79,7 +79,7 @@ func TestManyDownloadOnce(t *testing.T) {
 			noLitter(t, cache)
 			blobs, err := os.ReadDir(filepath.Join(cache, "models--org--name", "blobs"))
 			require.NoError(t, err)
-			require.Len(t, blobs, len(files))
+			require.Len(t, blobs, len(files)-1) // two have the same content
 			for name, want := range files {
 				got, err := os.ReadFile(filepath.Join(cache, "models--org--name", "snapshots", commit, name))
 				require.NoError(t, err)

@@ -20,7 +20,21 @@ func (m *meter) plan(n int64) {
 	m.planned += n
 }
 
-// file is the progress of one file, known to have total bytes (-1: unknown).
+// skip takes back what was announced for a file that needs no transfer after all.
+func (m *meter) skip(name string, n int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if n <= 0 || m.planned < n {
+		return
+	}
+	m.planned -= n
+	m.total -= n
+	if m.report != nil {
+		m.report(Progress{File: name, Done: n, Total: n, AllDone: m.done, AllTotal: m.total})
+	}
+}
+
+// fileMeter is the progress of one file, known to have total bytes (-1: unknown).
 type fileMeter struct {
 	m           *meter
 	name        string

@@ -446,4 +446,5 @@ def main(out):
         sys.exit(0 if all(checks.values()) else 1)
 
 
-main(sys.argv[1])
+if __name__ == "__main__":
+    main(sys.argv[1])
