@@ -28,7 +28,7 @@ func savedTensors(m Model, opts SaveOptions) ([]safetensors.Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	if entries, err = withoutTies(entries, p.class.Ties); err != nil {
+	if entries, err = withoutTies(entries, p.classTies()); err != nil {
 		return nil, err
 	}
 	var originals []original
