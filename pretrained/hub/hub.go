@@ -23,8 +23,11 @@ package hub
 import (
 	"cmp"
 	"context"
+	"log/slog"
 	"net/http"
 	"time"
+
+	"github.com/torchgo/torchgo/internal/xlog"
 )
 
 // DefaultEndpoint is the hub if nothing else is asked for.
@@ -110,6 +113,9 @@ func New(opts Options) (*Client, error) {
 	}
 	if err := opts.Token.check(); err != nil {
 		return nil, err
+	}
+	if !opts.Token.IsZero() && !c.endpoint.mayHaveToken() {
+		xlog.Logger().LogAttrs(context.Background(), slog.LevelWarn, "the token is not sent, as everyone on the way could read it: the hub's address needs https", slog.String("endpoint", opts.Endpoint))
 	}
 	c.opts = opts
 	c.http = newHTTP(opts.transport)

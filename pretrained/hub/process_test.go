@@ -191,3 +191,26 @@ func TestKilledDownload(t *testing.T) {
 	}
 	require.Positive(t, ranges, "it did not go on where it stopped")
 }
+
+// TestProxy: the environment's proxy is used, and a token doesn't travel in clear text over it.
+func TestProxy(t *testing.T) {
+	s := hubtest.New(t)
+	s.Token = theToken
+	files := fileMap()
+	commit := s.Commit("org/name", files)
+	cache := t.TempDir()
+	cmd := child(t, s, cache, false)
+	cmd.Env = append(cmd.Env, "HUB_TEST_URL=http://hub.test", "HTTP_PROXY="+s.URL, "NO_PROXY=", "HF_TOKEN="+theToken)
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, string(out))
+	require.FileExists(t, filepath.Join(cache, "models--org--name", "snapshots", commit, "config.json"))
+	require.NotEmpty(t, s.Requests())
+	for _, r := range s.Requests() {
+		require.Empty(t, r.Token)
+	}
+	cmd = child(t, s, t.TempDir(), false)
+	cmd.Env = append(cmd.Env, "HUB_TEST_URL=http://hub.test", "HTTP_PROXY="+s.URL, "NO_PROXY=hub.test")
+	out, err = cmd.CombinedOutput()
+	require.Error(t, err, "there is no such host")
+	require.Contains(t, string(out), "the hub can't be reached")
+}
