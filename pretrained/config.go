@@ -138,11 +138,16 @@ func readConfig(c Config, raw, overrides map[string]any) error {
 	own := base.ModelType
 	merged := maps.Clone(raw)
 	fields := configFields(c)
+	overrides = maps.Clone(overrides)
 	for k, v := range overrides {
+		v = fromJSON(cloneJSON(v))
+		overrides[k] = v
 		if _, known := fields[k]; !known && !hasKey(raw, k) && k != "num_labels" && k != "torch_dtype" {
 			return unknownKey(k)
 		}
-		merged[k] = v
+		if !slices.Contains(labelKeys, k) {
+			merged[k] = v
+		}
 	}
 	if v, ok := overrides["torch_dtype"]; ok && overrides["dtype"] == nil {
 		merged["dtype"] = v
@@ -157,11 +162,18 @@ func readConfig(c Config, raw, overrides map[string]any) error {
 			}
 		}
 	}
+	base.asRead = encodeFields(fields)
 	base.ModelType = own
 	if err := setLabels(base, merged); err != nil {
 		return err
 	}
-	base.asRead = encodeFields(fields)
+	for _, key := range labelKeys {
+		if v := overrides[key]; v != nil {
+			if err := setField(fields[key], key, v); err != nil {
+				return err
+			}
+		}
+	}
 	for k, v := range overrides {
 		if _, known := fields[k]; !known {
 			base.raw[k] = v
@@ -192,6 +204,10 @@ func readConfig(c Config, raw, overrides map[string]any) error {
 	}
 	return c.Validate()
 }
+
+// labelKeys are settled last when the caller gives them: over num_labels, and one without the other, as in
+// transformers.
+var labelKeys = []string{"id2label", "label2id"}
 
 // setLabels settles id2label and num_labels, of which the latter wins.
 func setLabels(base *ConfigBase, merged map[string]any) error {

@@ -117,6 +117,54 @@ func TestConfigOverrides(t *testing.T) {
 	require.NotContains(t, saved, "num_labels")
 }
 
+// What transformers 5.23.0 saves of a config.json that is loaded with overrides; labels that are not written are the
+// two default ones.
+func TestConfigLabels(t *testing.T) {
+	two := `{"size": 3, "id2label": {"0": "LABEL_0", "1": "LABEL_1"}, "label2id": {"LABEL_0": 0, "LABEL_1": 1}}`
+	for _, c := range []struct {
+		config             string
+		overrides          map[string]any
+		id2label, label2id string
+	}{
+		{`{"num_labels": 3}`, nil, `{"0":"LABEL_0","1":"LABEL_1","2":"LABEL_2"}`, `{"LABEL_0":0,"LABEL_1":1,"LABEL_2":2}`},
+		{two, map[string]any{"num_labels": 1}, `{"0":"LABEL_0"}`, `{"LABEL_0":0}`},
+		{two, map[string]any{"id2label": map[string]any{"0": "a"}}, `{"0":"a"}`, ``},
+		{`{}`, map[string]any{"id2label": map[string]any{"0": "a"}}, `{"0":"a"}`, ``},
+		{`{}`, map[string]any{"label2id": map[string]any{"a": 0, "b": 1}}, ``, `{"a":0,"b":1}`},
+		{`{"id2label": {"0": "x"}, "label2id": {"x": 0}}`, map[string]any{"id2label": map[string]any{"0": "a", "1": "b"}},
+			`{"0":"a","1":"b"}`, `{"x":0}`},
+		{`{"id2label": {"0": "x"}}`, nil, `{"0":"x"}`, `null`},
+	} {
+		got, err := read(t, c.config, c.overrides)
+		require.NoError(t, err, c.config)
+		var saved map[string]json.RawMessage
+		require.NoError(t, json.Unmarshal(configJSON(got, nil), &saved))
+		for key, want := range map[string]string{"id2label": c.id2label, "label2id": c.label2id} {
+			if want == "" {
+				require.NotContains(t, saved, key, "%s with %v", c.config, c.overrides)
+			} else {
+				require.JSONEq(t, want, string(saved[key]), "%s with %v", c.config, c.overrides)
+			}
+		}
+	}
+}
+
+// A checkpoint of another type is saved as what it was loaded as.
+func TestConfigSavesItsOwnModelType(t *testing.T) {
+	c, err := read(t, `{"model_type": "other", "size": 3}`, nil)
+	require.NoError(t, err)
+	require.Contains(t, string(configJSON(c, nil)), `"model_type": "tiny"`)
+}
+
+// Numbers of a JSON document are numbers at every depth; the caller's map stays as it was.
+func TestConfigOverridesOfNumbers(t *testing.T) {
+	overrides := map[string]any{"any": map[string]any{"theta": json.Number("100.0"), "n": []any{json.Number("3")}}}
+	c, err := read(t, `{"size": 3}`, overrides)
+	require.NoError(t, err)
+	require.Equal(t, map[string]any{"theta": 100.0, "n": []any{int64(3)}}, c.Any)
+	require.Equal(t, json.Number("100.0"), overrides["any"].(map[string]any)["theta"])
+}
+
 func TestConfigRefuses(t *testing.T) {
 	for text, want := range map[string]string{
 		`{"size": 8.0}`:                  "bad config: size: expected an integer, got 8.0",
