@@ -177,7 +177,7 @@ func (a *arrival) take(ctx context.Context, p *Part, progress func(int64)) error
 		}
 		a.t, a.err = torch.Try(func() *torch.Tensor {
 			t := torch.Empty(a.Shape, torch.EmptyOptions{DType: a.slot.Tensor().DType()})
-			useHugePages(t.Bytes())
+			a.l.huge.use(t.Bytes())
 			return t
 		})
 	})
@@ -266,28 +266,33 @@ func (p *Part) read(ctx context.Context, t *torch.Tensor, progress func(int64)) 
 		return nil
 	}
 	limit := stagingBytes / size
-	var err error
-	tryErr := torch.TryDo(func() {
-		torch.Scope(func() {
-			torch.NoGrad(func() {
-				stage := torch.Empty([]int{min(limit, p.place.span())}, torch.EmptyOptions{DType: p.dtype})
-				buf := stage.Bytes()
-				err = p.place.each(limit, func(c blockCopy) error {
-					if err := ctx.Err(); err != nil {
-						return err
-					}
-					if err := p.file.ReadPart(p.Source, buf[:c.span()*size], c.from.offset*size); err != nil {
-						return err
-					}
-					c.from.offset = 0
-					torch.Scope(func() { c.to.view(t, c.sizes).Copy_(c.from.view(stage, c.sizes)) })
-					progress(int64(c.numel() * size))
-					return nil
-				})
+	stage, err := torch.Try(func() *torch.Tensor {
+		return torch.Empty([]int{min(limit, p.place.span())}, torch.EmptyOptions{DType: p.dtype})
+	})
+	if err != nil {
+		return err
+	}
+	defer stage.Close()
+	buf := stage.Bytes()
+	return p.place.each(limit, func(c blockCopy) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := p.file.ReadPart(p.Source, buf[:c.span()*size], c.from.offset*size); err != nil {
+			return err
+		}
+		c.from.offset = 0
+		err := torch.TryDo(func() { // the file was read without a permit to compute
+			torch.Scope(func() {
+				torch.NoGrad(func() { c.to.view(t, c.sizes).Copy_(c.from.view(stage, c.sizes)) })
 			})
 		})
+		if err != nil {
+			return err
+		}
+		progress(int64(c.numel() * size))
+		return nil
 	})
-	return errors.Join(err, tryErr)
 }
 
 // newProgress adds up what the readers report for the caller's callback.

@@ -11,8 +11,10 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -80,6 +82,25 @@ func TestProgressCountsEveryByte(t *testing.T) {
 	}
 }
 
+// Readers hold no permit to compute but while they convert: a callback may wait for somebody who needs one.
+func TestReadersHoldNoPermit(t *testing.T) {
+	threads := max(2, runtime.GOMAXPROCS(0)) + 2
+	dir := piecesCheckpoint(t, slices.Repeat([]int{1000}, threads)...)
+	computed := make(chan struct{})
+	var once sync.Once
+	_, _ = load(t, dir, pretrained.Options{DType: torch.BFloat16, Threads: threads, Progress: func(int64, int64) {
+		once.Do(func() {
+			time.Sleep(20 * time.Millisecond) // the others come here too
+			go torch.Scope(func() { close(computed) })
+			select {
+			case <-computed:
+			case <-time.After(20 * time.Second):
+				t.Error("all permits are held")
+			}
+		})
+	}})
+}
+
 // Weights of another name or shape are not read, so they are not counted either.
 func TestBytesReadAreThoseUsed(t *testing.T) {
 	_, r := load(t, loaderCase(t, "missing-and-unexpected"), pretrained.Options{})
@@ -140,14 +161,15 @@ func TestTruncatedWhileLoading(t *testing.T) {
 			opts.DType = torch.Float16
 		}
 		var once sync.Once
-		var truncated sync.WaitGroup
+		truncated := make(chan error, 1)
 		opts.Progress = func(done, _ int64) {
 			if done >= at {
-				once.Do(func() { truncated.Go(func() { require.NoError(t, os.Truncate(path, size)) }) })
+				once.Do(func() { go func() { truncated <- os.Truncate(path, size) }() })
 			}
 		}
 		m, _, err := pretrained.Load(ctx, dir, opts)
-		truncated.Wait()
+		once.Do(func() { truncated <- nil }) // it failed before it got there
+		require.NoError(t, <-truncated)
 		if err != nil {
 			require.ErrorIs(t, err, pretrained.ErrTruncated)
 			require.ErrorContains(t, err, path)
@@ -161,6 +183,36 @@ func TestTruncatedWhileLoading(t *testing.T) {
 	require.Greater(t, cut, 20, "too few loads were hit")
 	require.Equal(t, live, torch.LiveTensors())
 	require.Equal(t, open, descriptors(t))
+}
+
+// A file that grows while it is loaded is not what it was when it was opened: an error, however it is read.
+func TestGrownWhileLoading(t *testing.T) {
+	for name, opts := range streams {
+		t.Run(name, func(t *testing.T) {
+			dir := piecesCheckpoint(t, 3<<20, 5)
+			path := filepath.Join(dir, "model.safetensors")
+			live, open := torch.LiveTensors(), descriptors(t)
+			var once sync.Once
+			var grown error
+			opts.Progress = func(_, _ int64) {
+				once.Do(func() {
+					var f *os.File
+					if f, grown = os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0); grown == nil {
+						_, err := f.WriteString("more")
+						grown = errors.Join(err, f.Close())
+					}
+				})
+			}
+			_, _, err := pretrained.Load(ctx, dir, opts)
+			require.NoError(t, grown)
+			var e *pretrained.Error
+			require.ErrorAs(t, err, &e)
+			require.Equal(t, path, e.File)
+			require.ErrorIs(t, err, safetensors.ErrChanged)
+			require.Equal(t, live, torch.LiveTensors())
+			require.Equal(t, open, descriptors(t))
+		})
+	}
 }
 
 // A checkpoint that is replaced while it is read: what was opened is what is loaded.
