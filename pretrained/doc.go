@@ -15,6 +15,9 @@
 // was found in. What transformers does silently and is not safe is an error here, which names the option that
 // allows it.
 //
+// In place of a directory there may be an id of the Hugging Face hub ("org/name"): package hub brings what is
+// needed to the cache that Python has, all of it from one commit.
+//
 // Plan stops before a byte of weights is read; Load also returns the Report. What differs from
 // transformers on purpose is listed in docs/compat.md.
 //

@@ -31,8 +31,8 @@ func (a *AutoClass) FromPretrained(ctx context.Context, path string, opts Option
 	return m, err
 }
 
-// Load loads a model from a directory, or from one checkpoint file with config.json beside it, and reports
-// what it did. The model is in evaluation mode and belongs to the caller: Close frees it.
+// Load loads a model from a directory, from one checkpoint file with config.json beside it, or by its id on
+// the hub, and reports what it did. The model is in evaluation mode and belongs to the caller: Close frees it.
 func Load(ctx context.Context, path string, opts Options) (Model, *Report, error) {
 	start := time.Now()
 	l, err := prepare(ctx, path, opts, false)

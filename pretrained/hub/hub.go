@@ -25,6 +25,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"path/filepath"
 	"time"
 
 	"github.com/torchgo/torchgo/internal/xlog"
@@ -85,6 +86,9 @@ func New(opts Options) (*Client, error) {
 			return nil, err
 		}
 	} else if opts.CacheDir, err = CacheDir(); err != nil {
+		return nil, err
+	}
+	if opts.CacheDir, err = filepath.Abs(opts.CacheDir); err != nil {
 		return nil, err
 	}
 	opts.Endpoint = cmp.Or(opts.Endpoint, env.endpoint)

@@ -317,6 +317,49 @@ func TestOffline(t *testing.T) {
 	require.ErrorIs(t, err, ErrUnavailable)
 }
 
+func TestCacheDir(t *testing.T) {
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	t.Setenv("HF_HOME", "")
+	t.Setenv("XDG_CACHE_HOME", "")
+	t.Setenv("MY_DIR", "/mine")
+	for _, step := range []struct{ name, value, want string }{
+		{"", "", filepath.Join(home, ".cache/huggingface/hub")},
+		{"XDG_CACHE_HOME", "/xdg", "/xdg/huggingface/hub"},
+		{"HF_HOME", "~/hf", filepath.Join(home, "hf/hub")},
+		{"HF_HOME", "$MY_DIR/$NONE", "/mine/$NONE/hub"},
+		{"HUGGINGFACE_HUB_CACHE", "/old", "/old"},
+		{"HF_HUB_CACHE", "/new", "/new"},
+	} {
+		if step.name != "" {
+			t.Setenv(step.name, step.value)
+		}
+		got, err := CacheDir()
+		require.NoError(t, err)
+		require.Equal(t, step.want, got)
+		c := client(t, nil, Options{CacheDir: got})
+		require.Equal(t, step.want, c.CacheDir())
+	}
+	t.Chdir(home)
+	require.Equal(t, filepath.Join(home, "here"), client(t, nil, Options{CacheDir: "here"}).CacheDir())
+	require.Equal(t, filepath.Join(home, "there"), client(t, nil, Options{CacheDir: "~/there"}).CacheDir())
+	for _, name := range []string{"HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"} {
+		t.Setenv(name, "soon")
+		_, err := New(Options{})
+		require.ErrorIs(t, err, ErrArgument)
+		require.ErrorContains(t, err, name)
+		t.Setenv(name, "0")
+		c, err := New(Options{})
+		require.NoError(t, err)
+		require.Equal(t, 10*time.Second, c.opts.idle)
+		t.Setenv(name, "3")
+		c, err = New(Options{})
+		require.NoError(t, err)
+		require.True(t, c.opts.idle == 3*time.Second || c.opts.patience == 3*time.Second)
+		t.Setenv(name, "")
+	}
+}
+
 func TestForceDownload(t *testing.T) {
 	s := hubtest.New(t)
 	files := fileMap()
