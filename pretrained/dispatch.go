@@ -236,6 +236,14 @@ func (p *PreTrainedModel) HFDeviceMap() map[string]string {
 	return maps.Clone(p.dispatch.where)
 }
 
+// InputDevice is where inputs are needed first: the device of the model, or of one whose parts are placed, the main one.
+func (p *PreTrainedModel) InputDevice() torch.Device {
+	if p.dispatch == nil {
+		return p.Device()
+	}
+	return p.dispatch.main
+}
+
 // lock keeps offloaded weights from coming and going while all weights are looked at.
 func (p *PreTrainedModel) lock() (unlock func()) {
 	if p.dispatch == nil {

@@ -30,7 +30,6 @@ func AttentionMask(mask, x *torch.Tensor, o MaskOptions) *torch.Tensor {
 		}
 	}
 	if mask != nil {
-		mask = mask.To(x.Device())
 		if mask.Dim() != 2 || mask.Size(0) != b || mask.Size(1) != t {
 			badInput("expected an attention_mask of shape [%d %d], got %v", b, t, mask.Shape())
 		}

@@ -22,6 +22,7 @@ type Model interface {
 	NumParameters(...NumParametersOptions) int64
 	MemoryFootprint(...MemoryFootprintOptions) int64
 	CanGenerate() bool
+	InputDevice() torch.Device
 	HFDeviceMap() map[string]string
 	Weight(ctx context.Context, name string) (*torch.Tensor, error)
 	Close()
@@ -133,7 +134,7 @@ func (p *PreTrainedModel) DType() torch.DType {
 	return torch.Float32
 }
 
-// Device is that of the first parameter.
+// Device is that of the first parameter, which is torch.Meta if it is offloaded: see InputDevice.
 func (p *PreTrainedModel) Device() torch.Device {
 	defer p.lock()()
 	for _, t := range nn.NamedParameters(p.self) {

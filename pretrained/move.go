@@ -36,6 +36,7 @@ func (p *PreTrainedModel) To(device torch.Device, dtype torch.DType) error {
 
 // present refuses what needs all weights when some have no data here.
 func (p *PreTrainedModel) present(what string) error {
+	defer p.lock()()
 	away := p.offloadedNames()
 	for _, s := range nn.Slots(p.self) {
 		if away[s.Name] || s.Tensor().Device() == torch.Meta {

@@ -42,6 +42,7 @@ type fetch struct {
 	read    func() error
 	finish  func() (*torch.Tensor, error) // on the CPU
 	discard func()                        // in place of finish
+	hold    *torch.Tensor                 // what is read into; nil: none
 }
 
 // visit is one stay of a weight on its device.
@@ -71,7 +72,7 @@ func (l *loader) offload(d *dispatch) {
 		} else {
 			w.kept = t
 			w.source = func() (fetch, error) {
-				return fetch{func() error { return nil }, func() (*torch.Tensor, error) { return torch.Try(t.Detach) }, func() {}}, nil
+				return fetch{func() error { return nil }, func() (*torch.Tensor, error) { return torch.Try(t.Detach) }, func() {}, nil}, nil
 			}
 			w.placeholder = torch.Empty(t.Shape(), torch.EmptyOptions{DType: t.DType(), Device: torch.Meta}).SetRequiresGrad(t.RequiresGrad())
 			torch.Keep(w.placeholder)
@@ -107,13 +108,21 @@ func (w *PlannedWeight) source() weightSource {
 			var data []byte
 			return fetch{
 				func() (err error) {
+					if err := p.file.Unchanged(); err != nil {
+						return err
+					}
 					if m, data, err = p.bytes(); err == nil {
 						touch(data)
 					}
 					return err
 				},
 				func() (*torch.Tensor, error) { return p.blob(m, data, shape) },
-				func() { _ = m.Release() },
+				func() {
+					if m != nil {
+						_ = m.Release()
+					}
+				},
+				nil,
 			}, nil
 		}
 	}
@@ -122,7 +131,6 @@ func (w *PlannedWeight) source() weightSource {
 		if err != nil {
 			return fetch{}, err
 		}
-		torch.Keep(raw)
 		buf := raw.Bytes()
 		return fetch{
 			func() error {
@@ -139,6 +147,7 @@ func (w *PlannedWeight) source() weightSource {
 				return torch.Try(func() *torch.Tensor { return raw.ToDType(dtype) })
 			},
 			raw.Close,
+			raw,
 		}, nil
 	}
 }
@@ -154,7 +163,7 @@ func touch(data []byte) {
 
 var touched atomic.Uint32 // so that touch has a result
 
-// now reads a weight at once: a tensor of the caller's on the CPU.
+// now reads a weight at once: a tensor of the caller's, or of its scope, on the CPU.
 func (s weightSource) now() (*torch.Tensor, error) {
 	f, err := s()
 	if err != nil {
@@ -284,6 +293,7 @@ func (u *module) enter() {
 func (w *offloaded) begin() *visit {
 	v := &visit{done: make(chan struct{})}
 	v.fetch, v.err = w.source()
+	torch.Keep(v.hold)
 	w.visit = v
 	return v
 }
@@ -444,8 +454,8 @@ func (p *PreTrainedModel) Weight(ctx context.Context, name string) (*torch.Tenso
 		t, err = nn.GetBuffer(p.self, name)
 	}
 	var w *offloaded
-	if err == nil && p.dispatch != nil {
-		w = p.dispatch.offloaded(t)
+	if err == nil {
+		w = p.offloaded(t)
 	}
 	unlock()
 	switch {
@@ -457,13 +467,21 @@ func (p *PreTrainedModel) Weight(ctx context.Context, name string) (*torch.Tenso
 	return torch.Try(t.Detach)
 }
 
+// away is the offloaded weight that a tensor stands for; nil: it is none's placeholder.
+func (p *PreTrainedModel) away(t *torch.Tensor) *offloaded {
+	if p.dispatch == nil {
+		return nil
+	}
+	return p.dispatch.away[t]
+}
+
 // offloaded is the weight that a tensor in the model is of, or stands for; nil: it is here for good. The caller
-// holds mu.
-func (d *dispatch) offloaded(t *torch.Tensor) *offloaded {
-	if w := d.away[t]; w != nil {
+// holds the lock.
+func (p *PreTrainedModel) offloaded(t *torch.Tensor) *offloaded {
+	if w := p.away(t); w != nil || p.dispatch == nil {
 		return w
 	}
-	for _, w := range d.weights {
+	for _, w := range p.dispatch.weights {
 		if w.visit != nil && w.visit.value == t {
 			return w
 		}

@@ -57,18 +57,9 @@ func badMap(entry string, e Error) error {
 // carryOut gives every tensor of the model its place by a map from names of modules or parameters to places. Of
 // the entries that a name begins with, part by part, the longest counts.
 func (l *loader) carryOut(m DeviceMap) error {
-	entries := map[string]place{}
-	for _, name := range slices.Sorted(maps.Keys(m)) {
-		p, err := parsePlace(m[name])
-		switch {
-		case err != nil:
-			return badMap(name, Error{Expected: "a device name (cpu, cuda:0), disk, or one of " + strings.Join(strategies, ", "), Actual: fmt.Sprintf("%q", shorten(m[name]))})
-		case p.device == torch.Meta:
-			return badMap(name, Error{Actual: "meta", Remedy: "weights have no place there; a plan shows what a load would do"})
-		case p.device.Type == torch.DeviceCUDA && p.device.Index >= devices.count() && !l.imagined(p.device):
-			return badMap(p.String(), Error{Expected: fmt.Sprintf("one of the %d GPUs that libtorch sees", devices.count())})
-		}
-		entries[name] = p
+	entries, err := l.entries(m)
+	if err != nil {
+		return err
 	}
 	l.places = map[string]place{}
 	l.device = torch.CPU
@@ -118,6 +109,24 @@ func (l *loader) carryOut(m DeviceMap) error {
 		}
 	}
 	return nil
+}
+
+// entries reads a map.
+func (l *loader) entries(m DeviceMap) (map[string]place, error) {
+	entries := map[string]place{}
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		p, err := parsePlace(m[name])
+		switch {
+		case err != nil:
+			return nil, badMap(name, Error{Expected: "a device name (cpu, cuda:0), disk, or one of " + strings.Join(strategies, ", "), Actual: fmt.Sprintf("%q", shorten(m[name]))})
+		case p.device == torch.Meta:
+			return nil, badMap(name, Error{Actual: "meta", Remedy: "weights have no place there; a plan shows what a load would do"})
+		case p.device.Type == torch.DeviceCUDA && p.device.Index >= devices.count() && !l.imagined(p.device):
+			return nil, badMap(p.String(), Error{Expected: fmt.Sprintf("one of the %d GPUs that libtorch sees", devices.count())})
+		}
+		entries[name] = p
+	}
+	return entries, nil
 }
 
 func longest(entries map[string]place, name string) (place, bool) {

@@ -66,10 +66,8 @@ func (p *PreTrainedModel) savedEntries(state iter.Seq2[string, *torch.Tensor]) (
 		defer p.lock()()
 		state = func(yield func(string, *torch.Tensor) bool) {
 			for name, t := range nn.StateDict(p.self) {
-				if p.dispatch != nil {
-					if w := p.dispatch.offloaded(t); w != nil {
-						t = w.placeholder
-					}
+				if w := p.offloaded(t); w != nil {
+					t = w.placeholder
 				}
 				if !yield(name, t) {
 					return
@@ -86,15 +84,6 @@ func (p *PreTrainedModel) savedEntries(state iter.Seq2[string, *torch.Tensor]) (
 		}
 	}
 	return entries, nil
-}
-
-// away is the offloaded weight that a placeholder stands for, or nil.
-func (p *PreTrainedModel) away(placeholder *torch.Tensor) *offloaded {
-	if p.dispatch == nil {
-		return nil
-	}
-	defer p.lock()()
-	return p.dispatch.away[placeholder]
 }
 
 // made is an original, of weights that are read now if they are offloaded. The caller is in a scope.

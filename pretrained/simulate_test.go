@@ -104,3 +104,22 @@ func (s *Simulation) ran(m *module, given, in, out []*torch.Tensor) {
 		s.where.Store(t, m.device)
 	}
 }
+
+// Places is where a device map for two GPUs puts the tensors of a checkpoint's model, before ties are considered.
+func Places(t *testing.T, path string, m DeviceMap) (map[string]string, error) {
+	Simulate(t, torch.CPU, torch.CPU)
+	l, err := prepare(t.Context(), path, Options{DeviceMap: DeviceMap{"": "cpu"}}, false)
+	if err != nil {
+		return nil, err
+	}
+	defer l.close()
+	defer l.model.Close()
+	placed := map[string]string{}
+	entries, err := l.entries(m)
+	for name := range l.slots {
+		if p, ok := longest(entries, name); ok {
+			placed[name] = p.String()
+		}
+	}
+	return placed, err
+}

@@ -77,7 +77,7 @@ func (e *evalFlags) run(ctx context.Context, app *cli.App, model *modelFlags, pa
 func (e *evalFlags) forward(m pretrained.Model, named map[string]*torch.Tensor) (map[string]*torch.Tensor, error) {
 	err := torch.TryDo(func() {
 		for name, t := range named {
-			named[name] = t.To(m.Device())
+			named[name] = t.To(m.InputDevice())
 		}
 	})
 	if err != nil {

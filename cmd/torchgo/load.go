@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -40,7 +41,7 @@ func newLoad(app *cli.App) *cobra.Command {
 				StateDict map[string]digestEntry `json:"state_dict,omitempty"`
 			}{Report: report.Complete()}
 			if digest {
-				if out.StateDict, err = digests(m); err != nil {
+				if out.StateDict, err = digests(cmd.Context(), m); err != nil {
 					return err
 				}
 			}
@@ -59,15 +60,20 @@ type digestEntry struct {
 	SHA256 string `json:"sha256"` // of the contiguous little-endian bytes
 }
 
-func digests(m pretrained.Model) (map[string]digestEntry, error) {
+func digests(ctx context.Context, m pretrained.Model) (map[string]digestEntry, error) {
 	entries := map[string]digestEntry{}
-	for name, t := range nn.StateDict(m) {
-		err := torch.TryDo(func() {
+	for name := range nn.StateDict(m) {
+		t, err := m.Weight(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		err = torch.TryDo(func() {
 			torch.Inference(func() {
 				sum := sha256.Sum256(t.To(torch.CPU).Contiguous().Bytes())
 				entries[name] = digestEntry{t.DType().String(), t.Shape(), hex.EncodeToString(sum[:])}
 			})
 		})
+		t.Close()
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}

@@ -19,6 +19,8 @@ import (
 type modelFlags struct {
 	class, dtype, device, attn string
 	deviceMap, maxMemory       string
+	offloadFolder              string
+	offloadBuffers             bool
 	variant, subfolder         string
 	useSafetensors             bool
 	config, keyMapping         string
@@ -37,10 +39,9 @@ const maxThreads = 4096
 
 // laterFlags are part of the command line already; using one is a clear error.
 var laterFlags = map[string]string{
-	"offload-folder": "offloading",
-	"gguf-file":      "GGUF",
-	"adapter":        "adapters",
-	"quantization":   "quantization",
+	"gguf-file":    "GGUF",
+	"adapter":      "adapters",
+	"quantization": "quantization",
 }
 
 func addModelFlags(cmd *cobra.Command) *modelFlags {
@@ -49,7 +50,9 @@ func addModelFlags(cmd *cobra.Command) *modelFlags {
 	f.StringVar(&m.class, "class", "", "an Auto class or model class (default: the first of architectures in config.json)")
 	f.StringVar(&m.dtype, "dtype", "auto", "auto, float32, bfloat16, …")
 	f.StringVar(&m.device, "device", "", "cpu or cuda:N (default: cpu)")
-	f.StringVar(&m.deviceMap, "device-map", "", "a device, auto, balanced, balanced_low_0, sequential, or JSON of module name to device")
+	f.StringVar(&m.deviceMap, "device-map", "", "a device, auto, balanced, balanced_low_0, sequential, or JSON of module name to device, 0 or \"disk\"")
+	f.StringVar(&m.offloadFolder, "offload-folder", "", "a `folder` for weights on disk that the checkpoint does not have as they are")
+	f.BoolVar(&m.offloadBuffers, "offload-buffers", false, "offload buffers with the parameters of their module")
 	f.StringVar(&m.maxMemory, "max-memory", "", "JSON `object`: device to bytes, or \"10GiB\"")
 	f.StringVar(&m.attn, "attn", "", "attention: eager or sdpa (default: sdpa where the model has it)")
 	f.StringVar(&m.variant, "variant", "", "load model.VARIANT.safetensors")
@@ -75,6 +78,7 @@ func addModelFlags(cmd *cobra.Command) *modelFlags {
 func (m *modelFlags) options(app *cli.App, what string) (pretrained.Options, error) {
 	o := pretrained.Options{
 		Class: m.class, Variant: m.variant, Subfolder: m.subfolder, Attn: nn.AttentionKind(m.attn),
+		OffloadFolder: m.offloadFolder, OffloadBuffers: m.offloadBuffers,
 		IgnoreMismatchedSizes: m.ignoreMismatched, Strict: m.strict, DisableMmap: m.disableMmap,
 	}
 	for name := range m.later {

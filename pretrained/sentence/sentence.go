@@ -191,7 +191,7 @@ func (e *Encoder) embed(tokens []tokenizer.Encoding, batch []int) (rows [][]floa
 	}
 	err = torch.TryDo(func() {
 		torch.Inference(func() {
-			device := e.Model.Device()
+			device := e.Model.InputDevice()
 			in := pretrained.Inputs{
 				InputIDs:      torch.FromSlice(ids, len(batch), width).To(device),
 				AttentionMask: torch.FromSlice(mask, len(batch), width).To(device),
