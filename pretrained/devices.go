@@ -9,6 +9,7 @@ type deviceOps interface {
 	count() int                                          // of GPUs
 	of(t *torch.Tensor) torch.Device                     // where t lies
 	move(t *torch.Tensor, to torch.Device) *torch.Tensor // a copy of t there
+	reserve(d torch.Device, bytes int)                   // prepares d's allocator for so much
 	memory(d torch.Device) torch.Device                  // what tensors of d are allocated on
 	ran(m *module, given, in, out []*torch.Tensor)       // is told of each module that ran: inputs, as it was given them and as it had them
 }

@@ -60,3 +60,6 @@ func RewriteGeneration(data []byte) ([]byte, error) {
 
 // TagCard is tagCard.
 func TagCard(card []byte, tags []string) ([]byte, error) { return tagCard(card, tags) }
+
+// WarmUpBytes is what to allocate on a GPU before its weights come.
+var WarmUpBytes = warmUpBytes

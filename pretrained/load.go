@@ -103,6 +103,7 @@ func (l *loader) stream(ctx context.Context) error {
 	g, running := errgroup.WithContext(ctx)
 	g.SetLimit(l.workers())
 	progress := l.newProgress()
+	l.warmUp()
 	var arrivals []*arrival
 	for i := range l.plan.Weights {
 		w := &l.plan.Weights[i]

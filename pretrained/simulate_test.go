@@ -16,6 +16,8 @@ type Simulation struct {
 	mu    sync.Mutex
 	Moves []SimulatedMove
 	Runs  []SimulatedRun
+
+	Reserved map[torch.Device]int // bytes
 }
 
 // SimulatedMove is a copy of a tensor to another device.
@@ -34,7 +36,7 @@ type SimulatedRun struct {
 
 // Simulate has GPUs with these memories until the test ends.
 func Simulate(t *testing.T, memories ...torch.Device) *Simulation {
-	s := &Simulation{memories: memories}
+	s := &Simulation{memories: memories, Reserved: map[torch.Device]int{}}
 	before := devices
 	devices = s
 	t.Cleanup(func() { devices = before })
@@ -48,6 +50,11 @@ func (s *Simulation) Take() (moves []SimulatedMove, runs []SimulatedRun) {
 	moves, runs, s.Moves, s.Runs = s.Moves, s.Runs, nil, nil
 	return moves, runs
 }
+
+// Where is the device of a tensor.
+func (s *Simulation) Where(t *torch.Tensor) torch.Device { return s.of(t) }
+
+func (s *Simulation) reserve(d torch.Device, bytes int) { s.Reserved[d] += bytes }
 
 func (s *Simulation) count() int { return len(s.memories) }
 
