@@ -463,3 +463,18 @@ func TestOddIndices(t *testing.T) {
 		x.Close()
 	}
 }
+
+// Stacked experts can't be read in place from the checkpoint: they are written to the offload folder, and saved in
+// the file's form from there.
+func TestExpertsOffloadedToDisk(t *testing.T) {
+	dir, report, opts := moe(t, "twelve")
+	opts.DeviceMap = pretrained.DeviceMap{"model": "disk", "lm_head": "cpu"}
+	_, _, err := pretrained.Load(ctx, dir, opts)
+	require.ErrorIs(t, err, pretrained.ErrArgument)
+	require.ErrorContains(t, err, "OffloadFolder")
+	opts.OffloadFolder = t.TempDir()
+	m, _ := load(t, dir, opts)
+	to := t.TempDir()
+	require.NoError(t, pretrained.SavePretrained(ctx, m, to, pretrained.SaveOptions{}))
+	checkSaved(t, to, report.Saved)
+}
