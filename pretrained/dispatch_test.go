@@ -91,14 +91,33 @@ func TestDispatch(t *testing.T) {
 			}
 			last := moves[len(moves)-1]
 			require.Equal(t, torch.CPU, last.To, "what comes out is where the inputs were")
-
-			// Gradients flow across devices.
-			m.Train()
-			require.NoError(t, torch.TryDo(func() { m.Forward(placedInputs()).Loss.Backward() }))
-			for name, p := range nn.NamedParameters(m) {
-				require.NotNil(t, p.Grad(), name)
-			}
 		})
+	}
+}
+
+// Gradients flow across devices, in training mode with dropout, also where layers are run again for them.
+func TestDispatchedGradients(t *testing.T) {
+	gradients := func(m pretrained.Model) map[string][]float32 {
+		m.Train()
+		torch.ManualSeed(3)
+		require.NoError(t, torch.TryDo(func() { m.Forward(placedInputs()).Loss.Backward() }))
+		out := map[string][]float32{}
+		for name, p := range nn.NamedParameters(m) {
+			require.NotNil(t, p.Grad(), name)
+			out[name] = torch.ToSlice[float32](p.Grad())
+		}
+		return out
+	}
+	for name, c := range placedModels {
+		dir := filepath.Join(testdata.Open(t, c.group), c.dir)
+		m, _ := load(t, dir, pretrained.Options{})
+		want := gradients(m)
+		pretrained.Simulate(t, torch.CPU, torch.CPU)
+		m, _ = load(t, dir, pretrained.Options{DeviceMap: c.split})
+		require.Equal(t, want, gradients(m), name)
+		m, _ = load(t, dir, pretrained.Options{DeviceMap: c.split})
+		require.NoError(t, m.ActivationCheckpointingEnable())
+		require.Equal(t, want, gradients(m), name)
 	}
 }
 
@@ -123,6 +142,28 @@ func TestNothingCrossesDevicesSilently(t *testing.T) {
 				require.Equal(t, torch.CPU, x.Device(), name)
 			}
 		})
+	}
+}
+
+func TestDispatchOnAGPU(t *testing.T) {
+	if torch.CUDADeviceCount() == 0 {
+		t.Skip("no GPU")
+	}
+	for name, c := range placedModels {
+		dir := filepath.Join(testdata.Open(t, c.group), c.dir)
+		m, _ := load(t, dir, pretrained.Options{})
+		want := values(t, m)
+		for what, m := range map[string]pretrained.DeviceMap{
+			"CPU and disk": {"": "cuda:0", c.layers + ".0": "cpu", c.layers + ".1": "disk"},
+			"all on disk":  {"": "disk", c.layers + ".0": "cuda:0"},
+		} {
+			model, _ := load(t, dir, pretrained.Options{DeviceMap: m})
+			for range 3 {
+				for key, got := range values(t, model) {
+					require.InDeltaSlice(t, want[key], got, 1e-4, "%s: %s: %s", name, what, key)
+				}
+			}
+		}
 	}
 }
 

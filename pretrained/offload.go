@@ -43,6 +43,7 @@ type fetch struct {
 	finish  func() (*torch.Tensor, error) // on the CPU
 	discard func()                        // in place of finish
 	hold    *torch.Tensor                 // what is read into; nil: none
+	forget  func()                        // gives memory back before what finish made is closed
 }
 
 // visit is one stay of a weight on its device.
@@ -71,9 +72,7 @@ func (l *loader) offload(d *dispatch) {
 			w.placeholder, w.source = t, read
 		} else {
 			w.kept = t
-			w.source = func() (fetch, error) {
-				return fetch{func() error { return nil }, func() (*torch.Tensor, error) { return torch.Try(t.Detach) }, func() {}, nil}, nil
-			}
+			w.source = func() (fetch, error) { return keep(t), nil }
 			w.placeholder = torch.Empty(t.Shape(), torch.EmptyOptions{DType: t.DType(), Device: torch.Meta}).SetRequiresGrad(t.RequiresGrad())
 			torch.Keep(w.placeholder)
 			t.SetRequiresGrad(false)
@@ -101,54 +100,71 @@ func (w *PlannedWeight) inPlace() bool {
 
 // source reads a weight that is in place.
 func (w *PlannedWeight) source() weightSource {
-	p, shape, dtype, mapped := w.Parts[0], w.Shape, w.slot.Tensor().DType(), w.Action == MapAction
-	if mapped {
-		return func() (fetch, error) {
-			var m *safetensors.Mapping
-			var data []byte
-			return fetch{
-				func() (err error) {
-					if err := p.file.Unchanged(); err != nil {
-						return err
-					}
-					if m, data, err = p.bytes(); err == nil {
-						touch(data)
-					}
-					return err
-				},
-				func() (*torch.Tensor, error) { return p.blob(m, data, shape) },
-				func() {
-					if m != nil {
-						_ = m.Release()
-					}
-				},
-				nil,
-			}, nil
-		}
+	p, shape, dtype := w.Parts[0], w.Shape, w.slot.Tensor().DType()
+	if w.Action == MapAction {
+		return func() (fetch, error) { return p.fetchMapped(shape), nil }
 	}
-	return func() (fetch, error) {
-		raw, err := torch.Try(func() *torch.Tensor { return torch.Empty(shape, torch.EmptyOptions{DType: p.dtype}) })
-		if err != nil {
-			return fetch{}, err
-		}
-		buf := raw.Bytes()
-		return fetch{
-			func() error {
-				if err := p.file.Unchanged(); err != nil {
-					return err
-				}
-				return p.file.ReadPart(p.Source, buf, p.place.from.offset*p.dtype.ItemSize())
-			},
-			func() (*torch.Tensor, error) {
-				if p.dtype == dtype {
-					return raw, nil
-				}
-				defer raw.Close()
-				return torch.Try(func() *torch.Tensor { return raw.ToDType(dtype) })
-			},
-			raw.Close,
-			raw,
-		}, nil
+	return func() (fetch, error) { return p.fetchRead(shape, dtype) }
+}
+
+func (p *Part) fetchMapped(shape []int) fetch {
+	var m *safetensors.Mapping
+	var data []byte
+	return fetch{
+		read: func() (err error) {
+			if err := p.file.Unchanged(); err != nil {
+				return err
+			}
+			if m, data, err = p.bytes(); err == nil {
+				touch(data)
+			}
+			return err
+		},
+		finish: func() (*torch.Tensor, error) { return p.blob(m, data, shape) },
+		forget: func() { m.Forget(p.Source) },
+		discard: func() {
+			if m != nil {
+				m.Forget(p.Source)
+				_ = m.Release()
+			}
+		},
+	}
+}
+
+func (p *Part) fetchRead(shape []int, dtype torch.DType) (fetch, error) {
+	raw, err := torch.Try(func() *torch.Tensor { return torch.Empty(shape, torch.EmptyOptions{DType: p.dtype}) })
+	if err != nil {
+		return fetch{}, err
+	}
+	buf := raw.Bytes()
+	return fetch{
+		hold: raw,
+		read: func() error {
+			if err := p.file.Unchanged(); err != nil {
+				return err
+			}
+			return p.file.ReadPart(p.Source, buf, p.place.from.offset*p.dtype.ItemSize())
+		},
+		finish: func() (*torch.Tensor, error) {
+			if p.dtype == dtype {
+				return raw, nil
+			}
+			defer raw.Close()
+			return torch.Try(func() *torch.Tensor { return raw.ToDType(dtype) })
+		},
+		forget:  func() {},
+		discard: raw.Close,
+	}, nil
+}
+
+// keep gives a weight in CPU memory.
+func keep(t *torch.Tensor) fetch {
+	nothing := func() {}
+	return fetch{
+		read:    func() error { return nil },
+		finish:  func() (*torch.Tensor, error) { return torch.Try(t.Detach) },
+		forget:  nothing,
+		discard: nothing,
 	}
 }
 
@@ -326,6 +342,7 @@ func (w *offloaded) finish(v *visit) {
 	if err == nil && w.device != torch.CPU {
 		host := t
 		t, err = torch.Try(func() *torch.Tensor { return devices.move(host, w.device) })
+		v.forget()
 		host.Close()
 	}
 	if v.err = err; err != nil {
@@ -388,6 +405,9 @@ func (w *offloaded) drop() {
 	}
 	switch {
 	case v.value != nil:
+		if w.device == torch.CPU {
+			v.forget()
+		}
 		v.value.Close()
 	case v.err == nil: // not finished
 		v.discard()
@@ -462,7 +482,12 @@ func (p *PreTrainedModel) Weight(ctx context.Context, name string) (*torch.Tenso
 	case err != nil:
 		return nil, &Error{Tensor: shorten(name), Class: ErrMissingTensor, Err: err}
 	case w != nil:
-		return w.source.now()
+		t, err := w.source.now()
+		if err != nil || w.kept != nil {
+			return t, err
+		}
+		defer t.Close() // a view of the file would lose what is written to it when the pages are given back
+		return torch.Try(func() *torch.Tensor { return t.Clone() })
 	}
 	return torch.Try(t.Detach)
 }

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 
@@ -104,6 +106,89 @@ func TestOffloadedModelRunsConcurrently(t *testing.T) {
 		}
 		wg.Wait()
 		require.Equal(t, live, torch.LiveTensors())
+	}
+}
+
+// While a layer runs, the next one's weights are read, and those of no other.
+func TestOffloadedWeightsAreReadAhead(t *testing.T) {
+	for _, m := range []pretrained.DeviceMap{{"": "disk"}, {"": "cuda:0", "model.layers": "cpu"}} {
+		pretrained.Simulate(t, torch.CPU)
+		model, _ := load(t, filepath.Join(testdata.Open(t, "models-llama"), "llama"), pretrained.Options{DeviceMap: m})
+		var ahead, here []string
+		first, err := nn.GetSubmodule(model, "model.layers.0.mlp.up_proj")
+		require.NoError(t, err)
+		nn.RegisterForwardHook(first, func(any, []*torch.Tensor, []*torch.Tensor) []*torch.Tensor {
+			ahead = pretrained.Ahead(model)
+			for name, p := range nn.NamedParameters(model) {
+				if p.Device() != torch.Meta {
+					here = append(here, name)
+				}
+			}
+			return nil
+		})
+		values(t, model)
+		require.Len(t, ahead, 9)
+		for _, name := range ahead {
+			require.Contains(t, name, "model.layers.1.")
+		}
+		if m[""] == "disk" {
+			require.Len(t, here, 9)
+			require.Contains(t, here[0], "model.layers.0.")
+		}
+		require.Empty(t, pretrained.Ahead(model))
+	}
+}
+
+// memory of the process in bytes: what is its own, and pages of files.
+func memory(t *testing.T) (n int64) {
+	data, err := os.ReadFile("/proc/self/status")
+	require.NoError(t, err)
+	for line := range strings.Lines(string(data)) {
+		if fields := strings.Fields(line); fields[0] == "RssAnon:" || fields[0] == "RssFile:" {
+			kB, err := strconv.ParseInt(fields[1], 10, 64)
+			require.NoError(t, err)
+			n += kB << 10
+		}
+	}
+	return n
+}
+
+// A pass needs the memory of two layers, however many there are.
+func TestOffloadedModelNeedsLittleMemory(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("reads /proc/self/status")
+	}
+	if testing.Short() {
+		t.Skip("writes 200 MB")
+	}
+	config, err := pretrained.NewConfig("bert", map[string]any{"hidden_size": 512, "intermediate_size": 4096, "num_attention_heads": 8,
+		"num_hidden_layers": 10, "vocab_size": 100})
+	require.NoError(t, err)
+	m, err := pretrained.FromConfig(config, pretrained.Options{Class: "BertForMaskedLM"})
+	require.NoError(t, err)
+	dir := t.TempDir()
+	require.NoError(t, pretrained.SavePretrained(ctx, m, dir, pretrained.SaveOptions{}))
+	all := m.MemoryFootprint()
+	m.Close()
+	const layer = (4*512*512 + 2*512*4096) * 4
+	require.Greater(t, all, int64(10*layer))
+	for what, opts := range map[string]pretrained.Options{"mapped": {}, "read": {DisableMmap: true}, "cast": {DType: torch.BFloat16}} {
+		opts.DeviceMap = pretrained.DeviceMap{"": "disk"}
+		m, _ := load(t, dir, opts)
+		values(t, m) // warms up libtorch
+		torch.Collect()
+		before, most := memory(t), int64(0)
+		for name, module := range nn.NamedModules(m) {
+			if strings.HasSuffix(name, ".output.dense") {
+				nn.RegisterForwardHook(module, func(any, []*torch.Tensor, []*torch.Tensor) []*torch.Tensor {
+					most = max(most, memory(t)-before)
+					return nil
+				})
+			}
+		}
+		values(t, m)
+		t.Logf("%s: %d MB of %d MB", what, most>>20, all>>20)
+		require.Less(t, most, int64(4.5*layer), what)
 	}
 }
 

@@ -130,3 +130,14 @@ func Places(t *testing.T, path string, m DeviceMap) (map[string]string, error) {
 	}
 	return placed, err
 }
+
+// Ahead are the weights that are being brought in before they are asked for.
+func Ahead(m Model) (names []string) {
+	defer m.base().lock()()
+	for _, w := range m.base().dispatch.weights {
+		if w.ahead {
+			names = append(names, w.name)
+		}
+	}
+	return names
+}

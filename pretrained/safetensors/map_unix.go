@@ -14,4 +14,7 @@ func mapFile(f *os.File, size int64) ([]byte, error) {
 	return unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_NORESERVE)
 }
 
+// dropPages gives whole pages back to the system, which reads them again when they are used.
+func dropPages(data []byte) { _ = unix.Madvise(data, unix.MADV_DONTNEED) }
+
 func unmapFile(data []byte) error { return unix.Munmap(data) }

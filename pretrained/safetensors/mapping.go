@@ -77,6 +77,20 @@ func (m *Mapping) Release() error {
 	return unmapFile(data)
 }
 
+// Forget gives the memory of a tensor back to the system, as far as no other tensor is in its pages. It is read from
+// the file again when it is used, and what was written to it is lost.
+func (m *Mapping) Forget(name string) {
+	t, err := m.file.find(name)
+	if err != nil || m.refs.Load() <= 0 {
+		return
+	}
+	page := int64(os.Getpagesize())
+	start, end := (t.Offset+page-1)/page*page, (t.Offset+int64(t.Bytes))/page*page
+	if start < end {
+		dropPages(m.data[start:end])
+	}
+}
+
 // Tensor is the bytes of a tensor in the mapping: valid until the last Release, and not necessarily
 // aligned (see TensorInfo.Aligned). For a BOOL tensor, whose values it checks first, the File must still
 // be open.

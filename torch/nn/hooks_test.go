@@ -149,3 +149,42 @@ func TestHooksOfACopy(t *testing.T) {
 	c.Forward(x)
 	require.Len(t, called, 7)
 }
+
+func TestWrapForward(t *testing.T) {
+	torch.Scope(func() {
+		l := &Linear{Weight: &Dense{torch.FromSlice([]float32{2}, 1, 1)}}
+		var order []string
+		wrap := func(name string, by float64) (remove func()) {
+			return WrapForward(l, func(m any, in []*torch.Tensor) ([]*torch.Tensor, func([]*torch.Tensor) []*torch.Tensor) {
+				require.Same(t, l, m)
+				order = append(order, name)
+				return []*torch.Tensor{in[0].AddScalar(by)}, func(out []*torch.Tensor) []*torch.Tensor {
+					order = append(order, "after "+name)
+					if out == nil {
+						return nil
+					}
+					return []*torch.Tensor{out[0].MulScalar(by)}
+				}
+			})
+		}
+		removeInner := wrap("inner", 10)
+		removeOuter := wrap("outer", 100)
+		RegisterForwardPreHook(l, func(_ any, in []*torch.Tensor) []*torch.Tensor {
+			order = append(order, "hook")
+			return nil
+		})
+		x := torch.FromSlice([]float32{1}, 1, 1)
+		require.Equal(t, float32((1+100+10)*2*10*100), torch.Item[float32](l.Forward(x)))
+		require.Equal(t, []string{"hook", "outer", "inner", "after inner", "after outer"}, order)
+
+		order = nil
+		require.Error(t, torch.TryDo(func() { l.Forward(torch.FromSlice([]float32{1, 2}, 1, 2)) }))
+		require.Equal(t, []string{"hook", "outer", "inner", "after inner", "after outer"}, order)
+
+		removeInner()
+		removeOuter()
+		require.Equal(t, float32(2), torch.Item[float32](l.Forward(x)))
+		require.True(t, Wrappable(l))
+		require.False(t, Wrappable(&Dense{}))
+	})
+}
