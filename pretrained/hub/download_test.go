@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"bytes"
 	"compress/gzip"
 	"context"
 	"fmt"
@@ -621,6 +622,52 @@ func TestStaleLeftovers(t *testing.T) {
 		require.NoFileExists(t, p)
 	}
 	require.FileExists(t, young)
+	for _, r := range s.Requests() {
+		require.Empty(t, r.Range) // none of them was gone on with
+	}
+}
+
+// TestChangedOnTheServer: If-Range has the server send the whole file when it is another one by now; one that
+// ignores it is caught by its ETag, before a byte is taken.
+func TestChangedOnTheServer(t *testing.T) {
+	data := noise(23, 300_000)
+	for _, ignores := range []bool{false, true} {
+		s := repoWith(t, data)
+		var ranges, conditions []string
+		s.SetHook(func(w http.ResponseWriter, r *http.Request, storage bool) bool {
+			if !storage {
+				return false
+			}
+			ranges, conditions = append(ranges, r.Header.Get("Range")), append(conditions, r.Header.Get("If-Range"))
+			etag := `"one"`
+			if len(ranges) > 1 {
+				etag = `"two"`
+			}
+			w.Header().Set("ETag", etag)
+			switch {
+			case len(ranges) == 1:
+				w.Header().Set("Content-Length", strconv.Itoa(len(data)))
+				_, _ = (&cutter{w, 100_000}).Write(data)
+			case ignores && len(ranges) == 2:
+				w.Header().Set("Content-Range", fmt.Sprintf("bytes 100000-%d/%d", len(data)-1, len(data)))
+				w.WriteHeader(206)
+				_, _ = w.Write(data[100_000:])
+			default:
+				http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
+			}
+			return true
+		})
+		require.NoError(t, get(t, client(t, s, Options{}), data))
+		want := []string{"", "bytes=100000-299999"}
+		if ignores {
+			want = append(want, "") // once more, whole
+			require.Contains(t, logged.String(), "the file changed on the server")
+		} else {
+			require.NotContains(t, logged.String(), "the file changed on the server")
+		}
+		require.Equal(t, want, ranges)
+		require.Equal(t, `"one"`, conditions[1])
+	}
 }
 
 // get2 is get without the look for litter.

@@ -3,6 +3,7 @@ package hub
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -97,4 +98,26 @@ func TestPruneLeavesDownloadsAlone(t *testing.T) {
 	require.NoError(t, d.Do())
 	require.NoError(t, cmd.Wait())
 	noLitter(t, cache)
+}
+
+// TestPruneLooksAgain: a download that began after the plan was made keeps its parts, too.
+func TestPruneLooksAgain(t *testing.T) {
+	c, _, _ := twoRevisions(t)
+	etag := strings.Repeat("a", 64)
+	part := filepath.Join(c.CacheDir(), "models--other", "blobs", etag+".0123.incomplete")
+	require.NoError(t, os.WriteFile(part, make([]byte, 77), 0o644))
+	info, err := Scan(c.CacheDir())
+	require.NoError(t, err)
+	d := info.Prune()
+	require.Equal(t, 1, d.Files)
+	unlock, reliable, err := lockFile(t.Context(), filepath.Join(c.CacheDir(), ".locks", "models--other", etag+".lock"), false)
+	require.NoError(t, err)
+	require.True(t, reliable)
+	require.NoError(t, d.Do())
+	require.FileExists(t, part)
+	unlock()
+	info, err = Scan(c.CacheDir())
+	require.NoError(t, err)
+	require.NoError(t, info.Prune().Do())
+	require.NoFileExists(t, part)
 }
