@@ -62,59 +62,29 @@ func (l *loader) dispatch() {
 	}
 }
 
-// divide finds the modules: blocks that lie in one place, and the layers outside them.
+// divide makes the modules of the model's units.
 func (d *dispatch) divide(places map[string]place) {
-	layers := layersOf(d.root.self)
-	owner := map[string]any{} // of tensors
-	names := map[any]string{}
-	for path, m := range nn.NamedModules(d.root.self) {
-		names[m] = path
-		if !d.root.arch.isLayer(m) && !typeIn(d.root.arch.NoSplit, m) {
-			continue
-		}
-		var all []string
-		split := false
-		for _, s := range nn.Slots(m) {
-			name := path + "." + s.Name
-			all = append(all, name)
-			split = split || d.device(places[name]) != d.device(places[all[0]])
-		}
-		for _, name := range all {
-			if !split {
-				owner[name] = m
-			}
-		}
-	}
 	d.rest = &module{d: d, device: d.main}
-	var order []*module
 	byWeight := map[*torch.Tensor]*offloaded{}
 	for _, w := range d.weights {
 		byWeight[w.placeholder] = w
 	}
 	covered := map[*offloaded]bool{}
-	for _, s := range nn.Slots(d.root.self) {
-		m := owner[s.Name]
-		block := m != nil
-		if !block {
-			m = layers[s.Name]
+	var order []*module
+	for _, part := range unitsOf(d.root, func(name string) torch.Device { return d.device(places[name]) }) {
+		u := &module{d: d, name: part.name, device: d.device(places[part.slots[0].Name])}
+		d.modules[part.module] = u
+		order = append(order, u)
+		if !part.block {
+			nn.WrapForward(part.module, func(_ any, in []*torch.Tensor) ([]*torch.Tensor, func([]*torch.Tensor) []*torch.Tensor) {
+				return u.around(in)
+			})
 		}
-		if m == nil {
-			continue
-		}
-		u := d.modules[m]
-		if u == nil {
-			u = &module{d: d, name: names[m], device: d.device(places[s.Name])}
-			d.modules[m] = u
-			order = append(order, u)
-			if !block {
-				nn.WrapForward(m, func(_ any, in []*torch.Tensor) ([]*torch.Tensor, func([]*torch.Tensor) []*torch.Tensor) {
-					return u.around(in)
-				})
+		for _, s := range part.slots {
+			if w := byWeight[s.Tensor()]; w != nil && !slices.Contains(u.weights, w) {
+				u.weights = append(u.weights, w)
+				covered[w] = true
 			}
-		}
-		if w := byWeight[s.Tensor()]; w != nil && !slices.Contains(u.weights, w) {
-			u.weights = append(u.weights, w)
-			covered[w] = true
 		}
 	}
 	for _, w := range d.weights {
@@ -129,6 +99,59 @@ func (d *dispatch) divide(places map[string]place) {
 			next = u
 		}
 	}
+}
+
+// unit is a part of a model that runs in one place.
+type unit struct {
+	name   string
+	module any
+	block  bool // it runs through Block; else it is a layer that can be wrapped
+	slots  []nn.Slot
+}
+
+// unitsOf finds the units of a model, in its order: blocks that lie in one place, and the layers outside them.
+// device tells where the module of a tensor computes.
+func unitsOf(p *PreTrainedModel, device func(name string) torch.Device) (units []*unit) {
+	layers := layersOf(p.self)
+	owner := map[string]any{} // of tensors
+	names := map[any]string{}
+	for path, m := range nn.NamedModules(p.self) {
+		names[m] = path
+		if !p.arch.isLayer(m) && !typeIn(p.arch.NoSplit, m) {
+			continue
+		}
+		var all []string
+		split := false
+		for _, s := range nn.Slots(m) {
+			name := path + "." + s.Name
+			all = append(all, name)
+			split = split || device(name) != device(all[0])
+		}
+		for _, name := range all {
+			if !split {
+				owner[name] = m
+			}
+		}
+	}
+	byModule := map[any]*unit{}
+	for _, s := range nn.Slots(p.self) {
+		m := owner[s.Name]
+		block := m != nil
+		if !block {
+			m = layers[s.Name]
+		}
+		if m == nil {
+			continue
+		}
+		u := byModule[m]
+		if u == nil {
+			u = &unit{name: names[m], module: m, block: block}
+			byModule[m] = u
+			units = append(units, u)
+		}
+		u.slots = append(u.slots, s)
+	}
+	return units
 }
 
 // device is where a module computes whose weights have a place: beside GPUs, none does on the CPU.

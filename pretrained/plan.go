@@ -32,6 +32,7 @@ type PlannedWeight struct {
 	DType  string `json:"dtype"`
 	Shape  []int  `json:"shape"`
 	Bytes  int64  `json:"bytes"`           // in the model
+	Device string `json:"device"`          // where it lies; "disk" too
 	Parts  []Part `json:"parts,omitempty"` // in the order of the files; none to be initialised
 
 	slot nn.Slot
@@ -76,11 +77,12 @@ type LoadPlan struct {
 
 	NumParameters   int64            `json:"num_parameters"`
 	MemoryFootprint int64            `json:"memory_footprint"`
-	BytesPerDevice  map[string]int64 `json:"bytes_per_device"`
-	BytesMapped     int64            `json:"bytes_mapped"`    // of the files; pages that the system can drop
-	BytesAllocated  int64            `json:"bytes_allocated"` // of the process's own
-	BytesStaging    int64            `json:"bytes_staging"`   // for conversions, at most
-	PeakBytes       int64            `json:"peak_bytes"`      // mapped, allocated and staging
+	BytesPerDevice  map[string]int64 `json:"bytes_per_device"` // that lie there, "disk" too
+	PeakPerDevice   map[string]int64 `json:"peak_per_device"`  // with what is brought in for a layer, while the model runs
+	BytesMapped     int64            `json:"bytes_mapped"`     // of the files; pages that the system can drop
+	BytesAllocated  int64            `json:"bytes_allocated"`  // of the process's own
+	BytesStaging    int64            `json:"bytes_staging"`    // for conversions, at most
+	PeakBytes       int64            `json:"peak_bytes"`       // mapped, allocated and staging
 }
 
 // Plan makes the plan of a load: nothing but headers is read, of a hub id's files too.
@@ -113,7 +115,16 @@ func (p *LoadPlan) String() string {
 	fmt.Fprintf(&b, "%s from %s: %s parameters, %s as %s (from %s)\n", p.Class, p.Path, thousands(p.NumParameters),
 		bytesText(p.MemoryFootprint), p.DType, p.DTypeSource)
 	for _, device := range slices.Sorted(maps.Keys(p.BytesPerDevice)) {
-		fmt.Fprintf(&b, "  %s: %s\n", device, bytesText(p.BytesPerDevice[device]))
+		fmt.Fprintf(&b, "  %s: %s", device, bytesText(p.BytesPerDevice[device]))
+		if peak := p.PeakPerDevice[device]; peak > p.BytesPerDevice[device] {
+			fmt.Fprintf(&b, ", with offloaded layers up to %s", bytesText(peak))
+		}
+		b.WriteString("\n")
+	}
+	if len(p.DeviceMap) > 1 {
+		for _, name := range slices.Sorted(maps.Keys(p.DeviceMap)) {
+			fmt.Fprintf(&b, "  map  %q on %s\n", name, p.DeviceMap[name])
+		}
 	}
 	fmt.Fprintf(&b, "  mapped %s, allocated %s, staging up to %s: peak %s\n", bytesText(p.BytesMapped),
 		bytesText(p.BytesAllocated), bytesText(p.BytesStaging), bytesText(p.PeakBytes))

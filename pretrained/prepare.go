@@ -500,6 +500,7 @@ func (l *loader) count() {
 	p.BytesPerDevice = map[string]int64{}
 	for i := range p.Weights {
 		w := &p.Weights[i]
+		w.Device = l.places[w.Key].String()
 		if _, tied := p.TiedKeys[w.Key]; !tied {
 			p.MemoryFootprint += w.Bytes
 			p.BytesPerDevice[l.places[w.Key].String()] += w.Bytes
@@ -529,6 +530,7 @@ func (l *loader) count() {
 		}
 	}
 	p.PeakBytes = p.BytesMapped + p.BytesAllocated + p.BytesStaging
+	l.countVisits()
 }
 
 // verdict refuses a plan that can't be carried out, or that the options forbid.
