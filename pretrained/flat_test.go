@@ -62,10 +62,14 @@ func newFlat(b nn.Builder, c *flatConfig) *flatModel {
 	return &flatModel{Params: v.Interface()}
 }
 
+// flatConfigMade is called when a load has found config.json and the weights, and has not opened these yet.
+var flatConfigMade = func() {}
+
 // registerFlat adds a model type with one class, whose rules are given.
 func registerFlat(name string, a pretrained.Architecture) {
 	a.ModelType = name
 	a.NewConfig = func() pretrained.Config {
+		flatConfigMade()
 		return &flatConfig{ConfigBase: pretrained.ConfigBase{ModelType: name}, NumAttentionHeads: 2, Parts: 3}
 	}
 	class := pretrained.Class{}

@@ -11,7 +11,7 @@ import (
 // leave either as it is. Ties, gradients and an optimizer's references hold, weights that were mapped from a
 // file let it go. The config's dtype stays; what is saved has the new one. As in PyTorch, layers that
 // Architecture.KeepInFP32 names are converted, too. A device that isn't there is torch.ErrNoDevice, and a
-// move that fails leaves the model where it was.
+// move that fails leaves the model where it was; a conversion that fails, for lack of memory, leaves it converted in part.
 func (p *PreTrainedModel) To(device torch.Device, dtype torch.DType) error {
 	switch {
 	case dtype != 0 && !dtype.IsFloatingPoint():

@@ -50,9 +50,11 @@ type loader struct {
 func (l *loader) close() {
 	if l.checkpoint != nil {
 		_ = l.checkpoint.Close() // read only: nothing can be lost
+		l.checkpoint = nil
 	}
 	if l.files != nil && l.files.done != nil {
 		l.files.done()
+		l.files.done = nil
 	}
 	for _, f := range l.spilled {
 		_ = f.Close()
@@ -113,7 +115,7 @@ func (l *loader) find(ctx context.Context, path string) (err error) {
 		}
 		return l.choose()
 	}
-	for range 10 {
+	for tries := 1; ; tries++ {
 		if l.files, err = resolve(ctx, path, l.opts); err == nil {
 			if err = l.choose(); err == nil {
 				l.checkpoint, err = l.files.openCheckpoint(l.opts)
@@ -123,7 +125,9 @@ func (l *loader) find(ctx context.Context, path string) (err error) {
 			break
 		}
 		l.close()
-		l.checkpoint, l.plan = nil, &LoadPlan{}
+		if l.plan = (&LoadPlan{}); tries == 10 {
+			return &Error{File: path, Class: ErrConflict, Detail: "the checkpoint is changed all the time", Remedy: "load it when that has ended"}
+		}
 	}
 	l.plan.Path = path
 	return err

@@ -115,7 +115,7 @@ func (d *download) run(ctx context.Context, dir string) error {
 			err = d.transfer(ctx, step)
 		}
 		if err == nil {
-			err = d.p.verify(d.subject)
+			err = d.p.verify(ctx, d.subject)
 			if errors.Is(err, ErrChecksum) || errors.Is(err, ErrSizeMismatch) {
 				err = &content{err}
 			}

@@ -440,3 +440,36 @@ func TestLocalDir(t *testing.T) {
 	require.Equal(t, files["config.json"], got)
 	require.Len(t, s.Requests(), 1) // README.md
 }
+
+// What was noted about a file holds until the file is modified; then its content counts, as in Python
+// (huggingface_hub's read_download_metadata). A second is too short to tell.
+func TestLocalDirModified(t *testing.T) {
+	s := hubtest.New(t)
+	files := fileMap()
+	s.Commit("org/name", files)
+	c := client(t, s, Options{})
+	dir := t.TempDir()
+	snap := resolve(t, c, Repo{ID: "org/name"})
+	require.NoError(t, snap.DownloadTo(t.Context(), dir, Filter{}))
+	path := filepath.Join(dir, "config.json")
+	other := bytes.Repeat([]byte("x"), len(files["config.json"]))
+	for _, c := range []struct {
+		name    string
+		content []byte
+		after   time.Duration
+		want    []byte
+	}{
+		{"other content of the same size", other, 5 * time.Second, files["config.json"]},
+		{"the same content", files["config.json"], 5 * time.Second, files["config.json"]},
+		{"too short to tell", other, 500 * time.Millisecond, other},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			require.NoError(t, os.WriteFile(path, c.content, 0o644))
+			require.NoError(t, os.Chtimes(path, time.Time{}, time.Now().Add(c.after)))
+			require.NoError(t, snap.DownloadTo(t.Context(), dir, Filter{}))
+			got, err := os.ReadFile(path)
+			require.NoError(t, err)
+			require.Equal(t, c.want, got)
+		})
+	}
+}

@@ -1,14 +1,13 @@
 package hub
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -65,9 +64,9 @@ func (s *Snapshot) fileTo(ctx context.Context, root *os.Root, dir string, e Entr
 	}
 	if !s.c.opts.ForceDownload {
 		if st, err := root.Stat(e.Name); err == nil && st.Mode().IsRegular() && st.Size() == e.Size {
-			known := metaETag(readSmall(root, meta, 4096))
+			known := metaETag(readSmall(root, meta, 4096), st.ModTime())
 			if known == "" {
-				if known, err = hashIn(root, e); err != nil {
+				if known, err = hashIn(ctx, root, e); err != nil {
 					return err
 				}
 			}
@@ -112,19 +111,25 @@ func (s *Snapshot) fileTo(ctx context.Context, root *os.Root, dir string, e Entr
 	return note()
 }
 
-// metaETag is the second line of a metadata file: the hash of the file when it was put there.
-func metaETag(data []byte) string {
-	sc := bufio.NewScanner(bytes.NewReader(data))
-	sc.Scan()
-	sc.Scan()
-	return strings.TrimSpace(sc.Text())
+// metaETag is the second line of a metadata file, the hash of the file when it was put there; "" if the file was
+// modified since, which the third line tells.
+func metaETag(data []byte, modified time.Time) string {
+	lines := strings.Split(string(data), "\n")
+	if len(lines) < 3 {
+		return ""
+	}
+	noted, err := strconv.ParseFloat(strings.TrimSpace(lines[2]), 64)
+	if err != nil || float64(modified.UnixMilli())/1000-1 > noted { // as in Python, which allows for coarse clocks
+		return ""
+	}
+	return strings.TrimSpace(lines[1])
 }
 
-func hashIn(root *os.Root, e Entry) (string, error) {
+func hashIn(ctx context.Context, root *os.Root, e Entry) (string, error) {
 	f, err := root.Open(e.Name)
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
-	return contentHash(f, e.Size, e.etag())
+	return contentHash(contextReader{ctx, f}, e.Size, e.etag())
 }

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"context"
 	"crypto/sha1"
 	"crypto/sha256"
 	"encoding/hex"
@@ -333,7 +334,7 @@ func (p *partial) remove() {
 }
 
 // verify reads the whole content and compares it with its hash.
-func (p *partial) verify(subject string) error {
+func (p *partial) verify(ctx context.Context, subject string) error {
 	st, err := p.file.Stat()
 	if err != nil {
 		return err
@@ -344,7 +345,7 @@ func (p *partial) verify(subject string) error {
 	if !isHash(p.etag) {
 		return nil
 	}
-	got, err := contentHash(io.NewSectionReader(p.file, 0, st.Size()), st.Size(), p.etag)
+	got, err := contentHash(contextReader{ctx, io.NewSectionReader(p.file, 0, st.Size())}, st.Size(), p.etag)
 	if err != nil {
 		return err
 	}

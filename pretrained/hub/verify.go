@@ -2,6 +2,7 @@ package hub
 
 import (
 	"context"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -105,12 +106,12 @@ func hashFile(ctx context.Context, name, want string) (string, error) {
 
 type contextReader struct {
 	ctx context.Context
-	f   *os.File
+	r   io.Reader
 }
 
 func (r contextReader) Read(p []byte) (int, error) {
 	if err := r.ctx.Err(); err != nil {
 		return 0, err
 	}
-	return r.f.Read(p)
+	return r.r.Read(p)
 }
