@@ -72,6 +72,9 @@ func (r *Report) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s from %s: %s parameters, %s as %s (from %s)\n", r.Class, r.Path, thousands(r.NumParameters),
 		bytesText(r.MemoryFootprint), r.DType, r.DTypeSource)
+	for _, where := range placesOf(r.DeviceMap) {
+		fmt.Fprintf(&b, "  on %-8s %s\n", where[0], strings.Join(foldLayers(where[1:]), ", "))
+	}
 	for _, target := range slices.Sorted(maps.Keys(r.TiedKeys)) {
 		fmt.Fprintf(&b, "  tied        %s = %s\n", target, r.TiedKeys[target])
 	}
@@ -93,6 +96,25 @@ func (r *Report) String() string {
 	fmt.Fprintf(&b, "  %s read in %s, peak memory %s\n", bytesText(r.BytesRead),
 		time.Duration(r.Seconds*float64(time.Second)).Round(time.Millisecond), bytesText(r.PeakRSSBytes))
 	return b.String()
+}
+
+// placesOf lists the places of a map, each with the modules there; none if all are in one that is a device.
+func placesOf(m map[string]string) (places [][]string) {
+	if len(m) == 1 && m[""] != "disk" {
+		return nil
+	}
+	by := map[string][]string{}
+	for _, name := range slices.SortedFunc(maps.Keys(m), compareNatural) {
+		where := m[name]
+		if name == "" {
+			name = "all the rest"
+		}
+		by[where] = append(by[where], name)
+	}
+	for _, where := range slices.Sorted(maps.Keys(by)) {
+		places = append(places, append([]string{where}, by[where]...))
+	}
+	return places
 }
 
 // foldLayers writes keys that differ in one number as one: layer.{0,1,2}.weight.

@@ -45,7 +45,9 @@ func (l *loader) stream(ctx context.Context) error {
 			continue
 		}
 		if l.places[w.Key].disk && w.inPlace() {
+			l.mu.Lock()
 			l.onDisk[w.Key] = w.source()
+			l.mu.Unlock()
 			continue
 		}
 		a := &arrival{PlannedWeight: w, l: l}

@@ -13,6 +13,7 @@ import (
 // TiedKeys maps entries of the state dict to those whose tensor they share, as the class ties them and the
 // model has them.
 func (p *PreTrainedModel) TiedKeys() map[string]string {
+	defer p.lock()()
 	slots := slotsByName(p.self)
 	shared := map[string]string{}
 	for target, source := range p.ties {
@@ -41,6 +42,7 @@ func wantedTies(m Model) map[string]string {
 // classTies are the ties that the class declares, by name. A target that is no name is a regular expression of
 // names, or of modules whose parameters are tied one by one; the source repeats its groups as \1.
 func (p *PreTrainedModel) classTies() map[string]string {
+	defer p.lock()()
 	slots := slotsByName(p.self)
 	ties := map[string]string{}
 	for target, source := range p.class.Ties {

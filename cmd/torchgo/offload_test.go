@@ -36,6 +36,9 @@ func TestOffloadedToDisk(t *testing.T) {
 	require.Equal(t, map[string]string{"": "disk", "cls": "cpu"}, report.DeviceMap)
 	require.Positive(t, report.BytesRead)
 
+	text := succeeds(t, "", "load", dir, "--device-map", `{"": "cpu", "bert.encoder.layer.0": "disk", "bert.encoder.layer.1": "disk"}`)
+	require.Contains(t, text, "  on cpu      all the rest\n  on disk     bert.encoder.layer.{0,1}\n")
+
 	fails(t, cli.Failed, "can't be trained", "eval", dir, "--inputs", in, "--outputs", out, "--grad", "--device-map", "disk")
 	fails(t, cli.Failed, "no entry for the parameter cls.predictions.bias", "load", dir, "--device-map", `{"bert": "disk"}`)
 	folder := filepath.Join(t.TempDir(), "offload")
