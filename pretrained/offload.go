@@ -2,7 +2,6 @@ package pretrained
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -369,7 +368,7 @@ func (d *dispatch) end() {
 	defer d.mu.Unlock()
 	d.passes--
 	for _, w := range d.weights {
-		if d.passes > 0 || !w.ahead {
+		if d.passes > 0 || !w.ahead || d.closed {
 			continue
 		}
 		v := w.visit
@@ -396,9 +395,12 @@ func (u *module) leave() {
 	}
 }
 
-// drop ends a visit, which has been read. The caller holds dispatch.mu.
+// drop ends a visit, which has been read, if there is one. The caller holds dispatch.mu.
 func (w *offloaded) drop() {
 	v := w.visit
+	if v == nil {
+		return // the model was closed meanwhile
+	}
 	w.visit = nil
 	for _, s := range w.slots {
 		s.Set(w.placeholder)
@@ -527,28 +529,40 @@ func (p *PreTrainedModel) offloadedNames() map[string]bool {
 	return names
 }
 
-// close frees everything.
+// close frees everything. Passes that still run end with an error.
 func (d *dispatch) close() {
 	d.mu.Lock()
 	d.closed = true
+	var visits []*visit
+	for _, w := range d.weights {
+		if w.visit != nil {
+			visits = append(visits, w.visit)
+		}
+	}
 	d.mu.Unlock()
 	d.reads.Wait()
+	for _, v := range visits {
+		v.once.Do(func() {
+			if v.err == nil {
+				v.discard()
+				v.err = torch.ErrClosed
+			}
+		})
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, w := range d.weights {
-		if w.visit != nil {
-			w.drop()
+		if w.visit != nil { // the slots keep what is closed, so that a pass which runs says so
+			w.visit.value.Close()
+			w.visit = nil
 		}
-		if w.kept != nil {
-			w.kept.Close()
-		}
+		w.placeholder.Close()
+		w.kept.Close()
 	}
-	var err error
 	for _, f := range d.folder {
-		err = errors.Join(err, f.Close())
+		_ = f.Close() // read only: nothing can be lost
 	}
 	if d.checkpoint != nil {
-		err = errors.Join(err, d.checkpoint.Close())
+		_ = d.checkpoint.Close()
 	}
-	_ = err // read only: nothing can be lost
 }

@@ -2,6 +2,7 @@ package pretrained_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -393,6 +395,39 @@ func TestOffloadBuffers(t *testing.T) {
 		ids, err := m.Weight(ctx, "bert.embeddings.position_ids")
 		require.NoError(t, err)
 		require.Equal(t, offload, ids.Device() == torch.CPU)
+	}
+}
+
+// Closing a model that is in use is a mistake, but not one that ends the process or loses memory.
+func TestCloseDuringAPass(t *testing.T) {
+	dir := loaderCase(t, "single")
+	for i := range 40 {
+		torch.Collect()
+		live := torch.LiveTensors()
+		m, _, err := pretrained.Load(ctx, dir, pretrained.Options{DisableMmap: i%2 == 0, DeviceMap: pretrained.DeviceMap{"": "disk"}})
+		require.NoError(t, err)
+		var wg sync.WaitGroup
+		started := make(chan struct{}, 4)
+		for range 4 {
+			wg.Go(func() {
+				started <- struct{}{}
+				for {
+					if err := torch.TryDo(func() { torch.Inference(func() { m.Forward(placedInputs()) }) }); err != nil {
+						if !errors.Is(err, torch.ErrClosed) {
+							t.Error(err)
+						}
+						return
+					}
+				}
+			})
+		}
+		for range 4 {
+			<-started
+		}
+		time.Sleep(time.Duration(i) * 100 * time.Microsecond)
+		m.Close()
+		wg.Wait()
+		require.Equal(t, live, torch.LiveTensors())
 	}
 }
 
