@@ -381,6 +381,50 @@ func TestDTypeOptions(t *testing.T) {
 	require.Equal(t, "float32", config.Base().DType)
 }
 
+// The rule of "auto", as transformers' _get_dtype has it: config.json goes before the index; else it is the first float
+// by name, wherever it lies, of the first shard; those of 8 bits can't be a model's.
+func TestAutoDType(t *testing.T) {
+	tensor := func(name string, d safetensors.DType, size int) safetensors.Source {
+		return safetensors.Source{Name: name, DType: d, Shape: []int{1}, Write: safetensors.Data(make([]byte, size))}
+	}
+	config := func(dtype string) string {
+		return `{"model_type": "FlatPieces", "architectures": ["FlatPieces"], ` + dtype + ` "params": [["a", [1]], ["b", [1]], ["c", [1]]]}`
+	}
+	for _, c := range []struct {
+		sources []safetensors.Source
+		want    string
+	}{
+		{[]safetensors.Source{tensor("b", safetensors.F32, 4), tensor("a", safetensors.F16, 2)}, "float16"},
+		{[]safetensors.Source{tensor("a", safetensors.F8E4M3, 1), tensor("b", safetensors.BF16, 2), tensor("c", safetensors.F32, 4)}, "bfloat16"},
+		{[]safetensors.Source{tensor("a", safetensors.F64, 8), tensor("b", safetensors.BF16, 2)}, "float64"},
+	} {
+		dir := writeCheckpoint(t, config(""), c.sources)
+		_, r := load(t, dir, pretrained.Options{})
+		require.Equal(t, []string{"checkpoint", c.want}, []string{r.DTypeSource, r.DType})
+	}
+	dir := t.TempDir()
+	for name, s := range map[string]safetensors.Source{"model-00001-of-00002.safetensors": tensor("b", safetensors.BF16, 2), "model-00002-of-00002.safetensors": tensor("a", safetensors.F32, 4)} {
+		require.NoError(t, safetensors.WriteFile(ctx, filepath.Join(dir, name), []safetensors.Source{s}, nil))
+	}
+	write := func(name, text string) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	}
+	index := func(metadata string) string {
+		return `{"metadata": {` + metadata + `}, "weight_map": {"a": "model-00002-of-00002.safetensors", "b": "model-00001-of-00002.safetensors"}}`
+	}
+	for _, c := range []struct{ config, metadata, source, want string }{
+		{"", "", "checkpoint", "bfloat16"},
+		{"", `"dtype": "float16"`, "index metadata", "float16"},
+		{`"dtype": "float64",`, `"dtype": "float16"`, "config.json", "float64"},
+		{`"dtype": null,`, `"dtype": "float16"`, "index metadata", "float16"},
+	} {
+		write("config.json", config(c.config))
+		write("model.safetensors.index.json", index(c.metadata))
+		_, r := load(t, dir, pretrained.Options{})
+		require.Equal(t, []string{c.source, c.want}, []string{r.DTypeSource, r.DType})
+	}
+}
+
 func TestSynchronousLoading(t *testing.T) {
 	dir := loaderCase(t, "sharded")
 	want, _ := load(t, dir, pretrained.Options{DisableMmap: true, Threads: 4})

@@ -145,19 +145,20 @@ func (m match) name(pattern, index string) string {
 	return m.before + strings.Replace(strings.TrimPrefix(pattern, "^"), "*", index, 1) + m.after
 }
 
-// match finds the source that a name has; of several, the longest.
+// match finds the source that a name has: of several the one that begins first, of those that begin at one place the
+// longest.
 func (c *converter) match(name string) (match, bool) {
 	path, below, ok := c.enter(name)
 	if !ok {
 		return match{}, false
 	}
-	best, found := match{}, -1
+	best, found, start := match{}, -1, 0
 	for i, re := range c.sources {
 		at := re.FindStringSubmatchIndex(below)
-		if at == nil || found >= 0 && len(c.Sources[i]) <= len(c.Sources[found]) {
+		if at == nil || found >= 0 && (at[0] > start || at[0] == start && len(c.Sources[i]) <= len(c.Sources[found])) {
 			continue
 		}
-		best, found = match{source: i, before: path + below[:at[0]], after: below[at[1]:]}, i
+		best, found, start = match{source: i, before: path + below[:at[0]], after: below[at[1]:]}, i, at[0]
 		if len(at) > 2 {
 			best.index = below[at[2]:at[3]]
 		}

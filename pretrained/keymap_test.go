@@ -1,6 +1,7 @@
 package pretrained
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -36,12 +37,38 @@ func TestRename(t *testing.T) {
 		{name: "groups", key: "h.3.w", rules: []KeyRule{{`^h\.(\d+)\.`, `layer.\1.`}}, known: known("layer.3.w"), want: "layer.3.w"},
 		{name: "dollar is a character", key: "a", rules: []KeyRule{{`a`, `$1`}}, known: known("$1"), want: "$1"},
 		{name: "first match only", key: "a.a", rules: []KeyRule{{`a`, "b"}}, known: known("b.a"), want: "b.a"},
+		{name: "a letter or digit at the end ends a word", key: "a.weight_scale", rules: []KeyRule{{`weight`, "w"}}, known: known("a.w_scale"), want: "a.weight_scale"},
+		{name: "other ends are the start of one", key: "a.hc_fn", rules: []KeyRule{{`hc_`, "hc."}}, known: known("a.hc.fn"), want: "a.hc.fn"},
+		{name: "any text before a dot", key: "model.x.y.w", rules: []KeyRule{{`^model.*.w`, "v"}}, known: known("v"), want: "v"},
 		{name: "the original wins when the new name is unknown", key: "LayerNorm.gamma", known: known("LayerNorm.gamma"), want: "LayerNorm.gamma"},
 	} {
 		k, err := newKeyMap(c.rules, nil, c.known)
 		require.NoError(t, err)
 		k.prefix = c.prefix
 		require.Equal(t, c.want, k.rename(c.key).key, c.name)
+	}
+}
+
+// The sources of a converter are one alternation, the longest first, as in transformers' WeightTransform.
+func TestConverterMatch(t *testing.T) {
+	for _, c := range []struct {
+		sources     []string
+		name        string
+		source      int
+		index, rest string
+	}{
+		{[]string{"weight", "weight.absmax"}, "a.weight.absmax", 1, "", "a.|"},
+		{[]string{"weight", "weight.absmax"}, "a.weight", 0, "", "a.|"},
+		{[]string{"b.long.name", "a"}, "x.a.b.long.name", 1, "", "x.|.b.long.name"},
+		{[]string{"experts.*.w", "experts.*.w.scale"}, "experts.10.w.scale", 1, "10", "|"},
+		{[]string{"^w", "w.b"}, "a.w.b", 1, "", "a.|"},
+		{[]string{"weight"}, "a.weight_scale", -1, "", ""},
+	} {
+		m, ok := Converter{Sources: c.sources}.compile(scope{}).match(c.name)
+		require.Equal(t, c.source >= 0, ok, c.name)
+		if ok {
+			require.Equal(t, match{c.source, c.index, strings.Split(c.rest, "|")[0], strings.Split(c.rest, "|")[1]}, m, c.name)
+		}
 	}
 }
 

@@ -886,3 +886,85 @@ func TestMirrors(t *testing.T) {
 	}
 	require.Contains(t, logged.String(), "can't be verified")
 }
+
+// TestRangesWithoutAHash: where no hash proves the content, a part of another place or another file is never put
+// beside what has come: all comes anew. A weak ETag does not tell contents apart (RFC 9110, 13.1.5): it is no condition.
+func TestRangesWithoutAHash(t *testing.T) {
+	body := noise(9, 400_000)
+	commit := strings.Repeat("c", 40)
+	for name, c := range map[string]struct {
+		span, etag string
+		part       []byte
+		asked      []string
+	}{
+		"another start": {"bytes 99999-399999/400000", `"mine"`, body[99_999:399_999], []string{"", `bytes=100000-399999 if "mine"`, ""}},
+		"another total": {"bytes 100000-399999/400001", `"mine"`, make([]byte, 300_000), []string{"", `bytes=100000-399999 if "mine"`, ""}},
+		"another ETag":  {"bytes 100000-399999/400000", `"other"`, make([]byte, 300_000), []string{"", `bytes=100000-399999 if "mine"`, ""}},
+		"weak":          {"bytes 100000-399999/400000", `W/"mine"`, body[100_000:], []string{"", `bytes=100000-399999`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := hubtest.New(t)
+			var asked []string
+			s.SetHook(func(w http.ResponseWriter, r *http.Request, _ bool) bool {
+				if !strings.Contains(r.URL.Path, "/resolve/") {
+					w.WriteHeader(http.StatusNotFound)
+					return true
+				}
+				h := w.Header()
+				h.Set("X-Repo-Commit", commit)
+				h.Set("ETag", `"mine"`)
+				if name == "weak" {
+					h.Set("ETag", c.etag)
+				}
+				h.Set("Content-Length", strconv.Itoa(len(body)))
+				if r.Method != http.MethodGet {
+					return true
+				}
+				question := r.Header.Get("Range")
+				if condition := r.Header.Get("If-Range"); condition != "" {
+					question += " if " + condition
+				}
+				switch asked = append(asked, question); len(asked) {
+				case 1:
+					_, _ = w.Write(body[:100_000])
+					panic(http.ErrAbortHandler)
+				case 2:
+					h.Set("ETag", c.etag)
+					h.Set("Content-Range", c.span)
+					h.Set("Content-Length", strconv.Itoa(len(c.part)))
+					w.WriteHeader(http.StatusPartialContent)
+					_, _ = w.Write(c.part)
+				default:
+					_, _ = w.Write(body)
+				}
+				return true
+			})
+			p, err := resolve(t, client(t, s, Options{}), Repo{ID: "org/name"}).File(t.Context(), "a.bin")
+			require.NoError(t, err)
+			got, err := os.ReadFile(p)
+			require.NoError(t, err)
+			require.True(t, bytes.Equal(body, got))
+			require.Equal(t, c.asked, asked)
+		})
+	}
+}
+
+// TestSpans: what is missing is divided into spans side by side, into a bounded number however large the hub says that
+// the file is.
+func TestSpans(t *testing.T) {
+	for _, size := range []int64{0, 1, 99, 100, 101, 1 << 40, 1<<63 - 1} {
+		p := &partial{size: size}
+		todo := p.missing(100)
+		require.LessOrEqual(t, len(todo), maxSpans+1)
+		at := int64(0)
+		for _, s := range todo {
+			require.Equal(t, []int64{at, at}, []int64{s.start, s.at})
+			require.Greater(t, s.end, s.start)
+			if size < 1000 {
+				require.LessOrEqual(t, s.end-s.start, int64(100))
+			}
+			at = s.end
+		}
+		require.Equal(t, size, at)
+	}
+}

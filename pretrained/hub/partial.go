@@ -32,6 +32,7 @@ const (
 	stateSuffix = ".state.incomplete"
 	staleAfter  = 24 * time.Hour // then a leftover that can't be taken over is removed
 	saveEvery   = 2 << 20        // bytes
+	maxSpans    = 1 << 16        // of a file: a hub may say of any that it is huge
 )
 
 // span is a part of a file that one transfer fetches: [start, at) has come, [at, end) is to come.
@@ -233,7 +234,7 @@ func (p *partial) have() (n int64) {
 	return n
 }
 
-// missing divides what is to come into spans of at most step bytes, and makes them the partial's.
+// missing divides what is to come into spans of at most step bytes, of huge files into larger ones, and makes them the partial's.
 func (p *partial) missing(step int64) (todo []*span) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -252,10 +253,11 @@ func (p *partial) missing(step int64) (todo []*span) {
 		}
 		done = append(done, &span{s.start, s.at, s.at})
 	}
+	step = max(step, p.size/maxSpans)
 	at := int64(0)
 	fill := func(end int64) {
 		for at < end {
-			s := &span{at, at, min(end, at+step)}
+			s := &span{at, at, at + min(end-at, step)}
 			todo = append(todo, s)
 			at = s.end
 		}
