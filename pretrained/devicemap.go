@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/torchgo/torchgo/pretrained/placement"
-	"github.com/torchgo/torchgo/torch"
 )
 
 // DeviceMap says on which device the parameters below each module name go: a name of a device ("cpu",
@@ -66,11 +65,8 @@ func ParseMemory(s string) (int64, error) {
 // place settles where each tensor of the model goes, and checks that it may and can go there.
 func (l *loader) place() error {
 	m := l.opts.DeviceMap
-	switch {
-	case m == nil:
+	if m == nil {
 		m = DeviceMap{"": l.opts.device().String()}
-	case l.opts.Device != torch.Device{}:
-		return badMap("both a device map and a device are given", Error{})
 	}
 	if len(m) == 1 && slices.Contains(strategies, m[""]) {
 		var err error

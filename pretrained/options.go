@@ -178,6 +178,17 @@ func (o Options) Validate() error {
 	case o.StateDict != nil && o.ConfigInstance == nil && o.ConfigPath == "":
 		return bad("state dict", "its config, too", "none")
 	}
+	if o.DeviceMap != nil && (o.Device != torch.Device{}) {
+		return badMap("both a device map and a device are given", Error{})
+	}
+	if err := o.DeviceMap.check(); err != nil {
+		return err
+	}
+	if o.MaxMemory != nil {
+		if _, err := budgetsOf(o.MaxMemory); err != nil {
+			return err
+		}
+	}
 	for _, r := range o.KeyMapping {
 		if _, err := regexp.Compile(r.Pattern); err != nil {
 			return bad("key mapping", "a regular expression", err.Error())

@@ -111,16 +111,39 @@ func (l *loader) carryOut(m DeviceMap) error {
 	return nil
 }
 
+// checkPlace reads an entry of a map that weights can go to on some machine.
+func checkPlace(entry, name string) (place, error) {
+	p, err := parsePlace(name)
+	if err != nil {
+		return p, badMap(entry, Error{Expected: "a device name (cpu, cuda:0), disk, or one of " + strings.Join(strategies, ", "), Actual: fmt.Sprintf("%q", shorten(name))})
+	}
+	if p.device == torch.Meta {
+		return p, badMap(entry, Error{Actual: "meta", Remedy: "weights have no place there; a plan shows what a load would do"})
+	}
+	return p, nil
+}
+
+// check tells what is wrong with a map by itself, whatever the model and the machine.
+func (m DeviceMap) check() error {
+	if len(m) == 1 && slices.Contains(strategies, m[""]) {
+		return nil
+	}
+	for _, entry := range slices.Sorted(maps.Keys(m)) {
+		if _, err := checkPlace(entry, m[entry]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // entries reads a map.
 func (l *loader) entries(m DeviceMap) (map[string]place, error) {
 	entries := map[string]place{}
 	for _, name := range slices.Sorted(maps.Keys(m)) {
-		p, err := parsePlace(m[name])
+		p, err := checkPlace(name, m[name])
 		switch {
 		case err != nil:
-			return nil, badMap(name, Error{Expected: "a device name (cpu, cuda:0), disk, or one of " + strings.Join(strategies, ", "), Actual: fmt.Sprintf("%q", shorten(m[name]))})
-		case p.device == torch.Meta:
-			return nil, badMap(name, Error{Actual: "meta", Remedy: "weights have no place there; a plan shows what a load would do"})
+			return nil, err
 		case p.device.Type == torch.DeviceCUDA && p.device.Index >= devices.count() && !l.imagined(p.device):
 			return nil, badMap(p.String(), Error{Expected: fmt.Sprintf("one of the %d GPUs that libtorch sees", devices.count())})
 		}

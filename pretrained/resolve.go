@@ -16,7 +16,7 @@ import (
 
 const maxConfigBytes = 16 << 20
 
-const noConfig = "a model needs its config.json; AllowDefaultConfig takes the defaults of the class"
+const noConfig = "AllowDefaultConfig takes the defaults of the class"
 
 // files are the files of a checkpoint on disk.
 type files struct {

@@ -92,6 +92,36 @@ func TestEvalGivesTheReference(t *testing.T) {
 	}
 }
 
+// What is wrong with the arguments by themselves is wrong usage, what only the machine or the model shows a failed run;
+// errors name flags, not Go's options.
+func TestLoadRefuses(t *testing.T) {
+	base := testdata.Open(t, "loader")
+	single := filepath.Join(base, "single")
+	for _, c := range []struct {
+		status int
+		line   string
+		args   []string
+	}{
+		{2, "argument 1 is empty", []string{"load", ""}},
+		{2, "argument 2 is empty", []string{"convert", single, ""}},
+		{2, `got "foo"`, []string{"load", single, "--device-map", "foo"}},
+		{2, "device map: cls: expected a device name", []string{"plan", single, "--device-map", `{"":"cpu","cls":"auto"}`}},
+		{2, `got "-1"`, []string{"load", single, "--device-map", "-1"}},
+		{2, "both a device map and a device", []string{"load", single, "--device-map", "cpu", "--device", "cpu"}},
+		{2, `expected a device name (cpu, cuda:0, disk), got "foo"`, []string{"load", single, "--max-memory", `{"foo":1}`}},
+		{2, "expected 0 or more bytes, got -1", []string{"load", single, "--max-memory", `{"cpu":-1}`}},
+		{1, "no entry for the parameter cls.predictions.bias", []string{"load", single, "--device-map", `{"bert":"cpu"}`}},
+		{1, "; --allow default-config takes the defaults", []string{"load", filepath.Join(base, "no-config"), "--class", "BertModel"}},
+		{1, "; --allow incomplete-index takes it for missing", []string{"plan", filepath.Join(base, "index-key-missing-in-shard")}},
+	} {
+		status, stdout, stderr := torchgo(t, "", c.args...)
+		require.Equal(t, c.status, status, "%v: %s", c.args, stderr)
+		require.Empty(t, stdout)
+		require.Contains(t, stderr, c.line)
+		require.Equal(t, 1, strings.Count(stderr, "\n"), stderr)
+	}
+}
+
 func TestEvalRefuses(t *testing.T) {
 	dir := filepath.Join(testdata.Open(t, "models-bert"), "bert")
 	in, _ := evalInputs(t, dir)

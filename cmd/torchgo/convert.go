@@ -117,7 +117,7 @@ func (m *modelFlags) convert(ctx context.Context, app *cli.App, src, dst string,
 	}
 	model, report, err := pretrained.Load(ctx, src, loading)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, inFlags(err)
 	}
 	defer model.Close()
 	if _, err := os.Stat(src); errors.Is(err, fs.ErrNotExist) {

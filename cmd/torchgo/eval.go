@@ -60,7 +60,7 @@ func (e *evalFlags) run(ctx context.Context, app *cli.App, model *modelFlags, pa
 	}
 	m, _, err := pretrained.Load(ctx, path, o)
 	if err != nil {
-		return err
+		return inFlags(err)
 	}
 	defer m.Close()
 	results, err := e.forward(m, named)

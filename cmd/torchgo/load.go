@@ -97,7 +97,7 @@ func newPlan(app *cli.App) *cobra.Command {
 			}
 			plan, err := pretrained.Plan(cmd.Context(), args[0], o)
 			if err != nil {
-				return err
+				return inFlags(err)
 			}
 			if app.JSON {
 				return app.PrintJSON(json.RawMessage(plan.JSON()))

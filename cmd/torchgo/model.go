@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -176,7 +178,31 @@ func (m *modelFlags) load(ctx context.Context, app *cli.App, path string) (pretr
 	if err := m.start(); err != nil {
 		return nil, nil, err
 	}
-	return pretrained.Load(ctx, path, o)
+	model, report, err := pretrained.Load(ctx, path, o)
+	return model, report, inFlags(err)
+}
+
+// allowed are the values of --allow and the options that they are.
+var allowed = map[string]string{
+	"AllowDefaultConfig":     "--allow default-config",
+	"AllowIncompleteIndex":   "--allow incomplete-index",
+	"AllowConflictingShards": "--allow conflicting-shards",
+}
+
+// inFlags makes an error's remedy name flags in place of options.
+func inFlags(err error) error {
+	var e *pretrained.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	for option, flag := range allowed {
+		if rest, ok := strings.CutPrefix(e.Remedy, option+" "); ok {
+			out := *e
+			out.Remedy = flag + " " + rest
+			return &out
+		}
+	}
+	return err
 }
 
 // jsonObject reads the JSON object that a flag has.

@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -206,8 +207,17 @@ func newRoot(app *App) *cobra.Command {
 	return root
 }
 
-// markErrors makes what a command and those below it return a runError.
+// markErrors makes what a command and those below it return a runError, and an empty argument, which as a rule is
+// a variable that a script didn't set, wrong usage.
 func markErrors(cmd *cobra.Command) {
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if i := slices.Index(args, ""); i >= 0 {
+				return fmt.Errorf("argument %d is empty", i+1)
+			}
+			return check(cmd, args)
+		}
+	}
 	if run := cmd.RunE; run != nil {
 		cmd.RunE = func(cmd *cobra.Command, args []string) error {
 			if err := run(cmd, args); err != nil {

@@ -58,7 +58,7 @@ func TestStatuses(t *testing.T) {
 func TestWrongUsage(t *testing.T) {
 	for _, args := range [][]string{
 		{"nonsense"}, {"act"}, {"act", "a", "b"}, {"act", "--nonsense", "a"}, {"--nonsense"}, {"act", "a", "-v=x"}, {"act", "a", "-v"},
-		{"act", "a", "--json=maybe"},
+		{"act", "a", "--json=maybe"}, {"act", ""},
 	} {
 		status, stdout, stderr := run(t.Context(), fine, args...)
 		require.Equal(t, 2, status, args)
