@@ -271,3 +271,15 @@ func TestModelsByID(t *testing.T) {
 	require.Contains(t, stderr, "the hub refused the token")
 	require.NotContains(t, stderr, "hf_wrongwrong")
 }
+
+// A cache that can't be written to is the one line of the failure, with no log line before it.
+func TestDownloadWithoutACache(t *testing.T) {
+	s, _ := fakeHub(t)
+	s.Commit("org/name", map[string][]byte{"config.json": []byte("{}")})
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o644))
+	status, stdout, stderr := process(t, nil, "", "download", "org/name", "--cache-dir", file)
+	require.Equal(t, 1, status)
+	require.Empty(t, stdout)
+	require.Regexp(t, `^torchgo: download: .*file: not a directory\n$`, stderr)
+}

@@ -90,7 +90,7 @@ func (s *Snapshot) remember() {
 		err = errors.Join(f.setRef(s.Repo.Revision, s.Commit), f.Close())
 	}
 	if err != nil {
-		xlog.Logger().LogAttrs(context.Background(), slog.LevelWarn, "can't write to the cache", slog.String("error", err.Error()))
+		xlog.Logger().LogAttrs(context.Background(), slog.LevelDebug, "hub: can't write to the cache", slog.String("error", err.Error()))
 	}
 }
 
