@@ -40,7 +40,6 @@ type loader struct {
 	mapped     bool              // views of the file may be handed out
 	dry        bool              // nothing will be loaded, so the devices need not be there
 	budgeted   bool              // the device map was made from budgets
-	huge       hugePages
 
 	mu      sync.Mutex
 	onDisk  map[string]weightSource // weights that stay on disk, by key

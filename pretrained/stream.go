@@ -114,7 +114,7 @@ func (a *arrival) take(ctx context.Context, p *Part, progress func(int64)) error
 		}
 		a.t, a.err = torch.Try(func() *torch.Tensor {
 			t := torch.Empty(a.Shape, torch.EmptyOptions{DType: a.slot.Tensor().DType()})
-			a.l.huge.use(t.Bytes())
+			useHugePages(t.Bytes())
 			return t
 		})
 	})

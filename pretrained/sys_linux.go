@@ -1,9 +1,10 @@
 package pretrained
 
 import (
-	"runtime"
-	"sync/atomic"
-	"time"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -20,38 +21,34 @@ func physicalMemory() int64 {
 
 const hugePage = 2 << 20
 
-// hugePages asks that the whole huge pages in a load's fresh memory be that, so that filling it takes one page
-// fault in place of 512. After some slow ones it stops: a virtual machine's host may have taken back all
-// large blocks that were free (docs/rationale.md).
-type hugePages struct{ slow atomic.Int32 }
-
-const (
-	slowHugePage  = time.Millisecond // of the processor; to clear 2 MiB takes a tenth
-	slowHugePages = 8                // are enough
-)
-
-func (h *hugePages) use(p []byte) {
-	skip := int(-uintptr(unsafe.Pointer(unsafe.SliceData(p))) & (hugePage - 1))
-	if len(p) < skip+hugePage || h.slow.Load() >= slowHugePages {
-		return
-	}
-	p = p[skip : len(p)-(len(p)-skip)%hugePage]
-	if unix.Madvise(p, unix.MADV_HUGEPAGE) != nil {
-		return // a kernel without them
-	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	start := threadTime()
-	p[0] = 0
-	if threadTime()-start > slowHugePage {
-		h.slow.Add(1)
-		_ = unix.Madvise(p, unix.MADV_NOHUGEPAGE)
+// useHugePages asks that the whole huge pages in fresh memory be that, so that filling it takes one page fault in
+// place of 512. Where the host takes free memory back they cost more than they save (docs/rationale.md).
+func useHugePages(p []byte) {
+	if !hostTakesFreeMemory() {
+		adviseHugePages(p)
 	}
 }
 
-// threadTime is the processor time of the thread.
-func threadTime() time.Duration {
-	var t unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t)
-	return time.Duration(t.Nano())
+func adviseHugePages(p []byte) {
+	skip := int(-uintptr(unsafe.Pointer(unsafe.SliceData(p))) & (hugePage - 1))
+	if whole := (len(p) - skip) &^ (hugePage - 1); whole > 0 {
+		_ = unix.Madvise(p[skip:skip+whole], unix.MADV_HUGEPAGE) // a kernel without them says so
+	}
+}
+
+var hostTakesFreeMemory = sync.OnceValue(func() bool { return reportsFreePages("/sys/bus/virtio/devices") })
+
+// reportsFreePages reports whether one of the virtio devices is a balloon that tells the host of free blocks of
+// memory.
+func reportsFreePages(devices string) bool {
+	const balloon, reporting = "0x0005", 5 // VIRTIO_ID_BALLOON, VIRTIO_BALLOON_F_REPORTING
+	ids, _ := filepath.Glob(filepath.Join(devices, "*", "device"))
+	for _, name := range ids {
+		id, _ := os.ReadFile(name)
+		features, _ := os.ReadFile(filepath.Join(filepath.Dir(name), "features")) // a digit a bit, bit 0 first
+		if strings.TrimSpace(string(id)) == balloon && len(features) > reporting && features[reporting] == '1' {
+			return true
+		}
+	}
+	return false
 }

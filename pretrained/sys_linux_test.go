@@ -1,8 +1,10 @@
 package pretrained
 
 import (
+	"bufio"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"unsafe"
@@ -11,16 +13,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// vmFlags are the kernel's flags of the mapping that begins at p.
+// vmFlags are the kernel's flags of the mapping that p is in.
 func vmFlags(t *testing.T, p *byte) string {
-	data, err := os.ReadFile("/proc/self/smaps")
+	f, err := os.Open("/proc/self/smaps")
 	require.NoError(t, err)
-	_, rest, found := strings.Cut(string(data), fmt.Sprintf("\n%x-", uintptr(unsafe.Pointer(p))))
-	require.True(t, found)
-	_, rest, found = strings.Cut(rest, "VmFlags:")
-	require.True(t, found)
-	flags, _, _ := strings.Cut(rest, "\n")
-	return flags + " "
+	defer f.Close()
+	at, inside := uintptr(unsafe.Pointer(p)), false
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		var from, to uintptr
+		if n, _ := fmt.Sscanf(lines.Text(), "%x-%x ", &from, &to); n == 2 {
+			inside = from <= at && at < to
+		}
+		if flags, found := strings.CutPrefix(lines.Text(), "VmFlags:"); found && inside {
+			return flags + " "
+		}
+	}
+	t.Fatal("not mapped")
+	return ""
 }
 
 func TestHugePages(t *testing.T) {
@@ -32,31 +41,31 @@ func TestHugePages(t *testing.T) {
 	defer func() { require.NoError(t, unix.Munmap(room)) }()
 	whole := hugePage - int(uintptr(unsafe.Pointer(&room[0]))%hugePage) // the first that begins in room
 
-	var h hugePages
-	h.use(room[whole+1 : whole+2*hugePage-1]) // there is none in it
-	h.use(nil)
-	h.slow.Store(slowHugePages)
-	h.use(room[whole-100 : whole+3*hugePage+100])
-	for at := 0; at < len(room); at += os.Getpagesize() {
-		require.False(t, resident(t, room[at:]), "nothing is asked for, nothing touched")
-	}
-
-	h.slow.Store(0)
-	h.use(room[whole-100 : whole+3*hugePage+100])
-	require.True(t, resident(t, room[whole:]), "the first is tried")
-	require.False(t, resident(t, room[whole-os.Getpagesize():]))
-	require.False(t, resident(t, room[whole+hugePage:]))
-	if h.slow.Load() > 0 {
-		require.Contains(t, vmFlags(t, &room[whole]), " nh ")
-	} else {
-		require.Contains(t, vmFlags(t, &room[whole]), " hg ")
-	}
+	adviseHugePages(nil)
+	adviseHugePages(room[whole+1 : whole+2*hugePage-1]) // there is none in it
+	require.NotContains(t, vmFlags(t, &room[0]), " hg ")
+	adviseHugePages(room[whole-100 : whole+3*hugePage+100])
+	require.Contains(t, vmFlags(t, &room[whole]), " hg ")
+	require.NotContains(t, vmFlags(t, &room[whole+3*hugePage]), " hg ")
 }
 
-// resident reports whether p's first page is in memory.
-func resident(t *testing.T, p []byte) bool {
-	var page [1]byte
-	_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&p[0])), 1, uintptr(unsafe.Pointer(&page[0])))
-	require.Zero(t, errno)
-	return page[0]&1 == 1
+func TestReportsFreePages(t *testing.T) {
+	require.False(t, reportsFreePages(filepath.Join(t.TempDir(), "none")))
+	for _, c := range []struct {
+		id, features string
+		want         bool
+	}{
+		{"0x0005\n", "0110010100000000\n", true},
+		{"0x0005\n", "0110000100000000\n", false},
+		{"0x0002\n", "0110010100000000\n", false}, // a disk
+		{"0x0005\n", "", false},
+	} {
+		dir := t.TempDir()
+		for device, content := range map[string][2]string{"virtio0": {"0x0001\n", "1111111111\n"}, "virtio1": {c.id, c.features}} {
+			require.NoError(t, os.Mkdir(filepath.Join(dir, device), 0o700))
+			require.NoError(t, os.WriteFile(filepath.Join(dir, device, "device"), []byte(content[0]), 0o600))
+			require.NoError(t, os.WriteFile(filepath.Join(dir, device, "features"), []byte(content[1]), 0o600))
+		}
+		require.Equal(t, c.want, reportsFreePages(dir), "%+v", c)
+	}
 }
