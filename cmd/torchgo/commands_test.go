@@ -122,6 +122,24 @@ func TestLoadRefuses(t *testing.T) {
 	}
 }
 
+func TestEvalJSON(t *testing.T) {
+	dir := filepath.Join(testdata.Open(t, "models-bert"), "bert-seqcls")
+	in, _ := evalInputs(t, dir)
+	out := filepath.Join(t.TempDir(), "out.safetensors")
+	var got struct {
+		File    string
+		Outputs map[string][]int
+	}
+	require.NoError(t, json.Unmarshal([]byte(succeeds(t, "", "eval", dir, "--inputs", in, "--outputs", out, "--json")), &got))
+	written, err := pretrained.LoadFile(t.Context(), out)
+	require.NoError(t, err)
+	require.Equal(t, out, got.File)
+	require.Len(t, got.Outputs, len(written))
+	for name, tensor := range written {
+		require.Equal(t, tensor.Shape(), got.Outputs[name], name)
+	}
+}
+
 func TestEvalRefuses(t *testing.T) {
 	dir := filepath.Join(testdata.Open(t, "models-bert"), "bert")
 	in, _ := evalInputs(t, dir)

@@ -26,7 +26,7 @@ func newEval(app *cli.App) *cobra.Command {
 		Short: "Run one forward pass (and backward, with --grad) on tensors of a file",
 		Long: `Run one forward pass on tensors of a file, which are named as the model's forward arguments
 (input_ids, attention_mask, labels, …), and write every output under transformers' name, in float32.
-Scalars (loss, grad_norm) are written with shape [1].`,
+Scalars (loss, grad_norm) are written with shape [1]. --json prints the shapes.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if e.inputs == "" || e.outputs == "" {
@@ -70,7 +70,14 @@ func (e *evalFlags) run(ctx context.Context, app *cli.App, model *modelFlags, pa
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return pretrained.SaveFile(ctx, e.outputs, results, nil)
+	if err := pretrained.SaveFile(ctx, e.outputs, results, nil); err != nil || !app.JSON {
+		return err
+	}
+	shapes := map[string][]int{}
+	for name, t := range results {
+		shapes[name] = t.Shape()
+	}
+	return app.PrintJSON(map[string]any{"file": e.outputs, "outputs": shapes})
 }
 
 // forward runs the model and names its outputs.
