@@ -41,6 +41,9 @@ func Rewrite(ctx context.Context, from, to string, shard safetensors.ShardOption
 	return writeFolder(ctx, to, config, map[string]any{"architectures": []string{class.Name}, "dtype": config.Base().DType}, nil, tensors, shard)
 }
 
+// Readers is how many read at once.
+func Readers(opts Options) int { return (&loader{opts: opts}).workers() }
+
 // ForgetWarnings lets warnings that are given once be given again.
 func ForgetWarnings() { warned.Clear() }
 
