@@ -150,6 +150,9 @@ func TestActivationCheckpointingSavesMemory(t *testing.T) {
 		all, allBytes := saved(m, in)
 		require.NoError(t, m.ActivationCheckpointingEnable(pretrained.ActivationCheckpointingOptions{EveryNLayers: 2}))
 		half, halfBytes := saved(m, in)
+		require.NoError(t, m.ActivationCheckpointingEnable(pretrained.ActivationCheckpointingOptions{EveryNLayers: 3}))
+		ends, _ := saved(m, in) // as transformers counts: index % 3 == 0
+		require.Equal(t, half, ends, "the first and the last of four")
 		require.NoError(t, m.ActivationCheckpointingEnable())
 		none, noneBytes := saved(m, in)
 		t.Logf("%s: %d tensors (%d bytes), every second layer %d (%d), every layer %d (%d)", name, all, allBytes, half, halfBytes, none, noneBytes)

@@ -328,3 +328,25 @@ func checkFirstValue(t *testing.T, name string, x *torch.Tensor) {
 		require.InDelta(t, 0.02, math.Sqrt(squares/n), 6*0.02/math.Sqrt(2*n)+0.0005, fmt.Sprintf("%s %v", name, x.Shape()))
 	}
 }
+
+// Which key of the config is the standard deviation of new weights, as transformers' _init_weights chooses it.
+func TestStdOfNewWeights(t *testing.T) {
+	for text, want := range map[string]float64{
+		``:                           0.02,
+		`"initializer_range": 0.5,`:  0.5,
+		`"initializer_range": 0,`:    0.02,
+		`"initializer_range": null,`: 0.02,
+		`"init_std": 0.25,`:          0.25,
+		`"initializer_factor": 2,`:   2,
+		`"initializer_range": 0.5, "init_std": 0.25, "initializer_factor": 2,`: 0.5,
+		`"initializer_range": 0, "init_std": 0.25,`:                            0.02,
+		`"init_std": 0.25, "initializer_factor": 2,`:                           0.25,
+	} {
+		dir := writeCheckpoint(t, `{"model_type": "FlatPieces", "architectures": ["FlatPieces"], `+text+` "params": [["a", [10000]], ["b", [1]]]}`,
+			[]safetensors.Source{{Name: "b", DType: safetensors.F32, Shape: []int{1}, Write: safetensors.Data(make([]byte, 4))}})
+		m, _ := load(t, dir, pretrained.Options{})
+		torch.Scope(func() {
+			require.InEpsilon(t, want, torch.Item[float32](state(m)["a"].Std()), 0.05, text)
+		})
+	}
+}

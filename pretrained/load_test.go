@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"unsafe"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/torchgo/torchgo/internal/testdata"
 	"github.com/torchgo/torchgo/pretrained"
+	"github.com/torchgo/torchgo/pretrained/safetensors"
 	"github.com/torchgo/torchgo/torch"
 	"github.com/torchgo/torchgo/torch/nn"
 )
@@ -430,4 +432,37 @@ func TestAutoClasses(t *testing.T) {
 		require.Equal(t, class, m.Class())
 		m.Close()
 	}
+}
+
+// Two names of a checkpoint that mean one parameter are an error, since nobody knows which counts.
+func TestTwoNamesOfOneParameter(t *testing.T) {
+	registerFlat("two names", pretrained.Architecture{
+		Renamings:  []pretrained.KeyRule{{Pattern: `^old\.`, Replacement: ""}},
+		Converters: []pretrained.Converter{{Sources: []string{"experts.*.w"}, Targets: []string{"experts.w"}, Ops: []pretrained.Op{pretrained.Stack{}}}},
+	})
+	config := `{"model_type": "two names", "architectures": ["two names"], "params": [["LayerNorm.weight", [2]], ["experts.w", [2, 2]]]}`
+	for _, c := range []struct{ names, tensors []string }{
+		{[]string{"LayerNorm.gamma", "LayerNorm.weight"}, []string{"experts.0.w", "experts.1.w"}},
+		{[]string{"old.LayerNorm.weight", "LayerNorm.weight"}, []string{"experts.0.w", "experts.1.w"}},
+		{[]string{"experts.1.w", "old.experts.1.w"}, []string{"experts.0.w", "LayerNorm.weight"}},
+	} {
+		var sources []safetensors.Source
+		for _, name := range slices.Concat(c.names, c.tensors) {
+			sources = append(sources, safetensors.Source{Name: name, DType: safetensors.F32, Shape: []int{2}, Write: safetensors.Data(make([]byte, 8))})
+		}
+		_, _, err := pretrained.Load(ctx, writeCheckpoint(t, config, sources), pretrained.Options{})
+		require.ErrorIs(t, err, pretrained.ErrConflict, c.names)
+		for _, name := range c.names {
+			require.ErrorContains(t, err, name)
+		}
+	}
+}
+
+// A model that no machine of this size can hold is refused before anything is allocated.
+func TestLargerThanMemory(t *testing.T) {
+	dir := writeCheckpoint(t, `{"model_type": "FlatPieces", "architectures": ["FlatPieces"], "params": [["a", [1]], ["b", [1099511627776, 64]]]}`,
+		[]safetensors.Source{{Name: "a", DType: safetensors.F32, Shape: []int{1}, Write: safetensors.Data(make([]byte, 4))}})
+	_, _, err := pretrained.Load(ctx, dir, pretrained.Options{})
+	require.ErrorIs(t, err, pretrained.ErrLimit)
+	require.ErrorContains(t, err, "memory of the model")
 }

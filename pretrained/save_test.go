@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -291,6 +292,34 @@ func TestSaveRefusesTensorsWithoutDataOrForm(t *testing.T) {
 	m.Close()
 	require.ErrorIs(t, pretrained.SavePretrained(ctx, m, dir, pretrained.SaveOptions{}), torch.ErrClosed)
 	require.NoDirExists(t, dir)
+}
+
+// Directories that a save makes are on the disk before it ends, each in its parent; one that fails makes none.
+func TestSaveMakesDirectories(t *testing.T) {
+	m, _ := load(t, loaderCase(t, "single"), pretrained.Options{})
+	top := t.TempDir()
+	dir := filepath.Join(top, "a", "b")
+	restore := atomicfile.Intercept(func(op atomicfile.Op, _ string) error {
+		if op == atomicfile.OpWrite {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	err := pretrained.SavePretrained(ctx, m, dir, pretrained.SaveOptions{})
+	restore()
+	require.ErrorIs(t, err, syscall.ENOSPC)
+	require.NoDirExists(t, filepath.Join(top, "a"))
+	var synced []string
+	restore = atomicfile.Intercept(func(op atomicfile.Op, path string) error {
+		if op == atomicfile.OpSyncDir {
+			synced = append(synced, path)
+		}
+		return nil
+	})
+	defer restore()
+	require.NoError(t, pretrained.SavePretrained(ctx, m, dir, pretrained.SaveOptions{}))
+	require.Contains(t, synced, top)
+	require.Contains(t, synced, filepath.Join(top, "a"))
 }
 
 // Marian's positions, say: what a model computes need not be in the file.

@@ -218,3 +218,13 @@ func TestConcurrentWritersLeaveOneWholeFile(t *testing.T) {
 	require.Equal(t, strings.Repeat(got[:1], 50_000), got)
 	require.Equal(t, []string{"x"}, names(t, dir))
 }
+
+// The content is on the disk before the name, and the name before WriteFile returns.
+func TestOrderOfOperations(t *testing.T) {
+	dir := t.TempDir()
+	var ops []Op
+	restore := Intercept(func(op Op, _ string) error { ops = append(ops, op); return nil })
+	defer restore()
+	require.NoError(t, WriteFile(filepath.Join(dir, "x"), []byte("one"), 0o600))
+	require.Equal(t, []Op{OpCreate, OpWrite, OpSync, OpClose, OpRename, OpSyncDir}, ops)
+}

@@ -175,3 +175,13 @@ func TestBadRoPE(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{`rope_parameters.mrope_section means nothing to rope_type "linear"`, "rope_parameters.factor should be 1 or more, not 0.5"}, warnings)
 }
+
+// At the original length the short factors still hold (transformers: seq_len > original_max_position_embeddings).
+func TestLongRoPEAtTheOriginalLength(t *testing.T) {
+	c := ropeCase{map[string]any{"rope_type": "longrope", "short_factor": []any{1.0, 1.0}, "long_factor": []any{2.0, 4.0},
+		"original_max_position_embeddings": int64(16)}, 4, 64}
+	r, _, err := c.parse()
+	require.NoError(t, err)
+	near(t, []float64{1, 0.01}, torch.ToSlice[float32](r.InvFreq(16)), 4, "short")
+	near(t, []float64{0.5, 0.0025}, torch.ToSlice[float32](r.InvFreq(17)), 4, "long")
+}
