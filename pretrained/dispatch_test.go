@@ -18,13 +18,14 @@ var placedModels = map[string]struct {
 	group, dir string
 	layers     string // path of the layers
 	split      pretrained.DeviceMap
+	tied       string // a layer that the map puts elsewhere than the tensor that it shares
 }{
 	"bert": {"models-bert", "bert-mlm", "bert.encoder.layer",
-		pretrained.DeviceMap{"bert": "cuda:0", "bert.encoder.layer.1": "1", "cls": "cuda:1"}},
+		pretrained.DeviceMap{"bert": "cuda:0", "bert.encoder.layer.1": "1", "cls": "cuda:1"}, "cls.predictions.decoder"},
 	"llama": {"models-llama", "llama", "model.layers",
-		pretrained.DeviceMap{"": "cuda:0", "model.layers.1": "cuda:1", "model.norm": "cuda:1", "lm_head": "cuda:0"}},
+		pretrained.DeviceMap{"": "cuda:0", "model.layers.1": "cuda:1", "model.norm": "cuda:1", "lm_head": "cuda:0"}, ""},
 	"tied llama": {"models-llama", "llama-tied-rope-llama3", "model.layers",
-		pretrained.DeviceMap{"model": "cuda:0", "model.layers.1": "cuda:1", "lm_head": "cuda:1"}},
+		pretrained.DeviceMap{"model": "cuda:0", "model.layers.1": "cuda:1", "lm_head": "cuda:1"}, "lm_head"},
 }
 
 // placedInputs are two sequences, the second with padding.
@@ -86,6 +87,9 @@ func TestDispatch(t *testing.T) {
 			}
 			require.Equal(t, torch.CUDA(0), ran[c.layers+".0"])
 			require.Equal(t, torch.CUDA(1), ran[c.layers+".1"])
+			if c.tied != "" {
+				require.Equal(t, torch.CUDA(0), ran[c.tied], "where the embeddings are")
+			}
 			for _, move := range moves {
 				require.NotEqual(t, move.From, move.To)
 			}
@@ -164,6 +168,27 @@ func TestDispatchOnAGPU(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// Beside a GPU, layers whose weights are in the CPU's memory or on disk compute on the GPU.
+func TestOffloadedLayersRunOnTheGPU(t *testing.T) {
+	for _, place := range []string{"cpu", "disk"} {
+		sim := pretrained.Simulate(t, torch.CPU)
+		m, _ := load(t, filepath.Join(testdata.Open(t, "models-llama"), "llama"), pretrained.Options{
+			DeviceMap: pretrained.DeviceMap{"": "cuda:0", "model.layers.1": place, "lm_head": place}})
+		sim.Take()
+		values(t, m)
+		_, runs := sim.Take()
+		ran := map[string]bool{}
+		for _, r := range runs {
+			ran[r.Module] = true
+			require.Equal(t, torch.CUDA(0), r.On, r.Module)
+			for _, in := range r.In {
+				require.Equal(t, torch.CUDA(0), in, r.Module)
+			}
+		}
+		require.True(t, ran["model.layers.1"] && ran["lm_head"])
 	}
 }
 

@@ -58,6 +58,7 @@ func TestConverterMatch(t *testing.T) {
 		index, rest string
 	}{
 		{[]string{"weight", "weight.absmax"}, "a.weight.absmax", 1, "", "a.|"},
+		{[]string{"weight.absmax", "weight"}, "a.weight.absmax", 0, "", "a.|"},
 		{[]string{"weight", "weight.absmax"}, "a.weight", 0, "", "a.|"},
 		{[]string{"b.long.name", "a"}, "x.a.b.long.name", 1, "", "x.|.b.long.name"},
 		{[]string{"experts.*.w", "experts.*.w.scale"}, "experts.10.w.scale", 1, "10", "|"},

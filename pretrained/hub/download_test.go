@@ -737,6 +737,13 @@ func TestLinksOutOfTheCache(t *testing.T) {
 	p, err := snap.File(t.Context(), "shared.bin")
 	require.NoError(t, err)
 	require.FileExists(t, p)
+	// Beside a store, too, no link leads past it.
+	for name, to := range map[string]string{"absolute": outside, "relative": "../../blobs/ab/../../../" + filepath.Base(filepath.Dir(outside)) + "/secret"} {
+		require.NoError(t, os.Symlink(to, filepath.Join(c.CacheDir(), "models--org--name", "blobs", name)))
+		require.NoError(t, os.Symlink("../../blobs/"+name, filepath.Join(snap.Dir(), name)))
+		_, err = snap.File(t.Context(), name)
+		require.ErrorIs(t, err, ErrPath, name)
+	}
 }
 
 func TestRemoteFile(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -135,6 +136,24 @@ func TestEndpoints(t *testing.T) {
 	b, _ := url.Parse("https://host/y")
 	require.Equal(t, originOf(a), originOf(b))
 }
+
+// A token is not sent in clear text to another machine; to this one it is.
+func TestTokenNeedsHTTPS(t *testing.T) {
+	for endpoint, want := range map[string]string{"http://hub.test": "", "http://localhost:1": "Bearer " + theToken, "https://hub.test": "Bearer " + theToken} {
+		asked := 0
+		c := client(t, nil, Options{Endpoint: endpoint, Token: NewToken(theToken), transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+			asked++
+			require.Equal(t, want, r.Header.Get("Authorization"), endpoint)
+			return &http.Response{StatusCode: http.StatusOK, Request: r, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(`{"sha": "` + strings.Repeat("c", 40) + `"}`))}, nil
+		})})
+		resolve(t, c, Repo{ID: "org/name"})
+		require.Equal(t, 1, asked)
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (r roundTripper) RoundTrip(q *http.Request) (*http.Response, error) { return r(q) }
 
 // world is several hosts behind one transport: what each name says, over http or https.
 type world struct {

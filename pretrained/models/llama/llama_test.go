@@ -320,3 +320,19 @@ func TestConcurrentInference(t *testing.T) {
 	wg.Wait()
 	require.Equal(t, live, torch.LiveTensors())
 }
+
+// A config's own original_max_position_embeddings goes before that of rope_parameters (transformers'
+// standardize_rope_params); without either it is max_position_embeddings.
+func TestOriginalLengthOfTheConfig(t *testing.T) {
+	for text, want := range map[string]int64{
+		`"original_max_position_embeddings": 16, "rope_scaling": {"rope_type": "yarn", "factor": 2, "original_max_position_embeddings": 8}`: 16,
+		`"rope_scaling": {"rope_type": "yarn", "factor": 2, "original_max_position_embeddings": 8}`:                                         8,
+		`"rope_scaling": {"rope_type": "yarn", "factor": 2}`: 64,
+	} {
+		dir := t.TempDir()
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "config.json"), []byte(`{"model_type": "llama", "max_position_embeddings": 64, `+text+`}`), 0o600))
+		c, err := pretrained.LoadConfig(context.Background(), dir, pretrained.Options{})
+		require.NoError(t, err)
+		require.EqualValues(t, want, c.(*llama.Config).RopeParameters["original_max_position_embeddings"], text)
+	}
+}
