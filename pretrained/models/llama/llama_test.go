@@ -327,7 +327,7 @@ func TestOriginalLengthOfTheConfig(t *testing.T) {
 	for text, want := range map[string]int64{
 		`"original_max_position_embeddings": 16, "rope_scaling": {"rope_type": "yarn", "factor": 2, "original_max_position_embeddings": 8}`: 16,
 		`"rope_scaling": {"rope_type": "yarn", "factor": 2, "original_max_position_embeddings": 8}`:                                         8,
-		`"rope_scaling": {"rope_type": "yarn", "factor": 2}`: 64,
+		`"rope_scaling": {"rope_type": "yarn", "factor": 2}`:                                                                                64,
 	} {
 		dir := t.TempDir()
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "config.json"), []byte(`{"model_type": "llama", "max_position_embeddings": 64, `+text+`}`), 0o600))
