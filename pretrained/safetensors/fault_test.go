@@ -1,10 +1,12 @@
 package safetensors
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -22,12 +24,14 @@ type folderCase struct {
 	config string
 }
 
-func (c folderCase) save(t *testing.T, dir string) error {
+func (c folderCase) save(t *testing.T, dir string) error { return c.saveWith(t.Context(), dir) }
+
+func (c folderCase) saveWith(ctx context.Context, dir string) error {
 	var tensors []Source
 	for i := range 6 {
 		tensors = append(tensors, Source{fmt.Sprint("t", i), U8, []int{600}, Data([]byte(strings.Repeat(c.fill, 600)))})
 	}
-	_, err := WriteSharded(t.Context(), dir, tensors, ShardOptions{MaxShardBytes: int64(3600 / c.shards), Documents: []Document{
+	_, err := WriteSharded(ctx, dir, tensors, ShardOptions{MaxShardBytes: int64(3600 / c.shards), Documents: []Document{
 		{Name: "generation_config.json", Data: []byte(c.config + c.fill)},
 		{Name: "config.json", Data: []byte(c.config), Pointing: func(weights string) []byte { return []byte(c.config + ` "` + weights + `"`) }},
 	}})
@@ -188,6 +192,37 @@ func TestEveryFaultWhileSaving(t *testing.T) {
 			require.Equal(t, complete, snapshot(t, dir), "the next save cleans up")
 		}
 	})
+}
+
+// Who cancels before the first file has its name gets the folder as it was, who does so later the whole new checkpoint.
+func TestCancelledAtEachPointOfASave(t *testing.T) {
+	old, next := folderCase{"three shards", 3, "a", "A"}, folderCase{"two shards", 2, "b", "B"}
+	dir := old.folder(t)
+	before := snapshot(t, dir)
+	events, err := next.watched(t, dir, func(int, event) error { return nil })
+	require.NoError(t, err)
+	complete := snapshot(t, dir)
+	first := slices.IndexFunc(events, func(e event) bool { return e.op == atomicfile.OpRename })
+	for at, e := range events {
+		dir := old.folder(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		n := 0
+		restore := atomicfile.Intercept(func(atomicfile.Op, string) error {
+			if n++; n > at {
+				cancel()
+			}
+			return nil
+		})
+		err := next.saveWith(ctx, dir)
+		restore()
+		if at < first {
+			require.ErrorIs(t, err, context.Canceled, "%v", e)
+			require.Equal(t, before, snapshot(t, dir), "%v", e)
+		} else {
+			require.NoError(t, err, "%v", e)
+			require.Equal(t, complete, snapshot(t, dir), "%v", e)
+		}
+	}
 }
 
 // Without hard links files are copied, and all is the same.
