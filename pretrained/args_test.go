@@ -436,6 +436,7 @@ func TestSynchronousLoading(t *testing.T) {
 		t.Setenv("HF_DEACTIVATE_ASYNC_LOAD", value)
 		require.Equal(t, readers, pretrained.Readers(pretrained.Options{Threads: 4}), value)
 	}
+	t.Setenv("HF_DEACTIVATE_ASYNC_LOAD", "")
 	require.Equal(t, min(4, runtime.GOMAXPROCS(0)), pretrained.Readers(pretrained.Options{}))
 }
 
