@@ -511,16 +511,17 @@ func (l *loader) count() {
 				p.NumParameters += w.Bytes / int64(w.slot.Tensor().DType().ItemSize())
 			}
 		}
-		if l.places[w.Key].disk && w.inPlace() {
-			continue
-		}
-		switch w.Action {
-		case MapAction:
+		readers := int64(l.workers())
+		switch at := l.places[w.Key]; {
+		case at.disk && w.inPlace():
+		case at != place{device: torch.CPU}: // whole in CPU memory on its way to a GPU or the offload folder
+			p.BytesStaging = max(p.BytesStaging, readers*w.Bytes)
+		case w.Action == MapAction:
 			p.BytesMapped += w.Bytes
-		case CastAction:
-			p.BytesStaging = max(p.BytesStaging, int64(l.workers())*min(stagingBytes, w.FileBytes()))
-			p.BytesAllocated += w.Bytes
 		default:
+			if w.Action == CastAction {
+				p.BytesStaging = max(p.BytesStaging, readers*min(stagingBytes, w.FileBytes()))
+			}
 			p.BytesAllocated += w.Bytes
 		}
 	}
@@ -529,7 +530,9 @@ func (l *loader) count() {
 			n := int64(s.Tensor().Numel()) * int64(s.Tensor().DType().ItemSize())
 			p.MemoryFootprint += n
 			p.BytesPerDevice[l.places[s.Name].String()] += n
-			p.BytesAllocated += n
+			if l.places[s.Name].device == torch.CPU {
+				p.BytesAllocated += n
+			}
 		}
 	}
 	p.PeakBytes = p.BytesMapped + p.BytesAllocated + p.BytesStaging

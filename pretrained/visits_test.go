@@ -56,6 +56,7 @@ func TestPlansAreExact(t *testing.T) {
 						all += bytes
 					}
 					require.Equal(t, plan.MemoryFootprint, all)
+					require.Equal(t, plan.BytesPerDevice["cpu"], plan.BytesMapped+plan.BytesAllocated)
 
 					visits := pretrained.MeasureVisits(t, sim)
 					torch.Inference(func() { m.Forward(placedInputs()) })
