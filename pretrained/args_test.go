@@ -348,6 +348,22 @@ func TestSavedNamesAreThoseOfTheFile(t *testing.T) {
 	}
 }
 
+// An override of model_type chooses the model, as in transformers.
+func TestModelTypeOverride(t *testing.T) {
+	dir := loaderCase(t, "single")
+	m, r := load(t, dir, pretrained.Options{Class: "AutoModelForCausalLM", Config: map[string]any{"model_type": "llama"}})
+	require.Equal(t, "LlamaForCausalLM", r.Class)
+	require.Equal(t, "llama", m.Config().Base().ModelType)
+	_, _, err := pretrained.Load(ctx, dir, pretrained.Options{Class: "AutoModel", Config: map[string]any{"model_type": "foo"}})
+	require.ErrorIs(t, err, pretrained.ErrUnsupported)
+	require.ErrorContains(t, err, `got "foo"`)
+	_, r = load(t, dir, pretrained.Options{Class: "BertModel", Config: map[string]any{"model_type": "llama"}})
+	require.Contains(t, r.Warnings, `a checkpoint of model type "llama" is loaded as BertModel`)
+	c, err := pretrained.LoadConfig(ctx, dir, pretrained.Options{Config: map[string]any{"model_type": "llama"}})
+	require.NoError(t, err)
+	require.Equal(t, "llama", c.Base().ModelType)
+}
+
 func TestDTypeOptions(t *testing.T) {
 	dir := loaderCase(t, "single")
 	m, r := load(t, dir, pretrained.Options{DTypes: map[string]torch.DType{"": torch.Float16, "text_config": torch.BFloat16}})

@@ -174,6 +174,9 @@ func (f *files) readConfig(dir string, opts Options) error {
 	if f.raw, err = parseObject(data); err != nil {
 		return &Error{File: f.config, Class: ErrBadConfig, Err: err}
 	}
+	if v, ok := opts.Config["model_type"]; ok { // the caller knows better than the file what model it is
+		f.raw["model_type"] = v
+	}
 	return nil
 }
 
