@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -178,6 +179,26 @@ func TestSetEmbeddings(t *testing.T) {
 	base := m.BaseModel()
 	require.Nil(t, base.OutputEmbeddings())
 	require.ErrorIs(t, base.SetOutputEmbeddings(l), pretrained.ErrUnsupported)
+}
+
+// A head's own bias is cut, or filled up with zeros, where tying gives it a table of another size (transformers'
+// _adjust_bias).
+func TestTyingFitsTheBias(t *testing.T) {
+	m, _ := load(t, filepath.Join(testdata.Open(t, "models-llama"), "llama-tied-rope-llama3"), pretrained.Options{DType: torch.Float32})
+	rows, dim := m.InputEmbeddings().Weight.Rows()
+	for _, n := range []int{rows - 2, rows, rows + 2} {
+		head := nn.NewLinear(dim, n)
+		torch.NoGrad(func() { head.Bias.Fill_(3) })
+		require.NoError(t, m.SetOutputEmbeddings(head))
+		require.NoError(t, m.TieWeights())
+		require.Same(t, m.InputEmbeddings().Weight.(*nn.Table).W, head.Weight.(*nn.Dense).W)
+		want := slices.Repeat([]float32{3}, rows)
+		if n < rows {
+			clear(want[n:])
+		}
+		torch.Scope(func() { require.Equal(t, want, torch.ToSlice[float32](head.Bias.Detach())) })
+		require.True(t, head.Bias.RequiresGrad())
+	}
 }
 
 // Conversions touch floating-point tensors only, buffers too; the config keeps its dtype.

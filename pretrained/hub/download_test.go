@@ -786,6 +786,53 @@ func TestRemoteFile(t *testing.T) {
 	require.NoFileExists(t, filepath.Join(snap.Dir(), weights))
 }
 
+// TestRemoteFileOfOtherRanges: nothing proves a part but who reads it, so it has to be the very one that was asked for.
+func TestRemoteFileOfOtherRanges(t *testing.T) {
+	data := noise(16, 1<<20)
+	for span, part := range map[string][]byte{
+		"bytes 999-263143/1048576":  data[999:263_143],
+		"bytes 1000-263143/1048577": data[1000:263_144],
+		"bytes 1000-263142/1048576": data[1000:263_143],
+		"":                          data[1000:263_144],
+	} {
+		s := repoWith(t, data)
+		s.SetHook(func(w http.ResponseWriter, r *http.Request, storage bool) bool {
+			if !storage || r.Method != http.MethodGet {
+				return false
+			}
+			w.Header().Set("Content-Range", span)
+			w.WriteHeader(http.StatusPartialContent)
+			_, _ = w.Write(part)
+			return true
+		})
+		f, err := resolve(t, client(t, s, Options{}), Repo{ID: "org/name"}).Open(t.Context(), weights)
+		require.NoError(t, err)
+		_, err = f.ReadAt(make([]byte, 10), 1000)
+		require.ErrorIs(t, err, ErrNotHub, span)
+		require.ErrorContains(t, err, "asked for bytes 1000-263143 of 1048576")
+	}
+}
+
+// TestListNamesAFileTwice: on one page or on two, it isn't known which of them is meant.
+func TestListNamesAFileTwice(t *testing.T) {
+	entry := `{"type": "file", "path": "a", "oid": "` + strings.Repeat("a", 40) + `", "size": 2}`
+	for _, pages := range [][]string{{"[" + entry + ", " + entry + "]"}, {"[" + entry + "]", "[" + entry + "]"}} {
+		s := hubtest.New(t)
+		n := 0
+		s.SetHook(func(w http.ResponseWriter, r *http.Request, _ bool) bool {
+			w.Header().Set("Content-Type", "application/json")
+			if n++; n < len(pages) {
+				w.Header().Set("Link", `</more>; rel="next"`)
+			}
+			_, _ = w.Write([]byte(pages[n-1]))
+			return true
+		})
+		_, err := resolve(t, client(t, s, Options{}), Repo{ID: "org/name", Revision: strings.Repeat("c", 40)}).List(t.Context())
+		require.ErrorIs(t, err, ErrConflict)
+		require.ErrorContains(t, err, `"a" twice`)
+	}
+}
+
 // TestParallelRanges: where a connection is slow, several are faster.
 func TestParallelRanges(t *testing.T) {
 	if testing.Short() {
