@@ -15,7 +15,9 @@ import (
 func TestClonesOfModels(t *testing.T) {
 	for name, dir := range languageModels(t) {
 		m, _ := load(t, dir, pretrained.Options{DType: torch.Float32})
-		m.AddModelTags("a")
+		for _, tag := range []string{"a", "b", "c"} { // with room for a fourth
+			m.AddModelTags(tag)
+		}
 		rows, _ := m.InputEmbeddings().Weight.Rows()
 		config, err := pretrained.NewConfig(m.Config().Base().ModelType, nil)
 		require.NoError(t, err)
@@ -31,8 +33,10 @@ func TestClonesOfModels(t *testing.T) {
 
 		_, err = c.ResizeTokenEmbeddings(rows + 2)
 		require.NoError(t, err)
-		c.AddModelTags("b")
-		require.Equal(t, []string{"a"}, m.ModelTags())
+		c.AddModelTags("of the copy")
+		m.AddModelTags("of the original")
+		require.Equal(t, []string{"a", "b", "c", "of the copy"}, c.ModelTags())
+		require.Equal(t, []string{"a", "b", "c", "of the original"}, m.ModelTags())
 		require.NoError(t, c.Double())
 		require.Equal(t, torch.Float32, m.DType())
 		c.Train()

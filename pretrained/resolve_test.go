@@ -35,3 +35,12 @@ func TestACheckpointThatChanges(t *testing.T) {
 	require.ErrorIs(t, err, pretrained.ErrConflict)
 	require.ErrorContains(t, err, dir)
 }
+
+// AllowDefaultConfig is for folders without a config, not for a path that was given and is wrong.
+func TestAConfigPathThatIsNotThere(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "other.json")
+	_, _, err := pretrained.Load(ctx, loaderCase(t, "single"), pretrained.Options{Class: "BertForMaskedLM", ConfigPath: path, AllowDefaultConfig: true})
+	require.ErrorIs(t, err, pretrained.ErrBadConfig)
+	require.ErrorIs(t, err, os.ErrNotExist)
+	require.ErrorContains(t, err, path)
+}
