@@ -20,7 +20,7 @@ func warnOnce(text string) {
 // WarnIfPaddingAndNoAttentionMask logs a warning, once, where inputIDs (B, T) begin or end with the padding token
 // and there is no mask (warn_if_padding_and_no_attention_mask).
 func (p *PreTrainedModel) WarnIfPaddingAndNoAttentionMask(inputIDs, mask *torch.Tensor) {
-	pad := p.configInt("pad_token_id")
+	pad := configToken(p.config, "pad_token_id")
 	if mask != nil || pad == nil || inputIDs.Numel() == 0 {
 		return
 	}
@@ -35,7 +35,7 @@ func (p *PreTrainedModel) WarnIfPaddingAndNoAttentionMask(inputIDs, mask *torch.
 	}
 	text := "pass an attention_mask: input_ids begin or end with the padding token, and padding that is not masked changes the results"
 	for _, key := range []string{"bos_token_id", "eos_token_id", "sep_token_id"} {
-		if id := p.configInt(key); id != nil && *id == *pad {
+		if id := configToken(p.config, key); id != nil && *id == *pad {
 			text += fmt.Sprintf("; ignore this if nothing is padded: %s is pad_token_id (%d)", key, *pad)
 		}
 	}

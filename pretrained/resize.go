@@ -45,36 +45,44 @@ func (p *PreTrainedModel) ResizeTokenEmbeddings(n int, opts ...ResizeOptions) (*
 	if err := r.plan(p, e); err != nil {
 		return nil, err
 	}
+	if err := setVocabulary(CloneConfig(p.config), n); err != nil { // as long as nothing has changed
+		return nil, err
+	}
 	if err := torch.TryDo(r.run); err != nil {
 		return nil, &Error{Detail: fmt.Sprintf("resizing the embeddings of %s to %d tokens", p.Class(), n), Err: err}
 	}
 	if e.PaddingIdx >= n {
 		e.PaddingIdx = -1
 	}
-	return e, p.setVocabulary(n)
+	return e, setVocabulary(p.config, n)
 }
 
-// setVocabulary makes the config fit n tokens.
-func (p *PreTrainedModel) setVocabulary(n int) error {
-	fields := configFields(p.config)
+// setVocabulary makes a config fit n tokens.
+func setVocabulary(c Config, n int) error {
+	fields := configFields(c)
 	if f, ok := fields["vocab_size"]; ok {
 		if err := setField(f, "vocab_size", n); err != nil {
 			return err
 		}
 	}
-	if pad := p.configInt("pad_token_id"); pad != nil && *pad >= n {
-		return setField(fields["pad_token_id"], "pad_token_id", nil)
+	const key = "pad_token_id"
+	if pad := configToken(c, key); pad == nil || *pad < n {
+		return nil
 	}
+	if f, ok := fields[key]; ok {
+		return setField(f, key, nil)
+	}
+	c.Base().Drop(key)
 	return nil
 }
 
-// configInt is a config's value that may be absent or null.
-func (p *PreTrainedModel) configInt(key string) *int {
+// configToken is a config's value that may be absent or null.
+func configToken(c Config, key string) *int {
 	var v any
-	if f, ok := configFields(p.config)[key]; ok {
+	if f, ok := configFields(c)[key]; ok {
 		v = f.Interface()
 	} else {
-		v, _ = p.config.Base().Extra(key)
+		v, _ = c.Base().Extra(key)
 	}
 	if i, ok := v.(*int); ok {
 		return i
