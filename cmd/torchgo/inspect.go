@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"text/tabwriter"
@@ -22,6 +23,10 @@ func newInspect(app *cli.App) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			listing, err := safetensors.List(cmd.Context(), args[0], digest)
 			if err != nil {
+				var e *safetensors.Error
+				if errors.As(err, &e) && strings.HasPrefix(e.Remedy, "Allow") {
+					e.Remedy = "" // an option of loading
+				}
 				return err
 			}
 			if app.JSON {
