@@ -1022,3 +1022,18 @@ func TestSpans(t *testing.T) {
 		require.Equal(t, size, at)
 	}
 }
+
+// TestVerifyingIsCancelled: hashing a large file takes a while.
+func TestVerifyingIsCancelled(t *testing.T) {
+	data := noise(17, 1000)
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "x"), data, 0o644))
+	f, err := os.Open(filepath.Join(dir, "x"))
+	require.NoError(t, err)
+	defer f.Close()
+	p := &partial{file: f, etag: hubtest.Etag(weights, data), size: int64(len(data))}
+	require.NoError(t, p.verify(t.Context(), "x"))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, p.verify(ctx, "x"), context.Canceled)
+}

@@ -188,7 +188,11 @@ func (c *Client) uploadParts(ctx context.Context, subject string, f *pushed, a l
 		}
 	}
 	numbers := slices.Sorted(maps.Keys(addresses))
-	if int64(len(numbers)) != (f.size+step-1)/step {
+	want := f.size / step
+	if f.size%step != 0 {
+		want++
+	}
+	if int64(len(numbers)) != want {
 		return newError(subject, ErrNotHub, fmt.Sprintf("%d addresses for %d bytes in parts of %d", len(numbers), f.size, step), nil)
 	}
 	type part struct {

@@ -204,6 +204,7 @@ func TestPushFails(t *testing.T) {
 		`{"objects": [{"oid": "` + hubtest.Etag(".bin", noise(2, 250)) + `", "actions": {"upload": {"href": "file:///x"}}}]}`,
 		`{"objects": [{"oid": "` + hubtest.Etag(".bin", noise(2, 250)) + `", "actions": {"upload": {"href": "` + s.URL + `", "header": {"chunk_size": "0"}}}}]}`,
 		`{"objects": [{"oid": "` + hubtest.Etag(".bin", noise(2, 250)) + `", "actions": {"upload": {"href": "` + s.URL + `", "header": {"chunk_size": 100, "1": "x"}}}}]}`,
+		`{"objects": [{"oid": "` + hubtest.Etag(".bin", noise(2, 250)) + `", "actions": {"upload": {"href": "` + s.URL + `", "header": {"chunk_size": "9223372036854775807"}}}}]}`,
 	} {
 		require.NoError(t, os.WriteFile(b, noise(2, 250), 0o644))
 		s.SetHook(func(w http.ResponseWriter, r *http.Request, _ bool) bool {
@@ -216,5 +217,8 @@ func TestPushFails(t *testing.T) {
 		_, err = c.Commit(t.Context(), r, files, CommitOptions{})
 		require.Error(t, err, answer)
 		require.NotContains(t, err.Error(), "\n")
+		if strings.Contains(answer, "9223372036854775807") {
+			require.ErrorContains(t, err, "0 addresses for 250 bytes")
+		}
 	}
 }
