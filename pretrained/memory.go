@@ -4,7 +4,50 @@ import (
 	"maps"
 
 	"github.com/torchgo/torchgo/torch"
+	"github.com/torchgo/torchgo/torch/nn"
 )
+
+// count sums up memory.
+func (l *loader) count() {
+	p := l.plan
+	p.BytesPerDevice = map[string]int64{}
+	for i := range p.Weights {
+		w := &p.Weights[i]
+		w.Device = l.places[w.Key].String()
+		if _, tied := p.TiedKeys[w.Key]; !tied {
+			p.MemoryFootprint += w.Bytes
+			p.BytesPerDevice[l.places[w.Key].String()] += w.Bytes
+			if w.slot.Kind == nn.Parameter {
+				p.NumParameters += w.Bytes / int64(w.slot.Tensor().DType().ItemSize())
+			}
+		}
+		readers := int64(l.workers())
+		switch at := l.places[w.Key]; {
+		case at.disk && w.inPlace():
+		case at != place{device: torch.CPU}: // whole in CPU memory on its way to a GPU or the offload folder
+			p.BytesStaging = max(p.BytesStaging, readers*w.Bytes)
+		case w.Action == MapAction:
+			p.BytesMapped += w.Bytes
+		default:
+			if w.Action == CastAction {
+				p.BytesStaging = max(p.BytesStaging, readers*min(stagingBytes, w.FileBytes()))
+			}
+			p.BytesAllocated += w.Bytes
+		}
+	}
+	for _, s := range l.slots {
+		if s.Kind == nn.Transient {
+			n := int64(s.Tensor().Numel()) * int64(s.Tensor().DType().ItemSize())
+			p.MemoryFootprint += n
+			p.BytesPerDevice[l.places[s.Name].String()] += n
+			if l.places[s.Name].device == torch.CPU {
+				p.BytesAllocated += n
+			}
+		}
+	}
+	p.PeakBytes = p.BytesMapped + p.BytesAllocated + p.BytesStaging
+	l.countVisits()
+}
 
 // stay is the memory, in bytes, that the offloaded weights of a unit take while it runs.
 type stay struct {
