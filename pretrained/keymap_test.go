@@ -34,6 +34,7 @@ func TestRename(t *testing.T) {
 		{name: "prefix neither", key: "cls.a", prefix: "bert", known: known("bert.a"), want: "cls.a"},
 		{name: "rules come first and chain", key: "zz.yy.LayerNorm.gamma", rules: []KeyRule{{`^zz\.`, ""}, {`^yy`, "x"}},
 			known: known("x.LayerNorm.weight"), want: "x.LayerNorm.weight"},
+		{name: "before those for old files", key: "x.LayerNorm.gamma", rules: []KeyRule{{`gamma`, "g"}}, known: known("x.LayerNorm.g", "x.LayerNorm.weight"), want: "x.LayerNorm.g"},
 		{name: "groups", key: "h.3.w", rules: []KeyRule{{`^h\.(\d+)\.`, `layer.\1.`}}, known: known("layer.3.w"), want: "layer.3.w"},
 		{name: "dollar is a character", key: "a", rules: []KeyRule{{`a`, `$1`}}, known: known("$1"), want: "$1"},
 		{name: "first match only", key: "a.a", rules: []KeyRule{{`a`, "b"}}, known: known("b.a"), want: "b.a"},
