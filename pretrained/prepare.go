@@ -41,6 +41,7 @@ type loader struct {
 	dry        bool              // nothing will be loaded, so the devices need not be there
 	budgeted   bool              // the device map was made from budgets
 
+	stages  stages
 	mu      sync.Mutex
 	onDisk  map[string]weightSource // weights that stay on disk, by key
 	spilled []*safetensors.File     // those of the offload folder

@@ -72,7 +72,7 @@ func (p *Part) whole(ctx context.Context, info safetensors.TensorInfo, device to
 		if t, err = empty(torch.CPU); err != nil {
 			return nil, err
 		}
-		if err = p.read(ctx, t, func(int64) {}); err != nil {
+		if err = p.read(ctx, t, new(stages), func(int64) {}); err != nil {
 			t.Close()
 			return nil, err
 		}

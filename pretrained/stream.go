@@ -69,6 +69,10 @@ func (l *loader) stream(ctx context.Context) error {
 		}
 	}
 	err := g.Wait()
+	l.stages.close()
+	if slices.ContainsFunc(arrivals, func(a *arrival) bool { return a.Action != MapAction }) {
+		hasMadeWeights.Store(true)
+	}
 	for _, a := range arrivals {
 		if a.t != nil { // it lacks a part
 			a.t.Close()
@@ -114,7 +118,7 @@ func (a *arrival) take(ctx context.Context, p *Part, progress func(int64)) error
 		}
 		a.t, a.err = torch.Try(func() *torch.Tensor {
 			t := torch.Empty(a.Shape, torch.EmptyOptions{DType: a.slot.Tensor().DType()})
-			useHugePages(t.Bytes())
+			useHugePages(t.Bytes(), hasMadeWeights.Load())
 			return t
 		})
 	})
@@ -123,7 +127,7 @@ func (a *arrival) take(ctx context.Context, p *Part, progress func(int64)) error
 	}
 	if a.Action == MapAction {
 		progress(p.FileBytes)
-	} else if err := p.read(ctx, a.t, progress); err != nil {
+	} else if err := p.read(ctx, a.t, &a.l.stages, progress); err != nil {
 		return err
 	}
 	if a.missing.Add(-1) > 0 {
@@ -144,6 +148,49 @@ func (a *arrival) take(ctx context.Context, p *Part, progress func(int64)) error
 	a.t = nil
 	replace(a.slot, t)
 	return nil
+}
+
+// hasMadeWeights: an earlier load of this process has filled fresh memory.
+var hasMadeWeights atomic.Bool
+
+// stages are the buffers of readers that convert. They are used again: fresh memory costs page faults.
+type stages struct {
+	mu   sync.Mutex
+	free map[torch.DType][]*torch.Tensor
+}
+
+// take gives a buffer of n elements, or of more.
+func (s *stages) take(d torch.DType, n int) (t *torch.Tensor, err error) {
+	s.mu.Lock()
+	if list := s.free[d]; len(list) > 0 {
+		t, s.free[d] = list[len(list)-1], list[:len(list)-1]
+	}
+	s.mu.Unlock()
+	if t != nil && t.Numel() >= n {
+		return t, nil
+	}
+	if t != nil {
+		t.Close()
+	}
+	return torch.Try(func() *torch.Tensor { return torch.Empty([]int{n}, torch.EmptyOptions{DType: d}) })
+}
+
+func (s *stages) put(t *torch.Tensor) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.free == nil {
+		s.free = map[torch.DType][]*torch.Tensor{}
+	}
+	s.free[t.DType()] = append(s.free[t.DType()], t)
+}
+
+func (s *stages) close() {
+	for _, list := range s.free {
+		for _, t := range list {
+			t.Close()
+		}
+	}
+	s.free = nil
 }
 
 // view is a part that is all of its weight, in the mapped file.
@@ -182,7 +229,7 @@ func (p *Part) blob(m *safetensors.Mapping, data []byte, shape []int) (*torch.Te
 
 // read reads a part into its place in t: straight, or where elements change their order or dtype by way of a
 // buffer.
-func (p *Part) read(ctx context.Context, t *torch.Tensor, progress func(int64)) error {
+func (p *Part) read(ctx context.Context, t *torch.Tensor, buffers *stages, progress func(int64)) error {
 	if p.tensor != nil {
 		return p.copyTensor(t, progress)
 	}
@@ -203,13 +250,11 @@ func (p *Part) read(ctx context.Context, t *torch.Tensor, progress func(int64)) 
 		return nil
 	}
 	limit := stagingBytes / size
-	stage, err := torch.Try(func() *torch.Tensor {
-		return torch.Empty([]int{min(limit, p.place.span())}, torch.EmptyOptions{DType: p.dtype})
-	})
+	stage, err := buffers.take(p.dtype, min(limit, p.place.span()))
 	if err != nil {
 		return err
 	}
-	defer stage.Close()
+	defer buffers.put(stage)
 	buf := stage.Bytes()
 	return p.place.each(limit, func(c blockCopy) error {
 		if err := ctx.Err(); err != nil {

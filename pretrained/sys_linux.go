@@ -22,9 +22,10 @@ func physicalMemory() int64 {
 const hugePage = 2 << 20
 
 // useHugePages asks that the whole huge pages in fresh memory be that, so that filling it takes one page fault in
-// place of 512. Where the host takes free memory back they cost more than they save (docs/rationale.md).
-func useHugePages(p []byte) {
-	if !hostTakesFreeMemory() {
+// place of 512. Where the host takes free memory back they cost more than they save (docs/rationale.md), unless the
+// process has filled memory before: what it freed is mostly there still.
+func useHugePages(p []byte, again bool) {
+	if again || !hostTakesFreeMemory() {
 		adviseHugePages(p)
 	}
 }

@@ -6,4 +6,4 @@ package pretrained
 func physicalMemory() int64 { return 0 }
 
 // useHugePages is for Linux.
-func useHugePages([]byte) {}
+func useHugePages([]byte, bool) {}
