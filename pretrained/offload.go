@@ -411,9 +411,19 @@ func (w *offloaded) drop() {
 			v.forget()
 		}
 		v.value.Close()
-	case v.err == nil: // not finished
-		v.discard()
+	default: // not finished
+		v.abandon()
 	}
+}
+
+// abandon frees what was read and is not wanted any more. Two that both want it gone, a pass and Close, take turns.
+func (v *visit) abandon() {
+	v.once.Do(func() {
+		if v.err == nil {
+			v.discard()
+			v.err = torch.ErrClosed
+		}
+	})
 }
 
 // detached are inputs that autograd does not follow from: the graph would hold on to the weights.
@@ -542,12 +552,7 @@ func (d *dispatch) close() {
 	d.mu.Unlock()
 	d.reads.Wait()
 	for _, v := range visits {
-		v.once.Do(func() {
-			if v.err == nil {
-				v.discard()
-				v.err = torch.ErrClosed
-			}
-		})
+		v.abandon()
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
