@@ -1,0 +1,74 @@
+package ggml
+
+import (
+	"encoding/binary"
+
+	"github.com/torchgo/torchgo/internal/half"
+)
+
+// The types with one scale for 32 values, and some with a minimum. The low nibbles of 16 bytes are the
+// first half of a block, the high ones the second.
+//
+// In all of the package a product that a sum follows is written float32(a*b): that rounds it, where the
+// compiler could otherwise fuse the two, which gguf does not do.
+
+// f16 is the half at the start of b.
+func f16(b []byte) float32 { return half.Float16(binary.LittleEndian.Uint16(b)).Float32() }
+
+func dequantizeQ4_0(dst []float32, src []byte) {
+	for ; len(src) >= 18 && len(dst) >= 32; src, dst = src[18:], dst[32:] {
+		b, out := (*[18]byte)(src), (*[32]float32)(dst)
+		d := f16(b[:])
+		for i := range 16 {
+			q := b[2+i]
+			out[i] = d * float32(int(q&15)-8)
+			out[i+16] = d * float32(int(q>>4)-8)
+		}
+	}
+}
+
+func dequantizeQ4_1(dst []float32, src []byte) {
+	for ; len(src) >= 20 && len(dst) >= 32; src, dst = src[20:], dst[32:] {
+		b, out := (*[20]byte)(src), (*[32]float32)(dst)
+		d, m := f16(b[:]), f16(b[2:])
+		for i := range 16 {
+			q := b[4+i]
+			out[i] = float32(d*float32(q&15)) + m
+			out[i+16] = float32(d*float32(q>>4)) + m
+		}
+	}
+}
+
+func dequantizeQ5_0(dst []float32, src []byte) {
+	for ; len(src) >= 22 && len(dst) >= 32; src, dst = src[22:], dst[32:] {
+		b, out := (*[22]byte)(src), (*[32]float32)(dst)
+		d, high := f16(b[:]), binary.LittleEndian.Uint32(b[2:])
+		for i := range 16 {
+			q := uint32(b[6+i])
+			out[i] = d * float32(int(q&15|high>>i&1<<4)-16)
+			out[i+16] = d * float32(int(q>>4|high>>(i+16)&1<<4)-16)
+		}
+	}
+}
+
+func dequantizeQ5_1(dst []float32, src []byte) {
+	for ; len(src) >= 24 && len(dst) >= 32; src, dst = src[24:], dst[32:] {
+		b, out := (*[24]byte)(src), (*[32]float32)(dst)
+		d, m, high := f16(b[:]), f16(b[2:]), binary.LittleEndian.Uint32(b[4:])
+		for i := range 16 {
+			q := uint32(b[8+i])
+			out[i] = float32(d*float32(q&15|high>>i&1<<4)) + m
+			out[i+16] = float32(d*float32(q>>4|high>>(i+16)&1<<4)) + m
+		}
+	}
+}
+
+func dequantizeQ8_0(dst []float32, src []byte) {
+	for ; len(src) >= 34 && len(dst) >= 32; src, dst = src[34:], dst[32:] {
+		b, out := (*[34]byte)(src), (*[32]float32)(dst)
+		d := f16(b[:])
+		for i := range out {
+			out[i] = float32(int8(b[2+i])) * d
+		}
+	}
+}

@@ -1,0 +1,57 @@
+"""Writes testdata/ggml.tar.zst's vectors.json: python ggmlref.py OUT
+
+Needs gguf 0.19, numpy. Pack with: go run ./tools/pack OUT testdata/ggml.tar.zst
+vectors.json holds, of what gguf.quants computes from inputs that stream(), blocks() and floats() below
+define (internal/ggml's tests make the same ones), SHA-256 digests:
+  sizes       type -> [id, elements, bytes] of a block
+  dequantize  type -> [[digest of the input blocks, of the float32 values], ...] by kind of input
+  quantize    type -> the same of float32 input and its blocks
+A NaN counts as 0x7fc00000 where it is float32.
+"""
+import hashlib, json, os, sys
+
+import numpy as np
+from gguf import quants
+from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType as T
+
+HALVES = [0x0000, 0x8000, 0x0001, 0x8001, 0x03FF, 0x0400, 0x7BFF, 0xFBFF, 0x7C00, 0xFC00, 0x7C01, 0x7E00, 0xFE00, 0xFFFF, 0x3C00, 0xBC00]
+
+
+def stream(label, n):
+    """n bytes: the SHA-256 of "label 0", "label 1", ..."""
+    return b"".join(hashlib.sha256(f"{label} {i}".encode()).digest() for i in range((n + 31) // 32))[:n]
+
+
+def blocks(name, size):
+    """Kinds of input: random blocks; blocks of one byte; of one half, at even and at odd places."""
+    patterns = [(h & 255, h >> 8) for h in HALVES]
+    yield stream(name, 1024 * size)
+    yield b"".join(bytes([b]) * size for b in range(256))
+    yield b"".join((bytes(p) * size)[i : i + size] for p in patterns for i in (0, 1))
+
+
+def digest(array):
+    if array.dtype == np.float32:
+        bits = array.view(np.uint32).copy()
+        bits[np.isnan(array)] = 0x7FC00000
+        array = bits
+    return hashlib.sha256(array.tobytes()).hexdigest()
+
+
+def main(out):
+    os.makedirs(out, exist_ok=True)
+    result = {"sizes": {}, "dequantize": {}, "quantize": {}}
+    np.seterr(all="ignore")
+    for t, (block, size) in GGML_QUANT_SIZES.items():
+        result["sizes"][t.name] = [int(t), block, size]
+        if t not in quants._type_traits and t not in (T.F32, T.F16):
+            continue
+        rows = []
+        for data in blocks(t.name, size):
+            data = np.frombuffer(data, np.uint8).reshape(-1, size)
+            rows.append([digest(data), digest(quants.dequantize(data, t))])
+        result["dequantize"][t.name] = rows
+    json.dump(result, open(f"{out}/vectors.json", "w"), indent=0)
+
+
+main(sys.argv[1])
