@@ -43,13 +43,14 @@ func ToFloat16(f float32) Float16 {
 
 // Float32 is exact.
 func (h Float16) Float32() float32 {
-	sign, exponent, fraction := uint32(h&0x8000)<<16, uint32(h>>10&0x1f), uint32(h&0x3ff)
-	switch exponent {
-	case 0:
-		value := float32(fraction) * 0x1p-24
-		return math.Float32frombits(math.Float32bits(value) | sign)
-	case 31:
-		return math.Float32frombits(sign | 0x7f800000 | fraction<<13)
+	sign, abs := uint32(h&0x8000)<<16, uint32(h&0x7fff)
+	switch {
+	case abs >= 0x7c00: // infinite or NaN
+		abs += 0x7f800000>>13 - 0x7c00
+	case abs < 0x400: // subnormal
+		return math.Float32frombits(sign | math.Float32bits(float32(abs)*0x1p-24))
+	default:
+		abs += (127 - 15) << 10
 	}
-	return math.Float32frombits(sign | (exponent+127-15)<<23 | fraction<<13)
+	return math.Float32frombits(sign | abs<<13)
 }
