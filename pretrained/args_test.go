@@ -17,6 +17,7 @@ import (
 
 	"github.com/torchgo/torchgo/internal/testdata"
 	"github.com/torchgo/torchgo/pretrained"
+	"github.com/torchgo/torchgo/pretrained/checkpoint"
 	"github.com/torchgo/torchgo/pretrained/models/bert"
 	"github.com/torchgo/torchgo/pretrained/safetensors"
 	"github.com/torchgo/torchgo/torch"
@@ -157,7 +158,7 @@ func TestWhatMustBeAllowed(t *testing.T) {
 	})
 	t.Run("tensor twice", func(t *testing.T) {
 		dir := filepath.Join(testdata.Copy(t, "loader"), "sharded")
-		c, err := safetensors.OpenCheckpoint(filepath.Join(dir, "model.safetensors.index.json"))
+		c, err := checkpoint.Open(filepath.Join(dir, "model.safetensors.index.json"))
 		require.NoError(t, err)
 		defer c.Close()
 		const name = "bert.embeddings.LayerNorm.bias"
@@ -332,7 +333,7 @@ func TestSavedNamesAreThoseOfTheFile(t *testing.T) {
 		to := t.TempDir()
 		require.NoError(t, pretrained.SavePretrained(ctx, m, to, pretrained.SaveOptions{}))
 		names := func(dir string) (names []string) {
-			c, err := safetensors.OpenCheckpoint(dir)
+			c, err := checkpoint.Open(dir)
 			require.NoError(t, err)
 			defer c.Close()
 			for _, info := range c.All() {

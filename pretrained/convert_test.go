@@ -18,6 +18,7 @@ import (
 
 	"github.com/torchgo/torchgo/internal/testdata"
 	"github.com/torchgo/torchgo/pretrained"
+	"github.com/torchgo/torchgo/pretrained/checkpoint"
 	"github.com/torchgo/torchgo/pretrained/safetensors"
 	"github.com/torchgo/torchgo/torch"
 )
@@ -251,7 +252,7 @@ func TestExpertsAreStackedAndSavedApart(t *testing.T) {
 			equalModels(t, m, fused)
 			again := t.TempDir()
 			require.NoError(t, pretrained.SavePretrained(ctx, fused, again, pretrained.SaveOptions{}))
-			c, err := safetensors.OpenCheckpoint(again)
+			c, err := checkpoint.Open(again)
 			require.NoError(t, err)
 			defer c.Close()
 			var names []string

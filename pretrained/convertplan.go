@@ -74,7 +74,7 @@ func (c *conversion) indices(source int) []string {
 }
 
 // planConversion plans the weights that a converter makes.
-func (l *loader) planConversion(found weights, c *conversion) error {
+func (l *loader) planConversion(found foundWeights, c *conversion) error {
 	if c.by.divides() {
 		return l.planDivision(found, c)
 	}
@@ -82,7 +82,7 @@ func (l *loader) planConversion(found weights, c *conversion) error {
 }
 
 // planJoin plans the weight that several tensors make: each is read straight to its place.
-func (l *loader) planJoin(found weights, c *conversion) error {
+func (l *loader) planJoin(found foundWeights, c *conversion) error {
 	w := PlannedWeight{Key: c.key, slot: l.slots[c.key]}
 	shape := w.slot.Tensor().Shape()
 	way := c.by.Reverse()
@@ -194,7 +194,7 @@ func oddShape(sources []source) (odd source, usual []int) {
 }
 
 // planDivision plans the weights that one tensor gives.
-func (l *loader) planDivision(found weights, c *conversion) error {
+func (l *loader) planDivision(found foundWeights, c *conversion) error {
 	var from source
 	for _, s := range c.found[0] {
 		from = *s

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/torchgo/torchgo/pretrained/checkpoint"
 	"github.com/torchgo/torchgo/pretrained/safetensors"
 	"github.com/torchgo/torchgo/torch"
 	"github.com/torchgo/torchgo/torch/nn"
@@ -27,8 +28,8 @@ type dispatch struct {
 	reads   sync.WaitGroup
 	closed  bool
 
-	checkpoint *safetensors.Checkpoint // that weights are read from; nil: none
-	folder     []*safetensors.File     // and those of the offload folder
+	checkpoint *checkpoint.Checkpoint // that weights are read from; nil: none
+	folder     []*safetensors.File    // and those of the offload folder
 }
 
 // module is a block or layer with its place.

@@ -1,6 +1,7 @@
 package pretrained
 
 import (
+	"github.com/torchgo/torchgo/internal/weights"
 	"github.com/torchgo/torchgo/pretrained/safetensors"
 	"github.com/torchgo/torchgo/torch"
 )
@@ -17,13 +18,14 @@ var dtypes = map[safetensors.DType]torch.DType{
 	safetensors.F32: torch.Float32, safetensors.F64: torch.Float64, safetensors.C64: torch.Complex64,
 	safetensors.F8E4M3: torch.Float8E4M3FN, safetensors.F8E5M2: torch.Float8E5M2, safetensors.F8E8M0: torch.Float8E8M0FNU,
 	safetensors.F8E4M3FNUZ: torch.Float8E4M3FNUZ, safetensors.F8E5M2FNUZ: torch.Float8E5M2FNUZ,
+	weights.C32: torch.ComplexHalf, weights.C128: torch.Complex128,
 }
 
-// codeOf is the inverse of dtypeOf.
+// codeOf is the inverse of dtypeOf, for what safetensors has a dtype for.
 func codeOf(d torch.DType) (safetensors.DType, bool) {
 	for code, torchDType := range dtypes {
 		if torchDType == d {
-			return code, true
+			return code, code <= safetensors.U64
 		}
 	}
 	return 0, false

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 
+	"github.com/torchgo/torchgo/pretrained/checkpoint"
 	"github.com/torchgo/torchgo/pretrained/safetensors"
 )
 
@@ -22,13 +23,13 @@ func Rewrite(ctx context.Context, from, to string, shard safetensors.ShardOption
 	if err := readConfig(config, f.raw, nil); err != nil {
 		return err
 	}
-	checkpoint, err := safetensors.OpenCheckpoint(f.weights)
+	c, err := checkpoint.Open(f.weights)
 	if err != nil {
 		return err
 	}
-	defer checkpoint.Close()
+	defer c.Close()
 	var tensors []safetensors.Source
-	for file, info := range checkpoint.All() {
+	for file, info := range c.All() {
 		tensors = append(tensors, safetensors.Source{Name: info.Name, DType: info.DType, Shape: info.Shape, Write: func(w io.Writer) error {
 			data := make([]byte, info.Bytes)
 			if err := file.ReadTensor(info.Name, data); err != nil {

@@ -7,9 +7,9 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"slices"
 	"strings"
 
+	"github.com/torchgo/torchgo/internal/weights"
 	"github.com/torchgo/torchgo/pretrained/hub"
 	"github.com/torchgo/torchgo/pretrained/safetensors"
 )
@@ -110,7 +110,7 @@ func resolveHub(ctx context.Context, id string, opts Options) (*files, error) {
 	if opts.headersOnly {
 		keep = true // the headers come later
 		f.done = c.Close
-		f.open = func(p string) (*safetensors.File, error) { return m.openRemote(ctx, p) }
+		f.open = func(p string) (*weights.File, error) { return m.openRemote(ctx, p) }
 		return f, nil
 	}
 	// How to generate is no reason to fail.
@@ -164,51 +164,27 @@ func (m *hubModel) findWeights(ctx context.Context, f *files) (string, error) {
 	if name, ok := f.raw["transformers_weights"].(string); ok {
 		return m.in(name), inFile(checkWeightsName(name), f.config)
 	}
-	only, chosen := m.opts.UseSafetensors.Get()
-	var candidates []string
-	v := ""
-	if m.opts.Variant != "" {
-		v = "." + m.opts.Variant
+	l := m.opts.layout()
+	if err := l.Check(id); err != nil {
+		return "", err
 	}
-	if only || !chosen {
-		candidates = append(candidates, "model"+v+".safetensors", "model.safetensors.index"+v+".json")
-	}
-	safe := len(candidates)
-	pickle := []string{"pytorch_model" + v + ".bin", "pytorch_model.bin.index" + v + ".json"}
-	if !only || !chosen {
-		candidates = append(candidates, pickle...)
-	}
-	for i, name := range candidates {
-		there, err := m.has(ctx, m.in(name))
-		if err != nil {
-			return "", err
-		}
-		if there && i >= safe {
-			return "", refuseOther(id + "/" + m.in(name))
-		}
-		if there {
-			return m.in(name), nil
+	candidates := l.Names()
+	for _, name := range candidates {
+		if there, err := m.has(ctx, m.in(name)); err != nil || there {
+			return m.in(name), err
 		}
 	}
-	e := &Error{File: id, Class: ErrMissingShard, Detail: "commit " + m.Commit, Expected: strings.Join(candidates[:2], " or "), Actual: "neither"}
-	others := []string{"model.safetensors", "model.safetensors.index.json"}
-	if chosen && !only {
-		others = nil
-	}
-	for _, name := range append(others, pickle...) {
-		if slices.Contains(candidates, name) {
-			continue
-		}
-		there, err := m.has(ctx, m.in(name))
-		switch {
-		case err != nil:
-			return "", err
-		case there && slices.Contains(pickle, name):
-			e.Remedy = "there is a " + name + ", which use-safetensors=true forbids"
-			return "", e
-		case there:
-			e.Remedy = "there is a " + name + " without the variant"
-			return "", e
+	e := &Error{File: id, Class: ErrMissingShard, Detail: "commit " + m.Commit, Expected: strings.Join(candidates, " or "), Actual: "none of them"}
+	for _, other := range l.Others() {
+		for _, name := range other.Names() {
+			there, err := m.has(ctx, m.in(name))
+			if err != nil {
+				return "", err
+			}
+			if there {
+				e.Remedy = "there is a " + name + " " + other.Why
+				return "", e
+			}
 		}
 	}
 	if m.Offline() {
@@ -219,7 +195,7 @@ func (m *hubModel) findWeights(ctx context.Context, f *files) (string, error) {
 }
 
 // openRemote opens a file of weights for its header.
-func (m *hubModel) openRemote(ctx context.Context, p string) (*safetensors.File, error) {
+func (m *hubModel) openRemote(ctx context.Context, p string) (*weights.File, error) {
 	rel, err := filepath.Rel(m.Dir(), p)
 	if err != nil {
 		return nil, err
@@ -228,13 +204,13 @@ func (m *hubModel) openRemote(ctx context.Context, p string) (*safetensors.File,
 	if cached, err := m.Cached(name); err != nil {
 		return nil, err
 	} else if cached != "" {
-		return safetensors.Open(cached)
+		return weights.Open(cached)
 	}
 	r, err := m.Open(ctx, name)
 	if err != nil {
 		return nil, missingShard(err, "the index")
 	}
-	return safetensors.NewFile(r, r.Size(), p)
+	return weights.New(r, r.Size(), p)
 }
 
 // DownloadFiles brings the files of a hub id that patterns choose (see hub.Filter) to the cache, those in

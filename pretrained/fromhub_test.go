@@ -195,8 +195,6 @@ func TestHubRefuses(t *testing.T) {
 		"no config":            {with(nil, "config.json"), pretrained.Options{}, pretrained.ErrBadConfig, "org/name/config.json"},
 		"no weights":           {with(nil, "model.safetensors"), pretrained.Options{}, pretrained.ErrMissingShard, "expected model.safetensors or model.safetensors.index.json"},
 		"no variant":           {single, pretrained.Options{Variant: "fp16"}, pretrained.ErrMissingShard, "there is a model.safetensors without the variant"},
-		"bin only":             {with(bin, "model.safetensors"), pretrained.Options{}, pretrained.ErrUnsupported, "org/name/pytorch_model.bin"},
-		"bin chosen":           {with(bin), pretrained.Options{UseSafetensors: torch.Some(false)}, pretrained.ErrUnsupported, "org/name/pytorch_model.bin"},
 		"bin forbidden":        {with(bin, "model.safetensors"), pretrained.Options{UseSafetensors: torch.Some(true)}, pretrained.ErrMissingShard, "which use-safetensors=true forbids"},
 		"bin asked for":        {single, pretrained.Options{UseSafetensors: torch.Some(false)}, pretrained.ErrMissingShard, "expected pytorch_model.bin or pytorch_model.bin.index.json"},
 		"bad index":            {with(map[string][]byte{"model.safetensors.index.json": []byte(`{"weight_map": {"a": "../../../x.safetensors"}}`)}, "model.safetensors"), pretrained.Options{}, pretrained.ErrPath, "../"},

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/torchgo/torchgo/internal/weights"
 	"github.com/torchgo/torchgo/pretrained/safetensors"
 	"github.com/torchgo/torchgo/torch"
 	"github.com/torchgo/torchgo/torch/nn"
@@ -107,7 +108,7 @@ func (w *PlannedWeight) source() weightSource {
 }
 
 func (p *Part) fetchMapped(shape []int) fetch {
-	var m *safetensors.Mapping
+	var m *weights.Mapping
 	var data []byte
 	return fetch{
 		read: func() (err error) {
@@ -208,7 +209,7 @@ func (l *loader) spill(ctx context.Context, name string, t *torch.Tensor) error 
 	}
 	info, _ := f.Tensor(name)
 	w := PlannedWeight{Key: name, slot: l.slots[name], Shape: t.Shape()}
-	w.Parts = []Part{newPart(source{file: f, TensorInfo: info}, whole(t.Shape()).copyInto())}
+	w.Parts = []Part{newPart(source{file: f.File, TensorInfo: info}, whole(t.Shape()).copyInto())}
 	w.Action = l.action(&w)
 	l.mu.Lock()
 	l.spilled = append(l.spilled, f)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/torchgo/torchgo/internal/testdata"
 	"github.com/torchgo/torchgo/pretrained"
+	"github.com/torchgo/torchgo/pretrained/checkpoint"
 	"github.com/torchgo/torchgo/pretrained/safetensors"
 	"github.com/torchgo/torchgo/torch"
 	"github.com/torchgo/torchgo/torch/nn"
@@ -207,7 +208,7 @@ func TestTrainingOffloadedWeightsIsRefused(t *testing.T) {
 // transformers: see TestOffloadIsTransformers.)
 func tensorsOf(t *testing.T, dir string) map[string]string {
 	t.Helper()
-	c, err := safetensors.OpenCheckpoint(dir)
+	c, err := checkpoint.Open(dir)
 	require.NoError(t, err)
 	defer c.Close()
 	out := map[string]string{}

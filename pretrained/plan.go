@@ -9,7 +9,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"github.com/torchgo/torchgo/pretrained/safetensors"
+	"github.com/torchgo/torchgo/internal/weights"
 	"github.com/torchgo/torchgo/torch"
 	"github.com/torchgo/torchgo/torch/nn"
 )
@@ -46,7 +46,7 @@ type Part struct {
 	FileDType string `json:"file_dtype"`
 	FileBytes int64  `json:"file_bytes"` // of the elements that are taken
 
-	file   *safetensors.File // nil: tensor
+	file   *weights.File // nil: tensor
 	tensor *torch.Tensor
 	dtype  torch.DType // of the file
 	place  blockCopy   // from the source to the weight

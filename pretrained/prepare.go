@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/torchgo/torchgo/internal/weights"
+	"github.com/torchgo/torchgo/pretrained/checkpoint"
 	"github.com/torchgo/torchgo/pretrained/safetensors"
 	"github.com/torchgo/torchgo/torch"
 	"github.com/torchgo/torchgo/torch/nn"
@@ -25,7 +27,7 @@ type loader struct {
 	arch       *Architecture
 	class      *Class
 	config     Config
-	checkpoint *safetensors.Checkpoint
+	checkpoint *checkpoint.Checkpoint
 	dtype      torch.DType
 	device     torch.Device     // the main one: where what the model is given goes
 	places     map[string]place // of all tensors, by name
@@ -270,9 +272,9 @@ func (l *loader) chooseDType() error {
 
 // firstFloat is the dtype of the first tensor by name of the first file that is a float wider than 8 bits.
 func (l *loader) firstFloat() torch.DType {
-	var of *safetensors.File
+	var of *weights.File
 	if l.checkpoint != nil {
-		of = l.checkpoint.Files()[0]
+		of = l.checkpoint.Files()[0].File
 	}
 	var first source
 	for s := range l.sources() {
@@ -325,7 +327,7 @@ func (l *loader) mapNames() (err error) {
 	if l.names, err = newKeyMap(l.opts.KeyMapping, l.model, saved); err != nil {
 		return &Error{Class: ErrArgument, Detail: "key mapping", Err: err}
 	}
-	found := weights{} // by the model's key
+	found := foundWeights{} // by the model's key
 	var conversions conversions
 	unexpected := map[string]bool{}
 	for from := range l.sources() {
@@ -365,11 +367,11 @@ func (l *loader) mapNames() (err error) {
 	return l.verdict()
 }
 
-// weights are the planned ones by the model's key.
-type weights map[string]PlannedWeight
+// found are the planned weights by the model's key.
+type foundWeights map[string]PlannedWeight
 
 // planWeight plans one that is in the checkpoint as it is in the model.
-func (l *loader) planWeight(found weights, key string, from source) error {
+func (l *loader) planWeight(found foundWeights, key string, from source) error {
 	w := PlannedWeight{Key: key, slot: l.slots[key]}
 	shape := w.slot.Tensor().Shape()
 	w.Parts = []Part{newPart(from, whole(shape).copyInto())}
@@ -386,7 +388,7 @@ func (l *loader) mismatch(w *PlannedWeight, shape []int) {
 }
 
 // take adds a weight to those found and settles how it is read.
-func (l *loader) take(found weights, w PlannedWeight) error {
+func (l *loader) take(found foundWeights, w PlannedWeight) error {
 	if other, twice := found[w.Key]; twice {
 		p := w.Parts[0]
 		return &Error{File: p.path(), Tensor: p.Source, Class: ErrConflict, Detail: fmt.Sprintf("%q is the same parameter %q", other.Parts[0].Source, w.Key)}

@@ -11,7 +11,8 @@ import (
 	"strings"
 
 	"github.com/torchgo/torchgo/internal/regular"
-	"github.com/torchgo/torchgo/pretrained/safetensors"
+	"github.com/torchgo/torchgo/internal/weights"
+	"github.com/torchgo/torchgo/pretrained/checkpoint"
 )
 
 const maxConfigBytes = 16 << 20
@@ -25,8 +26,8 @@ type files struct {
 	raw     map[string]any // its object
 	weights string         // path of the weights file, or of the index of several
 
-	open func(path string) (*safetensors.File, error) // opens weights; nil: safetensors.Open
-	seen []*stamp                                     // files that say what belongs to the checkpoint, before they were read
+	open func(path string) (*weights.File, error) // opens weights; nil: those on disk
+	seen []*stamp                                 // files that say what belongs to the checkpoint, before they were read
 
 	done func() // ends what open needs; nil: nothing
 }
@@ -54,8 +55,12 @@ func (f *files) unchanged() bool {
 	})
 }
 
-func (f *files) openCheckpoint(opts Options) (*safetensors.Checkpoint, error) {
-	return safetensors.OpenCheckpointWith(f.weights, safetensors.OpenOptions{Open: f.open,
+func (f *files) openCheckpoint(opts Options) (*checkpoint.Checkpoint, error) {
+	only := checkpoint.Format("")
+	if safe, _ := opts.UseSafetensors.Get(); safe {
+		only = checkpoint.Safetensors
+	}
+	return checkpoint.Open(f.weights, checkpoint.OpenOptions{StateDict: true, Only: only, Open: f.open,
 		AllowIncompleteIndex: opts.AllowIncompleteIndex, AllowConflictingShards: opts.AllowConflictingShards})
 }
 
@@ -75,9 +80,6 @@ func resolve(ctx context.Context, path string, opts Options) (*files, error) {
 		return nil, err
 	}
 	f := &files{weights: path}
-	if err := refuseOther(path); err != nil {
-		return nil, err
-	}
 	f.look(path)
 	return f, f.readConfig(filepath.Dir(path), opts)
 }
@@ -98,45 +100,25 @@ func resolveDir(dir string, opts Options) (*files, error) {
 		f.look(f.weights)
 		return f, nil
 	}
-	only, chosen := opts.UseSafetensors.Get()
+	found := len(f.seen)
+	f.look(dir)
 	var err error
-	if only || !chosen {
-		found := len(f.seen)
-		f.look(dir)
-		if f.weights, err = safetensors.Find(dir, safetensors.Layout{Variant: opts.Variant}); err == nil {
-			f.seen = f.seen[:found]
-			f.look(f.weights)
-			return f, nil
-		}
-		if !errors.Is(err, ErrMissingShard) {
-			return nil, err
-		}
-	}
-	single, index := "pytorch_model.bin", "pytorch_model.bin.index.json"
-	if opts.Variant != "" {
-		single, index = "pytorch_model."+opts.Variant+".bin", "pytorch_model.bin.index."+opts.Variant+".json"
-	}
-	var pickle string
-	for _, name := range []string{index, single} {
-		if exists(filepath.Join(dir, name)) {
-			pickle = name
-		}
-	}
-	switch {
-	case pickle != "" && !(chosen && only):
-		return nil, refuseOther(filepath.Join(dir, pickle))
-	case err == nil:
-		err = &Error{File: dir, Class: ErrMissingShard, Expected: single + " or " + index, Actual: "neither"}
-	}
-	var e *Error
-	if errors.As(err, &e) {
-		if pickle != "" {
-			e.Remedy = "there is a " + pickle + ", which use-safetensors=true forbids"
-		} else if opts.Variant != "" && exists(filepath.Join(dir, "model.safetensors")) {
-			e.Remedy = "there is a model.safetensors without the variant"
-		}
+	if f.weights, err = checkpoint.Find(dir, opts.layout()); err == nil {
+		f.seen = f.seen[:found]
+		f.look(f.weights)
 	}
 	return f, err
+}
+
+// layout says which files of weights are looked for.
+func (o *Options) layout() checkpoint.Layout {
+	l := checkpoint.Layout{Variant: o.Variant}
+	if safe, chosen := o.UseSafetensors.Get(); safe {
+		l.Only = checkpoint.Safetensors
+	} else if chosen {
+		l.Only = checkpoint.Pickle
+	}
+	return l
 }
 
 // readConfig finds the model's config: the caller's, or config.json in the directory.
@@ -193,23 +175,6 @@ func checkWeightsName(name string) error {
 
 func refuseAdapter(file string) error {
 	return &Error{File: file, Class: ErrUnsupported, Detail: "adapters can't be loaded yet", Remedy: "merge it into its base model"}
-}
-
-// refuseOther is an error for names of files that are no safetensors. Others may be: their content decides.
-func refuseOther(path string) error {
-	name := filepath.Base(path)
-	switch {
-	case strings.Contains(name, "safetensors.index."):
-		return nil
-	case strings.HasSuffix(name, ".gguf"):
-		return &Error{File: path, Class: ErrUnsupported, Detail: "GGUF files can't be loaded yet"}
-	case strings.HasSuffix(name, ".bin"), strings.Contains(name, ".bin.index."), strings.HasSuffix(name, ".pt"), strings.HasSuffix(name, ".pth"):
-		return &Error{File: path, Class: ErrUnsupported, Detail: "PyTorch's pickle files can't be loaded yet",
-			Remedy: "convert it to safetensors"}
-	case strings.HasSuffix(name, ".json"):
-		return &Error{File: path, Class: ErrUnsupported, Expected: "weights or their index", Actual: name}
-	}
-	return nil
 }
 
 // pathCause is the bare reason of a *fs.PathError.

@@ -4,15 +4,15 @@ import (
 	"iter"
 	"path/filepath"
 
-	"github.com/torchgo/torchgo/pretrained/safetensors"
+	"github.com/torchgo/torchgo/internal/weights"
 	"github.com/torchgo/torchgo/torch"
 )
 
 // source is a tensor to load: of a file, or of the caller's state dict.
 type source struct {
-	file   *safetensors.File
+	file   *weights.File
 	tensor *torch.Tensor // where there is no file
-	safetensors.TensorInfo
+	weights.TensorInfo
 }
 
 // sources goes over all tensors: file by file, or in the order of the state dict.
@@ -27,7 +27,7 @@ func (l *loader) sources() iter.Seq[source] {
 			return
 		}
 		for file, info := range l.checkpoint.All() {
-			if !yield(source{file: file, TensorInfo: info}) {
+			if !yield(source{file: file.File, TensorInfo: info}) {
 				return
 			}
 		}
@@ -52,7 +52,7 @@ func (l *loader) useStateDict(path string) error {
 			return &Error{Tensor: name, Class: ErrBadDType, Expected: "a dtype of the safetensors format", Actual: t.DType().String()}
 		}
 		seen[name] = true
-		l.state = append(l.state, source{tensor: t, TensorInfo: safetensors.TensorInfo{Name: name, DType: code, Shape: t.Shape()}})
+		l.state = append(l.state, source{tensor: t, TensorInfo: weights.TensorInfo{Name: name, DType: code, Shape: t.Shape()}})
 	}
 	l.files = &files{}
 	return l.files.readConfig("", l.opts)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/torchgo/torchgo/pretrained/checkpoint"
 	"github.com/torchgo/torchgo/pretrained/safetensors"
 	"github.com/torchgo/torchgo/torch"
 )
@@ -16,18 +17,15 @@ type LoadStateDictOptions struct {
 	DisableMmap bool         // read the file instead of mapping it
 }
 
-// LoadStateDict gives all tensors of a safetensors file by name: on the CPU views of the mapped file where it
-// holds them aligned. The caller closes them; the file stays mapped until then. Pickles are refused, as weights_only
-// would of those that are not plain data. (transformers.modeling_utils.load_state_dict.)
+// LoadStateDict gives all tensors of a file of weights, of any format, by name: on the CPU views of the mapped file
+// where it holds them aligned. The caller closes them; the file stays mapped until then. Of what a training script
+// saved it gives the model's weights. (transformers.modeling_utils.load_state_dict.)
 func LoadStateDict(ctx context.Context, path string, opts LoadStateDictOptions) (_ map[string]*torch.Tensor, err error) {
-	if err := refuseOther(path); err != nil {
-		return nil, err
-	}
-	f, err := safetensors.Open(path)
+	c, err := checkpoint.Open(path, checkpoint.OpenOptions{StateDict: true})
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
+	defer func() { err = errors.Join(err, c.Close()) }()
 	device := Options{Device: opts.MapLocation}.device()
 	tensors := map[string]*torch.Tensor{}
 	defer func() {
@@ -37,11 +35,11 @@ func LoadStateDict(ctx context.Context, path string, opts LoadStateDictOptions) 
 			}
 		}
 	}()
-	for _, info := range f.Tensors() {
+	for f, info := range c.All() {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		p := newPart(source{file: f, TensorInfo: info}, whole(info.Shape).copyInto())
+		p := newPart(source{file: f.File, TensorInfo: info}, whole(info.Shape).copyInto())
 		if p.dtype == 0 {
 			return nil, &Error{Class: ErrUnsupported, File: path, Tensor: info.Name, Detail: "dtype", Actual: info.DType.String()}
 		}
@@ -59,7 +57,7 @@ func LoadStateDict(ctx context.Context, path string, opts LoadStateDictOptions) 
 }
 
 // whole is a tensor that one part is all of.
-func (p *Part) whole(ctx context.Context, info safetensors.TensorInfo, device torch.Device, disableMmap bool) (t *torch.Tensor, err error) {
+func (p *Part) whole(ctx context.Context, info checkpoint.TensorInfo, device torch.Device, disableMmap bool) (t *torch.Tensor, err error) {
 	empty := func(d torch.Device) (*torch.Tensor, error) {
 		return torch.Try(func() *torch.Tensor { return torch.Empty(info.Shape, torch.EmptyOptions{DType: p.dtype, Device: d}) })
 	}

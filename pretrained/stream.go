@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/torchgo/torchgo/pretrained/safetensors"
+	"github.com/torchgo/torchgo/internal/weights"
 	"github.com/torchgo/torchgo/torch"
 	"github.com/torchgo/torchgo/torch/nn"
 )
@@ -203,7 +203,7 @@ func (p *Part) view(shape []int) (*torch.Tensor, error) {
 }
 
 // bytes are a part's in the mapped file.
-func (p *Part) bytes() (*safetensors.Mapping, []byte, error) {
+func (p *Part) bytes() (*weights.Mapping, []byte, error) {
 	m, err := p.file.Map()
 	if err != nil {
 		return nil, nil, err
@@ -217,7 +217,7 @@ func (p *Part) bytes() (*safetensors.Mapping, []byte, error) {
 }
 
 // blob makes a tensor of such bytes. It takes over the mapping.
-func (p *Part) blob(m *safetensors.Mapping, data []byte, shape []int) (*torch.Tensor, error) {
+func (p *Part) blob(m *weights.Mapping, data []byte, shape []int) (*torch.Tensor, error) {
 	t, err := torch.Try(func() *torch.Tensor {
 		return torch.FromBlob(unsafe.Pointer(unsafe.SliceData(data)), len(data), shape, p.dtype, func() { _ = m.Release() })
 	})

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/torchgo/torchgo/pretrained"
+	"github.com/torchgo/torchgo/pretrained/checkpoint"
 	"github.com/torchgo/torchgo/pretrained/safetensors"
 	"github.com/torchgo/torchgo/torch"
 	"github.com/torchgo/torchgo/torch/nn"
@@ -104,7 +105,7 @@ func TestReadersHoldNoPermit(t *testing.T) {
 // Weights of another name or shape are not read, so they are not counted either.
 func TestBytesReadAreThoseUsed(t *testing.T) {
 	_, r := load(t, loaderCase(t, "missing-and-unexpected"), pretrained.Options{})
-	c, err := safetensors.OpenCheckpoint(loaderCase(t, "missing-and-unexpected"))
+	c, err := checkpoint.Open(loaderCase(t, "missing-and-unexpected"))
 	require.NoError(t, err)
 	defer c.Close()
 	var all, unexpected int64

@@ -16,6 +16,7 @@ import (
 	"github.com/torchgo/torchgo/cmd/torchgo/internal/cli"
 	"github.com/torchgo/torchgo/internal/regular"
 	"github.com/torchgo/torchgo/pretrained"
+	"github.com/torchgo/torchgo/pretrained/checkpoint"
 	"github.com/torchgo/torchgo/pretrained/hub"
 	"github.com/torchgo/torchgo/pretrained/safetensors"
 	"github.com/torchgo/torchgo/torch"
@@ -258,7 +259,7 @@ func checkpointFiles(dir string, generates bool) ([]string, error) {
 	if generates {
 		files = append(files, "generation_config.json")
 	}
-	path, err := safetensors.Find(dir, safetensors.Layout{})
+	path, err := checkpoint.Find(dir, checkpoint.Layout{})
 	if err != nil {
 		return nil, err
 	}

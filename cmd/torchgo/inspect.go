@@ -9,7 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/torchgo/torchgo/cmd/torchgo/internal/cli"
-	"github.com/torchgo/torchgo/pretrained/safetensors"
+	"github.com/torchgo/torchgo/internal/fileerr"
+	"github.com/torchgo/torchgo/pretrained/checkpoint"
 )
 
 func init() { cli.Register(newInspect) }
@@ -21,9 +22,9 @@ func newInspect(app *cli.App) *cobra.Command {
 		Short: "List the tensors of a checkpoint; needs no libtorch",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			listing, err := safetensors.List(cmd.Context(), args[0], digest)
+			listing, err := checkpoint.List(cmd.Context(), args[0], digest)
 			if err != nil {
-				var e *safetensors.Error
+				var e *fileerr.Error
 				if errors.As(err, &e) && strings.HasPrefix(e.Remedy, "Allow") {
 					e.Remedy = "" // an option of loading
 				}
@@ -39,7 +40,7 @@ func newInspect(app *cli.App) *cobra.Command {
 	return cmd
 }
 
-func printListing(app *cli.App, l *safetensors.Listing) error {
+func printListing(app *cli.App, l *checkpoint.Listing) error {
 	w := tabwriter.NewWriter(app.Stdout, 0, 0, 2, ' ', 0)
 	var bytes, elements int64
 	for _, t := range l.Tensors {

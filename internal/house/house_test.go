@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -33,6 +34,7 @@ var rooms = []struct {
 	{folder: "pretrained", may: []string{"cgo", "torch", "quant", "distributed"}},
 	{folder: "pretrained/hub", leaf: true},
 	{folder: "pretrained/safetensors", leaf: true},
+	{folder: "pretrained/checkpoint", leaf: true, may: []string{"pretrained/safetensors", "pretrained/pickle", "pretrained/gguf"}},
 	{folder: "pretrained/pickle", leaf: true},
 	{folder: "pretrained/gguf", leaf: true},
 	{folder: "pretrained/tokenizer", leaf: true},
@@ -58,7 +60,7 @@ func allowed(from, to int) bool {
 	case from == to || rooms[to].folder == "internal":
 		return true
 	case rooms[from].leaf:
-		return false
+		return slices.Contains(rooms[from].may, rooms[to].folder)
 	case rooms[to].leaf && rooms[to].folder != "third_party":
 		return true
 	}

@@ -80,8 +80,7 @@ func TestKilledWhileSaving(t *testing.T) {
 		require.Equal(t, before[name], data, name)
 	}
 	require.Equal(t, 3, left)
-	_, err = List(t.Context(), dir, true)
-	require.NoError(t, err)
+	require.NotEmpty(t, digests(t, dir))
 }
 
 func TestFileSizeLimitWhileSaving(t *testing.T) {

@@ -2,112 +2,51 @@ package safetensors
 
 import (
 	"fmt"
-	"math"
-	"math/bits"
+
+	"github.com/torchgo/torchgo/internal/weights"
 )
 
 // DType is the element type of a tensor. The order is the format's own; writers sort by it.
-type DType uint8
+type DType = weights.DType
 
 // All dtypes of the format. F4 and the F6 types are smaller than a byte; torch keeps two F4 in one
 // float4_e2m1fn_x2, so its last dimension is half of the one in the file.
 const (
-	BOOL DType = iota + 1
-	F4
-	F6E2M3
-	F6E3M2
-	U8
-	I8
-	F8E5M2
-	F8E4M3
-	F8E8M0
-	F8E4M3FNUZ
-	F8E5M2FNUZ
-	I16
-	U16
-	F16
-	BF16
-	I32
-	U32
-	F32
-	C64
-	F64
-	I64
-	U64
+	BOOL       = weights.BOOL
+	F4         = weights.F4
+	F6E2M3     = weights.F6E2M3
+	F6E3M2     = weights.F6E3M2
+	U8         = weights.U8
+	I8         = weights.I8
+	F8E5M2     = weights.F8E5M2
+	F8E4M3     = weights.F8E4M3
+	F8E8M0     = weights.F8E8M0
+	F8E4M3FNUZ = weights.F8E4M3FNUZ
+	F8E5M2FNUZ = weights.F8E5M2FNUZ
+	I16        = weights.I16
+	U16        = weights.U16
+	F16        = weights.F16
+	BF16       = weights.BF16
+	I32        = weights.I32
+	U32        = weights.U32
+	F32        = weights.F32
+	C64        = weights.C64
+	F64        = weights.F64
+	I64        = weights.I64
+	U64        = weights.U64
 )
 
-var dtypes = [...]struct {
-	code string
-	bits int
-}{
-	BOOL: {"BOOL", 8}, F4: {"F4", 4}, F6E2M3: {"F6_E2M3", 6}, F6E3M2: {"F6_E3M2", 6}, U8: {"U8", 8}, I8: {"I8", 8},
-	F8E5M2: {"F8_E5M2", 8}, F8E4M3: {"F8_E4M3", 8}, F8E8M0: {"F8_E8M0", 8}, F8E4M3FNUZ: {"F8_E4M3FNUZ", 8},
-	F8E5M2FNUZ: {"F8_E5M2FNUZ", 8}, I16: {"I16", 16}, U16: {"U16", 16}, F16: {"F16", 16}, BF16: {"BF16", 16},
-	I32: {"I32", 32}, U32: {"U32", 32}, F32: {"F32", 32}, C64: {"C64", 64}, F64: {"F64", 64}, I64: {"I64", 64},
-	U64: {"U64", 64},
-}
-
-var dtypeOf = func() map[string]DType {
-	m := make(map[string]DType, len(dtypes))
-	for d := BOOL; int(d) < len(dtypes); d++ {
-		m[dtypes[d].code] = d
-	}
-	return m
-}()
+// MaxDims is the largest number of dimensions; torch can't compute with more.
+const MaxDims = weights.MaxDims
 
 // ParseDType finds a dtype by its code in the format, as "F32" or "F8_E4M3".
 func ParseDType(code string) (DType, error) {
-	d, ok := dtypeOf[code]
-	if !ok {
+	d := weights.ParseDType(code)
+	if !valid(d) {
 		return 0, &Error{Class: ErrBadDType, Actual: fmt.Sprintf("%.40q", code), Expected: "a dtype of the safetensors format, as F32"}
 	}
 	return d, nil
 }
 
-// String is the code in the format.
-func (d DType) String() string {
-	if !d.valid() {
-		return fmt.Sprintf("DType(%d)", uint8(d))
-	}
-	return dtypes[d].code
-}
-
-// Bits is the size of an element.
-func (d DType) Bits() int {
-	if !d.valid() {
-		return 0
-	}
-	return dtypes[d].bits
-}
-
-func (d DType) valid() bool { return d >= BOOL && int(d) < len(dtypes) }
-
-// MaxDims is the largest number of dimensions; torch can't compute with more.
-const MaxDims = 64
-
-// byteSize is the number of bytes of a tensor. The error says what is wrong with the shape, its class is
-// ErrBadShape or, if the last byte is not full, ErrSizeMismatch.
-func byteSize(d DType, shape []int) (int64, error) {
-	if len(shape) > MaxDims {
-		return 0, &Error{Class: ErrBadShape, Expected: fmt.Sprintf("at most %d dimensions", MaxDims), Actual: fmt.Sprint(len(shape))}
-	}
-	n := uint64(1)
-	for _, dim := range shape {
-		if dim < 0 {
-			return 0, &Error{Class: ErrBadShape, Expected: "dimensions of at least 0", Actual: fmt.Sprint(dim)}
-		}
-		hi, lo := bits.Mul64(n, uint64(dim))
-		if hi != 0 || lo > math.MaxInt64 {
-			return 0, &Error{Class: ErrBadShape, Detail: "the number of elements overflows", Actual: fmt.Sprint(shape)}
-		}
-		n = lo
-	}
-	hi, lo := bits.Mul64(n, uint64(d.Bits()))
-	if hi != 0 || lo > math.MaxInt64 || lo/8 > math.MaxInt {
-		return 0, &Error{Class: ErrBadShape, Detail: "the number of bytes overflows", Actual: fmt.Sprintf("%v of %v", shape, d)}
-	}
-	if lo%8 != 0 {
-		return 0, &Error{Class: ErrSizeMismatch, Detail: fmt.Sprintf("%v of %v does not end on a byte", shape, d)}
-	}
-	return int64(lo / 8), nil
-}
+// valid: PyTorch's own files have dtypes that this format lacks.
+func valid(d DType) bool { return d >= BOOL && d <= U64 }

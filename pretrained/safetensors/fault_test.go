@@ -41,7 +41,7 @@ func (c folderCase) saveWith(ctx context.Context, dir string) error {
 // found reads the checkpoint in dir as a loader does, which follows config.json, or as one that knows
 // nothing of that. It gives the config's text and the byte that all tensors are made of.
 func found(t *testing.T, dir string, byConfig bool) string {
-	path, err := Find(dir, Layout{})
+	path, err := find(dir)
 	text := ""
 	if byConfig {
 		data, configErr := os.ReadFile(filepath.Join(dir, "config.json"))
@@ -58,19 +58,19 @@ func found(t *testing.T, dir string, byConfig bool) string {
 		return ""
 	}
 	require.NoError(t, err)
-	c, err := OpenCheckpoint(path)
-	require.NoError(t, err)
-	defer c.Close()
-	require.Equal(t, 6, c.Len())
-	fill := ""
-	for f, info := range c.All() {
-		data := make([]byte, info.Bytes)
-		require.NoError(t, f.ReadTensor(info.Name, data))
-		if fill == "" {
-			fill = string(data[:1])
+	fill, n := "", 0
+	for _, f := range openAll(t, path) {
+		for _, info := range f.Tensors() {
+			data := make([]byte, info.Bytes)
+			require.NoError(t, f.ReadTensor(info.Name, data))
+			if fill == "" {
+				fill = string(data[:1])
+			}
+			require.Equal(t, strings.Repeat(fill, 600), string(data), "a mix of two checkpoints")
+			n++
 		}
-		require.Equal(t, strings.Repeat(fill, 600), string(data), "a mix of two checkpoints")
 	}
+	require.Equal(t, 6, n)
 	return text + fill
 }
 

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/torchgo/torchgo/internal/atomicfile"
+	"github.com/torchgo/torchgo/internal/fileerr"
 	"github.com/torchgo/torchgo/internal/regular"
 )
 
@@ -39,7 +40,7 @@ func WriteSharded(ctx context.Context, dir string, tensors []Source, o ShardOpti
 		o.MaxShardBytes = DefaultShardBytes
 	}
 	single, index := fileNames(o.Variant)
-	if err := checkFileName(single); err != nil || strings.Contains(o.Variant, "/") {
+	if err := fileerr.CheckName(single); err != nil || strings.Contains(o.Variant, "/") {
 		return nil, &Error{Class: ErrPath, File: dir, Detail: "variant", Actual: fmt.Sprintf("%.80q", o.Variant)}
 	}
 	if err := noDuplicates(tensors); err != nil {
@@ -191,7 +192,7 @@ func (s *save) stageDocuments(mayPoint bool) error {
 
 // makeFolder makes the directory of a document below the folder.
 func (s *save) makeFolder(name string) error {
-	if err := checkFileName(name); err != nil {
+	if err := fileerr.CheckName(name); err != nil {
 		return inFile(err, s.Dir())
 	}
 	if dir := filepath.Dir(s.path(name)); dir != filepath.Clean(s.Dir()) && os.Mkdir(dir, 0o777) == nil {
@@ -301,4 +302,12 @@ func (s *save) removeOld() error {
 		}
 	}
 	return nil
+}
+
+// fileNames are the names of a single file and of an index.
+func fileNames(variant string) (single, index string) {
+	if variant == "" {
+		return "model.safetensors", "model.safetensors.index.json"
+	}
+	return "model." + variant + ".safetensors", "model.safetensors.index." + variant + ".json"
 }

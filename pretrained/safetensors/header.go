@@ -6,14 +6,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"slices"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/torchgo/torchgo/internal/strictjson"
+	"github.com/torchgo/torchgo/internal/weights"
 )
 
 // header is what the first part of a file says.
@@ -25,13 +23,14 @@ type header struct {
 
 const redownload = "download the file again"
 
-// readHeader reads and checks the header of a file of the given size. Errors lack the file's name.
+// readHeader reads and checks the header of a file. Errors lack the file's name.
 //
 // The order of the checks is the reference implementation's: length, JSON, dtypes and shapes as they are
 // parsed, then over the tensors by offset: continuity, overflow of the shape, size; then the file's size.
-func readHeader(r io.ReaderAt, size int64) (*header, error) {
+func readHeader(f *weights.File) (*header, error) {
+	size := f.Size()
 	head := make([]byte, min(size, 512))
-	if err := readFull(r, head, 0, size); err != nil {
+	if err := f.ReadFull(head, 0); err != nil {
 		return nil, err
 	}
 	if size < 8 {
@@ -39,7 +38,7 @@ func readHeader(r io.ReaderAt, size int64) (*header, error) {
 	}
 	n := binary.LittleEndian.Uint64(head)
 	if n > MaxHeaderBytes || size > 8 && !strings.ContainsRune("{ \t\r\n", rune(head[8])) {
-		if err := sniff(head); err != nil {
+		if err := weights.Sniff(head, "a safetensors file"); err != nil {
 			return nil, err
 		}
 	}
@@ -50,7 +49,7 @@ func readHeader(r io.ReaderAt, size int64) (*header, error) {
 		return nil, &Error{Class: ErrTruncated, Detail: "header cut", Expected: fmt.Sprintf("at least %d bytes", 8+n), Actual: fmt.Sprint(size), Remedy: redownload}
 	}
 	data := make([]byte, n)
-	if err := readFull(r, data, 8, size); err != nil {
+	if err := f.ReadFull(data, 8); err != nil {
 		return nil, err
 	}
 	h, err := parseHeader(data)
@@ -195,7 +194,7 @@ func (h *header) readEntry(d *strictjson.Decoder, name string) (TensorInfo, erro
 	for _, f := range []struct {
 		name string
 		ok   bool
-	}{{"dtype", t.DType.valid()}, {"shape", hasShape}, {"data_offsets", hasOffsets}} {
+	}{{"dtype", valid(t.DType)}, {"shape", hasShape}, {"data_offsets", hasOffsets}} {
 		if !f.ok {
 			return t, &Error{Class: ErrBadHeader, Detail: "field " + f.name + " is missing"}
 		}
@@ -245,7 +244,7 @@ func (h *header) validate(start, size int64) error {
 			}
 			return &Error{Class: ErrBadOffset, Tensor: t.Name, Detail: what, Expected: fmt.Sprintf("begin %d", end), Actual: fmt.Sprint(t.Offset)}
 		}
-		want, err := byteSize(t.DType, t.Shape)
+		want, err := weights.ByteSize(t.DType, t.Shape)
 		if err != nil {
 			err.(*Error).Tensor = t.Name
 			return err
@@ -268,57 +267,4 @@ func (h *header) validate(start, size int64) error {
 			Expected: fmt.Sprintf("a file of %d bytes", start+end), Actual: fmt.Sprint(size)}
 	}
 	return nil
-}
-
-// readFull fills p from offset off of a file of the given size; a short read means that it was truncated.
-func readFull(r io.ReaderAt, p []byte, off, size int64) error {
-	n, err := r.ReadAt(p, off)
-	if n == len(p) {
-		return nil
-	}
-	if err == io.EOF || err == nil {
-		return &Error{Class: ErrTruncated, Detail: "the file shrank while it was read", Offset: off + int64(n),
-			Expected: fmt.Sprintf("%d bytes", size), Actual: fmt.Sprint(off + int64(n))}
-	}
-	return &Error{Offset: off, Detail: "read", Err: err}
-}
-
-// sniff tells what a file is whose first 8 bytes can't be a header length: nil if it knows no better.
-func sniff(head []byte) error {
-	wrong := func(actual, remedy string) error {
-		return &Error{Class: ErrBadMagic, Expected: "a safetensors file", Actual: actual, Remedy: remedy}
-	}
-	if bytes.HasPrefix(head, []byte("version https://git-lfs")) {
-		actual := "a git-lfs pointer"
-		if _, rest, ok := bytes.Cut(head, []byte("\nsize ")); ok {
-			if digits, _, _ := bytes.Cut(rest, []byte("\n")); len(digits) > 0 && len(digits) < 20 && strings.Trim(string(digits), "0123456789") == "" {
-				actual += fmt.Sprintf(" to %s bytes", digits)
-			}
-		}
-		return wrong(actual, "run git lfs pull in its folder, or download the file itself")
-	}
-	for _, m := range []struct{ magic, what string }{
-		{"PK\x03\x04", "a zip archive (a PyTorch .bin file?)"}, {"GGUF", "a GGUF file"}, {"\x89HDF", "an HDF5 file"},
-		{"\x1f\x8b", "a gzip file"}, {"\x80\x02", "a pickle (a PyTorch .bin file?)"}, {"\x28\xb5\x2f\xfd", "a zstd file"},
-	} {
-		if bytes.HasPrefix(head, []byte(m.magic)) {
-			return wrong(m.what, "")
-		}
-	}
-	text := bytes.TrimSpace(head)
-	if len(text) > 0 && text[0] == '<' {
-		return wrong(fmt.Sprintf("HTML or XML: %.30q", text), "the download was answered with a page: log in or check the address")
-	}
-	if len(text) > 0 && text[0] == '{' {
-		return &Error{Class: ErrBadHeader, Expected: "the length of the header", Actual: fmt.Sprintf("JSON text: %.30q", text)}
-	}
-	for i, r := range string(head) {
-		if i >= 8 {
-			return wrong(fmt.Sprintf("text: %.30q", text), "")
-		}
-		if r == utf8.RuneError || !unicode.IsPrint(r) && !unicode.IsSpace(r) {
-			return nil
-		}
-	}
-	return wrong(fmt.Sprintf("text: %.30q", text), "")
 }

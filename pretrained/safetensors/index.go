@@ -2,13 +2,15 @@ package safetensors
 
 import (
 	"errors"
-	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 	"strings"
-	"unicode"
 
+	"github.com/torchgo/torchgo/internal/fileerr"
+	"github.com/torchgo/torchgo/internal/regular"
 	"github.com/torchgo/torchgo/internal/strictjson"
+	"github.com/torchgo/torchgo/internal/weights"
 )
 
 // Index is a model.safetensors.index.json: which file holds which tensor.
@@ -19,17 +21,12 @@ type Index struct {
 
 // ReadIndex reads and checks an index file.
 func ReadIndex(path string) (*Index, error) {
-	f, st, err := openRegular(path)
+	data, err := regular.Read(path, maxIndexBytes)
+	if e := (*Error)(nil); errors.Is(err, fs.ErrNotExist) && errors.As(err, &e) {
+		e.Class = ErrMissingShard
+	}
 	if err != nil {
 		return nil, err
-	}
-	defer f.Close()
-	if st.Size() > maxIndexBytes {
-		return nil, &Error{Class: ErrLimit, File: path, Expected: fmt.Sprintf("at most %d bytes", maxIndexBytes), Actual: fmt.Sprint(st.Size())}
-	}
-	data := make([]byte, st.Size())
-	if err := readFull(f, data, 0, st.Size()); err != nil {
-		return nil, inFile(err, path)
 	}
 	index, err := ParseIndex(data)
 	if err != nil {
@@ -40,8 +37,7 @@ func ReadIndex(path string) (*Index, error) {
 
 // ParseIndex reads the text of an index file. Errors lack the file's name.
 func ParseIndex(data []byte) (*Index, error) {
-	if err := sniff(data[:min(len(data), 512)]); errors.Is(err, ErrBadMagic) {
-		err.(*Error).Expected = "a JSON index"
+	if err := weights.Sniff(data[:min(len(data), 512)], "a JSON index"); errors.Is(err, ErrBadMagic) {
 		if !strings.HasPrefix(err.(*Error).Actual, "text") { // other text may be JSON, if of a wrong type
 			return nil, err
 		}
@@ -77,7 +73,7 @@ func ParseIndex(data []byte) (*Index, error) {
 	for name, v := range weights.All() {
 		file, err := v.AsString()
 		if err == nil {
-			err = checkFileName(file)
+			err = fileerr.CheckName(file)
 		}
 		if err != nil {
 			err = badIndex(err, "weight_map: ")
@@ -114,49 +110,4 @@ func (x *Index) Files() []string {
 		set[file] = true
 	}
 	return slices.Sorted(maps.Keys(set))
-}
-
-// checkFileName refuses names that lead out of the folder, or mean something else than a file in it, on
-// any system: an index is safe or not wherever it is read.
-func checkFileName(name string) error {
-	bad := func(why string) error {
-		return &Error{Class: ErrPath, Detail: why, Expected: "a name inside the folder of the index", Actual: fmt.Sprintf("%.80q", name)}
-	}
-	switch {
-	case name == "":
-		return bad("empty file name")
-	case len(name) > 1024:
-		return bad("file name is too long")
-	case strings.ContainsFunc(name, func(r rune) bool { return r == unicode.ReplacementChar || unicode.IsControl(r) }):
-		return bad("control character in a file name")
-	case strings.ContainsAny(name, `\:`): // Windows: separators, drives, streams; and URLs
-		return bad("backslash or colon in a file name")
-	case strings.HasPrefix(name, "/"):
-		return bad("absolute file name")
-	}
-	for part := range strings.SplitSeq(name, "/") {
-		switch stem, _, _ := strings.Cut(part, "."); {
-		case part == "" || part == "." || part == "..":
-			return bad("file name is not plain")
-		case strings.HasSuffix(part, ".") || strings.HasSuffix(part, " "):
-			return bad("file name ends with a dot or space") // Windows drops them
-		case isDeviceName(stem):
-			return bad("device name of Windows")
-		}
-	}
-	return nil
-}
-
-func isDeviceName(stem string) bool {
-	stem = strings.ToUpper(strings.TrimRight(stem, " "))
-	switch stem {
-	case "CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$":
-		return true
-	}
-	if rest, ok := strings.CutPrefix(stem, "COM"); ok {
-		stem = rest
-	} else if stem, ok = strings.CutPrefix(stem, "LPT"); !ok {
-		return false
-	}
-	return len(stem) == 1 && stem[0] >= '0' && stem[0] <= '9' || stem == "¹" || stem == "²" || stem == "³"
 }

@@ -12,9 +12,8 @@
 package safetensors
 
 import (
-	"encoding/binary"
-
 	"github.com/torchgo/torchgo/internal/fileerr"
+	"github.com/torchgo/torchgo/internal/weights"
 )
 
 // Error says what is wrong with a file: class, file, tensor, offset, what was expected and found, and
@@ -54,31 +53,7 @@ const (
 const metadataKey = "__metadata__"
 
 // TensorInfo describes a tensor in a file.
-type TensorInfo struct {
-	Name   string
-	DType  DType
-	Shape  []int // not to be changed; empty for a scalar
-	Offset int64 // of its first byte in the file
-	Bytes  int
-}
+type TensorInfo = weights.TensorInfo
 
-// Numel is the number of elements.
-func (t TensorInfo) Numel() int {
-	n := 1
-	for _, d := range t.Shape {
-		n *= d
-	}
-	return n
-}
-
-// Aligned reports whether the elements of the tensor lie at multiples of their size in the file, and so in
-// a mapping of it. Readers must accept files where they don't.
-func (t TensorInfo) Aligned() bool {
-	size := int64(max(t.DType.Bits()/8, 1))
-	if t.DType == C64 {
-		size = 4 // two float32
-	}
-	return t.Offset%size == 0
-}
-
-var bigEndian = binary.NativeEndian.Uint16([]byte{0, 1}) == 1
+// Mapping is a file in memory.
+type Mapping = weights.Mapping

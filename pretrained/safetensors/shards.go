@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/torchgo/torchgo/internal/strictjson"
+	"github.com/torchgo/torchgo/internal/weights"
 )
 
 // DefaultShardBytes is transformers' max_shard_size, "50GB".
@@ -49,7 +50,7 @@ func split(tensors []Source, limit int64) ([][]Source, error) {
 	var current []Source
 	var used int64
 	for _, t := range tensors {
-		size, err := byteSize(t.DType, t.Shape)
+		size, err := weights.ByteSize(t.DType, t.Shape)
 		if err != nil {
 			err.(*Error).Tensor = t.Name
 			return nil, err
@@ -84,12 +85,12 @@ func noDuplicates(tensors []Source) error {
 
 // encodeIndex gives the bytes that transformers writes.
 func encodeIndex(shards [][]Source, names []string, parameters int64) []byte {
-	weights := &strictjson.Object{}
+	files := &strictjson.Object{}
 	var bytes, elements int64
 	for i, shard := range shards {
 		for _, t := range shard {
-			weights.Set(t.Name, strictjson.String(names[i]))
-			size, _ := byteSize(t.DType, t.Shape)
+			files.Set(t.Name, strictjson.String(names[i]))
+			size, _ := weights.ByteSize(t.DType, t.Shape)
 			bytes += size
 			elements += int64(TensorInfo{Shape: t.Shape}.Numel())
 		}
@@ -101,6 +102,6 @@ func encodeIndex(shards [][]Source, names []string, parameters int64) []byte {
 	metadata.Set("total_parameters", strictjson.Int(parameters))
 	metadata.Set("total_size", strictjson.Int(bytes))
 	root.Set("metadata", metadata.Value())
-	root.Set("weight_map", weights.Value())
+	root.Set("weight_map", files.Value())
 	return append(strictjson.Format{Indent: 2, SortKeys: true}.Append(nil, root.Value()), '\n')
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/torchgo/torchgo/internal/atomicfile"
 	"github.com/torchgo/torchgo/internal/strictjson"
+	"github.com/torchgo/torchgo/internal/weights"
 )
 
 // Source is a tensor to be written.
@@ -60,8 +61,8 @@ func writeError(path string, err error) error {
 // stage writes the file under a temporary name, which create gives it, and brings it to the disk.
 func stage(ctx context.Context, path string, tensors []Source, metadata map[string]string,
 	create func() (*atomicfile.File, error)) (_ *atomicfile.File, err error) {
-	if bigEndian {
-		return nil, &Error{Class: ErrUnsupported, File: path, Detail: "safetensors files are little-endian, this host is big-endian"}
+	if err := weights.CheckHost(path); err != nil {
+		return nil, err
 	}
 	tensors = slices.Clone(tensors)
 	slices.SortFunc(tensors, func(a, b Source) int {
@@ -138,9 +139,9 @@ func encodeHeader(tensors []Source, metadata map[string]string) ([]byte, []int64
 	seen := make(map[string]bool, len(tensors))
 	end := int64(0)
 	for i, t := range tensors {
-		size, err := byteSize(t.DType, t.Shape)
+		size, err := weights.ByteSize(t.DType, t.Shape)
 		switch {
-		case !t.DType.valid():
+		case !valid(t.DType):
 			err = &Error{Class: ErrBadDType, Actual: t.DType.String()}
 		case t.Name == metadataKey || !utf8.ValidString(t.Name):
 			err = &Error{Class: ErrBadHeader, Detail: "not a name for a tensor"}
@@ -195,7 +196,7 @@ func (t *tensorWriter) Write(p []byte) (int, error) {
 		t.err = &Error{Class: ErrSizeMismatch, Detail: "more bytes than dtype and shape need", Expected: fmt.Sprintf("%d more", t.left), Actual: fmt.Sprint(len(p))}
 	}
 	if t.err == nil && t.bools {
-		t.err = checkBools(p, 0)
+		t.err = weights.CheckBools(p, 0)
 	}
 	if t.err != nil {
 		return 0, t.err

@@ -1,9 +1,11 @@
-package safetensors
+package weights
 
 import (
 	"math"
 	"os"
 	"sync/atomic"
+
+	"github.com/torchgo/torchgo/internal/fileerr"
 )
 
 // Mapping is a file in memory. It counts its users: Map and Retain add one, Release takes one away, and
@@ -26,13 +28,13 @@ func (f *File) Map() (*Mapping, error) {
 		return f.mapping, nil
 	}
 	if f.f == nil {
-		return nil, &Error{Class: ErrUnsupported, File: f.path, Detail: "only a file that Open opened can be mapped"}
+		return nil, &Error{Class: fileerr.ErrUnsupported, File: f.path, Detail: "only a file that Open opened can be mapped"}
 	}
 	if err := f.Unchanged(); err != nil {
 		return nil, err
 	}
 	if f.size > math.MaxInt {
-		return nil, &Error{Class: ErrUnsupported, File: f.path, Detail: "the file is larger than this host can address"}
+		return nil, &Error{Class: fileerr.ErrUnsupported, File: f.path, Detail: "the file is larger than this host can address"}
 	}
 	data, err := mapFile(f.f, f.size)
 	if err != nil {
@@ -60,7 +62,7 @@ func (m *Mapping) retain() bool {
 // Retain adds a user. The caller must be one.
 func (m *Mapping) Retain() {
 	if !m.retain() {
-		panic("safetensors: Retain of an unmapped Mapping")
+		panic("Retain of an unmapped Mapping")
 	}
 }
 
@@ -70,7 +72,7 @@ func (m *Mapping) Release() error {
 	case n > 0:
 		return nil
 	case n < 0:
-		panic("safetensors: Mapping released more often than retained")
+		panic("Mapping released more often than retained")
 	}
 	data := m.data
 	m.data = nil
@@ -81,7 +83,7 @@ func (m *Mapping) Release() error {
 // the file again when it is used, and what was written to it is lost.
 func (m *Mapping) Forget(name string) {
 	t, err := m.file.find(name)
-	if err != nil || m.refs.Load() <= 0 {
+	if err != nil || !t.Plain() || m.refs.Load() <= 0 {
 		return
 	}
 	page := int64(os.Getpagesize())
@@ -98,6 +100,9 @@ func (m *Mapping) Tensor(name string) ([]byte, error) {
 	t, err := m.file.find(name)
 	if err != nil {
 		return nil, err
+	}
+	if !t.Plain() {
+		return nil, &Error{Class: fileerr.ErrUnsupported, File: m.file.path, Tensor: name, Detail: "it is not stored as it is read"}
 	}
 	if m.refs.Load() <= 0 {
 		return nil, &Error{File: m.file.path, Tensor: name, Detail: "the file is not mapped any more", Err: os.ErrClosed}

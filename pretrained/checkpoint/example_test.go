@@ -1,4 +1,4 @@
-package safetensors_test
+package checkpoint_test
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/torchgo/torchgo/pretrained/checkpoint"
 	"github.com/torchgo/torchgo/pretrained/safetensors"
 )
 
@@ -26,7 +27,7 @@ func Example() {
 		log.Fatal(err)
 	}
 
-	c, err := safetensors.OpenCheckpoint(dir)
+	c, err := checkpoint.Open(dir)
 	if err != nil {
 		log.Fatal(err)
 	}

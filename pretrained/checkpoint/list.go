@@ -1,4 +1,4 @@
-package safetensors
+package checkpoint
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 
+	"github.com/torchgo/torchgo/internal/weights"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -27,10 +28,10 @@ type ListedTensor struct {
 	SHA256 string `json:"sha256,omitempty"` // of the bytes, in hexadecimal, if it was asked for
 }
 
-// List opens a file, index or folder as OpenCheckpoint does and says what it contains; with digest, also
+// List opens a file, index or folder as Open does and says what it contains; with digest, also
 // the SHA-256 of each tensor. BOOL values are checked in any case.
 func List(ctx context.Context, path string, digest bool) (*Listing, error) {
-	c, err := OpenCheckpoint(path)
+	c, err := Open(path)
 	if err != nil {
 		return nil, err
 	}
@@ -42,18 +43,16 @@ func List(ctx context.Context, path string, digest bool) (*Listing, error) {
 func (c *Checkpoint) List(ctx context.Context, digest bool) (*Listing, error) {
 	l := &Listing{Tensors: make([]ListedTensor, 0, c.Len())}
 	if c.index == nil {
-		if m := c.files[0].Metadata(); m != nil {
-			l.Metadata = m
-		}
+		l.Metadata = c.files[0].Metadata
 	} else if c.index.Metadata != nil {
 		l.Metadata = c.index.Metadata
 	}
 	var todo []func(context.Context) error
 	for i, f := range c.files {
-		for _, t := range f.header.tensors {
+		for _, t := range f.Tensors() {
 			n := len(l.Tensors)
 			l.Tensors = append(l.Tensors, ListedTensor{Name: t.Name, DType: t.DType.String(), Shape: slices.Clone(t.Shape), Bytes: t.Bytes, File: filepath.FromSlash(c.names[i])})
-			if digest || t.DType == BOOL {
+			if digest || t.DType == weights.BOOL {
 				todo = append(todo, func(ctx context.Context) error {
 					sum, err := f.digest(ctx, t)
 					if digest {
