@@ -323,7 +323,9 @@ func TestWriteRefuses(t *testing.T) {
 		"many made": {vector(func(v *Tensor) {
 			v.Storage = &Storage{Bytes: 16, Data: Made(func(w io.Writer) error { _, _ = w.Write(make([]byte, 17)); return nil })}
 		}), ErrBadStorage, "16 more"},
-		"made once": {vector(func(v *Tensor) { v.Storage = &Storage{Bytes: 16, Data: Made(func(io.Writer) error { return os.ErrClosed })} }), os.ErrClosed, ""},
+		"made once": {vector(func(v *Tensor) {
+			v.Storage = &Storage{Bytes: 16, Data: Made(func(io.Writer) error { return os.ErrClosed })}
+		}), os.ErrClosed, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "x.pt")
