@@ -1,0 +1,318 @@
+package gguf
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/torchgo/torchgo/internal/fileerr"
+	"github.com/torchgo/torchgo/internal/testdata"
+)
+
+func hostileCases(t testing.TB) []testdata.HostileCase {
+	cases := testdata.Hostile(t, "gguf")
+	require.Len(t, cases, 72)
+	return cases
+}
+
+// outcome is what happened to one case, in a process of its own.
+type outcome struct {
+	Tensors map[string][]any // type, shape, digest of the stored bytes
+	Classes []string         // that the error wraps, by their names in the corpus
+	Error   string
+	ExtraMB int64 // resident memory over what the process had before
+}
+
+const childEnv = "TORCHGO_TEST_GGUF"
+
+func TestMain(m *testing.M) {
+	if path := os.Getenv(childEnv); path != "" {
+		hostileChild(path)
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// hostileChild reads all that a file has under limits, and prints the outcome.
+func hostileChild(path string) {
+	before := peakKB()
+	limit(syscall.RLIMIT_AS, virtualBytes()+512<<20)
+	limit(syscall.RLIMIT_CPU, 2)
+	out := outcome{Tensors: map[string][]any{}}
+	f, err := Open(path)
+	if err == nil && os.Getenv(childEnv+"_OPEN") == "" {
+		err = readFile(f, func(t TensorInfo, s Stored, stored []byte) {
+			sum := sha256.Sum256(stored)
+			out.Tensors[t.Name] = []any{s.Type.String(), t.Shape, hex.EncodeToString(sum[:16])}
+		})
+	}
+	out.ExtraMB = (peakKB() - before) >> 10
+	if err != nil {
+		out.Error = err.Error()
+		for _, name := range strings.Fields(`truncated bad_magic unsupported_version header_limit bad_header bad_dtype bad_shape bad_offset size_mismatch
+			duplicate limit bounds not_regular bad_config unsupported bad_value`) {
+			if errors.Is(err, fileerr.Class(name)) {
+				out.Classes = append(out.Classes, name)
+			}
+		}
+	}
+	if err := json.NewEncoder(os.Stdout).Encode(out); err != nil {
+		panic(err)
+	}
+}
+
+// readFile reads all metadata, and all tensors as they are stored and as they are read.
+func readFile(f *File, see func(t TensorInfo, s Stored, stored []byte)) error {
+	m := f.Metadata()
+	for _, key := range m.Keys() {
+		if _, err := m.Value(key); err != nil {
+			return err
+		}
+	}
+	for _, t := range f.Tensors() {
+		s, ok := f.Stored(t.Name)
+		if !ok {
+			return errors.New("not stored: " + t.Name)
+		}
+		stored := make([]byte, s.Bytes)
+		if err := f.ReadStored(t.Name, stored, 0); err != nil {
+			return err
+		}
+		data := make([]byte, t.Bytes)
+		if err := f.ReadTensor(t.Name, data); err != nil && s.Type.CanDequantize() {
+			return err
+		}
+		see(t, s, stored)
+	}
+	return nil
+}
+
+func limit(what int, n uint64) {
+	if err := syscall.Setrlimit(what, &syscall.Rlimit{Cur: n, Max: n}); err != nil {
+		panic(err)
+	}
+}
+
+func virtualBytes() uint64 {
+	data, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		panic(err)
+	}
+	var pages uint64
+	if _, err := fmt.Sscan(string(data), &pages); err != nil {
+		panic(err)
+	}
+	return pages * uint64(os.Getpagesize())
+}
+
+// peakKB is the peak of resident memory.
+func peakKB() int64 {
+	data, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		panic(err)
+	}
+	_, rest, _ := strings.Cut(string(data), "VmHWM:")
+	var kb int64
+	if _, err := fmt.Sscan(rest, &kb); err != nil {
+		panic(err)
+	}
+	return kb
+}
+
+// child opens a file in a process of its own.
+func child(t *testing.T, path string, env ...string) outcome {
+	if _, err := os.Stat("/proc/self/statm"); err != nil {
+		t.Skip("needs /proc")
+	}
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(append(os.Environ(), childEnv+"="+path, "GORACE=atexit_sleep_ms=0"), env...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	stdout, err := cmd.Output()
+	require.NoError(t, err, "the process failed: %.2000s", stderr.String())
+	var got outcome
+	require.NoError(t, json.Unmarshal(stdout, &got))
+	return got
+}
+
+// TestHostileCorpus gives each case to a process of its own with 512 MB of address space and 2 s of CPU.
+func TestHostileCorpus(t *testing.T) {
+	total, right := map[string]int{}, map[string]int{}
+	for _, c := range hostileCases(t) {
+		total[c.Strictness]++
+		if t.Run(c.ID, func(t *testing.T) {
+			got := child(t, c.Path)
+			st, err := os.Stat(c.Path)
+			require.NoError(t, err)
+			require.LessOrEqual(t, got.ExtraMB, 64+4*st.Size()>>20)
+			if c.Expected == "ok" && (c.Alt == "" || got.Error == "") {
+				require.Empty(t, got.Error, c.Wrong)
+				want := map[string][]any{}
+				for name, h := range c.Tensors {
+					shape := make([]any, len(h.Shape)) // as JSON gives it
+					for i, n := range h.Shape {
+						shape[i] = float64(n)
+					}
+					want[name] = []any{h.DType, shape, h.SHA256}
+				}
+				require.Equal(t, want, got.Tensors)
+				return
+			}
+			want := c.ErrorClass
+			if c.Expected == "ok" {
+				want = c.Alt
+			}
+			require.NotEmpty(t, got.Error, "accepted: %s", c.Wrong)
+			require.NotNil(t, fileerr.Class(want))
+			require.Equal(t, []string{want}, got.Classes, got.Error)
+			require.Contains(t, got.Error, filepath.Base(c.Path))
+			require.Regexp(t, `tensor "|at byte|not a file of this format`, got.Error, "says where")
+			require.NotContains(t, got.Error, "\n")
+			t.Log(got.Error)
+		}) {
+			right[c.Strictness]++
+		}
+	}
+	for _, s := range []string{"must", "should"} {
+		t.Logf("%s: %d of %d", s, right[s], total[s])
+	}
+}
+
+func TestNoDescriptorLeaks(t *testing.T) {
+	open := func() []string {
+		entries, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Skip("needs /proc")
+		}
+		var list []string
+		for _, e := range entries {
+			if target, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && strings.HasSuffix(target, ".gguf") {
+				list = append(list, target)
+			}
+		}
+		return list
+	}
+	cases := hostileCases(t)
+	f, err := Open(cases[slices.IndexFunc(cases, func(c testdata.HostileCase) bool { return c.ID == "gg_ok_baseline" })].Path)
+	require.NoError(t, err)
+	require.Len(t, open(), 1)
+	require.NoError(t, f.Close())
+	for _, c := range cases {
+		if f, err := Open(c.Path); err == nil {
+			require.NoError(t, f.Close())
+		}
+	}
+	require.Empty(t, open())
+}
+
+// valid returns the valid files of the corpus that are accepted, by id.
+func valid(t testing.TB) map[string][]byte {
+	files := map[string][]byte{}
+	for _, c := range hostileCases(t) {
+		if c.Expected == "ok" && c.Alt == "" {
+			data, err := os.ReadFile(c.Path)
+			require.NoError(t, err)
+			files[c.ID] = data
+		}
+	}
+	require.Len(t, files, 12)
+	return files
+}
+
+// readAll reads all of a file in memory. Without an error the tensors are consistent: in the file, one behind the other, of the
+// bytes that type and shape need.
+func readAll(t testing.TB, data []byte) error {
+	f, err := NewFile(bytes.NewReader(data), int64(len(data)), "x")
+	if err == nil {
+		end := int64(0)
+		err = readFile(f, func(info TensorInfo, s Stored, stored []byte) {
+			if info.Numel()*info.DType.Bits() != info.Bytes*8 || int64(info.Numel()/s.Type.BlockLen()*s.Type.BlockBytes()) != s.Bytes || s.Offset < end {
+				t.Fatalf("%+v %+v", info, s)
+			}
+			end = s.Offset + s.Bytes
+			if !bytes.Equal(data[s.Offset:end], stored) {
+				t.Fatalf("%+v: other bytes", info)
+			}
+		})
+	}
+	if e := (*Error)(nil); err != nil && (!errors.As(err, &e) || e.File != "x" || e.Class == nil) {
+		t.Fatalf("not a full *Error: %v", err)
+	}
+	return err
+}
+
+// same reports whether the tensors of two files have the same names, types and shapes.
+func same(t testing.TB, a, b []byte) bool {
+	var lists [2]string
+	for i, data := range [][]byte{a, b} {
+		f, err := NewFile(bytes.NewReader(data), int64(len(data)), "x")
+		require.NoError(t, err)
+		for _, info := range f.Tensors() {
+			s, _ := f.Stored(info.Name)
+			lists[i] += fmt.Sprintln(info.Name, s.Type, info.Shape)
+		}
+	}
+	return lists[0] == lists[1]
+}
+
+func TestEveryTruncation(t *testing.T) {
+	for id, data := range valid(t) {
+		require.NoError(t, readAll(t, data), id)
+		f, err := NewFile(bytes.NewReader(data), int64(len(data)), "x")
+		require.NoError(t, err)
+		end := int64(24) // of what must be there
+		for _, info := range f.Tensors() {
+			s, _ := f.Stored(info.Name)
+			end = s.Offset + s.Bytes
+		}
+		step := 1
+		if len(data) > 100_000 { // 20,000 strings
+			step = 97
+		}
+		for n := 0; n < len(data); n += step {
+			err := readAll(t, data[:n])
+			if int64(n) < end {
+				require.ErrorIs(t, err, ErrTruncated, "%s: %d of %d bytes", id, n, len(data))
+			} else {
+				require.NoError(t, err, "%s: %d of %d bytes", id, n, len(data))
+				require.True(t, same(t, data, data[:n]))
+			}
+		}
+	}
+}
+
+func TestRandomFlips(t *testing.T) {
+	accepted, refused := 0, 0
+	for id, data := range valid(t) {
+		rounds := 1000
+		if len(data) > 100_000 && testing.Short() {
+			rounds = 100
+		}
+		r := rand.New(rand.NewPCG(1, uint64(len(id))))
+		for range rounds {
+			changed := bytes.Clone(data)
+			changed[r.IntN(len(data))] ^= byte(1 << r.IntN(8))
+			if readAll(t, changed) == nil {
+				accepted++
+			} else {
+				refused++
+			}
+		}
+	}
+	t.Logf("%d flips accepted, %d refused", accepted, refused)
+	require.Positive(t, accepted)
+	require.Positive(t, refused)
+}
