@@ -6,7 +6,8 @@ define (internal/ggml's tests make the same ones), SHA-256 digests:
   sizes       type -> [id, elements, bytes] of a block
   dequantize  type -> [[digest of the input blocks, of the float32 values], ...] by kind of input
   quantize    type -> the same of float32 input and its blocks
-A NaN counts as 0x7fc00000 where it is float32.
+A NaN counts as 0x7fc00000 where it is float32, as 0x7e00 where it is a block's scale or least value (numpy's choice
+depends on the processor).
 """
 import hashlib, json, os, sys
 
@@ -14,6 +15,7 @@ import numpy as np
 from gguf import quants
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType as T
 
+QUANTIZED = {"F32": 0, "F16": 0, "BF16": 0, "Q4_0": 1, "Q4_1": 2, "Q5_0": 1, "Q5_1": 2, "Q8_0": 1}  # and their halves
 HALVES = [0x0000, 0x8000, 0x0001, 0x8001, 0x03FF, 0x0400, 0x7BFF, 0xFBFF, 0x7C00, 0xFC00, 0x7C01, 0x7E00, 0xFE00, 0xFFFF, 0x3C00, 0xBC00]
 
 
@@ -28,6 +30,27 @@ def blocks(name, size):
     yield stream(name, 1024 * size)
     yield b"".join(bytes([b]) * size for b in range(256))
     yield b"".join((bytes(p) * size)[i : i + size] for p in patterns for i in (0, 1))
+
+
+# Zeros of both signs are no neighbours: which of them numpy takes for the least depends on the processor.
+SPECIAL = [0.0, 1e-45, -0.0, -1e-45, 1e-44, 3e-39, -6e-39, 2e-38, 1e-8, 6e-8, 0.5, 1.0, -1.0, 2.5, 65504.0, 65520.0, -1e6, 1e38, 3.4e38, -3.4e38]
+
+
+def floats(name, block):
+    """Kinds of input for quantize: any bits; int16 times a power of two by block; small halves, for ties; special
+    values, one or two or all of them in a block; the same with an infinity, a NaN."""
+    n = 512 * block
+    power = np.repeat(np.arange(512) % 64 - 40, block).astype(np.float32)
+    yield np.frombuffer(stream(name + " bits", 4 * n), "<f4")
+    yield np.frombuffer(stream(name + " int16", 2 * n), "<i2").astype(np.float32) * np.exp2(power)
+    yield (np.frombuffer(stream(name + " int8", n), "i1") >> 3).astype(np.float32) / 2
+    random = np.frombuffer(stream(name + " special", n), np.uint8).reshape(-1, block)
+    width = np.array([1, 2, len(SPECIAL)])[np.arange(512) % 3].reshape(-1, 1)
+    index = (random % width + np.arange(512).reshape(-1, 1)) % len(SPECIAL)
+    values = np.array(SPECIAL, np.float32)[index]
+    yield values.reshape(-1)
+    for worst in (np.inf, -np.inf, np.nan):
+        yield np.where(random > 250, np.float32(worst), values).reshape(-1)
 
 
 def digest(array):
@@ -51,6 +74,16 @@ def main(out):
             data = np.frombuffer(data, np.uint8).reshape(-1, size)
             rows.append([digest(data), digest(quants.dequantize(data, t))])
         result["dequantize"][t.name] = rows
+        if t.name not in QUANTIZED:
+            continue
+        rows = []
+        for data in floats(t.name, block):
+            coded = quants.quantize(data.reshape(-1, block), t).view(np.uint8).reshape(-1, size).copy()
+            halves = coded[:, : 2 * QUANTIZED[t.name]].copy().view(np.uint16)
+            halves[(halves & 0x7FFF) > 0x7C00] = 0x7E00
+            coded[:, : 2 * QUANTIZED[t.name]] = halves.view(np.uint8)
+            rows.append([digest(data), digest(coded)])
+        result["quantize"][t.name] = rows
     json.dump(result, open(f"{out}/vectors.json", "w"), indent=0)
 
 
