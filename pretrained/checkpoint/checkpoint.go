@@ -55,7 +55,8 @@ type OpenOptions struct {
 	AllowConflictingShards bool
 }
 
-// Open opens a file, the shards of an index (a file that ends with .json), or what Find gives for a folder. All shards
+// Open opens a file, the shards of an index (a file that ends with .json), the parts of a distributed checkpoint (a
+// folder of torch.distributed.checkpoint's, in its safetensors form), or what Find gives for a folder. All shards
 // are opened and checked, against each other and against the index too: each promised tensor is in the shard that the
 // index names, and there alone, and shards hold no others.
 func Open(path string, opts ...OpenOptions) (*Checkpoint, error) {
@@ -72,6 +73,12 @@ func Open(path string, opts ...OpenOptions) (*Checkpoint, error) {
 		}
 	}
 	c := &Checkpoint{path: path, where: map[string]*File{}, opts: o}
+	if isDistributed(path) {
+		if err := c.openDistributed(); err != nil {
+			return nil, errors.Join(err, c.Close())
+		}
+		return c, nil
+	}
 	if !strings.HasSuffix(path, ".json") {
 		if err := c.add(path, filepath.Base(path)); err != nil {
 			return nil, err

@@ -58,8 +58,8 @@ func (l Layout) Check(dir string) error {
 	return nil
 }
 
-// Find gives the file with the weights in a folder, or their index, as transformers chooses it: the first of
-// l.Names that is there. If none is, the error is ErrMissingShard and fs.ErrNotExist.
+// Find gives the file with the weights in a folder, or their index, as transformers chooses it: the folder itself if it
+// holds a distributed checkpoint, else the first of l.Names that is there. If none is, the error is ErrMissingShard and fs.ErrNotExist.
 func Find(dir string, l Layout) (string, error) {
 	if err := l.Check(dir); err != nil {
 		return "", err
@@ -73,6 +73,9 @@ func Find(dir string, l Layout) (string, error) {
 		return "", e
 	} else if !st.IsDir() {
 		return "", &Error{Class: fileerr.ErrMissingShard, File: dir, Expected: "a folder", Actual: "a file"}
+	}
+	if isDistributed(dir) && l.Only != Pickle && l.Variant == "" {
+		return dir, nil
 	}
 	there := func(name string) (bool, error) {
 		// A broken link or a folder of that name is an error later, not a reason to look further.

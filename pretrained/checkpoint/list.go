@@ -42,14 +42,18 @@ func List(ctx context.Context, path string, digest bool) (*Listing, error) {
 // List says what the checkpoint contains.
 func (c *Checkpoint) List(ctx context.Context, digest bool) (*Listing, error) {
 	l := &Listing{Tensors: make([]ListedTensor, 0, c.Len())}
-	if c.index == nil {
-		l.Metadata = c.files[0].Metadata
-	} else if c.index.Metadata != nil {
+	switch {
+	case c.index != nil && c.index.Metadata != nil:
 		l.Metadata = c.index.Metadata
+	case c.index == nil && len(c.files) == 1:
+		l.Metadata = c.files[0].Metadata
 	}
 	var todo []func(context.Context) error
 	for i, f := range c.files {
 		for _, t := range f.Tensors() {
+			if c.where[t.Name] != f {
+				continue // a part, or one that another file has in its stead
+			}
 			n := len(l.Tensors)
 			l.Tensors = append(l.Tensors, ListedTensor{Name: t.Name, DType: t.DType.String(), Shape: slices.Clone(t.Shape), Bytes: t.Bytes, File: filepath.FromSlash(c.names[i])})
 			if digest || t.DType == weights.BOOL {
