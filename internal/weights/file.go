@@ -143,6 +143,12 @@ func (f *File) Tensor(name string) (TensorInfo, bool) {
 	return f.tensors[i], true
 }
 
+// Index is the place of a tensor in Tensors.
+func (f *File) Index(name string) (int, bool) {
+	i, ok := f.index[name]
+	return i, ok
+}
+
 func (f *File) find(name string) (TensorInfo, error) {
 	t, ok := f.Tensor(name)
 	if !ok {

@@ -59,6 +59,11 @@ func Read(f *weights.File) (*File, error) {
 	}
 	file := &File{f, *h}
 	f.SetTensors(h.tensors, file.dequantize)
+	for i, t := range h.tensors {
+		if j, _ := f.Index(t.Name); j != i {
+			return nil, &Error{Class: ErrDuplicate, File: f.Path(), Tensor: t.Name}
+		}
+	}
 	return file, nil
 }
 
@@ -70,11 +75,11 @@ func (f *File) Metadata() *Metadata { return f.metadata }
 
 // Stored says how a tensor lies in the file; false if there is none of this name.
 func (f *File) Stored(name string) (Stored, bool) {
-	if s, ok := f.blocks[name]; ok {
-		return s, true
+	i, ok := f.Index(name)
+	if !ok {
+		return Stored{}, false
 	}
-	t, ok := f.Tensor(name)
-	return Stored{plainType(t.DType), t.Offset, int64(t.Bytes)}, ok
+	return f.stored[i], true
 }
 
 // ReadStored copies len(dst) bytes of a tensor as they are stored, from byte off of it.
@@ -100,15 +105,6 @@ var plain = map[Type]weights.DType{
 	ggml.I8: weights.I8, ggml.I16: weights.I16, ggml.I32: weights.I32, ggml.I64: weights.I64,
 }
 
-func plainType(d weights.DType) Type {
-	for t, dtype := range plain {
-		if dtype == d {
-			return t
-		}
-	}
-	return 0
-}
-
 // Blocks are read through buffers of at most so many bytes.
 const stagingBytes = 128 << 10
 
@@ -116,7 +112,7 @@ var staging = sync.Pool{New: func() any { return new([stagingBytes]byte) }}
 
 // dequantize gives bytes of a tensor of blocks as float32, from byte off on. It decodes the blocks that hold them.
 func (f *File) dequantize(t TensorInfo, dst []byte, off int) error {
-	s := f.blocks[t.Name]
+	s, _ := f.Stored(t.Name)
 	if !s.Type.CanDequantize() {
 		return &Error{Class: ErrUnsupported, Offset: s.Offset, Detail: fmt.Sprintf("tensors of type %v can't be decoded", s.Type),
 			Remedy: "convert the file to another type with llama.cpp"}

@@ -14,7 +14,7 @@ type header struct {
 	version  int
 	metadata *Metadata
 	tensors  []TensorInfo
-	blocks   map[string]Stored // tensors that aren't plain
+	stored   []Stored // of each
 }
 
 const (
@@ -26,7 +26,7 @@ const (
 // readHeader reads and checks the header of a file. Errors lack the file's name.
 func readHeader(f *weights.File) (*header, error) {
 	c := &cursor{f: f, end: MaxHeaderBytes, class: ErrHeaderLimit}
-	h := &header{metadata: &Metadata{file: f.Path(), index: map[string]int{}}, blocks: map[string]Stored{}}
+	h := &header{metadata: &Metadata{file: f.Path(), index: map[string]int{}}}
 	if err := checkMagic(f); err != nil {
 		return nil, err
 	}
@@ -187,8 +187,7 @@ func (c *cursor) nested(at int64) {
 func (h *header) readTensors(c *cursor, count int) error {
 	alignment := h.alignment()
 	h.tensors = make([]TensorInfo, 0, min(int64(count), (c.f.Size()-c.off)/24))
-	stored := make([]Stored, 0, cap(h.tensors))
-	seen := make(map[string]struct{}, cap(h.tensors))
+	h.stored = make([]Stored, 0, cap(h.tensors))
 	var dims []int // of many tensors, in one piece
 	end := int64(0)
 	for range count {
@@ -204,10 +203,6 @@ func (h *header) readTensors(c *cursor, count int) error {
 		fail := func(class error, detail, expected string, actual any) error {
 			return &Error{Class: class, Tensor: t.Name, Offset: at, Detail: detail, Expected: expected, Actual: fmt.Sprint(actual)}
 		}
-		if _, ok := seen[t.Name]; ok {
-			return &Error{Class: ErrDuplicate, Tensor: t.Name, Offset: at}
-		}
-		seen[t.Name] = struct{}{}
 		if t.Name == "" {
 			return fail(ErrBadHeader, "a tensor without a name", "", "")
 		}
@@ -254,18 +249,18 @@ func (h *header) readTensors(c *cursor, count int) error {
 		}
 		s.Offset = end
 		end += (s.Bytes + alignment - 1) &^ (alignment - 1)
-		h.tensors, stored = append(h.tensors, t), append(stored, s)
+		h.tensors, h.stored = append(h.tensors, t), append(h.stored, s)
 	}
 	start := (c.off + alignment - 1) &^ (alignment - 1)
-	for i, s := range stored {
-		t := &h.tensors[i]
-		if s.Offset > c.f.Size()-start || s.Bytes > c.f.Size()-start-s.Offset {
-			return &Error{Class: ErrTruncated, Tensor: t.Name, Offset: c.f.Size(), Detail: "data cut", Expected: fmt.Sprintf("%d bytes, after %d of header and other tensors", s.Bytes, uint64(start)+uint64(s.Offset)),
+	for i := range h.stored {
+		t, s := &h.tensors[i], &h.stored[i]
+		if left := c.f.Size() - start - s.Offset; s.Bytes > left {
+			return &Error{Class: ErrTruncated, Tensor: t.Name, Offset: c.f.Size(), Detail: "data cut", Expected: fmt.Sprintf("%d bytes more", s.Bytes-left),
 				Remedy: redownload}
 		}
 		s.Offset += start
 		if t.Offset = s.Offset; plain[s.Type] == 0 {
-			t.Offset, h.blocks[t.Name] = weights.Made, s
+			t.Offset = weights.Made
 		}
 	}
 	return nil

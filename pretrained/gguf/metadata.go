@@ -127,7 +127,7 @@ func (m *Metadata) Bool(key string) (bool, error) {
 func (m *Metadata) Uint(key string) (uint64, error) {
 	v, err := m.scalar(key, "integer", isInt)
 	if err == nil && v.typ != Uint64 && signed(v.typ, v.bits) < 0 {
-		return 0, m.outside(key, "at least 0", signed(v.typ, v.bits))
+		return 0, m.at(key, &Error{Class: ErrBadConfig, Expected: "at least 0", Actual: fmt.Sprint(signed(v.typ, v.bits))})
 	}
 	return v.bits, err
 }
@@ -138,18 +138,15 @@ func (m *Metadata) Int(key string) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return m.fits(key, v.typ, v.bits)
+	n, err := fits(v.typ, v.bits)
+	return n, m.at(key, err)
 }
 
-func (m *Metadata) fits(key string, t ValueType, bits uint64) (int64, error) {
+func fits(t ValueType, bits uint64) (int64, error) {
 	if t == Uint64 && bits > math.MaxInt64 {
-		return 0, m.outside(key, "at most 2^63 - 1", bits)
+		return 0, &Error{Class: ErrBadConfig, Expected: "at most 2^63 - 1", Actual: fmt.Sprint(bits)}
 	}
 	return signed(t, bits), nil
-}
-
-func (m *Metadata) outside(key, expected string, actual any) error {
-	return &Error{Class: ErrBadConfig, File: m.file, Detail: "metadata " + quoted(key), Expected: expected, Actual: fmt.Sprint(actual)}
 }
 
 // Float is a number of any type.
@@ -177,7 +174,7 @@ func (m *Metadata) Bools(key string) ([]bool, error) {
 // Ints is an array of integers of any type that fit.
 func (m *Metadata) Ints(key string) ([]int64, error) {
 	l, err := m.array(key, "array of integers", isInt)
-	return elements(m, key, l, err, func(bits uint64) (int64, error) { return m.fits(key, l.elem, bits) })
+	return elements(m, key, l, err, func(bits uint64) (int64, error) { return fits(l.elem, bits) })
 }
 
 // Floats is an array of numbers of any type.
