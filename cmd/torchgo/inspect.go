@@ -61,8 +61,33 @@ func printListing(app *cli.App, l *checkpoint.Listing) error {
 		if err != nil {
 			return err
 		}
+		var m any
+		d := json.NewDecoder(strings.NewReader(string(data)))
+		d.UseNumber()
+		if err := d.Decode(&m); err != nil {
+			return err
+		}
+		if data, err = json.Marshal(abridged(m)); err != nil {
+			return err
+		}
 		fmt.Fprintf(app.Stdout, "metadata: %s\n", data)
 	}
 	_, err := fmt.Fprintf(app.Stdout, "%d tensors, %d elements, %d bytes\n", len(l.Tensors), elements, bytes)
 	return err
+}
+
+// abridged is v without most of what long lists hold, such as vocabularies.
+func abridged(v any) any {
+	const most = 8
+	switch v := v.(type) {
+	case map[string]any:
+		for key, value := range v {
+			v[key] = abridged(value)
+		}
+	case []any:
+		if len(v) > most {
+			return append(v[:most:most], fmt.Sprintf("… %d more", len(v)-most))
+		}
+	}
+	return v
 }

@@ -5,6 +5,8 @@ package fileerr
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -141,3 +143,6 @@ var classes = map[string]error{
 
 // Class is the sentinel of a class by its name in the hostile corpus ("bad_header"); nil if there is none.
 func Class(name string) error { return classes[name] }
+
+// ClassNames are the names that Class knows, sorted.
+func ClassNames() []string { return slices.Sorted(maps.Keys(classes)) }

@@ -2,10 +2,12 @@ package checkpoint
 
 import (
 	"bytes"
+	"path/filepath"
 	"strings"
 
 	"github.com/torchgo/torchgo/internal/fileerr"
 	"github.com/torchgo/torchgo/internal/weights"
+	"github.com/torchgo/torchgo/pretrained/gguf"
 	"github.com/torchgo/torchgo/pretrained/safetensors"
 )
 
@@ -19,15 +21,25 @@ const (
 	GGUF        Format = "GGUF"
 )
 
-// detect tells the format of a file by its first bytes. What is none of the others is taken for safetensors, which has
-// no magic: its reader says what is wrong.
-func detect(head []byte) Format {
+// detect tells the format of a file by its first bytes. Safetensors has no magic; what isn't known may be one, or a
+// broken file of another format, of which the name gives a hint, so that its reader says what is wrong.
+func detect(head []byte, path string) Format {
 	switch {
+	case strings.HasSuffix(path, ".safetensors"): // a promise: what takes it for safe must not get a pickle
+		return Safetensors
 	case bytes.HasPrefix(head, []byte("GGUF")):
 		return GGUF
 	case bytes.HasPrefix(head, []byte("PK\x03\x04")), bytes.HasPrefix(head, []byte("PK\x05\x06")), // zip, with nothing in it
 		len(head) > 2 && head[0] == 0x80 && head[1] <= 5, // a pickle's protocol
 		len(head) >= 262 && string(head[257:262]) == "ustar":
+		return Pickle
+	case len(head) > 8 && strings.ContainsRune("{ \t\r\n", rune(head[8])):
+		return Safetensors
+	}
+	switch filepath.Ext(path) {
+	case ".gguf":
+		return GGUF
+	case ".bin", ".pt", ".pth":
 		return Pickle
 	}
 	return Safetensors
@@ -37,7 +49,13 @@ func detect(head []byte) Format {
 type File struct {
 	*weights.File
 	Format   Format
-	Metadata any // what the file says of itself, for JSON; nil: nothing
+	Metadata any        // what the file says of itself, for JSON; nil: nothing
+	GGUF     *gguf.File // a GGUF file's metadata, and its tensors as they are stored; nil: another format
+}
+
+var readers = map[Format]func(f *weights.File, o OpenOptions) (*File, error){
+	Safetensors: readSafetensors,
+	GGUF:        readGGUF,
 }
 
 func read(f *weights.File, o OpenOptions) (*File, error) {
@@ -45,24 +63,47 @@ func read(f *weights.File, o OpenOptions) (*File, error) {
 	if err := f.ReadFull(head, 0); err != nil {
 		return nil, err
 	}
-	format := detect(head)
-	switch {
-	case o.Only != "":
+	format := detect(head, f.Path())
+	if o.Only != "" {
 		format = o.Only // whose reader says what else the file is
-	case strings.HasSuffix(f.Path(), ".safetensors"): // a promise: what takes it for safe must not get a pickle
-		format = Safetensors
 	}
-	switch format {
-	case Safetensors:
-		st, err := safetensors.Read(f)
-		if err != nil {
-			return nil, err
-		}
-		file := &File{File: f, Format: format}
-		if m := st.Metadata(); m != nil {
-			file.Metadata = m
-		}
-		return file, nil
+	read := readers[format]
+	if read == nil {
+		return nil, &Error{Class: fileerr.ErrUnsupported, File: f.Path(), Detail: string(format) + " files can't be loaded yet", Remedy: "convert it to safetensors"}
 	}
-	return nil, &Error{Class: fileerr.ErrUnsupported, File: f.Path(), Detail: string(format) + " files can't be loaded yet", Remedy: "convert it to safetensors"}
+	file, err := read(f, o)
+	if err != nil {
+		return nil, err
+	}
+	file.Format = format
+	return file, nil
+}
+
+func readSafetensors(f *weights.File, _ OpenOptions) (*File, error) {
+	st, err := safetensors.Read(f)
+	if err != nil {
+		return nil, err
+	}
+	file := &File{File: f}
+	if m := st.Metadata(); m != nil {
+		file.Metadata = m
+	}
+	return file, nil
+}
+
+func readGGUF(f *weights.File, _ OpenOptions) (*File, error) {
+	g, err := gguf.Read(f)
+	if err != nil {
+		return nil, err
+	}
+	return &File{File: f, Metadata: g.Metadata(), GGUF: g}, nil
+}
+
+// stored is how a tensor is in the file: its type there, its bytes, and a read of some.
+func (f *File) stored(t TensorInfo) (dtype string, bytes int, read func(dst []byte, off int) error) {
+	if f.GGUF == nil {
+		return t.DType.String(), t.Bytes, func(dst []byte, off int) error { return f.ReadPart(t.Name, dst, off) }
+	}
+	s, _ := f.GGUF.Stored(t.Name)
+	return s.Type.String(), int(s.Bytes), func(dst []byte, off int) error { return f.GGUF.ReadStored(t.Name, dst, int64(off)) }
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -15,17 +16,17 @@ import (
 // Listing is what a checkpoint contains, in the JSON of `torchgo inspect`.
 type Listing struct {
 	Tensors  []ListedTensor `json:"tensors"`
-	Metadata any            `json:"metadata"` // a file's __metadata__, an index's metadata; null if there is none
+	Metadata any            `json:"metadata"` // a file's, or an index's; null if there is none
 }
 
 // ListedTensor is one tensor in a Listing.
 type ListedTensor struct {
 	Name   string `json:"name"`
-	DType  string `json:"dtype"`
+	DType  string `json:"dtype"` // safetensors' code, whatever the format; of GGUF ggml's name
 	Shape  []int  `json:"shape"`
-	Bytes  int    `json:"bytes"`
+	Bytes  int    `json:"bytes"`            // as read; of GGUF as stored
 	File   string `json:"file"`             // relative to the folder of the checkpoint
-	SHA256 string `json:"sha256,omitempty"` // of the bytes, in hexadecimal, if it was asked for
+	SHA256 string `json:"sha256,omitempty"` // of those bytes, in hexadecimal, if it was asked for
 }
 
 // List opens a file, index or folder as Open does and says what it contains; with digest, also
@@ -48,6 +49,13 @@ func (c *Checkpoint) List(ctx context.Context, digest bool) (*Listing, error) {
 	case c.index == nil && len(c.files) == 1:
 		l.Metadata = c.files[0].Metadata
 	}
+	if m, ok := l.Metadata.(json.Marshaler); ok { // GGUF's, which reads the file
+		text, err := m.MarshalJSON()
+		if err != nil {
+			return nil, err
+		}
+		l.Metadata = json.RawMessage(text)
+	}
 	var todo []func(context.Context) error
 	for i, f := range c.files {
 		for _, t := range f.Tensors() {
@@ -55,10 +63,11 @@ func (c *Checkpoint) List(ctx context.Context, digest bool) (*Listing, error) {
 				continue // a part, or one that another file has in its stead
 			}
 			n := len(l.Tensors)
-			l.Tensors = append(l.Tensors, ListedTensor{Name: t.Name, DType: t.DType.String(), Shape: slices.Clone(t.Shape), Bytes: t.Bytes, File: filepath.FromSlash(c.names[i])})
+			dtype, bytes, read := f.stored(t)
+			l.Tensors = append(l.Tensors, ListedTensor{Name: t.Name, DType: dtype, Shape: slices.Clone(t.Shape), Bytes: bytes, File: filepath.FromSlash(c.names[i])})
 			if digest || t.DType == weights.BOOL {
 				todo = append(todo, func(ctx context.Context) error {
-					sum, err := f.digest(ctx, t)
+					sum, err := digestOf(ctx, bytes, read)
 					if digest {
 						l.Tensors[n].SHA256 = sum
 					}
@@ -81,15 +90,15 @@ func (c *Checkpoint) List(ctx context.Context, digest bool) (*Listing, error) {
 	return l, ctx.Err()
 }
 
-func (f *File) digest(ctx context.Context, t TensorInfo) (string, error) {
+func digestOf(ctx context.Context, bytes int, read func(dst []byte, off int) error) (string, error) {
 	sum := sha256.New()
-	buf := make([]byte, min(t.Bytes, 1<<20))
-	for off := 0; off < t.Bytes; off += len(buf) {
+	buf := make([]byte, min(bytes, 1<<20))
+	for off := 0; off < bytes; off += len(buf) {
 		if err := ctx.Err(); err != nil {
 			return "", err
 		}
-		part := buf[:min(len(buf), t.Bytes-off)]
-		if err := f.ReadPart(t.Name, part, off); err != nil {
+		part := buf[:min(len(buf), bytes-off)]
+		if err := read(part, off); err != nil {
 			return "", err
 		}
 		sum.Write(part)
