@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/torchgo/torchgo/internal/pyjson"
 	"github.com/torchgo/torchgo/torch/nn"
 )
 
@@ -140,7 +141,7 @@ func readConfig(c Config, raw, overrides map[string]any) error {
 	fields := configFields(c)
 	overrides = maps.Clone(overrides)
 	for k, v := range overrides {
-		v = fromJSON(cloneJSON(v))
+		v = pyjson.FromJSON(cloneJSON(v))
 		overrides[k] = v
 		if _, known := fields[k]; !known && !hasKey(raw, k) && k != "num_labels" && k != "torch_dtype" {
 			return unknownKey(k)
@@ -278,7 +279,7 @@ func configJSON(c Config, set map[string]any) []byte {
 	}
 	out["transformers_version"] = TransformersVersion
 	maps.Copy(out, set)
-	return pyJSON(out)
+	return pyjson.Marshal(out)
 }
 
 func hasKey(m map[string]any, k string) bool {

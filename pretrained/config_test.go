@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/torchgo/torchgo/internal/pyjson"
 	"github.com/torchgo/torchgo/internal/testdata"
 )
 
@@ -29,7 +30,7 @@ type tinyConfig struct {
 func (c *tinyConfig) Validate() error { return CheckBounds(Bound{"size", c.Size, 1, 100}) }
 
 func read(t *testing.T, text string, overrides map[string]any) (*tinyConfig, error) {
-	raw, err := parseObject([]byte(text))
+	raw, err := pyjson.Parse([]byte(text))
 	require.NoError(t, err)
 	c := &tinyConfig{ConfigBase: ConfigBase{ModelType: "tiny"}, Size: 7, Rate: 0.5, Act: "gelu"}
 	return c, readConfig(c, raw, overrides)
@@ -191,7 +192,7 @@ func TestConfigRefuses(t *testing.T) {
 	_, err := read(t, `{}`, map[string]any{"nope": 1})
 	require.ErrorIs(t, err, ErrArgument)
 	for _, text := range []string{``, `[]`, `null`, `{"a": 1, "a": 1}`, `{"a": 1} x`, "{\"a\": \"\xff\"}"} {
-		_, err := parseObject([]byte(text))
+		_, err := pyjson.Parse([]byte(text))
 		require.Error(t, err, text)
 	}
 }
@@ -206,7 +207,7 @@ func TestConfigRoundTripsByteForByte(t *testing.T) {
 		for _, path := range paths {
 			want, err := os.ReadFile(path)
 			require.NoError(t, err)
-			raw, err := parseObject(want)
+			raw, err := pyjson.Parse(want)
 			require.NoError(t, err)
 			if raw["dtype"] == nil {
 				continue // edited by hand for its case
@@ -226,6 +227,6 @@ func TestPyFloat(t *testing.T) {
 	for f, want := range map[float64]string{0: "0.0", 1: "1.0", -2.5: "-2.5", 1e-12: "1e-12", 0.0001: "0.0001", 0.00001: "1e-05",
 		1e15: "1000000000000000.0", 1e16: "1e+16", 123456789.125: "123456789.125", 1.5e-7: "1.5e-07", 5e-324: "5e-324",
 		0.1: "0.1", 1.7976931348623157e308: "1.7976931348623157e+308"} { // repr(f)
-		require.Equal(t, want, pyFloat(f))
+		require.Equal(t, want, pyjson.Float(f))
 	}
 }

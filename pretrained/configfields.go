@@ -7,6 +7,8 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+
+	"github.com/torchgo/torchgo/internal/pyjson"
 )
 
 // configFields maps JSON keys to the fields of a config, those of embedded structs included.
@@ -247,7 +249,7 @@ func Describe(v any) string {
 		if math.IsNaN(v) || math.IsInf(v, 0) {
 			return fmt.Sprint(v)
 		}
-		s = pyFloat(v)
+		s = pyjson.Float(v)
 	case []any:
 		return "a list"
 	case map[string]any:

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/torchgo/torchgo/internal/pyjson"
 	"github.com/torchgo/torchgo/pretrained/placement"
 )
 
@@ -24,7 +25,7 @@ func ParseDeviceMap(s string) (DeviceMap, error) {
 	if !strings.HasPrefix(strings.TrimSpace(s), "{") {
 		return DeviceMap{"": s}, nil
 	}
-	raw, err := parseObject([]byte(s))
+	raw, err := pyjson.Parse([]byte(s))
 	if err != nil {
 		return nil, &Error{Class: ErrArgument, Detail: "device map", Err: err}
 	}

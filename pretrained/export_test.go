@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 
+	"github.com/torchgo/torchgo/internal/pyjson"
 	"github.com/torchgo/torchgo/pretrained/checkpoint"
 	"github.com/torchgo/torchgo/pretrained/safetensors"
 )
@@ -50,7 +51,7 @@ func ForgetWarnings() { warned.Clear() }
 
 // RewriteGeneration reads a generation_config.json and gives it as it would be saved.
 func RewriteGeneration(data []byte) ([]byte, error) {
-	values, err := parseObject(data)
+	values, err := pyjson.Parse(data)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"slices"
 
+	"github.com/torchgo/torchgo/internal/pyjson"
 	"github.com/torchgo/torchgo/internal/regular"
 )
 
@@ -300,7 +301,7 @@ func (g *GenerationConfig) json() ([]byte, error) {
 	}
 	out := maps.Clone(g.values)
 	out["transformers_version"] = TransformersVersion
-	return pyJSON(out), nil
+	return pyjson.Marshal(out), nil
 }
 
 // GenerationConfig is the config that the model was loaded with, or that its config.json implies; nil if it
@@ -340,7 +341,7 @@ func readGeneration(dir string, config map[string]any) (*GenerationConfig, error
 	if err != nil {
 		return nil, err
 	}
-	values, err := parseObject(data)
+	values, err := pyjson.Parse(data)
 	if err != nil {
 		return nil, &Error{File: path, Class: ErrBadConfig, Err: err}
 	}

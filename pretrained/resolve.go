@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/torchgo/torchgo/internal/pyjson"
 	"github.com/torchgo/torchgo/internal/regular"
 	"github.com/torchgo/torchgo/internal/weights"
 	"github.com/torchgo/torchgo/pretrained/checkpoint"
@@ -153,7 +154,7 @@ func (f *files) readConfig(dir string, opts Options) error {
 	case err != nil:
 		return err
 	}
-	if f.raw, err = parseObject(data); err != nil {
+	if f.raw, err = pyjson.Parse(data); err != nil {
 		return &Error{File: f.config, Class: ErrBadConfig, Err: err}
 	}
 	if v, ok := opts.Config["model_type"]; ok { // the caller knows better than the file what model it is

@@ -1,4 +1,6 @@
-package pretrained
+// Package pyjson writes JSON byte by byte as Python's json.dumps(v, indent=2, sort_keys=True) does, and reads what
+// json.loads reads: transformers' config.json and index files, peft's adapter_config.json.
+package pyjson
 
 import (
 	"encoding/json"
@@ -12,17 +14,16 @@ import (
 	"github.com/torchgo/torchgo/internal/strictjson"
 )
 
-// pyJSON renders v as Python's json.dumps(v, indent=2, sort_keys=True) does, with a final newline: the form
-// of config.json and of index files, which are compared byte by byte. v is made of nil, bool, int, int64,
-// float64, json.Number, string, []any, []string, map[string]any and map[int]string.
-func pyJSON(v any) []byte {
+// Marshal renders v, with a final newline. v is made of nil, bool, int, int64, float64, json.Number, string, []any,
+// []string, map[string]any and map[int]string.
+func Marshal(v any) []byte {
 	var b strings.Builder
-	writePyJSON(&b, v, "\n")
+	write(&b, v, "\n")
 	b.WriteByte('\n')
 	return []byte(b.String())
 }
 
-func writePyJSON(b *strings.Builder, v any, newline string) {
+func write(b *strings.Builder, v any, newline string) {
 	switch v := v.(type) {
 	case nil:
 		b.WriteString("null")
@@ -35,32 +36,32 @@ func writePyJSON(b *strings.Builder, v any, newline string) {
 	case json.Number: // an integer beyond int64
 		b.WriteString(string(v))
 	case float64:
-		writePyFloat(b, v, newline)
+		writeFloat(b, v, newline)
 	case string:
-		writePyString(b, v)
+		writeString(b, v)
 	case []string:
-		writePySeq(b, "[]", len(v), newline, func(i int, inner string) { writePyString(b, v[i]) })
+		writeSeq(b, "[]", len(v), newline, func(i int, inner string) { writeString(b, v[i]) })
 	case []any:
-		writePySeq(b, "[]", len(v), newline, func(i int, inner string) { writePyJSON(b, v[i], inner) })
+		writeSeq(b, "[]", len(v), newline, func(i int, inner string) { write(b, v[i], inner) })
 	case map[string]any:
 		keys := slices.Sorted(maps.Keys(v))
-		writePySeq(b, "{}", len(keys), newline, func(i int, inner string) {
-			writePyString(b, keys[i])
+		writeSeq(b, "{}", len(keys), newline, func(i int, inner string) {
+			writeString(b, keys[i])
 			b.WriteString(": ")
-			writePyJSON(b, v[keys[i]], inner)
+			write(b, v[keys[i]], inner)
 		})
 	case map[int]string: // Python sorts the integers, then writes them as strings
 		keys := slices.Sorted(maps.Keys(v))
-		writePySeq(b, "{}", len(keys), newline, func(i int, inner string) {
+		writeSeq(b, "{}", len(keys), newline, func(i int, inner string) {
 			fmt.Fprintf(b, "\"%d\": ", keys[i])
-			writePyString(b, v[keys[i]])
+			writeString(b, v[keys[i]])
 		})
 	default:
-		panic(fmt.Sprintf("pretrained: no JSON form for a %T", v))
+		panic(fmt.Sprintf("pyjson: no JSON form for a %T", v))
 	}
 }
 
-func writePySeq(b *strings.Builder, brackets string, n int, newline string, item func(i int, inner string)) {
+func writeSeq(b *strings.Builder, brackets string, n int, newline string, item func(i int, inner string)) {
 	b.WriteByte(brackets[0])
 	inner := newline + "  "
 	for i := range n {
@@ -76,22 +77,22 @@ func writePySeq(b *strings.Builder, brackets string, n int, newline string, item
 	b.WriteByte(brackets[1])
 }
 
-// writePyFloat writes repr(f); what JSON has no number for is tagged, as transformers does.
-func writePyFloat(b *strings.Builder, f float64, newline string) {
+// writeFloat writes repr(f); what JSON has no number for is tagged, as transformers does.
+func writeFloat(b *strings.Builder, f float64, newline string) {
 	switch {
 	case math.IsNaN(f):
-		writePyJSON(b, map[string]any{"__float__": "NaN"}, newline)
+		write(b, map[string]any{"__float__": "NaN"}, newline)
 	case math.IsInf(f, 1):
-		writePyJSON(b, map[string]any{"__float__": "Infinity"}, newline)
+		write(b, map[string]any{"__float__": "Infinity"}, newline)
 	case math.IsInf(f, -1):
-		writePyJSON(b, map[string]any{"__float__": "-Infinity"}, newline)
+		write(b, map[string]any{"__float__": "-Infinity"}, newline)
 	default:
-		b.WriteString(pyFloat(f))
+		b.WriteString(Float(f))
 	}
 }
 
-// pyFloat is Python's repr: the shortest digits, with an exponent below 1e-4 and from 1e16 on.
-func pyFloat(f float64) string {
+// Float is Python's repr: the shortest digits, with an exponent below 1e-4 and from 1e16 on.
+func Float(f float64) string {
 	if a := math.Abs(f); a != 0 && (a < 1e-4 || a >= 1e16) {
 		return strconv.FormatFloat(f, 'e', -1, 64)
 	}
@@ -102,26 +103,28 @@ func pyFloat(f float64) string {
 	return s
 }
 
-// writePyString writes ASCII only, as json.dumps does by default.
-func writePyString(b *strings.Builder, s string) {
+// writeString writes ASCII only, as json.dumps does by default.
+func writeString(b *strings.Builder, s string) {
 	b.Write(strictjson.AppendString(nil, s, true))
 }
 
-// parseObject reads a JSON document that must be an object, as Python's json.loads would: NaN and Infinity
+// Parse reads a JSON document that must be an object, as Python's json.loads would: NaN and Infinity
 // are numbers, integers stay integers. Special floats that transformers tagged are put back.
-func parseObject(data []byte) (map[string]any, error) {
+func Parse(data []byte) (map[string]any, error) {
 	v, err := strictjson.Parse(data, strictjson.Options{AllowNaN: true})
 	if err != nil {
 		return nil, err
 	}
-	m, ok := fromJSON(v.Any()).(map[string]any)
+	m, ok := FromJSON(v.Any()).(map[string]any)
 	if !ok {
 		return nil, fmt.Errorf("expected an object, got %v", v.Kind())
 	}
 	return m, nil
 }
 
-func fromJSON(v any) any {
+// FromJSON turns the numbers of a tree into int64 and float64, except integers that fit neither, and tagged floats
+// back into floats.
+func FromJSON(v any) any {
 	switch v := v.(type) {
 	case json.Number:
 		n := strictjson.Number(v)
@@ -133,7 +136,7 @@ func fromJSON(v any) any {
 		}
 	case []any:
 		for i := range v {
-			v[i] = fromJSON(v[i])
+			v[i] = FromJSON(v[i])
 		}
 	case map[string]any:
 		if tag, ok := v["__float__"].(string); ok && len(v) == 1 {
@@ -142,7 +145,7 @@ func fromJSON(v any) any {
 			}
 		}
 		for k := range v {
-			v[k] = fromJSON(v[k])
+			v[k] = FromJSON(v[k])
 		}
 	}
 	return v
