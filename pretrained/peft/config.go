@@ -2,6 +2,9 @@ package peft
 
 import "github.com/torchgo/torchgo/torch"
 
+// PeftVersion is the version of peft whose formats are written; adapter_config.json records it.
+const PeftVersion = "0.21.2"
+
 // Type is a kind of adapter: peft_type of adapter_config.json.
 type Type string
 
@@ -11,48 +14,57 @@ const (
 	IA3  Type = "IA3"
 )
 
-// Config is an adapter's config: adapter_config.json (LoraConfig, IA3Config). Zero values are peft's defaults.
+// Config is an adapter's config: adapter_config.json (LoraConfig, IA3Config). Zero values are peft's defaults, but
+// PeftType must be set. ReadConfig reads one, JSON writes it.
 type Config struct {
-	PeftType            Type           `json:"peft_type"`
-	TaskType            string         `json:"task_type"`
-	AutoMapping         map[string]any `json:"auto_mapping"`
-	PeftVersion         string         `json:"peft_version"`
-	BaseModelNameOrPath string         `json:"base_model_name_or_path"`
-	Revision            string         `json:"revision"`
-	InferenceMode       bool           `json:"inference_mode"` // the adapter isn't trained
+	PeftType            Type
+	TaskType            string         // SEQ_CLS, SEQ_2_SEQ_LM, CAUSAL_LM, TOKEN_CLS, QUESTION_ANS, FEATURE_EXTRACTION or none
+	AutoMapping         map[string]any // the Python class of the base model; never used
+	PeftVersion         string         // that wrote it; default: PeftVersion
+	BaseModelNameOrPath string
+	Revision            string
+	InferenceMode       bool // the adapter isn't trained
 
-	TargetModules  Names    `json:"target_modules"`  // which modules; default: by the model's type
-	ExcludeModules Names    `json:"exclude_modules"` // and which of them not
-	ModulesToSave  []string `json:"modules_to_save"` // modules that are trained as a whole, in a copy of the adapter's
-	FanInFanOut    bool     `json:"fan_in_fan_out"`  // weights are (in, out)
+	TargetModules  Names    // which modules; default: by the model's type
+	ExcludeModules Names    // and which of them not
+	ModulesToSave  []string // ends of names of modules that are trained as a whole, in a copy of the adapter's
+	FanInFanOut    bool     // weights are (in, out)
 
 	// LoRA
-	R                 torch.Opt[int]     `json:"r"`                 // the rank; default: 8
-	LoraAlpha         torch.Opt[float64] `json:"lora_alpha"`        // default: 8
-	LoraDropout       float64            `json:"lora_dropout"`      // probability, in training mode
-	Bias              Bias               `json:"bias"`              // which of the model's biases are trained; default: BiasNone
-	UseRSLoRA         bool               `json:"use_rslora"`        // scale by alpha/√r, not alpha/r
-	UseDoRA           bool               `json:"use_dora"`          // train magnitude and direction apart
-	LoraBias          bool               `json:"lora_bias"`         // B has a bias
-	InitLoraWeights   Init               `json:"init_lora_weights"` // default: InitTrue
-	LayersToTransform []int              `json:"layers_to_transform"`
-	LayersPattern     []string           `json:"layers_pattern"`
-	RankPattern       []Pattern[int]     `json:"rank_pattern"`
-	AlphaPattern      []Pattern[float64] `json:"alpha_pattern"`
+	R                 torch.Opt[int]     // the rank; default: 8
+	LoraAlpha         torch.Opt[float64] // default: 8
+	LoraDropout       float64            // probability, in training mode
+	Bias              Bias               // which of the model's biases are trained; default: BiasNone
+	UseRSLoRA         bool               // scale by alpha/√r, not alpha/r
+	UseDoRA           bool               // train magnitude and direction apart
+	LoraBias          bool               // B has a bias
+	InitLoraWeights   Init               // default: InitTrue
+	LayersToTransform []int              // which of numbered layers; empty: all
+	LayersPattern     []string           // names before that number; empty: any
+	RankPattern       []Pattern[int]     // ranks of some modules
+	AlphaPattern      []Pattern[float64]
 
 	// IA³
-	FeedforwardModules Names           `json:"feedforward_modules"` // those of the targets whose inputs are scaled
-	InitIA3Weights     torch.Opt[bool] `json:"init_ia3_weights"`    // start as ones; default: true
+	FeedforwardModules Names           // those of the targets whose inputs are scaled; default: by the model's type
+	InitIA3Weights     torch.Opt[bool] // start as ones; default: true
+
+	Warnings []string // what is odd about the file that it was read from
+
+	raw, asRead map[string]any // the file, and the fields as they were after reading it
 }
 
 // Names choose modules: in Python a string, which is "all-linear" or a regular expression of whole names, or a list
-// of names and of ends of names after a dot. The zero value is None.
+// of names and of ends of names after a dot. The zero value is None; an empty List that isn't nil chooses nothing.
 type Names struct {
 	Pattern string
 	List    []string
 }
 
-// Pattern is a value for the modules whose name a regular expression matches at its end; the first that does counts.
+// None reports whether nothing was said.
+func (n Names) None() bool { return n.Pattern == "" && n.List == nil }
+
+// Pattern is a value for the modules whose name a regular expression matches at its end, after a dot or from the
+// beginning; the first that does counts.
 type Pattern[T any] struct {
 	Name  string
 	Value T
@@ -73,7 +85,14 @@ type Init string
 
 // The zero value means InitTrue.
 const (
-	InitTrue     Init = "true"     // A as a linear layer's weight, B zero: the model's output stays
-	InitGaussian Init = "gaussian" // A normal with deviation 1/r, B zero
-	InitFalse    Init = "false"    // both random, for tests
+	InitTrue       Init = "true"       // A as a linear layer's weight, B zero: the model's output stays
+	InitGaussian   Init = "gaussian"   // A normal with deviation 1/r, B zero
+	InitFalse      Init = "false"      // both random, for tests
+	InitOrthogonal Init = "orthogonal" // as Python's peft began; read from files, not made here
+	InitEVA        Init = "eva"        // the same
 )
+
+// Known reports whether a new adapter can begin so. Those that only files name have begun already.
+func (i Init) Known() bool {
+	return i == "" || i == InitTrue || i == InitGaussian || i == InitFalse
+}
