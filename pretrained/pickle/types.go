@@ -12,7 +12,7 @@ import (
 // Value is an object of a pickle as data. It is one of
 //
 //	nil, bool, int64, *big.Int (what int64 can't hold), float64, complex128, string, []byte (bytes and bytearray),
-//	Tuple, *List, *Dict, *Set, *Tensor, DType, Device, Size, *Opaque
+//	Tuple, *List, *Dict, *Set, *Tensor, *Storage, DType, Device, Size, *Opaque
 //
 // Lists, dicts, sets, tensors and opaque values are pointers, and the same pointer at two places is the same object,
 // as in Python.
@@ -37,10 +37,12 @@ type Size []int64
 // of it was run.
 type Opaque struct {
 	Module, Name string
-	Args         Tuple // of the call that makes the object; nil if this is the class or function itself
-	State        Value // what the object was given afterwards (__setstate__ or __dict__); nil if nothing was
+	Args         Tuple   // of the call that makes the object; nil if this is the class or function itself
+	State        Value   // what the object was given afterwards (__setstate__ or __dict__); nil if nothing was
+	Items        []Value // of an object that is a list
+	Entries      Dict    // of an object that is a dict
 
-	call *callable // what is known about the name; nil for objects
+	call *callable // what is known about the class or function
 }
 
 // String is the full name.
@@ -53,9 +55,9 @@ type Storage struct {
 	Location string      // where it was when it was saved: "cpu", "cuda:0"
 	Data     io.ReaderAt // its Bytes bytes, elements little-endian
 
-	Key    string // its name in the file that it was read from
-	Offset int64  // of its first byte in that file
-	swap   bool   // the file has its elements big-endian
+	Key     string // its name in the file that it was read from
+	Offset  int64  // of its first byte in that file
+	swapped bool   // the file has its elements big-endian
 }
 
 // Tensor is a view of a storage.
@@ -199,7 +201,7 @@ func hash(key Value) (any, error) {
 	switch k := key.(type) {
 	case nil:
 		return none{}, nil
-	case string, int64, DType, Device, *Tensor, *Opaque:
+	case string, int64, DType, Device, *Tensor, *Storage, *Opaque:
 		return k, nil
 	case bool:
 		if k {
@@ -278,7 +280,7 @@ func hashInto(b *strings.Builder, v Value, budget *int) error {
 		return err
 	}
 	switch h := h.(type) {
-	case *Tensor, *Opaque, *Set:
+	case *Tensor, *Storage, *Opaque, *Set:
 		fmt.Fprintf(b, "%T:%p;", h, h)
 	case float64:
 		fmt.Fprintf(b, "float64:%x;", math.Float64bits(h))
@@ -329,6 +331,3 @@ func kindOf(v Value) string {
 	}
 	return fmt.Sprintf("%T", v)
 }
-
-// callable is what the reader knows about a class or function.
-type callable struct{}
