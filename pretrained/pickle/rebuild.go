@@ -102,8 +102,8 @@ func unsupported(what string) func(*machine, Tuple) (Value, error) {
 
 // Values that aren't tensors.
 
-// elements is the values of a tuple or list.
-func elements(v Value) ([]Value, bool) {
+// sequence is the values of a tuple or list.
+func sequence(v Value) ([]Value, bool) {
 	switch v := v.(type) {
 	case Tuple:
 		return v, true
@@ -115,7 +115,7 @@ func elements(v Value) ([]Value, bool) {
 
 func makeSize(m *machine, args Tuple) (Value, error) {
 	if len(args) == 1 {
-		if vs, ok := elements(args[0]); ok {
+		if vs, ok := sequence(args[0]); ok {
 			if err := m.spend(len(vs)); err != nil {
 				return nil, err
 			}
@@ -180,12 +180,12 @@ func makeDict(class DictClass) func(*machine, Tuple) (Value, error) {
 				}
 				return d, nil
 			}
-			if vs, ok := elements(args[0]); ok && class == OrderedDict {
+			if vs, ok := sequence(args[0]); ok && class == OrderedDict {
 				if err := m.spend(len(vs)); err != nil {
 					return nil, err
 				}
 				for _, v := range vs {
-					pair, ok := elements(v)
+					pair, ok := sequence(v)
 					if !ok || len(pair) != 2 {
 						return nil, badArgs("pairs of key and value", v)
 					}
@@ -207,7 +207,7 @@ func makeSet(frozen bool) func(*machine, Tuple) (Value, error) {
 		case 0:
 			return s, nil
 		case 1:
-			if vs, ok := elements(args[0]); ok {
+			if vs, ok := sequence(args[0]); ok {
 				if err := m.spend(len(vs)); err != nil {
 					return nil, err
 				}
@@ -267,23 +267,28 @@ func encode(m *machine, args Tuple) (Value, error) {
 }
 
 // numpyScalar is a numpy number: its dtype and bytes.
-func numpyScalar(_ *machine, args Tuple) (Value, error) {
-	if len(args) == 2 {
-		d, ok := args[0].(*Opaque)
-		_, ok2 := args[1].([]byte)
-		if ok && ok2 && d.String() == "numpy.dtype" && d.Args != nil {
-			return &Opaque{Module: "numpy.core.multiarray", Name: "scalar", Args: args}, nil
-		}
+func numpyScalar(m *machine, args Tuple) (Value, error) {
+	ok := m.keep
+	if len(args) == 2 && !ok {
+		d, isObject := args[0].(*Opaque)
+		_, isBytes := args[1].([]byte)
+		ok = isObject && isBytes && d.String() == "numpy.dtype" && d.Args != nil
+	}
+	if ok {
+		return &Opaque{Module: "numpy.core.multiarray", Name: "scalar", Args: args}, nil
 	}
 	return nil, &Error{Class: ErrForbiddenGlobal, Expected: "the call that pickles a numpy number"}
 }
 
 // numpyArray is a numpy array before BUILD gives it version, shape, dtype, order and bytes.
-func numpyArray(_ *machine, args Tuple) (Value, error) {
-	if len(args) == 3 {
-		if cls, ok := args[0].(*Opaque); ok && cls.String() == "numpy.ndarray" && cls.Args == nil {
-			return &Opaque{Module: "numpy.core.multiarray", Name: "_reconstruct", Args: args}, nil
-		}
+func numpyArray(m *machine, args Tuple) (Value, error) {
+	ok := m.keep
+	if len(args) == 3 && !ok {
+		cls, isClass := args[0].(*Opaque)
+		ok = isClass && cls.String() == "numpy.ndarray" && cls.Args == nil
+	}
+	if ok {
+		return &Opaque{Module: "numpy.core.multiarray", Name: "_reconstruct", Args: args}, nil
 	}
 	return nil, &Error{Class: ErrForbiddenGlobal, Expected: "the call that pickles a numpy array"}
 }
@@ -449,7 +454,7 @@ func ints(v Value, what string) ([]int, error) {
 		}
 		v = t
 	}
-	vs, ok := elements(v)
+	vs, ok := sequence(v)
 	if !ok {
 		return nil, badArgs(what+" that is a tuple", v)
 	}

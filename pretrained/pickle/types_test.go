@@ -74,7 +74,7 @@ func TestValuesThatAreNoKeys(t *testing.T) {
 		deep = Tuple{deep, deep}
 	}
 	require.ErrorIs(t, new(Dict).Set(deep, nil), ErrLimit, "2^100 values")
-	for range 10_000_000 {
+	for range 100_000 {
 		deep = Tuple{deep}
 	}
 	require.ErrorIs(t, new(Dict).Set(deep, nil), ErrLimit)

@@ -52,7 +52,7 @@ func (w *weigher) weigh(v Value, depth int) (weight, error) {
 		return known, nil
 	}
 	if depth > MaxDepth {
-		return weight{}, &Error{Class: ErrLimit, Expected: fmt.Sprintf("at most %d levels of lists, dicts and tuples", MaxDepth)}
+		return weight{}, &Error{Class: ErrLimit, Detail: "depth of the object", Expected: fmt.Sprintf("at most %d lists, dicts and tuples in each other", MaxDepth)}
 	}
 	w.seen[id] = weight{}
 	sum := weight{values: 1}
@@ -63,7 +63,7 @@ func (w *weigher) weigh(v Value, depth int) (weight, error) {
 			sum.tensors += part.tensors
 		}
 		if err == nil && sum.values > MaxValues {
-			err = &Error{Class: ErrLimit, Expected: fmt.Sprintf("at most %d values in the object", MaxValues)}
+			err = &Error{Class: ErrLimit, Detail: "values in the object", Expected: fmt.Sprintf("at most %d", MaxValues), Actual: "more"}
 		}
 		return err
 	}

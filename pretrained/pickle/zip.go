@@ -2,7 +2,6 @@ package pickle
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 	"hash/crc32"
 	"math"
@@ -41,19 +40,15 @@ const (
 	sigLocator64  = "PK\x06\x07"
 	sigDescriptor = "PK\x07\x08"
 
-	endBytes       = 22
-	end64Bytes     = 56
-	locatorBytes   = 20
-	centralBytes   = 46
-	localBytes     = 30
-	flagDescriptor = 1 << 3
-	flagUTF8       = 1 << 11
+	endBytes     = 22
+	end64Bytes   = 56
+	locatorBytes = 20
+	centralBytes = 46
+	localBytes   = 30
 
 	maxRecords        = 2_000_000
 	maxDirectoryBytes = 256 << 20
 )
-
-var le = binary.LittleEndian
 
 func badZip(offset int64, detail, expected, actual string) error {
 	return &Error{Class: ErrBadZip, Offset: offset, Detail: detail, Expected: expected, Actual: actual}
