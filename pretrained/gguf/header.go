@@ -83,7 +83,7 @@ func (c *cursor) count(what string, limit uint64) int {
 // readKey reads a key and its value.
 func (h *header) readKey(c *cursor) {
 	at := c.off
-	if c.inPadding(h.alignment()) {
+	if c.inPadding(h.metadata.alignment()) {
 		c.fail(&Error{Class: ErrTruncated, Offset: at, Detail: "the header has fewer keys than it says", Actual: fmt.Sprint(h.metadata.Len())})
 	}
 	key := c.text("key", MaxKeyBytes)
@@ -98,9 +98,9 @@ func (h *header) readKey(c *cursor) {
 	}
 	at = c.off
 	v := c.value(ValueType(c.u32()))
-	if key == alignmentKey && (v.typ != Uint32 || v.bits == 0 || v.bits&(v.bits-1) != 0 || v.bits > MaxAlignment) {
-		c.fail(&Error{Class: ErrBadHeader, Offset: at, Expected: fmt.Sprintf("a power of two as uint32, at most %d", MaxAlignment),
-			Actual: fmt.Sprintf("%d as %v", v.bits, v.typ)})
+	if err := v.checkAlignment(); err != nil && key == alignmentKey {
+		err.Offset = at
+		c.fail(err)
 	}
 	c.err = h.metadata.at(key, c.err)
 	if c.err == nil {
@@ -108,21 +108,22 @@ func (h *header) readKey(c *cursor) {
 	}
 }
 
+// checkAlignment says what is wrong with the value of general.alignment.
+func (v value) checkAlignment() *Error {
+	if v.typ == Uint32 && v.bits != 0 && v.bits&(v.bits-1) == 0 && v.bits <= MaxAlignment {
+		return nil
+	}
+	return &Error{Class: ErrBadHeader, Expected: fmt.Sprintf("a power of two as uint32, at most %d", MaxAlignment), Actual: fmt.Sprintf("%d as %v", v.bits, v.typ)}
+}
+
 // inPadding reports whether there are only zeros from here to where aligned data would begin. Neither a key nor a tensor
 // begins like that: a header with fewer of them than it promises has ended.
 func (c *cursor) inPadding(alignment int64) bool {
-	n := min(-c.off&(alignment-1), c.f.Size()-c.off, c.end-c.off)
+	n := min(padding(c.off, alignment), c.f.Size()-c.off, c.end-c.off)
 	if n < minRecord {
 		return false
 	}
 	return len(strings.Trim(string(c.peek(n)), "\x00")) == 0
-}
-
-func (h *header) alignment() int64 {
-	if n, err := h.metadata.Uint(alignmentKey); err == nil {
-		return int64(n)
-	}
-	return defaultAlignment
 }
 
 func (c *cursor) value(t ValueType) value {
@@ -185,7 +186,7 @@ func (c *cursor) nested(at int64) {
 
 // readTensors reads and checks the list of tensors: each must begin where the one before it ends, rounded up to the alignment.
 func (h *header) readTensors(c *cursor, count int) error {
-	alignment := h.alignment()
+	alignment := h.metadata.alignment()
 	h.tensors = make([]TensorInfo, 0, min(int64(count), (c.f.Size()-c.off)/24))
 	h.stored = make([]Stored, 0, cap(h.tensors))
 	var dims []int // of many tensors, in one piece
@@ -248,10 +249,10 @@ func (h *header) readTensors(c *cursor, count int) error {
 			return fail(ErrBadShape, "the bytes of all tensors overflow", "", t.Shape)
 		}
 		s.Offset = end
-		end += (s.Bytes + alignment - 1) &^ (alignment - 1)
+		end += s.Bytes + padding(s.Bytes, alignment)
 		h.tensors, h.stored = append(h.tensors, t), append(h.stored, s)
 	}
-	start := (c.off + alignment - 1) &^ (alignment - 1)
+	start := c.off + padding(c.off, alignment)
 	for i := range h.stored {
 		t, s := &h.tensors[i], &h.stored[i]
 		if left := c.f.Size() - start - s.Offset; s.Bytes > left {

@@ -321,3 +321,47 @@ func TestRandomFlips(t *testing.T) {
 	require.Positive(t, accepted)
 	require.Positive(t, refused)
 }
+
+// FuzzGGUF: what is accepted can be written, and is the same when it is read again.
+func FuzzGGUF(f *testing.F) {
+	for _, c := range hostileCases(f) {
+		if data, err := os.ReadFile(c.Path); err == nil && len(data) < 10_000 {
+			f.Add(data)
+		}
+	}
+	for seed := range uint64(4) {
+		c, r := random(seed)
+		c.kv, c.infos = c.kv[10*seed:][:10], c.infos[10*seed:][:10]
+		c.layOut(r)
+		f.Add(c.bytes())
+	}
+	path := filepath.Join(f.TempDir(), "again.gguf")
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if readAll(t, data) != nil {
+			return
+		}
+		first, err := NewFile(bytes.NewReader(data), int64(len(data)), "x")
+		require.NoError(t, err)
+		require.NoError(t, WriteFile(t.Context(), path, first.Metadata(), first.Sources()))
+		second, err := Open(path)
+		require.NoError(t, err)
+		defer second.Close()
+		want, err := first.Metadata().MarshalJSON()
+		require.NoError(t, err)
+		got, err := second.Metadata().MarshalJSON()
+		require.NoError(t, err)
+		require.Equal(t, string(want), string(got))
+		require.Equal(t, first.Len(), second.Len())
+		for i, a := range first.Tensors() {
+			b := second.Tensors()[i]
+			require.Equal(t, fmt.Sprintln(a.Name, first.stored[i].Type, a.Shape, a.Bytes), fmt.Sprintln(b.Name, second.stored[i].Type, b.Shape, b.Bytes))
+			var sums [2]string
+			for n, f := range []*File{first, second} {
+				stored := make([]byte, f.stored[i].Bytes)
+				require.NoError(t, f.ReadStored(a.Name, stored, 0))
+				sums[n] = digest(stored)
+			}
+			require.Equal(t, sums[0], sums[1])
+		}
+	})
+}

@@ -8,6 +8,8 @@ OUT/gguf/llama-<T>.gguf          a tiny llama, T = F16, Q4_0, Q8_0
   llama-<T>.expected.safetensors input_ids and logits, as transformers computes them from the file
   llama-<T>.json                 sha256 of every float32 tensor: "sd" by the model's name as transformers loads it (q and k
                                  un-permuted), "dequantized" by the file's name, as gguf.quants.dequantize makes it
+  rewritten.json                 sha256 of the files that gguf-py writes with the metadata of llama-F16.gguf and its tensors
+                                 quantized to other types, norms apart
   blocks.safetensors             4 blocks of random bytes of every type: <T>.blocks, and <T>.float32, their values
   blocks-scaled/                 the same with scales of real models: expected.safetensors has <T>.blocks and <T>.dequant,
                                  inputs.json elements and bytes of a block and the type's number
@@ -68,10 +70,11 @@ def finish(w):
     w.close()
 
 
-def llama(d, t, r):
-    E, L, H, K, F, V = 64, 2, 4, 2, 96, 96
-    file = f"llama-{t.name}.gguf"
-    w = gguf.GGUFWriter(os.path.join(d, file), "llama")
+E, L, H, K, F, V = 64, 2, 4, 2, 96, 96
+
+
+def llama_writer(path):
+    w = gguf.GGUFWriter(path, "llama")
     w.add_block_count(L)
     w.add_context_length(64)
     w.add_embedding_length(E)
@@ -84,6 +87,29 @@ def llama(d, t, r):
     w.add_vocab_size(V)
     w.add_tokenizer_model("llama")
     vocabulary(w, [f"t{i}" for i in range(V)])
+    return w
+
+
+def rewritten(d):
+    tensors = gguf.GGUFReader(os.path.join(d, "llama-F16.gguf")).tensors
+    path = os.path.join(d, "rewritten.gguf")
+    sums = {}
+    for t in (T.F32, T.F16, T.BF16, T.Q8_0, T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1):
+        w = llama_writer(path)
+        for x in tensors:
+            if "norm" in x.name:
+                w.add_tensor(x.name, x.data)
+            else:
+                w.add_tensor(x.name, quants.quantize(x.data.astype(np.float32), t), raw_dtype=t)
+        finish(w)
+        sums[t.name] = hashlib.sha256(open(path, "rb").read()).hexdigest()
+    os.remove(path)
+    json.dump(sums, open(os.path.join(d, "rewritten.json"), "w"), indent=1)
+
+
+def llama(d, t, r):
+    file = f"llama-{t.name}.gguf"
+    w = llama_writer(os.path.join(d, file))
     dequantized = {}
 
     def add(name, shape, norm=False):
@@ -250,6 +276,7 @@ for t in (T.F16, T.Q4_0, T.Q8_0):
     r = np.random.default_rng(0)
     vectors = random_blocks(r)
     llama(d, t, r)
+rewritten(d)
 save_file(vectors, os.path.join(d, "blocks.safetensors"))
 blocks_scaled(os.path.join(d, "blocks-scaled"))
 for t in sys.argv[2:] or ("Q4_K", "Q3_K", "IQ4_XS"):
