@@ -29,6 +29,8 @@ type Architecture struct {
 
 	Renamings  []KeyRule   // from names in files to the model's, applied in turn after the caller's
 	Converters []Converter // for tensors that are merged or divided; one at most for a name, after the renamings
+
+	GGUF *GGUF // what GGUF files have in place of config.json and these names; nil: there are none of the model type
 }
 
 // Class is a model class: the base model, or it with a head.
@@ -81,6 +83,11 @@ func Register(a Architecture) {
 	}
 	if err := checkRules(a.Renamings, a.Converters); err != nil {
 		panic("pretrained: model type " + a.ModelType + ": " + err.Error())
+	}
+	if a.GGUF != nil {
+		if err := a.GGUF.compile(); err != nil {
+			panic("pretrained: GGUF files of model type " + a.ModelType + ": " + err.Error())
+		}
 	}
 	if registry.architectures[a.ModelType] != nil {
 		panic("pretrained: model type " + a.ModelType + " registered twice")

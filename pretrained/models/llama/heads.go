@@ -153,5 +153,15 @@ func init() {
 			{Name: "LlamaForQuestionAnswering", New: pretrained.Build(NewForQuestionAnswering), Prefix: "transformer",
 				Auto: []*pretrained.AutoClass{pretrained.AutoModelForQuestionAnswering}},
 		},
+		GGUF: pretrained.GGUFDecoder(pretrained.GGUF{
+			Architectures: []string{"llama"},
+			Class:         "LlamaForCausalLM",
+			Optional:      map[string]string{"rope.dimension_count": "head_dim"}, // whole heads are turned
+			Converters: []pretrained.Converter{ // the pairs that are turned lie side by side in the file
+				{Sources: []string{"self_attn.q_proj"}, Targets: []string{"self_attn.q_proj"}, Ops: []pretrained.Op{pretrained.PermuteForRope{}}},
+				{Sources: []string{"self_attn.k_proj"}, Targets: []string{"self_attn.k_proj"}, Ops: []pretrained.Op{pretrained.PermuteForRope{Heads: "num_key_value_heads"}}},
+			},
+			Unused: []string{"rope_freqs", "blk.*.attn_rot_embd"},
+		}),
 	})
 }
