@@ -157,10 +157,17 @@ func LoadConfig(ctx context.Context, path string, opts Options) (Config, error) 
 		return nil, err
 	}
 	f := &files{}
+	defer func() { f.close() }()
 	st, err := os.Stat(path)
 	switch {
 	case opts.ConfigInstance != nil || opts.ConfigPath != "":
 		return nil, &Error{Class: ErrArgument, Detail: "a config in place of the config that is asked for"}
+	case opts.GGUFFile != "" || err == nil && !st.IsDir() && isGGUF(path):
+		opts.headersOnly = true
+		var found *files
+		if found, err = resolve(ctx, path, opts); found != nil {
+			f = found
+		}
 	case errors.Is(err, fs.ErrNotExist) && isHubID(path):
 		err = f.hubConfig(ctx, path, opts)
 	case err != nil:

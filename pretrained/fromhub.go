@@ -70,6 +70,10 @@ func resolveHub(ctx context.Context, id string, opts Options) (*files, error) {
 		}
 	}()
 	f := &files{}
+	if opts.GGUFFile != "" {
+		keep, err = true, m.useGGUF(ctx, c, f)
+		return f, err
+	}
 	if err := m.readConfig(ctx, f); err != nil {
 		return nil, err
 	}
@@ -118,6 +122,25 @@ func resolveHub(ctx context.Context, id string, opts Options) (*files, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// useGGUF brings a GGUF file of the commit to the cache, or for a plan its header to memory.
+func (m *hubModel) useGGUF(ctx context.Context, c *hub.Client, f *files) (err error) {
+	name := m.in(m.opts.GGUFFile)
+	f.done = c.Close
+	if m.opts.headersOnly {
+		f.weights = filepath.Join(m.Dir(), filepath.FromSlash(name))
+		f.open = func(p string) (*weights.File, error) { return m.openRemote(ctx, p) }
+		return f.useGGUF(m.opts)
+	}
+	if f.weights, err = m.File(ctx, name); err != nil {
+		return err
+	}
+	// How to generate is no reason to fail.
+	if _, err := m.File(ctx, m.in("generation_config.json")); ctx.Err() != nil {
+		return err
+	}
+	return f.useGGUF(m.opts)
 }
 
 // readConfig finds the model's config: the caller's, or config.json of the commit.

@@ -1,11 +1,12 @@
 package pretrained
 
 import (
-	"fmt"
 	"maps"
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/torchgo/torchgo/torch/nn"
 )
 
 // GGUF says what GGUF files call the configuration and the tensors of a model type. Decoder has what most have in
@@ -82,21 +83,31 @@ func (g *GGUF) compile() error {
 	return checkRules(g.rules, g.Converters)
 }
 
-// ggufArchitecture is the architecture of a GGUF file's general.architecture.
-func ggufArchitecture(name string) (*Architecture, error) {
-	registry.RLock()
-	defer registry.RUnlock()
-	var known []string
-	for _, a := range registry.architectures {
-		if a.GGUF == nil {
-			continue
-		}
-		if slices.Contains(a.GGUF.Architectures, name) {
-			return a, nil
-		}
-		known = append(known, a.GGUF.Architectures...)
+// gguf says how the names of the checkpoint are to be read if it is a GGUF file; else nil.
+func (l *loader) gguf() *GGUF {
+	if l.files == nil || l.files.gguf == nil {
+		return nil
 	}
-	slices.Sort(known)
-	return nil, &Error{Detail: "general.architecture", Class: ErrUnsupported, Expected: "one of " + strings.Join(known, ", "),
-		Actual: fmt.Sprintf("%q", shorten(name))}
+	return l.files.gguf.GGUF
+}
+
+// checkGGUFClass refuses a class of another model type than the GGUF file's.
+func (l *loader) checkGGUFClass() error {
+	if l.gguf() == nil || l.files.gguf == l.arch {
+		return nil
+	}
+	return &Error{File: l.files.weights, Class: ErrUnsupported, Detail: "class", Expected: "one of model type " + l.files.gguf.ModelType, Actual: l.class.Name}
+}
+
+// checkGGUFPlaces refuses to leave weights of a GGUF file on disk, as transformers does.
+func (l *loader) checkGGUFPlaces() error {
+	if l.gguf() == nil {
+		return nil
+	}
+	for _, s := range nn.Slots(l.model) {
+		if l.places[s.Name].disk {
+			return badMap(s.Name, Error{File: l.files.weights, Class: ErrUnsupported, Actual: "disk", Expected: "memory for all weights of a GGUF file"})
+		}
+	}
+	return nil
 }

@@ -5,9 +5,12 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/torchgo/torchgo/pretrained/gguf"
 )
+
+const architectureKey = "general.architecture"
 
 // ggufTokens are the keys of the tokenizer's metadata that are in a config.json.
 var ggufTokens = map[string]string{
@@ -18,18 +21,37 @@ var ggufTokens = map[string]string{
 	"general.name":                    "_model_name_or_path",
 }
 
-// ggufConfig is the config.json that the metadata of a GGUF file stands for.
-func ggufConfig(f *gguf.File) (map[string]any, error) {
-	m := ggufMetadata{f.Metadata()}
+// ggufArchitecture is that of a GGUF file.
+func ggufArchitecture(m *gguf.Metadata) (*Architecture, error) {
 	if n, err := m.Int("split.count"); err == nil && n > 1 {
-		return nil, &Error{Class: ErrUnsupported, Detail: "split.count", Expected: "a model in one file", Actual: fmt.Sprintf("one of %d", n),
-			Remedy: "merge them with llama.cpp's gguf-split"}
+		return nil, &Error{Class: ErrUnsupported, Detail: "metadata \"split.count\"", Expected: "a model in one file", Actual: fmt.Sprintf("one of %d", n),
+			Remedy: "merge them with llama.cpp's llama-gguf-split"}
 	}
-	name, err := m.String("general.architecture")
+	name, err := m.String(architectureKey)
 	if err != nil {
 		return nil, err
 	}
-	a, err := ggufArchitecture(name)
+	registry.RLock()
+	defer registry.RUnlock()
+	var known []string
+	for _, a := range registry.architectures {
+		if a.GGUF == nil {
+			continue
+		}
+		if slices.Contains(a.GGUF.Architectures, name) {
+			return a, nil
+		}
+		known = append(known, a.GGUF.Architectures...)
+	}
+	slices.Sort(known)
+	return nil, &Error{Class: ErrUnsupported, Detail: fmt.Sprintf("metadata %q", architectureKey), Expected: "one of " + strings.Join(known, ", "),
+		Actual: fmt.Sprintf("%q", shorten(name))}
+}
+
+// ggufConfig is the config.json that the metadata of a GGUF file stands for.
+func ggufConfig(a *Architecture, f *gguf.File) (map[string]any, error) {
+	m := ggufMetadata{f.Metadata()}
+	name, err := m.String(architectureKey)
 	if err != nil {
 		return nil, err
 	}

@@ -167,14 +167,17 @@ func (c *converter) match(name string) (match, bool) {
 }
 
 // newKeyMap collects the rules for the model of a class: the caller's, then the architecture's or the class's,
-// then those of models inside it, then those for old files.
-func newKeyMap(caller []KeyRule, m Model, known func(string) bool) (*keyMap, error) {
+// then those of models inside it, then those for old files. The names of a GGUF file have rules of their own.
+func newKeyMap(caller []KeyRule, m Model, g *GGUF, known func(string) bool) (*keyMap, error) {
 	k := &keyMap{known: known}
 	if m != nil {
 		k.prefix = m.base().class.prefix(m.base().arch)
 	}
 	if err := k.add(caller, nil, scope{}); err != nil {
 		return nil, err
+	}
+	if g != nil {
+		return k, k.add(g.rules, g.Converters, scope{})
 	}
 	if m != nil {
 		if err := k.addModels(m); err != nil {

@@ -43,7 +43,7 @@ func TestRename(t *testing.T) {
 		{name: "any text before a dot", key: "model.x.y.w", rules: []KeyRule{{`^model.*.w`, "v"}}, known: known("v"), want: "v"},
 		{name: "the original wins when the new name is unknown", key: "LayerNorm.gamma", known: known("LayerNorm.gamma"), want: "LayerNorm.gamma"},
 	} {
-		k, err := newKeyMap(c.rules, nil, c.known)
+		k, err := newKeyMap(c.rules, nil, nil, c.known)
 		require.NoError(t, err)
 		k.prefix = c.prefix
 		require.Equal(t, c.want, k.rename(c.key).key, c.name)

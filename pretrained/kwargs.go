@@ -15,6 +15,7 @@ var kwargs = map[string]string{
 	"disable_mmap":            "use Options.DisableMmap",
 	"force_download":          "use Options.ForceDownload",
 	"generation_config":       "use Options.GenerationConfig",
+	"gguf_file":               "use Options.GGUFFile",
 	"ignore_mismatched_sizes": "use Options.IgnoreMismatchedSizes",
 	"key_mapping":             "use Options.KeyMapping",
 	"local_files_only":        "use Options.LocalFilesOnly",
@@ -30,7 +31,6 @@ var kwargs = map[string]string{
 
 	"adapter_kwargs":         "adapters can't be loaded yet",
 	"adapter_name":           "adapters can't be loaded yet",
-	"gguf_file":              "GGUF files can't be loaded yet",
 	"load_in_4bit":           "quantization can't be done yet",
 	"load_in_8bit":           "quantization can't be done yet",
 	"quantization_config":    "quantization can't be done yet",
@@ -71,6 +71,15 @@ func unknownKey(key string) error {
 		e.Class, e.Detail = ErrUnsupported, key
 	}
 	return e
+}
+
+// refuseQuantized is an error for a config whose weights are quantized.
+func (l *loader) refuseQuantized() error {
+	err := refuseQuantized(l.files.raw)
+	if err != nil && l.gguf() != nil { // the caller's config
+		return &Error{Class: ErrArgument, Detail: "quantization_config", Expected: "none for a GGUF file", Actual: Describe(l.files.raw["quantization_config"])}
+	}
+	return err
 }
 
 // refuseQuantized is an error for a checkpoint whose weights are quantized: they must not be taken for plain ones.

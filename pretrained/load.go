@@ -34,8 +34,10 @@ func Load(ctx context.Context, path string, opts Options) (Model, *Report, error
 		return nil, nil, err
 	}
 	p := l.plan
-	back := l.names.reverse(false)
-	l.model.base().file = &back
+	if l.gguf() == nil { // what came from GGUF is saved as if it had been built
+		back := l.names.reverse(false)
+		l.model.base().file = &back
+	}
 	r := &Report{Path: p.Path, Folder: l.files.dir, Class: p.Class, DType: p.DType, DTypeSource: p.DTypeSource, DeviceMap: p.DeviceMap,
 		MissingKeys: p.MissingKeys, UnexpectedKeys: p.UnexpectedKeys, MismatchedKeys: p.MismatchedKeys,
 		TiedKeys: l.model.base().ties, Warnings: append(slices.Clone(p.Warnings), warnings...),

@@ -91,6 +91,11 @@ type Options struct {
 	// if there, else .bin.
 	UseSafetensors torch.Opt[bool]
 
+	// GGUFFile is the name of a GGUF file in the model's directory or repository, which is loaded in place of all others;
+	// its metadata are the config. (A path of one as MODEL says the same.) Its weights become those of a dense model,
+	// float32 unless DType says otherwise.
+	GGUFFile string
+
 	// DisableMmap reads the weights instead of mapping the file: the process then holds a copy of its own,
 	// and nobody who truncates the file afterwards can harm it.
 	DisableMmap bool
@@ -168,6 +173,14 @@ func (o Options) Validate() error {
 	if o.Subfolder != "" {
 		if err := checkRelative(o.Subfolder); err != nil {
 			return bad("subfolder", "a path below the model directory", fmt.Sprintf("%q", o.Subfolder))
+		}
+	}
+	if o.GGUFFile != "" {
+		if err := checkRelative(o.GGUFFile); err != nil {
+			return bad("gguf-file", "a path below the model directory", fmt.Sprintf("%q", o.GGUFFile))
+		}
+		if o.StateDict != nil {
+			return bad("state dict", "the only source of weights", "a GGUF file, too")
 		}
 	}
 	switch {

@@ -43,8 +43,8 @@ type PlannedWeight struct {
 type Part struct {
 	Source    string `json:"source"`
 	File      string `json:"file"`
-	FileDType string `json:"file_dtype"`
-	FileBytes int64  `json:"file_bytes"` // of the elements that are taken
+	FileDType string `json:"file_dtype"` // in GGUF files ggml's name, else safetensors'
+	FileBytes int64  `json:"file_bytes"` // of the elements that are taken, as they are read
 
 	file   *weights.File // nil: tensor
 	tensor *torch.Tensor

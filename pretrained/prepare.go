@@ -54,9 +54,8 @@ func (l *loader) close() {
 		_ = l.checkpoint.Close() // read only: nothing can be lost
 		l.checkpoint = nil
 	}
-	if l.files != nil && l.files.done != nil {
-		l.files.done()
-		l.files.done = nil
+	if l.files != nil {
+		l.files.close()
 	}
 	for _, f := range l.spilled {
 		_ = f.Close()
@@ -102,6 +101,9 @@ func prepare(ctx context.Context, path string, opts Options, dry bool) (_ *loade
 	if err := l.place(); err != nil {
 		return nil, err
 	}
+	if err := l.checkGGUFPlaces(); err != nil {
+		return nil, err
+	}
 	if err := l.mapNames(); err != nil {
 		return nil, err
 	}
@@ -137,7 +139,7 @@ func (l *loader) find(ctx context.Context, path string) (err error) {
 
 // choose settles architecture, class and config.
 func (l *loader) choose() (err error) {
-	if err := refuseQuantized(l.files.raw); err != nil {
+	if err := l.refuseQuantized(); err != nil {
 		return inFile(err, l.files.config)
 	}
 	if l.opts.ConfigInstance != nil {
@@ -213,6 +215,9 @@ func (l *loader) useConfig(config Config) (err error) {
 func (l *loader) settle() error {
 	base := l.config.Base()
 	l.plan.Warnings = append(l.plan.Warnings, base.Warnings...)
+	if err := l.checkGGUFClass(); err != nil {
+		return err
+	}
 	kind, notice, err := attention(l.opts.Attn, l.class, base)
 	if l.files != nil && errors.Is(err, ErrBadConfig) {
 		return inFile(err, l.files.config)
@@ -259,6 +264,8 @@ func (l *loader) chooseDType() error {
 		if err := set(meta, "index metadata", l.path()); err != nil {
 			return err
 		}
+	case l.gguf() != nil:
+		l.dtype, l.plan.DTypeSource = torch.Float32, "GGUF"
 	default:
 		l.dtype, l.plan.DTypeSource = torch.Float32, "default"
 		if d := l.firstFloat(); d != 0 {
@@ -324,7 +331,7 @@ func (l *loader) keepFloat32() {
 // mapNames matches the names of the checkpoint with those of the model and plans each weight.
 func (l *loader) mapNames() (err error) {
 	saved := func(key string) bool { s, ok := l.slots[key]; return ok && s.Kind != nn.Transient }
-	if l.names, err = newKeyMap(l.opts.KeyMapping, l.model, saved); err != nil {
+	if l.names, err = newKeyMap(l.opts.KeyMapping, l.model, l.gguf(), saved); err != nil {
 		return &Error{Class: ErrArgument, Detail: "key mapping", Err: err}
 	}
 	found := foundWeights{} // by the model's key
@@ -450,7 +457,7 @@ func (l *loader) ignorable(key string) bool {
 			}
 		}
 	}
-	return matchesAny(l.class.ignoreUnexpected, key)
+	return matchesAny(l.class.ignoreUnexpected, key) || l.gguf() != nil && matchesAny(l.gguf().unused, key)
 }
 
 func matchesAny(patterns []*regexp.Regexp, key string) bool {

@@ -31,6 +31,21 @@ type files struct {
 	seen []*stamp                                 // files that say what belongs to the checkpoint, before they were read
 
 	done func() // ends what open needs; nil: nothing
+
+	gguf   *Architecture          // of a GGUF file, whose metadata are the config; nil: the weights are none
+	opened *checkpoint.Checkpoint // it, until openCheckpoint hands it on
+}
+
+// close closes what is not in use by then.
+func (f *files) close() {
+	if f.opened != nil {
+		_ = f.opened.Close() // read only: nothing can be lost
+		f.opened = nil
+	}
+	if f.done != nil {
+		f.done()
+		f.done = nil
+	}
 }
 
 // stamp is what tells a file from one that takes its place.
@@ -57,6 +72,10 @@ func (f *files) unchanged() bool {
 }
 
 func (f *files) openCheckpoint(opts Options) (*checkpoint.Checkpoint, error) {
+	if c := f.opened; c != nil {
+		f.opened = nil
+		return c, nil
+	}
 	only := checkpoint.Format("")
 	if safe, _ := opts.UseSafetensors.Get(); safe {
 		only = checkpoint.Safetensors
@@ -75,14 +94,61 @@ func resolve(ctx context.Context, path string, opts Options) (*files, error) {
 	case err != nil:
 		return nil, &Error{File: path, Err: pathCause(err)}
 	case st.IsDir():
-		return resolveDir(filepath.Join(path, filepath.FromSlash(opts.Subfolder)), opts)
+		dir := filepath.Join(path, filepath.FromSlash(opts.Subfolder))
+		if opts.GGUFFile == "" {
+			return resolveDir(dir, opts)
+		}
+		f := &files{weights: filepath.Join(dir, filepath.FromSlash(opts.GGUFFile))}
+		return f, f.useGGUF(opts)
+	case opts.GGUFFile != "":
+		return nil, &Error{File: path, Class: ErrArgument, Detail: "gguf-file", Expected: "a folder or an id that it is in", Actual: "a file"}
 	}
 	if err := regular.Check(path, st); err != nil {
 		return nil, err
 	}
 	f := &files{weights: path}
+	if safe, _ := opts.UseSafetensors.Get(); !safe && isGGUF(path) {
+		return f, f.useGGUF(opts)
+	}
 	f.look(path)
 	return f, f.readConfig(filepath.Dir(path), opts)
+}
+
+// isGGUF tells a GGUF file by how it begins.
+func isGGUF(path string) bool {
+	f, st, err := regular.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	head := make([]byte, min(st.Size(), 4))
+	_, err = f.ReadAt(head, 0)
+	return err == nil && string(head) == "GGUF"
+}
+
+// useGGUF opens the weights, which are a GGUF file. Its metadata are the config unless the caller has one; a config.json
+// beside it isn't looked at.
+func (f *files) useGGUF(opts Options) (err error) {
+	f.look(f.weights)
+	f.dir = filepath.Dir(f.weights)
+	if f.opened, err = checkpoint.Open(f.weights, checkpoint.OpenOptions{Only: checkpoint.GGUF, Open: f.open}); err != nil {
+		return err
+	}
+	file := f.opened.Files()[0].GGUF
+	if f.gguf, err = ggufArchitecture(file.Metadata()); err != nil {
+		return inFile(err, f.weights)
+	}
+	if opts.ConfigInstance != nil || opts.ConfigPath != "" {
+		return f.readConfig(f.dir, opts)
+	}
+	f.config = f.weights
+	if f.raw, err = ggufConfig(f.gguf, file); err != nil {
+		return inFile(err, f.weights)
+	}
+	if v, ok := opts.Config["model_type"]; ok {
+		f.raw["model_type"] = v
+	}
+	return nil
 }
 
 func resolveDir(dir string, opts Options) (*files, error) {

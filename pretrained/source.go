@@ -1,6 +1,7 @@
 package pretrained
 
 import (
+	"cmp"
 	"iter"
 	"path/filepath"
 
@@ -13,6 +14,7 @@ type source struct {
 	file   *weights.File
 	tensor *torch.Tensor // where there is no file
 	weights.TensorInfo
+	stored string // the type of a GGUF file's
 }
 
 // sources goes over all tensors: file by file, or in the order of the state dict.
@@ -27,7 +29,12 @@ func (l *loader) sources() iter.Seq[source] {
 			return
 		}
 		for file, info := range l.checkpoint.All() {
-			if !yield(source{file: file.File, TensorInfo: info}) {
+			s := source{file: file.File, TensorInfo: info}
+			if file.GGUF != nil {
+				stored, _ := file.GGUF.Stored(info.Name)
+				s.stored = stored.Type.String()
+			}
+			if !yield(s) {
 				return
 			}
 		}
@@ -78,7 +85,7 @@ func (p Part) path() string {
 }
 
 func newPart(from source, place blockCopy) Part {
-	p := Part{Source: from.Name, FileDType: from.DType.String(), file: from.file, tensor: from.tensor, dtype: from.torchDType(), place: place}
+	p := Part{Source: from.Name, FileDType: cmp.Or(from.stored, from.DType.String()), file: from.file, tensor: from.tensor, dtype: from.torchDType(), place: place}
 	if p.file != nil {
 		p.File = filepath.Base(p.file.Path())
 	}

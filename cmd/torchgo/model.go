@@ -24,6 +24,7 @@ type modelFlags struct {
 	offloadFolder              string
 	offloadBuffers             bool
 	variant, subfolder         string
+	ggufFile                   string
 	useSafetensors             bool
 	config, keyMapping         string
 	allow                      []string
@@ -41,7 +42,6 @@ const maxThreads = 4096
 
 // laterFlags are part of the command line already; using one is a clear error.
 var laterFlags = map[string]string{
-	"gguf-file":    "GGUF",
 	"adapter":      "adapters",
 	"quantization": "quantization",
 }
@@ -59,6 +59,7 @@ func addModelFlags(cmd *cobra.Command) *modelFlags {
 	f.StringVar(&m.attn, "attn", "", "attention: eager or sdpa (default: sdpa where the model has it)")
 	f.StringVar(&m.variant, "variant", "", "load model.VARIANT.safetensors")
 	f.StringVar(&m.subfolder, "subfolder", "", "a folder below MODEL")
+	f.StringVar(&m.ggufFile, "gguf-file", "", "the GGUF `file` in MODEL to load; MODEL may be one itself")
 	f.BoolVar(&m.useSafetensors, "use-safetensors", true, "true: safetensors only; false: .bin only (default: what is there)")
 	f.StringVar(&m.config, "config", "", "JSON `object` that overrides config.json")
 	f.StringVar(&m.keyMapping, "key-mapping", "", "JSON `object`: regular expression to replacement, for names in the checkpoint")
@@ -79,7 +80,7 @@ func addModelFlags(cmd *cobra.Command) *modelFlags {
 // options checks the flags. What is wrong with them is wrong usage.
 func (m *modelFlags) options(app *cli.App, what string) (pretrained.Options, error) {
 	o := pretrained.Options{
-		Class: m.class, Variant: m.variant, Subfolder: m.subfolder, Attn: nn.AttentionKind(m.attn),
+		Class: m.class, Variant: m.variant, Subfolder: m.subfolder, GGUFFile: m.ggufFile, Attn: nn.AttentionKind(m.attn),
 		OffloadFolder: m.offloadFolder, OffloadBuffers: m.offloadBuffers,
 		IgnoreMismatchedSizes: m.ignoreMismatched, Strict: m.strict, DisableMmap: m.disableMmap,
 	}

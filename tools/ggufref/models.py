@@ -3,16 +3,17 @@
 SMOLLM2: the file SmolLM2-135M-Instruct.Q4_1.gguf that `go run ./tools/fetchmodel SmolLM2-135M-Instruct-GGUF` fetches.
 Needs torch 2.15.0 (CPU), transformers 5.23.0, gguf 0.19, safetensors, numpy.
 
-OUT/<case>.gguf, <case>.json     small llamas whose metadata leave things out or say more; "config" is the config that
-                                 transformers makes of it, "info" its loading info, "sd" sha256 of each float32 tensor
+OUT/<case>.gguf, <case>.json     small llamas whose metadata leave things out or say more; "config" is the config.json of
+                                 what transformers makes of it, "saved" sha256 of model.safetensors, "sd" of each float32
+                                 tensor, "info" its loading info
   <case>.expected.safetensors    input_ids and logits, float32
-OUT/smollm2.json                 "config"; "dequantized" is sha256 of each tensor by the file's name as gguf.dequantize
+OUT/smollm2.json                 "config", "saved"; "dequantized" is sha256 of each tensor by the file's name as gguf.dequantize
                                  makes it, "sd" of each of the model's; "prompts" with their token ids
   smollm2.safetensors            by prompt N, whose logits l are (positions, vocabulary), float32:
                                  logits.N  l[:, ::STRIDE]; mean.N, std.N  of all l at a position, as float64
                                  top.N, top_ids.N  the 8 greatest at each position; last.N  l[-1] of the first prompt
 """
-import hashlib, json, os, sys
+import copy, hashlib, json, os, sys, tempfile
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import gguf
@@ -38,11 +39,23 @@ def state(m):
     return {k: digest(v.float().numpy()) for k, v in m.state_dict().items()}
 
 
-def config(m):
-    c = m.config.to_dict()
-    for key in ("_name_or_path", "transformers_version", "quantization_config", "architectures", "dtype"):
-        c.pop(key, None)
-    return json.loads(json.dumps(c))
+def plain(m):
+    """The model without the marks of the file that it came from, with which transformers does not save it."""
+    c = copy.deepcopy(m.config)
+    if hasattr(c, "quantization_config"):
+        del c.quantization_config
+    p = type(m)(c)
+    p.load_state_dict(m.state_dict())
+    p.tie_weights()
+    return p
+
+
+def saved(m):
+    """The sha256 of what transformers saves, and its config.json."""
+    with tempfile.TemporaryDirectory() as to:
+        plain(m).save_pretrained(to)
+        data = open(os.path.join(to, "model.safetensors"), "rb").read()
+        return hashlib.sha256(data).hexdigest(), json.load(open(os.path.join(to, "config.json")))
 
 
 def case(name, kv_heads=None, head_dim=E // H, dtype=T.F32, tied=False, say=lambda w: None, more={}, layers=1, rope=None):
@@ -96,8 +109,9 @@ def case(name, kv_heads=None, head_dim=E // H, dtype=T.F32, tied=False, say=lamb
         logits = m(input_ids=ids).logits
     save_file({"input_ids": ids.numpy(), "logits": logits.numpy()}, os.path.join(out, name + ".expected.safetensors"))
     info = {k: sorted(map(str, info[k])) for k in ("missing_keys", "unexpected_keys", "mismatched_keys")}
-    json.dump({"config": config(m), "info": info, "sd": state(m)}, open(os.path.join(out, name + ".json"), "w"), indent=1)
-    print(name, info, {k: v for k, v in config(m).items() if k in ("rope_parameters", "head_dim", "vocab_size", "tie_word_embeddings")})
+    weights, config = saved(m)
+    json.dump({"config": config, "info": info, "sd": state(m), "saved": weights}, open(os.path.join(out, name + ".json"), "w"), indent=1)
+    print(name, info, {k: v for k, v in config.items() if k in ("rope_parameters", "head_dim", "vocab_size", "tie_word_embeddings")})
 
 
 def tokens(w):
@@ -153,7 +167,7 @@ for t in gguf.GGUFReader(smollm2).tensors:
 tok = tf.AutoTokenizer.from_pretrained(folder, gguf_file=file)
 m, info = tf.AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, output_loading_info=True)
 assert not any(info.values()), info
-record["config"], record["sd"] = config(m), state(m)
+(record["saved"], record["config"]), record["sd"] = saved(m), state(m)
 double = tf.AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float64)
 tensors = {}
 PROMPTS = [  # float32 is within 1e-4 of float64 in each, so that others' float32 can be, too
