@@ -58,15 +58,15 @@ def saved(m):
         return hashlib.sha256(data).hexdigest(), json.load(open(os.path.join(to, "config.json")))
 
 
-def case(name, kv_heads=None, head_dim=E // H, dtype=T.F32, tied=False, say=lambda w: None, more={}, layers=1, rope=None):
-    r = np.random.default_rng(len(name))
-    w = gguf.GGUFWriter(os.path.join(out, name + ".gguf"), "llama")
+def write(path, kv_heads, head_dim, dtype, tied, say, more, layers, say_heads):
+    r = np.random.default_rng(len(path.split("/")[-1]))
+    w = gguf.GGUFWriter(path, "llama")
     w.add_block_count(layers)
     w.add_context_length(64)
     w.add_embedding_length(E)
     w.add_feed_forward_length(F)
     w.add_head_count(H)
-    if kv_heads:
+    if say_heads:
         w.add_head_count_kv(kv_heads)
     w.add_layer_norm_rms_eps(1e-5)
     say(w)
@@ -78,7 +78,7 @@ def case(name, kv_heads=None, head_dim=E // H, dtype=T.F32, tied=False, say=lamb
         else:
             w.add_tensor(name, quants.quantize(a, dtype), raw_dtype=dtype)
 
-    q, k = H * head_dim, (kv_heads or H) * head_dim
+    q, k = H * head_dim, kv_heads * head_dim
     add("token_embd.weight", V, E)
     add("output_norm.weight", E)
     if not tied:
@@ -94,16 +94,25 @@ def case(name, kv_heads=None, head_dim=E // H, dtype=T.F32, tied=False, say=lamb
         add(p + "ffn_gate.weight", F, E)
         add(p + "ffn_up.weight", F, E)
         add(p + "ffn_down.weight", E, F)
-    for name_, shape in more.items():
-        add(name_, *shape)
+    for name, shape in more.items():
+        add(name, *shape)
     w.write_header_to_file()
     w.write_kv_data_to_file()
     w.write_tensors_to_file()
     w.close()
-    m, info = tf.AutoModelForCausalLM.from_pretrained(out, gguf_file=name + ".gguf", output_loading_info=True)
-    if rope:
-        said = tf.AutoConfig.from_pretrained(out, gguf_file=name + ".gguf", rope_parameters=rope)
-        m = tf.AutoModelForCausalLM.from_pretrained(out, gguf_file=name + ".gguf", config=said)
+
+
+def case(name, kv_heads=None, head_dim=E // H, dtype=T.F32, tied=False, say=lambda w: None, more={}, layers=1, rope=None):
+    file = name + ".gguf"
+    write(os.path.join(out, file), kv_heads or H, head_dim, dtype, tied, say, more, layers, bool(kv_heads))
+    with tempfile.TemporaryDirectory() as full:
+        # Without a number of key heads, transformers leaves the rows of q and k in the file's order, which is wrong: it
+        # gets the same file with it.
+        write(os.path.join(full, file), kv_heads or H, head_dim, dtype, tied, say, more, layers, True)
+        m, info = tf.AutoModelForCausalLM.from_pretrained(full, gguf_file=file, output_loading_info=True)
+        if rope:
+            said = tf.AutoConfig.from_pretrained(full, gguf_file=file, rope_parameters=rope)
+            m = tf.AutoModelForCausalLM.from_pretrained(full, gguf_file=file, config=said)
     ids = torch.arange(3, 12)[None]
     with torch.no_grad():
         logits = m(input_ids=ids).logits
