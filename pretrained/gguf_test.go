@@ -2,9 +2,11 @@ package pretrained_test
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -14,8 +16,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/torchgo/torchgo/internal/fileerr"
 	"github.com/torchgo/torchgo/internal/testdata"
 	"github.com/torchgo/torchgo/pretrained"
+	"github.com/torchgo/torchgo/pretrained/hub"
 	"github.com/torchgo/torchgo/torch"
 	"github.com/torchgo/torchgo/torch/nn"
 )
@@ -321,3 +325,182 @@ func TestGGUFClasses(t *testing.T) {
 		require.NotEmpty(t, nn.Parameters(m))
 	}
 }
+
+// rope_freqs, which transformers leaves out, too, does not go without a word.
+func TestGGUFUnusedTensors(t *testing.T) {
+	_, r := load(t, filepath.Join(testdata.Open(t, "gguf-models"), "more.gguf"), pretrained.Options{})
+	require.Len(t, r.Warnings, 1)
+	require.Contains(t, r.Warnings[0], "rope_freqs.weight: the scaling of positions by frequency is left out")
+
+	// The biases that are unexpected there belong to a model with biases.
+	m, r := load(t, filepath.Join(testdata.Open(t, "gguf-models"), "more.gguf"), pretrained.Options{Config: map[string]any{"attention_bias": true}})
+	require.Equal(t, []string{"blk.7.odd.weight"}, r.UnexpectedKeys)
+	require.Len(t, r.MissingKeys, 3)
+	raw, err := pretrained.LoadStateDict(ctx, filepath.Join(testdata.Open(t, "gguf-models"), "more.gguf"), pretrained.LoadStateDictOptions{})
+	require.NoError(t, err)
+	pairs := torch.Data[float32](raw["blk.0.attn_q.bias"]) // 4 heads of 4 pairs
+	for i, x := range torch.Data[float32](state(m)["model.layers.0.self_attn.q_proj.bias"]) {
+		head, half, pair := i/8, i%8/4, i%4
+		require.Equal(t, pairs[8*head+2*pair+half], x, i)
+	}
+}
+
+// ggufFile writes a GGUF file with a few keys and float32 tensors of zeros.
+func ggufFile(t *testing.T, metadata map[string]any, tensors map[string][]int) string {
+	t.Helper()
+	b := []byte("GGUF\x03\x00\x00\x00")
+	u32 := func(x uint32) { b = binary.LittleEndian.AppendUint32(b, x) }
+	u64 := func(x int) { b = binary.LittleEndian.AppendUint64(b, uint64(x)) }
+	text := func(s string) { u64(len(s)); b = append(b, s...) }
+	u64(len(tensors))
+	u64(len(metadata))
+	for _, key := range slices.Sorted(maps.Keys(metadata)) {
+		text(key)
+		switch v := metadata[key].(type) {
+		case int:
+			u32(4)
+			u32(uint32(v))
+		case uint64:
+			u32(10)
+			u64(int(v))
+		case float32:
+			u32(6)
+			u32(math.Float32bits(v))
+		case string:
+			u32(8)
+			text(v)
+		case []int32:
+			u32(9)
+			u32(5)
+			u64(len(v))
+			for _, x := range v {
+				u32(uint32(x))
+			}
+		default:
+			t.Fatalf("%T", v)
+		}
+	}
+	end := 0
+	for _, name := range slices.Sorted(maps.Keys(tensors)) {
+		text(name)
+		u32(uint32(len(tensors[name])))
+		n := 1
+		for _, d := range slices.Backward(tensors[name]) {
+			u64(d)
+			n *= d
+		}
+		u32(0)
+		u64(end)
+		end += (4*n + 31) / 32 * 32
+	}
+	b = append(b, make([]byte, (32-len(b)%32)%32+end)...)
+	path := filepath.Join(t.TempDir(), "x.gguf")
+	require.NoError(t, os.WriteFile(path, b, 0o600))
+	return path
+}
+
+func TestGGUFRefuses(t *testing.T) {
+	file := func(change func(m map[string]any, tensors map[string][]int)) string {
+		m := map[string]any{"general.architecture": "llama", "llama.context_length": 8, "llama.block_count": 1, "llama.embedding_length": 8,
+			"llama.feed_forward_length": 8, "llama.attention.head_count": 2, "llama.attention.head_count_kv": 1,
+			"llama.attention.layer_norm_rms_epsilon": float32(1e-5), "llama.vocab_size": 5}
+		tensors := map[string][]int{"token_embd.weight": {5, 8}, "output_norm.weight": {8}, "blk.0.attn_norm.weight": {8}, "blk.0.ffn_norm.weight": {8},
+			"blk.0.attn_q.weight": {8, 8}, "blk.0.attn_k.weight": {4, 8}, "blk.0.attn_v.weight": {4, 8}, "blk.0.attn_output.weight": {8, 8},
+			"blk.0.ffn_gate.weight": {8, 8}, "blk.0.ffn_up.weight": {8, 8}, "blk.0.ffn_down.weight": {8, 8}}
+		change(m, tensors)
+		return ggufFile(t, m, tensors)
+	}
+	good := file(func(map[string]any, map[string][]int) {})
+	load(t, good, pretrained.Options{Strict: true})
+	set := func(key string, value any) string {
+		return file(func(m map[string]any, _ map[string][]int) {
+			if m[key] = value; value == nil {
+				delete(m, key)
+			}
+		})
+	}
+	shape := func(name string, shape ...int) string {
+		return file(func(_ map[string]any, tensors map[string][]int) { tensors[name] = shape })
+	}
+	config, err := pretrained.LoadConfig(ctx, good, pretrained.Options{})
+	require.NoError(t, err)
+	quantized := filepath.Join(t.TempDir(), "config.json")
+	require.NoError(t, os.WriteFile(quantized, []byte(`{"model_type": "llama", "quantization_config": {"quant_method": "gptq"}}`), 0o600))
+	safe := filepath.Join(loaderCase(t, "single"), "model.safetensors")
+	for text, c := range map[string]struct {
+		path  string
+		opts  pretrained.Options
+		class error
+	}{
+		`metadata "general.architecture": expected one of llama, got "qwen2"`:              {set("general.architecture", "qwen2"), pretrained.Options{}, pretrained.ErrUnsupported},
+		`metadata lacks "general.architecture"`:                                            {set("general.architecture", nil), pretrained.Options{}, pretrained.ErrBadConfig},
+		`metadata "general.architecture": expected string, got uint32`:                     {set("general.architecture", 3), pretrained.Options{}, pretrained.ErrBadConfig},
+		`metadata "split.count": expected a model in one file, got one of 3`:               {set("split.count", 3), pretrained.Options{}, pretrained.ErrUnsupported},
+		`metadata: expected "llama.block_count", got none`:                                 {set("llama.block_count", nil), pretrained.Options{}, pretrained.ErrBadConfig},
+		`metadata: expected "llama.vocab_size" or "tokenizer.ggml.tokens", got neither`:    {set("llama.vocab_size", nil), pretrained.Options{}, pretrained.ErrBadConfig},
+		`num_hidden_layers: expected an integer, got "two"`:                                {set("llama.block_count", "two"), pretrained.Options{}, pretrained.ErrBadConfig},
+		`num_hidden_layers: expected 0 to 10000, got 4000000000`:                           {set("llama.block_count", 4_000_000_000), pretrained.Options{}, pretrained.ErrBadConfig},
+		`"llama.block_count": expected at most 2^63 - 1`:                                   {set("llama.block_count", uint64(math.MaxUint64)), pretrained.Options{}, pretrained.ErrBadConfig},
+		`"llama.attention.head_count": expected one value for all layers, got a list of 2`: {set("llama.attention.head_count", []int32{2, 2}), pretrained.Options{}, pretrained.ErrUnsupported},
+		`"llama.attention.layer_norm_rms_epsilon": expected a finite number, got NaN`:      {set("llama.attention.layer_norm_rms_epsilon", float32(math.NaN())), pretrained.Options{}, pretrained.ErrBadConfig},
+		`num_attention_heads: expected 1 to 8, got 0`:                                      {set("llama.attention.head_count", 0), pretrained.Options{}, pretrained.ErrBadConfig},
+		`hidden_size: expected a multiple of the 3 attention heads`:                        {set("llama.attention.head_count", 3), pretrained.Options{}, pretrained.ErrBadConfig},
+		`num_key_value_heads: expected 1 to 2, got 5`:                                      {set("llama.attention.head_count_kv", 5), pretrained.Options{}, pretrained.ErrBadConfig},
+		`model.embed_tokens.weight": expected (6, 8), got (5, 8)`:                          {set("llama.vocab_size", 6), pretrained.Options{}, pretrained.ErrSizeMismatch},
+		`"blk.0.attn_q.weight": converting to model.layers.0.self_attn.q_proj.weight`:      {shape("blk.0.attn_q.weight", 6, 8), pretrained.Options{}, pretrained.ErrSizeMismatch},
+		`model.layers.0.self_attn.k_proj.weight": expected (8, 8), got (4, 8)`:             {set("llama.attention.head_count_kv", nil), pretrained.Options{}, pretrained.ErrSizeMismatch},
+		`model.layers.1.`: {set("llama.block_count", 2), pretrained.Options{Strict: true}, pretrained.ErrMissingTensor},
+		`unexpected tensor: layers.1.mlp.up_proj.weight`:         {shape("blk.1.ffn_up.weight", 8, 8), pretrained.Options{Strict: true}, pretrained.ErrUnexpected},
+		`class: expected one of model type llama, got BertModel`: {good, pretrained.Options{Class: "BertModel"}, pretrained.ErrUnsupported},
+		`device map: model.layers.0.self_attn.q_proj.weight: expected memory for all weights of a GGUF file, got disk`: {good,
+			pretrained.Options{DeviceMap: pretrained.DeviceMap{"model.layers": "disk", "": "cpu"}}, pretrained.ErrUnsupported},
+		`quantization_config: expected none for a GGUF file`:                    {good, pretrained.Options{ConfigPath: quantized}, pretrained.ErrArgument},
+		`state dict: expected the only source of weights, got a GGUF file, too`: {"", pretrained.Options{StateDict: noTensors, ConfigInstance: config, GGUFFile: "x.gguf"}, pretrained.ErrArgument},
+		`both a state dict and a path are given`:                                {good, pretrained.Options{StateDict: noTensors, ConfigInstance: config}, pretrained.ErrArgument},
+		`gguf-file: expected a path below the model directory, got "../x.gguf"`: {filepath.Dir(good), pretrained.Options{GGUFFile: "../x.gguf"}, pretrained.ErrArgument},
+		`gguf-file: expected a folder or an id that it is in, got a file`:       {good, pretrained.Options{GGUFFile: "x.gguf"}, pretrained.ErrArgument},
+		`none.gguf: weights file is missing`:                                    {filepath.Dir(good), pretrained.Options{GGUFFile: "none.gguf"}, pretrained.ErrMissingShard},
+		`expected "GGUF", got "P`:                                               {filepath.Dir(safe), pretrained.Options{GGUFFile: "model.safetensors"}, fileerr.ErrBadMagic},
+		`expected a safetensors file, got a GGUF file`:                          {good, pretrained.Options{UseSafetensors: torch.Some(true), ConfigPath: filepath.Dir(safe)}, fileerr.ErrBadMagic},
+		`there is a GGUF file, to be asked for by its name: x.gguf`:             {filepath.Dir(good), pretrained.Options{ConfigInstance: config}, pretrained.ErrMissingShard},
+	} {
+		_, _, err := pretrained.Load(ctx, c.path, c.opts)
+		require.ErrorContains(t, err, text)
+		require.ErrorIs(t, err, c.class, text)
+		require.NotContains(t, err.Error(), "\n")
+	}
+
+	// The caller's config counts in place of the metadata; a config.json beside the file does not.
+	require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(good), "config.json"), []byte("{"), 0o600))
+	config.Base().DType = "bfloat16"
+	m, r := load(t, good, pretrained.Options{ConfigInstance: config, Strict: true})
+	require.Equal(t, "bfloat16", r.DType)
+	require.Equal(t, "LlamaForCausalLM", r.Class)
+	require.NotNil(t, m)
+}
+
+// A file of a hub id: the plan reads its header alone.
+func TestGGUFFromTheHub(t *testing.T) {
+	s, _ := newHub(t)
+	dir := testdata.Open(t, "gguf")
+	data, err := os.ReadFile(filepath.Join(dir, "llama-Q8_0.gguf"))
+	require.NoError(t, err)
+	s.Commit("org/name", map[string][]byte{"sub/llama-Q8_0.gguf": data, "config.json": []byte("{}"), "model.safetensors": make([]byte, 100)})
+	opts := pretrained.Options{Subfolder: "sub", GGUFFile: "llama-Q8_0.gguf"}
+	c, err := pretrained.LoadConfig(ctx, "org/name", opts)
+	require.NoError(t, err)
+	require.Equal(t, []string{"LlamaForCausalLM"}, c.Base().Architectures)
+	p, err := pretrained.Plan(ctx, "org/name", opts)
+	require.NoError(t, err)
+	require.Equal(t, "LlamaForCausalLM", p.Class)
+	m, _ := load(t, "org/name", opts)
+	local, _ := load(t, filepath.Join(dir, "llama-Q8_0.gguf"), pretrained.Options{})
+	sameState(t, m, local)
+	opts.LocalFilesOnly = true
+	m, _ = load(t, "org/name", opts)
+	sameState(t, m, local)
+	_, _, err = pretrained.Load(ctx, "org/name", pretrained.Options{GGUFFile: "none.gguf"})
+	require.ErrorIs(t, err, hub.ErrEntryNotFound)
+}
+
+func noTensors(func(string, *torch.Tensor) bool) {}

@@ -457,7 +457,7 @@ func (l *loader) ignorable(key string) bool {
 			}
 		}
 	}
-	return matchesAny(l.class.ignoreUnexpected, key) || l.gguf() != nil && matchesAny(l.gguf().unused, key)
+	return matchesAny(l.class.ignoreUnexpected, key) || l.unusedGGUF(key)
 }
 
 func matchesAny(patterns []*regexp.Regexp, key string) bool {

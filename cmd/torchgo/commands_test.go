@@ -240,6 +240,34 @@ func TestLoadReportsAndDigests(t *testing.T) {
 	require.Contains(t, stderr, "promised by")
 	require.NotContains(t, stderr, "llow", "inspect has no such flag")
 	status, _, stderr = torchgo(t, "", "load", dir, "--allow", "everything")
-	require.Equal(t, 2, status)
+	require.Equal(t, cli.WrongUsage, status)
 	require.Contains(t, stderr, "--allow: expected default-config")
+}
+
+func TestGGUFAtTheShell(t *testing.T) {
+	dir := testdata.Open(t, "gguf")
+	path := filepath.Join(dir, "llama-Q8_0.gguf")
+	var want struct{ SD map[string]string }
+	data, err := os.ReadFile(filepath.Join(dir, "llama-Q8_0.json"))
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(data, &want))
+	for _, args := range [][]string{{path}, {dir, "--gguf-file", "llama-Q8_0.gguf"}} {
+		var report struct {
+			Class     string
+			StateDict map[string]struct{ DType, SHA256 string } `json:"state_dict"`
+		}
+		require.NoError(t, json.Unmarshal([]byte(succeeds(t, "", append([]string{"load", "--json", "--digest"}, args...)...)), &report))
+		require.Equal(t, "LlamaForCausalLM", report.Class)
+		require.Len(t, report.StateDict, len(want.SD))
+		for name, x := range report.StateDict {
+			require.Equal(t, want.SD[name], x.SHA256, name)
+		}
+		require.Contains(t, succeeds(t, "", append([]string{"plan"}, args...)...), "Q8_0 in llama-Q8_0.gguf as blk.0.attn_q.weight")
+	}
+	to := filepath.Join(t.TempDir(), "dense")
+	succeeds(t, "", "convert", path, to, "--dtype", "bfloat16")
+	require.Contains(t, succeeds(t, "", "load", to), "LlamaForCausalLM")
+	status, _, stderr := torchgo(t, "", "load", dir, "--gguf-file", "../x.gguf")
+	require.Equal(t, cli.WrongUsage, status)
+	require.Contains(t, stderr, "gguf-file: expected a path below the model directory")
 }
