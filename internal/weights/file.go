@@ -114,6 +114,13 @@ func (f *File) SetTensors(list []TensorInfo, makes Maker) {
 	}
 }
 
+// View is the same open file with another list of tensors, as SetTensors takes it. Closing one closes the other.
+func (f *File) View(list []TensorInfo, makes Maker) *File {
+	v := &File{path: f.path, r: f.r, f: f.f, size: f.size, modified: f.modified}
+	v.SetTensors(list, makes)
+	return v
+}
+
 // Close closes the file. Mappings of it stay.
 func (f *File) Close() error {
 	if f.f == nil {

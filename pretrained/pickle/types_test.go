@@ -2,6 +2,7 @@ package pickle
 
 import (
 	"fmt"
+	"math"
 	"math/big"
 	"testing"
 
@@ -12,7 +13,7 @@ func TestDictKeysAreEqualAsInPython(t *testing.T) {
 	huge, _ := new(big.Int).SetString("1180591620717411303424", 10) // 2^70, exact as a float
 	for _, same := range [][]Value{
 		{int64(1), true, 1.0, complex(1, 0), big.NewInt(1)},
-		{int64(0), false, -0.0},
+		{int64(0), false, math.Copysign(0, -1)},
 		{"1"},
 		{[]byte("1")},
 		{nil},

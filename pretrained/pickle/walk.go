@@ -125,7 +125,12 @@ func (f *File) list() error {
 	if err := n.walk("", f.root); err != nil {
 		return err
 	}
-	return setTensors(f.File, n.entries)
+	infos, makes, err := tensorList(n.entries)
+	if err != nil {
+		return err
+	}
+	f.SetTensors(infos, makes)
+	return nil
 }
 
 // namer names the tensors of an object by the keys that lead to them.
@@ -219,22 +224,21 @@ func keyName(k Value) string {
 	return kindOf(k)
 }
 
-// setTensors gives a file the list of its tensors.
-func setTensors(f *weights.File, entries []entry) error {
+// tensorList is a list of tensors as a file of weights takes it.
+func tensorList(entries []entry) ([]weights.TensorInfo, weights.Maker, error) {
 	infos := make([]weights.TensorInfo, len(entries))
 	byName := make(map[string]*Tensor, len(entries))
 	for i, e := range entries {
 		if _, dup := byName[e.name]; dup {
-			return &Error{Class: ErrDuplicate, Tensor: e.name, Detail: "the keys that lead to two tensors are the same when they are joined by dots"}
+			return nil, nil, &Error{Class: ErrDuplicate, Tensor: e.name, Detail: "the keys that lead to two tensors are the same when they are joined by dots"}
 		}
 		byName[e.name] = e.t
 		var err error
 		if infos[i], err = e.info(); err != nil {
-			return err
+			return nil, nil, err
 		}
 	}
-	f.SetTensors(infos, func(t weights.TensorInfo, dst []byte, off int) error { return gather(byName[t.Name], dst, off) })
-	return nil
+	return infos, func(t weights.TensorInfo, dst []byte, off int) error { return gather(byName[t.Name], dst, off) }, nil
 }
 
 // info is an entry as the list of a file has it.
