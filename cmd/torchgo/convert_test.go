@@ -100,6 +100,26 @@ func TestConvert(t *testing.T) {
 	require.Equal(t, after, tree(t, dst))
 }
 
+// What is compressed lists, hashes and loads as what is not, and converts back to it.
+func TestConvertCompress(t *testing.T) {
+	src := filepath.Join(testdata.Open(t, "models-llama"), "llama")
+	plain, small, back := t.TempDir(), t.TempDir(), t.TempDir()
+	succeeds(t, "", "convert", src, plain, "--max-shard-size", "40KB")
+	succeeds(t, "", "convert", src, small, "--max-shard-size", "40KB", "--compress")
+	require.Equal(t, succeeds(t, "", "inspect", plain, "--digest", "--json"), succeeds(t, "", "inspect", small, "--digest", "--json"))
+	require.Equal(t, stateOf(t, plain), stateOf(t, small))
+	succeeds(t, "", "convert", small, back, "--max-shard-size", "40KB")
+	want, compressed := tree(t, plain), tree(t, small)
+	require.Equal(t, want, tree(t, back))
+	for name, data := range compressed {
+		if strings.HasSuffix(name, ".safetensors") {
+			require.Less(t, len(data), len(want[name])*95/100, name)
+		} else {
+			require.Equal(t, want[name], data, name)
+		}
+	}
+}
+
 func TestConvertKeepsTheNamesOfTheFiles(t *testing.T) {
 	src := filepath.Join(testdata.Open(t, "loader"), "gamma-beta")
 	for format, want := range map[string]string{"": "LayerNorm.gamma", "original": "LayerNorm.gamma", "safetensors": "LayerNorm.weight"} {

@@ -74,13 +74,24 @@ func create(path, temp string, perm fs.FileMode) (*File, error) {
 
 // Write appends p. After a failed or short write the file can't be committed.
 func (f *File) Write(p []byte) (int, error) {
+	return f.write(p, func() (int, error) { return writeFile(f.temp, p, f.temp.Write) })
+}
+
+// WriteAt writes p over what is at off. It fails as Write does.
+func (f *File) WriteAt(p []byte, off int64) (int, error) {
+	return f.write(p, func() (int, error) {
+		return writeFile(f.temp, p, func(p []byte) (int, error) { return f.temp.WriteAt(p, off) })
+	})
+}
+
+func (f *File) write(p []byte, write func() (int, error)) (int, error) {
 	if f.done || f.gone {
 		return 0, &fs.PathError{Op: "write", Path: f.path, Err: fs.ErrClosed}
 	}
 	if f.err != nil {
 		return 0, f.err
 	}
-	n, err := writeFile(f.temp, p)
+	n, err := write()
 	if err == nil && n < len(p) {
 		err = io.ErrShortWrite
 	}

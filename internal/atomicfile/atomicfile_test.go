@@ -228,3 +228,33 @@ func TestOrderOfOperations(t *testing.T) {
 	require.NoError(t, WriteFile(filepath.Join(dir, "x"), []byte("one"), 0o600))
 	require.Equal(t, []Op{OpCreate, OpWrite, OpSync, OpClose, OpRename, OpSyncDir}, ops)
 }
+
+func TestWriteAt(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x")
+	f, err := Create(path, 0o644)
+	require.NoError(t, err)
+	_, err = f.Write([]byte("0123456789"))
+	require.NoError(t, err)
+	n, err := f.WriteAt([]byte("ab"), 3)
+	require.NoError(t, err)
+	require.Equal(t, 2, n)
+	_, err = f.Write([]byte("!")) // goes on at the end
+	require.NoError(t, err)
+	require.NoError(t, f.Commit())
+	require.Equal(t, "012ab56789!", content(t, path))
+	_, err = f.WriteAt([]byte("ab"), 3)
+	require.ErrorIs(t, err, fs.ErrClosed)
+
+	f, err = Create(path, 0o644)
+	require.NoError(t, err)
+	defer Intercept(func(op Op, _ string) error {
+		if op == OpWrite {
+			return ErrShort
+		}
+		return nil
+	})()
+	_, err = f.WriteAt([]byte("ab"), 0)
+	require.ErrorIs(t, err, io.ErrShortWrite)
+	require.ErrorIs(t, f.Commit(), io.ErrShortWrite)
+	require.Equal(t, "012ab56789!", content(t, path), "the old file is lost")
+}

@@ -56,15 +56,15 @@ func createFile(path string, perm fs.FileMode) (*os.File, error) {
 	return openTemp(path, perm)
 }
 
-func writeFile(f *os.File, p []byte) (int, error) {
+func writeFile(f *os.File, p []byte, write func([]byte) (int, error)) (int, error) {
 	err := before(OpWrite, f.Name())
 	if err == ErrShort {
-		return f.Write(p[:len(p)/2])
+		return write(p[:len(p)/2])
 	}
 	if err != nil {
 		return 0, err
 	}
-	return f.Write(p)
+	return write(p)
 }
 
 func syncFile(f *os.File) error {

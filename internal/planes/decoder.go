@@ -28,16 +28,26 @@ type Options struct {
 	Cache *Cache // where chunks are kept of which only a part was asked for; nil: none are kept
 }
 
+// CheckSize is an error if no frame of the given size can hold so many bytes, in elements of so many.
+func CheckSize(size int64, element int, length int64) error {
+	l := layout{element, length}
+	if err := l.check(); err != nil {
+		return err
+	}
+	least := max(l.tailBytes(), length/maxGrowth)
+	if most := MaxFrameBytes(element, length); size < least || size > most {
+		return &Error{Class: fileerr.ErrSizeMismatch, Detail: "compressed", Expected: fmt.Sprintf("%d to %d bytes for %d", least, most, length), Actual: fmt.Sprint(size)}
+	}
+	return nil
+}
+
 // Open reads and checks the table of a frame of the given size, which must hold so many bytes, in elements of so many.
 func Open(r io.ReaderAt, size int64, element int, length int64, opts Options) (*Decoder, error) {
 	d := &Decoder{r: r, l: layout{element, length}, cache: opts.Cache}
-	if err := d.l.check(); err != nil {
+	if err := CheckSize(size, element, length); err != nil {
 		return nil, err
 	}
-	tail := footBytes + d.l.chunks()*d.l.entryBytes() // no overflow: a chunk's entry is smaller than a chunk
-	if size < tail || size > MaxFrameBytes(element, length) {
-		return nil, &Error{Class: fileerr.ErrSizeMismatch, Detail: "compressed", Expected: fmt.Sprintf("%d to %d bytes for %d", tail, MaxFrameBytes(element, length), length), Actual: fmt.Sprint(size)}
-	}
+	tail := d.l.tailBytes()
 	if tail > math.MaxInt {
 		return nil, &Error{Class: fileerr.ErrUnsupported, Detail: "compressed tensor is larger than this host can address"}
 	}

@@ -39,6 +39,7 @@ const (
 
 	magic     = "tgp1"
 	footBytes = 20
+	maxGrowth = 1000 // of a frame when it is read
 
 	minHuffman   = 1024 // bytes of a block from which on coding is worth its table
 	constBytes   = 160  // stored of a block of one value; what bounds how much a frame can grow
@@ -68,6 +69,9 @@ func (l layout) chunks() int64 { return l.bytes/l.chunkBytes() + min(1, l.bytes%
 
 func (l layout) entryBytes() int64 { return 4 * int64(l.element+1) }
 
+// tailBytes are those of table and foot. There is no overflow: an entry is smaller than its chunk.
+func (l layout) tailBytes() int64 { return l.chunks()*l.entryBytes() + footBytes }
+
 func (l layout) check() error {
 	if l.element < 1 || l.element > MaxElement {
 		return &Error{Class: fileerr.ErrBadHeader, Detail: "bytes in an element", Expected: fmt.Sprintf("1 to %d", MaxElement), Actual: fmt.Sprint(l.element)}
@@ -81,11 +85,10 @@ func (l layout) check() error {
 // MaxFrameBytes is the most that a frame of so many bytes can need.
 func MaxFrameBytes(element int, bytes int64) int64 {
 	l := layout{element, bytes}
-	over := l.chunks()*l.entryBytes() + footBytes
-	if bytes > math.MaxInt64-over {
+	if bytes > math.MaxInt64-l.tailBytes() {
 		return math.MaxInt64
 	}
-	return bytes + over
+	return bytes + l.tailBytes()
 }
 
 // work is what one goroutine needs to code or decode a chunk. It is used again.

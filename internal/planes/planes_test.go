@@ -384,7 +384,7 @@ func FuzzPlanes(f *testing.F) {
 		length %= 1 << 22
 		if sign && element > 0 && element <= MaxElement {
 			l := layout{int(element), int64(length)}
-			if tail := footBytes + l.chunks()*l.entryBytes(); int64(len(frame)) >= tail {
+			if tail := l.tailBytes(); int64(len(frame)) >= tail {
 				table := frame[int64(len(frame))-tail : len(frame)-footBytes]
 				frame = putFoot(bytes.Clone(frame[:len(frame)-footBytes]), l, crc32.Checksum(table, castagnoli))
 			}

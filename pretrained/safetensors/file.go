@@ -5,6 +5,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"strings"
 
 	"github.com/torchgo/torchgo/internal/weights"
 )
@@ -45,7 +46,13 @@ func Read(f *weights.File) (*File, error) {
 	if err != nil {
 		return nil, inFile(err, f.Path())
 	}
-	f.SetTensors(h.tensors, nil)
+	var made weights.Maker
+	if strings.HasPrefix(h.metadata[formatKey], planesFormat) {
+		if h, made, err = readPlanes(f, h); err != nil {
+			return nil, inFile(err, f.Path())
+		}
+	}
+	f.SetTensors(h.tensors, made)
 	return &File{f, h.metadata}, nil
 }
 

@@ -121,7 +121,7 @@ func (s *save) stage(ctx context.Context, shards [][]Source, o ShardOptions) err
 		if len(shards) > 1 {
 			name = fmt.Sprintf("%s-%05d-of-%05d.safetensors", s.prefix, i+1, len(shards))
 		}
-		if _, err := stage(ctx, s.path(name), shard, o.Metadata, func() (*atomicfile.File, error) { return s.Create(name, name) }); err != nil {
+		if _, err := stage(ctx, s.path(name), shard, o.Metadata, o.Compress, func() (*atomicfile.File, error) { return s.Create(name, name) }); err != nil {
 			return err
 		}
 		s.names = append(s.names, name)

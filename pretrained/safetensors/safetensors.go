@@ -41,6 +41,9 @@ var (
 	ErrBadValue      = fileerr.ErrBadValue      // a BOOL that is neither 0 nor 1
 	ErrChanged       = fileerr.ErrChanged       // somebody wrote to the file since Open
 	ErrUnsupported   = fileerr.ErrUnsupported   // this host can't do it
+	ErrChecksum      = fileerr.ErrChecksum      // a compressed tensor is damaged
+
+	ErrUnsupportedVersion = fileerr.ErrUnsupportedVersion // compressed by a later version
 )
 
 // Limits of what is accepted.

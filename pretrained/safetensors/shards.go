@@ -20,6 +20,10 @@ type ShardOptions struct {
 	Metadata        map[string]string // of each file; transformers writes {"format": "pt"}
 	TotalParameters int64             // for the index; default: all elements written
 	Documents       []Document        // files that are replaced together with the weights
+
+	// Compress writes compressed files, which only this package reads: see docs/compression.md. MaxShardBytes is of
+	// the tensors as they are without.
+	Compress bool
 }
 
 // ParseSize reads a size as "5GB": a number and TB, GB, MB or KB, which are powers of 1000.

@@ -2,6 +2,7 @@ package safetensors
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/binary"
@@ -15,6 +16,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/torchgo/torchgo/internal/atomicfile"
+	"github.com/torchgo/torchgo/internal/planes"
 	"github.com/torchgo/torchgo/internal/strictjson"
 	"github.com/torchgo/torchgo/internal/weights"
 )
@@ -42,7 +44,7 @@ func Data(p []byte) func(io.Writer) error {
 // until then, and on an error, an old file stays. An old file is never written to, so tensors may be read
 // from a mapping of it.
 func WriteFile(ctx context.Context, path string, tensors []Source, metadata map[string]string) error {
-	f, err := stage(ctx, path, tensors, metadata, func() (*atomicfile.File, error) { return atomicfile.Create(path, 0o666) })
+	f, err := stage(ctx, path, tensors, metadata, false, func() (*atomicfile.File, error) { return atomicfile.Create(path, 0o666) })
 	if err != nil {
 		return err
 	}
@@ -59,7 +61,7 @@ func writeError(path string, err error) error {
 }
 
 // stage writes the file under a temporary name, which create gives it, and brings it to the disk.
-func stage(ctx context.Context, path string, tensors []Source, metadata map[string]string,
+func stage(ctx context.Context, path string, tensors []Source, metadata map[string]string, compress bool,
 	create func() (*atomicfile.File, error)) (_ *atomicfile.File, err error) {
 	if err := weights.CheckHost(path); err != nil {
 		return nil, err
@@ -69,6 +71,12 @@ func stage(ctx context.Context, path string, tensors []Source, metadata map[stri
 		return cmp.Or(cmp.Compare(b.DType, a.DType), strings.Compare(a.Name, b.Name))
 	})
 	head, sizes, err := encodeHeader(tensors, metadata)
+	var frames []Source // in place of tensors
+	if err == nil && compress {
+		if frames, metadata, err = framed(tensors, metadata); err == nil {
+			head, _, err = encodeHeader(frames, metadata)
+		}
+	}
 	if err != nil {
 		return nil, inFile(err, path)
 	}
@@ -87,7 +95,13 @@ func stage(ctx context.Context, path string, tensors []Source, metadata map[stri
 	}
 	for i, t := range tensors {
 		tw := &tensorWriter{ctx: ctx, w: w, left: sizes[i], bools: t.DType == BOOL}
+		var e *planes.Encoder
 		err := ctx.Err()
+		if err == nil && compress {
+			if e, err = planes.NewEncoder(w, element(t.DType)); err == nil {
+				tw.w = e
+			}
+		}
 		if err == nil {
 			err = t.Write(tw)
 		}
@@ -96,6 +110,10 @@ func stage(ctx context.Context, path string, tensors []Source, metadata map[stri
 		}
 		if err == nil && tw.left > 0 {
 			err = &Error{Class: ErrSizeMismatch, Expected: fmt.Sprintf("%d bytes", sizes[i]), Actual: fmt.Sprint(sizes[i] - tw.left)}
+		}
+		if err == nil && compress {
+			err = e.Close()
+			frames[i].Shape = frameShape(e.Size())
 		}
 		if err != nil {
 			if e := (*Error)(nil); errors.As(err, &e) && e.Tensor == "" {
@@ -106,6 +124,15 @@ func stage(ctx context.Context, path string, tensors []Source, metadata map[stri
 	}
 	if err := w.Flush(); err != nil {
 		return nil, writeError(path, err)
+	}
+	if compress { // sizes are known now; their numbers are not longer than before
+		small, _, err := encodeHeader(frames, metadata)
+		if err != nil {
+			return nil, inFile(err, path)
+		}
+		if _, err := f.WriteAt(append(small[8:], bytes.Repeat([]byte(" "), len(head)-len(small))...), 8); err != nil {
+			return nil, writeError(path, err)
+		}
 	}
 	return f, writeError(path, f.Finish())
 }
