@@ -9,6 +9,7 @@ import (
 	"io"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -130,6 +131,33 @@ type counting struct {
 func (c *counting) ReadAt(p []byte, off int64) (int, error) {
 	c.n += len(p)
 	return c.r.ReadAt(p, off)
+}
+
+// A frame is written and read in memory that does not grow with it.
+func TestMemoryIsBounded(t *testing.T) {
+	const element, bytesInAll = 2, 256 << 20
+	piece := normal(1<<20, element, 1)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	e, err := NewEncoder(io.Discard, element)
+	require.NoError(t, err)
+	for range bytesInAll / len(piece) {
+		_, err := e.Write(piece)
+		require.NoError(t, err)
+	}
+	require.NoError(t, e.Close())
+	runtime.ReadMemStats(&after)
+	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(48<<20), "allocated while writing")
+
+	data := bytes.Repeat(piece, 32)
+	f := frame(t, data, element, math.MaxInt)
+	d := open(t, f, element, len(data))
+	runtime.ReadMemStats(&before)
+	for off := 0; off < len(data); off += len(piece) {
+		require.NoError(t, d.ReadPart(piece, int64(off)))
+	}
+	runtime.ReadMemStats(&after)
+	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(16<<20), "allocated while reading")
 }
 
 // The cache gives what was put in for the same frame and chunk alone, and keeps the last ones.
