@@ -250,7 +250,9 @@ func TestDamagedCompressed(t *testing.T) {
 func TestCompressedBools(t *testing.T) {
 	_, err := WriteSharded(t.Context(), t.TempDir(), []Source{{"b", BOOL, []int{3}, Data([]byte{0, 1, 2})}}, ShardOptions{Compress: true})
 	require.ErrorIs(t, err, ErrBadValue)
-	data := compressedFile(t, func(head string) string { return strings.Replace(head, `BF16\",\"shape\":[2,2]`, `BOOL\",\"shape\":[8]`, 1) })
+	data := compressedFile(t, func(head string) string {
+		return strings.Replace(head, `BF16\",\"shape\":[2,2]`, `BOOL\",\"shape\":[8]`, 1)
+	})
 	require.ErrorIs(t, readAll(t, data), ErrSizeMismatch)
 }
 
