@@ -21,13 +21,20 @@ func compile(before, pattern, after string) (*regexp.Regexp, error) {
 	fail := func(class error, reason string) error {
 		return &Error{Class: class, Detail: "the pattern " + quoted(pattern), Actual: reason}
 	}
-	translated, err := fromPython(pattern)
-	if err != nil {
+	translated, err := fromPython(pattern, before == whole)
+	switch {
+	case err == errClass:
+		return nil, fail(ErrUnsupported, err.Error())
+	case err != nil:
 		return nil, fail(ErrBadConfig, err.Error())
 	}
 	tree, err := syntax.Parse(before+translated+after, syntax.Perl)
 	if e := (*syntax.Error)(nil); errors.As(err, &e) {
 		switch e.Code {
+		case syntax.ErrInvalidNamedCapture:
+			if strings.HasPrefix(e.Expr, "(?<") {
+				return nil, fail(ErrUnsupported, "look-behind "+quoted(e.Expr[:4]))
+			}
 		case syntax.ErrInvalidPerlOp, syntax.ErrInvalidRepeatSize, syntax.ErrNestingDepth, syntax.ErrLarge:
 			return nil, fail(ErrUnsupported, fmt.Sprintf("%s %s", e.Code, quoted(e.Expr)))
 		case syntax.ErrInvalidEscape:
@@ -53,8 +60,10 @@ func compile(before, pattern, after string) (*regexp.Regexp, error) {
 	return re, nil
 }
 
+const whole = `\A(?:` // before an expression that matches whole names
+
 // fullMatch is Python's re.fullmatch.
-func fullMatch(pattern string) (*regexp.Regexp, error) { return compile(`\A(?:`, pattern, `)\z`) }
+func fullMatch(pattern string) (*regexp.Regexp, error) { return compile(whole, pattern, `)\z`) }
 
 // size is about how many instructions an expression has, repetitions counted out.
 func size(re *syntax.Regexp) int {
@@ -68,8 +77,9 @@ func size(re *syntax.Regexp) int {
 	return min(n, 2*maxExpression)
 }
 
-// fromPython writes a pattern in Go's syntax where the two differ, and refuses what Go alone has.
-func fromPython(pattern string) (string, error) {
+// fromPython writes a pattern in Go's syntax where the two differ, and refuses what Go alone has. first: it is the
+// beginning of an expression, where Python takes flags for the whole of it.
+func fromPython(pattern string, first bool) (string, error) {
 	var b strings.Builder
 	inClass := false
 	for i := 0; i < len(pattern); i++ {
@@ -88,7 +98,7 @@ func fromPython(pattern string) (string, error) {
 			}
 			continue
 		case inClass && strings.HasPrefix(rest, "[:"):
-			return "", errors.New("[: in a set") // Python takes it for two characters
+			return "", errClass
 		case inClass:
 			inClass = c != ']'
 		case c == '[':
@@ -109,14 +119,22 @@ func fromPython(pattern string) (string, error) {
 			continue
 		case goGroup.MatchString(rest):
 			return "", errors.New("unknown extension " + goGroup.FindString(rest))
+		case (i > 0 || !first) && flags.MatchString(rest):
+			return "", errors.New("flags not at the start of the expression")
 		}
 		b.WriteByte(c)
 	}
 	return b.String(), nil
 }
 
+// errClass: what Python takes for two characters begins a class of characters in Go.
+var errClass = errors.New("[: in a set")
+
 // goGroup is what may follow an opening parenthesis in Go alone: the flag U, and names in brackets without a P.
 var goGroup = regexp.MustCompile(`\A\(\?(?:[a-zA-Z-]*U|<[^=!])`)
+
+// flags are those of a whole expression.
+var flags = regexp.MustCompile(`\A\(\?[a-zA-Z]+\)`)
 
 // closes reports whether digits and a closing brace follow.
 func closes(s string) bool {

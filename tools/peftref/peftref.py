@@ -16,6 +16,7 @@ OUT/training.json, training/<case>.safetensors   20 steps of AdamW from an adapt
                     the data, the losses, the state of the adapter at the end
 OUT/layers.json, layers.safetensors     single layers: input, weight, adapter, output, merged weight
 OUT/targets.json    which modules random configs hit, or peft's complaint
+OUT/expressions.json   what Python's re makes of regular expressions
 OUT/configs/<n>.json, configs.json      config files as peft writes them, and what it says of odd ones
 """
 import json, os, random, shutil, sys, warnings
@@ -497,6 +498,28 @@ def configs():
     write("configs.json", rows)
 
 
+def expressions():
+    """What Python's re makes of expressions: an error, or which of the names they match as a whole."""
+    import re
+    names = ["model.layers.0.self_attn.q_proj", "model.layers.11.mlp.up_proj", "lm_head", "a", "aa", "aaa", "a{,2}", "a1", "a_b", "A", "ab]", "[", "a-b", "", "a.b", ":x", "x{}", "x{1", "aZ", "Q", "-", "^", "a$"]
+    patterns = [
+        r".*q_proj", r".*\.(q|k)_proj", r"a{,2}", r"a{2,}", r"a{2}", r"a{1,3}", r"a{,}", r"x{}", r"x{1", r"a{,b", r"[a]{,2}", r"a{,2}?", r"\d", r"a\d", r"\w+", r"\W*", r"\s*", r"a\Z", r"\Aa", r"a$", r"a\$", r"^a", r"a\z", r"\Qa.b\E", r"\p{L}", r"\pL", r"\C",
+        r"(?i)A", r"(?i:A)a", r"a(?i)", r"(?s).*", r"(?m)^a$", r"(?x) a", r"(?U)a+", r"(?iU)a", r"(?P<n>a)", r"(?<n>a)", r"(?P<n>a)(?P=n)", r"(a)\1", r"(?=a)a", r"(?!b)a", r"(?<=a)b", r"(?<!a)b", r"(?>a+)", r"a++", r"a*+", r"a?+", r"a**", r"a+*", r"a{2}{3}", r"(a{2}){3}", r"(?#x)a",
+        r"(?:a|aa)", r"a|aa", r"(a|aa)+$", r"[]a]+", r"[^]a]", r"[a-z]+", r"[z-a]", r"[a\]b]+", r"[[:alpha:]]", r"[a&&b]+", r"[\d]", r"[\w.]+", r"[^a]", r"[", r"[a", r"(", r")", r"a)", r"(a", r"*a", r"+", r"?", r"\\", r"\.", r"a\.b", r"a\_b", r"a\-b", r"\ba\b", r"\Ba", r"a\b", r"\x61", r"\x{61}", r"\u0061", r"\N{DIGIT ONE}", r"\07", r"\a", r"\e", r"\y", r"a.", r"...", r".{3}", r".{1001}", r"(?:a{50}){50}", r"()", r"(|a)", r"a||aa",
+        r"[^\W\d_]+", r"[A-Z]", r"a[-_]b", r"a[_-]b", r"\-", r"\^", r"(?-i:a)", r"(?i-i:a)", r"(?a)a", r"(?L)a", r"(?u)a", r"(?(1)a|b)", r"(a)?(?(1)b|c)", r"(?P<n", r"(?P>n)", r"(?", r"(?:", r"(?i", "\\", "a\\", r"{1}", r"{", r"}", r"]", r"a{1}b", r"a]", r"[a-]b?", r"\S+", r"\D+", r"[\D]+", r"[\s\S]+", r"(?:)", r"^$", r"\A\Z", r"$", r"^", r"\b", r"(?i)[a-z]\.B", r"(?i)LM_HEAD", r"model\.layers\.(?:\d|1[01])\..*", r"model(?:\.layers)?\.\d+", r"[\[]", r"[a\-z]+", r"\{", r"a\{,2\}", r"[{},a2]+", r"(?:x|(?:y|a){1,2})", r"a{3,2}", r"a{0}", r"a{0}aa",
+    ]
+    rows = []
+    for p in patterns:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                rows.append({"pattern": p, "matches": [n for n in names if re.fullmatch(p, n)]})
+        except re.error as e:
+            rows.append({"pattern": p, "error": str(e)})
+    print("expressions:", len(rows))
+    write("expressions.json", {"names": names, "rows": rows})
+
+
 def write(name, value):
     with open(os.path.join(OUT, name), "w") as f:
         json.dump(value, f, separators=(",", ":"))
@@ -511,3 +534,4 @@ if __name__ == "__main__":
     single_layers()
     targets()
     configs()
+    expressions()
