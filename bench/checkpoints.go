@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/torchgo/torchgo/pretrained"
+	"github.com/torchgo/torchgo/pretrained/pickle"
 	"github.com/torchgo/torchgo/pretrained/safetensors"
 	"github.com/torchgo/torchgo/torch"
 	"github.com/torchgo/torchgo/torch/nn"
@@ -20,13 +21,16 @@ type shape struct {
 	class, modelType                                      string
 	hidden, inner, layers, heads, kvHeads, vocab, experts int
 	maxShardBytes                                         int64
+	bin                                                   bool // torch.save's format, else safetensors
 }
 
-// The two checkpoints of the rows on loading: TinyLlama's shape, 1.1 billion parameters in 5 shards, and
+// The checkpoints of the rows on loading: TinyLlama's shape, 1.1 billion parameters in 5 shards, of either format, and
 // experts as Mixtral stores them, each in tensors of its own.
 var shapes = map[string]shape{
 	"llama": {class: "LlamaForCausalLM", modelType: "llama", hidden: 2048, inner: 5632, layers: 22, heads: 32, kvHeads: 4, vocab: 32000,
 		maxShardBytes: 500e6},
+	"llama-bin": {class: "LlamaForCausalLM", modelType: "llama", hidden: 2048, inner: 5632, layers: 22, heads: 32, kvHeads: 4, vocab: 32000,
+		maxShardBytes: 500e6, bin: true},
 	"mixtral": {class: "MixtralForCausalLM", modelType: "mixtral", hidden: 768, inner: 1408, layers: 12, heads: 12, kvHeads: 4, vocab: 4000,
 		experts: 8, maxShardBytes: 5e9},
 }
@@ -78,7 +82,7 @@ func (s shape) write(ctx context.Context, dir string) error {
 	if err := os.WriteFile(filepath.Join(dir, "config.json"), data, 0o666); err != nil {
 		return err
 	}
-	var sources []safetensors.Source
+	var weights []weight
 	random := rand.New(rand.NewPCG(1, 2))
 	noise := make([]byte, 1<<20) // of bfloat16, each ±[1/128, 1/64)
 	for i := 0; i < len(noise); i += 2 {
@@ -90,7 +94,7 @@ func (s shape) write(ctx context.Context, dir string) error {
 			n *= d
 		}
 		from := 2 * random.IntN(len(noise)/2)
-		sources = append(sources, safetensors.Source{Name: name, DType: safetensors.BF16, Shape: dims, Write: func(w io.Writer) error {
+		weights = append(weights, weight{name, dims, n, func(w io.Writer) error {
 			for left := n; left > 0; {
 				k, err := w.Write(noise[from:min(from+left, len(noise))])
 				if err != nil {
@@ -101,8 +105,55 @@ func (s shape) write(ctx context.Context, dir string) error {
 			return nil
 		}})
 	}
+	if s.bin {
+		return writeBin(ctx, dir, weights, s.maxShardBytes)
+	}
+	var sources []safetensors.Source
+	for _, w := range weights {
+		sources = append(sources, safetensors.Source{Name: w.name, DType: safetensors.BF16, Shape: w.dims, Write: w.write})
+	}
 	_, err = safetensors.WriteSharded(ctx, dir, sources, safetensors.ShardOptions{MaxShardBytes: s.maxShardBytes, Metadata: map[string]string{"format": "pt"}})
 	return err
+}
+
+// weight is a tensor of a checkpoint that is being made.
+type weight struct {
+	name  string
+	dims  []int
+	bytes int
+	write func(io.Writer) error
+}
+
+// writeBin writes bfloat16 weights as torch.save does, in shards with an index.
+func writeBin(ctx context.Context, dir string, weights []weight, maxShardBytes int64) error {
+	var shards []*pickle.Dict
+	files, total, inShard := map[string]string{}, int64(0), int64(0)
+	for _, w := range weights {
+		if inShard += int64(w.bytes); len(shards) == 0 || inShard > maxShardBytes {
+			shards, inShard = append(shards, &pickle.Dict{Class: pickle.OrderedDict}), int64(w.bytes)
+		}
+		total += int64(w.bytes)
+		files[w.name] = fmt.Sprintf("pytorch_model-%05d.bin", len(shards))
+		strides := make([]int, len(w.dims))
+		for i, stride := len(w.dims)-1, 1; i >= 0; i-- {
+			strides[i], stride = stride, stride*w.dims[i]
+		}
+		storage := &pickle.Storage{DType: "bfloat16", Bytes: int64(w.bytes), Location: "cpu", Data: pickle.Made(w.write)}
+		err := shards[len(shards)-1].Set(w.name, &pickle.Tensor{DType: "bfloat16", Shape: w.dims, Strides: strides, Storage: storage})
+		if err != nil {
+			return err
+		}
+	}
+	for i, shard := range shards {
+		if err := pickle.WriteFile(ctx, filepath.Join(dir, fmt.Sprintf("pytorch_model-%05d.bin", i+1)), shard); err != nil {
+			return err
+		}
+	}
+	index, err := json.Marshal(map[string]any{"metadata": map[string]int64{"total_size": total}, "weight_map": files})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "pytorch_model.bin.index.json"), index, 0o666)
 }
 
 // mixtral is Mixtral's parameters without its computation: torchgo has no such model yet.

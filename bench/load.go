@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -14,16 +16,17 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/torchgo/torchgo/pretrained"
+	"github.com/torchgo/torchgo/pretrained/gguf"
 	"github.com/torchgo/torchgo/torch"
 	"github.com/torchgo/torchgo/torch/nn"
 )
 
 // The works of load.py, in Go: models are folders of checkpoints by the names of shapes.
 func loadWorks(ctx context.Context, models string) map[string]work {
-	load := func(name string, opts pretrained.Options) work {
+	load := func(name string, dtype torch.DType) work {
 		return func(n, _ int) (check float64) {
 			for range n {
-				m, err := loadModel(ctx, filepath.Join(models, name), opts)
+				m, err := loadModel(ctx, models, name, dtype)
 				if err != nil {
 					panic(err)
 				}
@@ -34,16 +37,23 @@ func loadWorks(ctx context.Context, models string) map[string]work {
 		}
 	}
 	return map[string]work{
-		"load-same":    load("llama", pretrained.Options{}),
-		"load-cast":    load("llama", pretrained.Options{DType: torch.Float32}),
-		"load-experts": load("mixtral", pretrained.Options{}),
+		"load-same":    load("llama", torch.BFloat16),
+		"load-cast":    load("llama", torch.Float32),
+		"load-experts": load("mixtral", torch.BFloat16),
+		"load-bin":     load("llama-bin", torch.BFloat16),
+		"load-gguf":    load("gguf", torch.BFloat16),
+		"dequantize":   func(int, int) float64 { return dequantizeFile(filepath.Join(models, "gguf", ggufFile)) },
 		"pread":        func(n, _ int) float64 { return readFiles(models) },
 		"copy":         copyWork(),
 	}
 }
 
-func loadModel(ctx context.Context, dir string, opts pretrained.Options) (pretrained.Model, error) {
-	m, r, err := pretrained.Load(ctx, dir, opts)
+func loadModel(ctx context.Context, models, name string, dtype torch.DType) (pretrained.Model, error) {
+	opts := pretrained.Options{DType: dtype}
+	if name == "gguf" {
+		opts.GGUFFile = ggufFile
+	}
+	m, r, err := pretrained.Load(ctx, filepath.Join(models, name), opts)
 	if err == nil && len(r.MissingKeys)+len(r.UnexpectedKeys) > 0 {
 		err = fmt.Errorf("not all keys match: %s", r)
 	}
@@ -95,6 +105,38 @@ func readFiles(models string) (bytes float64) {
 		panic(err)
 	}
 	return bytes
+}
+
+// ggufFile is SmolLM2's file in its folder, smolFloats how many bytes of float32 its tensors are.
+const (
+	ggufFile   = "model.gguf"
+	smolFloats = 538060032
+)
+
+// dequantizeFile reads the tensors of a GGUF file, 4 MiB at a time, and adds one element of each.
+func dequantizeFile(path string) (sum float64) {
+	f, err := gguf.Open(path)
+	if err != nil {
+		panic(err)
+	}
+	defer f.Close()
+	buf, read := make([]byte, 4<<20), 0
+	for _, t := range f.Tensors() {
+		middle := t.Bytes / 8 * 4
+		for off := 0; off < t.Bytes; off += len(buf) {
+			part := buf[:min(len(buf), t.Bytes-off)]
+			if err := f.ReadPart(t.Name, part, off); err != nil {
+				panic(err)
+			}
+			if read += len(part); middle >= off && middle < off+len(part) {
+				sum += float64(math.Float32frombits(binary.LittleEndian.Uint32(part[middle-off:])))
+			}
+		}
+	}
+	if read != smolFloats {
+		panic(fmt.Sprintf("%d bytes of float32, not %d", read, smolFloats))
+	}
+	return sum
 }
 
 const copyElements = 64 << 20
@@ -153,10 +195,6 @@ func readFootprint() (f footprint) {
 
 // loadOnce loads a model, prints what the process took for it, and ends: the same in load.py.
 func loadOnce(ctx context.Context, models, name, dtype string) error {
-	var opts pretrained.Options
-	if dtype == "float32" {
-		opts.DType = torch.Float32
-	}
 	if err := torch.Load(); err != nil {
 		return err
 	}
@@ -174,7 +212,7 @@ func loadOnce(ctx context.Context, models, name, dtype string) error {
 			}
 		}
 	}()
-	m, err := loadModel(ctx, filepath.Join(models, name), opts)
+	m, err := loadModel(ctx, models, name, map[string]torch.DType{"bfloat16": torch.BFloat16, "float32": torch.Float32}[dtype])
 	if err != nil {
 		return err
 	}

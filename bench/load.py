@@ -3,7 +3,7 @@
     load.py MODELS                    a worker
     load.py MODELS llama bfloat16     loads once and prints what the process took
 
-Requirements: torch 2.15.0, transformers 5.23.0
+Requirements: torch 2.15.0, transformers 5.23.0; for GGUF gguf 0.19
 """
 
 import glob
@@ -17,11 +17,54 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 import transformers
 
+GGUF_FILE = "model.gguf"
 CLASSES = {"llama": "LlamaForCausalLM", "mixtral": "MixtralForCausalLM"}
 
 
 def load(models, name, **kwargs):
+    if name == "gguf":
+        return transformers.AutoModelForCausalLM.from_pretrained(os.path.join(models, name), gguf_file=GGUF_FILE, **kwargs)
+    if name == "llama-bin":
+        return fill(models, empty_model(models))
     return getattr(transformers, CLASSES[name]).from_pretrained(os.path.join(models, name), **kwargs)
+
+
+def empty_model(models):
+    config = transformers.LlamaConfig.from_pretrained(os.path.join(models, "llama-bin"))
+    with torch.device("meta"):
+        model = transformers.LlamaForCausalLM(config).to(torch.bfloat16)
+    return model.to_empty(device="cpu")
+
+
+def fill(models, model):
+    for path in sorted(glob.glob(os.path.join(models, "llama-bin", "*.bin"))):
+        model.load_state_dict(torch.load(path, weights_only=True), strict=False)
+    return model
+
+
+def filling(models):
+    there = []
+
+    def work(n, at):
+        if not there:
+            there.append(empty_model(models))
+        check = 0.0
+        for _ in range(n):
+            check += some_of(fill(models, there[0]))
+        return check
+
+    return work
+
+
+def dequantize(models):
+    from gguf import GGUFReader
+    from gguf.quants import dequantize
+
+    total = 0.0
+    for t in GGUFReader(os.path.join(models, "gguf", GGUF_FILE)).tensors:
+        values = dequantize(t.data, t.tensor_type).reshape(-1)
+        total += float(values[values.size // 2])
+    return total
 
 
 def some_of(model):
@@ -77,7 +120,7 @@ def footprint():
 
 def load_once(models, name, dtype):
     torch.ones(2, 2).add(1)
-    getattr(transformers, CLASSES[name])  # imports it
+    getattr(transformers, CLASSES.get(name, "LlamaForCausalLM"))  # imports it
     before, anonymous, stop = footprint(), [0.0], threading.Event()
 
     def watch():
@@ -107,6 +150,9 @@ if __name__ == "__main__":
             "load-same": loading(models, "llama"),
             "load-cast": loading(models, "llama", dtype=torch.float32),
             "load-experts": loading(models, "mixtral"),
+            "load-bin": filling(models),
+            "load-gguf": loading(models, "gguf", dtype=torch.bfloat16),
+            "dequantize": lambda n, at: dequantize(models),
             "pread": lambda n, at: read_files(models),
             "copy": copying(),
         }, transformers=transformers.__version__)

@@ -22,7 +22,7 @@ type benchmark struct {
 	agree  float64 // how far the two sides' checks may be apart
 
 	// Of rows that workers measure; the others are of whole processes.
-	worker string // "ops", "embed", "train" or "load"
+	worker string // "ops", "embed", "train", "load" or "formats"
 	work   string
 	beside string  // a work of torchgo's that takes Python's place
 	block  float64 // seconds that a block takes, roughly; if 0: it is n
@@ -31,7 +31,7 @@ type benchmark struct {
 	figure func(seconds float64, n int) float64
 
 	// Of rows of whole processes.
-	whole   string // which: "first", "load bfloat16" or "load float32"
+	whole   string // which: "first", or "load", a model and a dtype
 	process func(processRun) float64
 }
 
@@ -84,17 +84,27 @@ var benchmarks = []benchmark{
 	{name: "load", about: "loading the 90 MB model, files cached", unit: "ms", pairs: 15,
 		worker: "embed", work: "load", n: 1, figure: milliseconds},
 	{name: "load-start", about: "process start to a Llama of 1.1 billion parameters in 5 bfloat16 shards, whole process", unit: "s", target: target{atMost: 0.1}, pairs: 5, agree: 1e-9,
-		whole: "load bfloat16", process: func(r processRun) float64 { return r.seconds }},
+		whole: "load llama bfloat16", process: func(r processRun) float64 { return r.seconds }},
 	{name: "load-start-anon", about: "anonymous memory that loading it took, of the model's size", unit: "x model", target: target{ours: 0.1}, pairs: 5, agree: 1e-9,
-		whole: "load bfloat16", process: func(r processRun) float64 { return r.Anonymous / r.Model }},
+		whole: "load llama bfloat16", process: func(r processRun) float64 { return r.Anonymous / r.Model }},
 	{name: "load-same", about: "the same load in a warm process", unit: "s", target: target{atMost: 1.0}, pairs: 11, agree: 1e-9,
 		worker: "load", work: "load-same", n: 1, figure: secondsEach},
 	{name: "load-cast", about: "the same as float32", unit: "s", target: target{atMost: 0.6}, pairs: 5, agree: 1e-9,
 		worker: "load", work: "load-cast", n: 1, figure: secondsEach},
 	{name: "load-cast-rss", about: "peak memory of the latter less 64 MiB, of the model's size", unit: "x model", target: target{ours: 1.05}, pairs: 2, agree: 1e-9,
-		whole: "load float32", process: func(r processRun) float64 { return (r.Peak - 64) / r.Model }},
+		whole: "load llama float32", process: func(r processRun) float64 { return (r.Peak - 64) / r.Model }},
 	{name: "load-experts", about: "a 0.6 GB Mixtral of 12 layers, whose 8 experts are stacked", unit: "s", target: target{atMost: 0.2}, pairs: 7, agree: 1e-9,
 		worker: "load", work: "load-experts", n: 1, figure: secondsEach},
+	{name: "load-bin", about: "the Llama of load-same from 5 .bin files; Python: torch.load and load_state_dict into a model that is there", unit: "s",
+		target: target{atMost: 0.3}, pairs: 7, agree: 1e-9, worker: "formats", work: "load-bin", n: 1, figure: secondsEach},
+	{name: "load-bin-rss", about: "peak memory of such a load less 64 MiB, of the model's size", unit: "x model", target: target{ours: 1.05}, pairs: 2, agree: 1e-9,
+		whole: "load llama-bin bfloat16", process: func(r processRun) float64 { return (r.Peak - 64) / r.Model }},
+	{name: "load-gguf", about: "SmolLM2-135M from a GGUF file of Q4_1 as bfloat16", unit: "s", target: target{atMost: 0.1}, pairs: 7, agree: 1e-9,
+		worker: "formats", work: "load-gguf", n: 1, figure: secondsEach},
+	{name: "load-gguf-rss", about: "peak memory of such a load less 64 MiB, of the model's size", unit: "x model", target: target{ours: 1.05}, pairs: 2, agree: 1e-9,
+		whole: "load gguf bfloat16", process: func(r processRun) float64 { return (r.Peak - 64) / r.Model }},
+	{name: "dequantize", about: "its tensors as float32, by one thread; Python: the package gguf", unit: "s/GB", target: target{ours: 1}, pairs: 7, agree: 1e-9,
+		worker: "formats", work: "dequantize", n: 1, figure: func(seconds float64, _ int) float64 { return seconds / smolFloats * 1e9 }},
 	{name: "pread", about: "for comparison: reading the Llama's files from the page cache, two readers", unit: "GB/s", pairs: 5, agree: 0,
 		worker: "load", work: "pread", n: 1, figure: func(seconds float64, n int) float64 { return loadBytes / seconds / 1e9 }},
 	{name: "copy", about: "for comparison: copying 256 MiB of float32", unit: "GB/s", pairs: 5, agree: 0,
@@ -205,12 +215,12 @@ func (s *session) pair(ctx context.Context, kind string) ([2]*worker, error) {
 		argv[0] = append(argv[0], "-model", model, "-texts", s.textsFile())
 		argv[1] = append(argv[1], model, s.textsFile())
 	}
-	if kind == "load" {
-		models, err := s.makeModels(ctx)
+	if names, ok := map[string][]string{"load": {"llama", "mixtral"}, "formats": {"llama-bin", "gguf"}}[kind]; ok {
+		models, err := s.makeModels(ctx, names...)
 		if err != nil {
 			return p, err
 		}
-		argv[0], argv[1] = append(argv[0], "-model", models), append(argv[1], models)
+		argv = [2][]string{{s.self, "-worker", "load", "-model", models}, {s.interp, filepath.Join(s.dir, "load.py"), models}}
 	}
 	for i, name := range []string{"torchgo", "Python"} {
 		w, err := startWorker(ctx, name, argv[i])

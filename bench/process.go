@@ -54,9 +54,9 @@ func (s *session) argv(ctx context.Context, whole string) ([2][]string, error) {
 		model, err := s.findModel(ctx)
 		return [2][]string{{s.self, "-worker", "first", "-model", model}, {s.interp, filepath.Join(s.dir, "first.py"), model}}, err
 	}
-	models, err := s.makeModels(ctx)
-	dtype := strings.TrimPrefix(whole, "load ")
-	return [2][]string{{s.self, "-worker", whole, "-model", models}, {s.interp, filepath.Join(s.dir, "load.py"), models, "llama", dtype}}, err
+	words := strings.Fields(whole)
+	models, err := s.makeModels(ctx, words[1])
+	return [2][]string{{s.self, "-worker", whole, "-model", models}, {s.interp, filepath.Join(s.dir, "load.py"), models, words[1], words[2]}}, err
 }
 
 func (s *session) runProcesses(ctx context.Context, of benchmark) error {
@@ -103,18 +103,38 @@ func runProcess(ctx context.Context, argv []string) (r processRun, err error) {
 	return r, json.Unmarshal(out, &r)
 }
 
-// makeModels makes the checkpoints of the rows on loading and gives their folder.
-func (s *session) makeModels(ctx context.Context) (string, error) {
+// makeModels makes checkpoints of the rows on loading, by the names of shapes, and gives their folder. "gguf" is a folder with
+// a link to SmolLM2's file.
+func (s *session) makeModels(ctx context.Context, names ...string) (string, error) {
 	dir := filepath.Join(s.scratch, "models")
-	for name, shape := range shapes {
+	for _, name := range names {
 		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
 			continue
 		}
-		if err := shape.write(ctx, filepath.Join(dir, name)); err != nil {
+		write := shapes[name].write
+		if name == "gguf" {
+			write = linkGGUF
+		}
+		if err := write(ctx, filepath.Join(dir, name)); err != nil {
 			return "", err
 		}
 	}
 	return dir, nil
+}
+
+func linkGGUF(_ context.Context, dir string) error {
+	found, err := filepath.Glob(filepath.Join("build", "models", "SmolLM2-135M-Instruct-GGUF", "*.gguf"))
+	if err != nil || len(found) != 1 {
+		return errors.New("no SmolLM2: run `make model`")
+	}
+	file, err := filepath.Abs(found[0])
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return err
+	}
+	return os.Symlink(file, filepath.Join(dir, ggufFile))
 }
 
 // findModel is the folder of all-MiniLM-L6-v2: as told, where `make model` puts it, or in the Python

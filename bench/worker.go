@@ -35,8 +35,9 @@ func runWorker(ctx context.Context, kind, model, texts string) error {
 	case "load":
 		registerMixtral()
 		return serve(loadWorks(ctx, model))
-	case "load bfloat16", "load float32":
-		return loadOnce(ctx, model, "llama", strings.TrimPrefix(kind, "load "))
+	}
+	if words := strings.Fields(kind); len(words) == 3 && words[0] == "load" {
+		return loadOnce(ctx, model, words[1], words[2])
 	}
 	return fmt.Errorf("unknown worker %q", kind)
 }
