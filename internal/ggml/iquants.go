@@ -225,11 +225,3 @@ func dequantizeIQ4_XS(dst []float32, src []byte) {
 		}
 	}
 }
-
-// nibbles writes scale times the levels that the low nibbles choose, then those of the high ones.
-func nibbles(out *[32]float32, q *[16]byte, scale float32, levels *[16]float32) {
-	for i, q := range q {
-		out[i] = scale * levels[q&15]
-		out[i+16] = scale * levels[q>>4]
-	}
-}

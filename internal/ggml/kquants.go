@@ -61,8 +61,8 @@ func dequantizeQ4_K(dst []float32, src []byte) {
 			q := (*[32]byte)(b[16+32*pair:])
 			to := (*[64]float32)(out[64*pair:])
 			for i, q := range q {
-				to[i] = float32(s0*float32(q&15)) - m0
-				to[i+32] = float32(s1*float32(q>>4)) - m1
+				to[i] = float32(s0*whole[q&15]) - m0
+				to[i+32] = float32(s1*whole[q>>4]) - m1
 			}
 		}
 	}

@@ -15,15 +15,24 @@ import (
 // f16 is the half at the start of b.
 func f16(b []byte) float32 { return half.Float16(binary.LittleEndian.Uint16(b)).Float32() }
 
+// whole and centered are the values of 4 bits, which a table gives sooner than the processor converts them.
+var (
+	whole    = [16]float32{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
+	centered = [16]float32{-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7}
+)
+
+// nibbles writes scale times the levels that the low nibbles choose, then those of the high ones.
+func nibbles(out *[32]float32, q *[16]byte, scale float32, levels *[16]float32) {
+	for i, q := range q {
+		out[i] = scale * levels[q&15]
+		out[i+16] = scale * levels[q>>4]
+	}
+}
+
 func dequantizeQ4_0(dst []float32, src []byte) {
 	for ; len(src) >= 18 && len(dst) >= 32; src, dst = src[18:], dst[32:] {
-		b, out := (*[18]byte)(src), (*[32]float32)(dst)
-		d := f16(b[:])
-		for i := range 16 {
-			q := b[2+i]
-			out[i] = d * float32(int(q&15)-8)
-			out[i+16] = d * float32(int(q>>4)-8)
-		}
+		b := (*[18]byte)(src)
+		nibbles((*[32]float32)(dst), (*[16]byte)(b[2:]), f16(b[:]), &centered)
 	}
 }
 
@@ -33,8 +42,8 @@ func dequantizeQ4_1(dst []float32, src []byte) {
 		d, m := f16(b[:]), f16(b[2:])
 		for i := range 16 {
 			q := b[4+i]
-			out[i] = float32(d*float32(q&15)) + m
-			out[i+16] = float32(d*float32(q>>4)) + m
+			out[i] = float32(d*whole[q&15]) + m
+			out[i+16] = float32(d*whole[q>>4]) + m
 		}
 	}
 }
