@@ -122,7 +122,7 @@ func (p *pickler) save(v Value) error {
 		}
 		return p.call("torch Size", nil, list)
 	case DType:
-		if _, ok := elements[v]; !ok {
+		if _, ok := dtypes[v]; !ok {
 			return &Error{Class: ErrUnsupported, Detail: "dtype", Actual: fmt.Sprintf("%.40q", string(v))}
 		}
 		p.global(global("torch " + v))
@@ -191,10 +191,15 @@ func (p *pickler) string(v string) error {
 	case uint64(len(v)) > math.MaxUint32:
 		return &Error{Class: ErrLimit, Detail: "string", Actual: fmt.Sprintf("%d bytes", len(v))}
 	}
+	p.text(v, v)
+	return nil
+}
+
+// text writes a string that is an object of its own in PyTorch, although there may be others that are equal; key is as in put.
+func (p *pickler) text(v string, key any) {
 	p.op(opBinUnicode)
 	p.buf = append(le.AppendUint32(p.buf, uint32(len(v))), v...)
-	p.put(v)
-	return nil
+	p.put(key)
 }
 
 // bytes writes bytes, which protocol 2 has not, as Python does: as characters to be encoded. (For none Python calls
@@ -256,15 +261,16 @@ func (p *pickler) list(v *List) error {
 	}
 	p.op(opEmptyList)
 	p.put(v)
-	return p.batches(len(v.Items), opAppend, opAppends, func(i int) error { return p.save(v.Items[i]) })
+	return p.batches(len(v.Items), true, opAppend, opAppends, func(i int) error { return p.save(v.Items[i]) })
 }
 
-// batches writes n items, each of which item writes: one with the first opcode, more with the second.
-func (p *pickler) batches(n int, one, many byte, item func(i int) error) error {
+// batches writes n items, each of which item writes: one with the first opcode, more with the second. Python counts the items of
+// exact lists and dicts beforehand, so that the last of many comes as many do; of subclasses it doesn't.
+func (p *pickler) batches(n int, exact bool, one, many byte, item func(i int) error) error {
 	for i := 0; i < n; {
 		end := min(i+batchSize, n)
 		code := one
-		if end-i > 1 {
+		if end-i > 1 || exact && n > 1 {
 			p.op(opMark)
 			code = many
 		}
@@ -279,7 +285,8 @@ func (p *pickler) batches(n int, one, many byte, item func(i int) error) error {
 }
 
 func (p *pickler) items(d *Dict) error {
-	return p.batches(len(d.items), opSetItem, opSetItems, func(i int) error {
+	exact := d.Class != OrderedDict
+	err := p.batches(len(d.items), exact, opSetItem, opSetItems, func(i int) error {
 		it := d.items[i]
 		if err := p.save(it.Key); err != nil {
 			return err
@@ -292,6 +299,10 @@ func (p *pickler) items(d *Dict) error {
 		}
 		return err
 	})
+	if exact && len(d.items) > 0 && len(d.items)%batchSize == 0 { // Python finds out that there is nothing more
+		p.op(opMark, opSetItems)
+	}
+	return err
 }
 
 func (p *pickler) dict(v *Dict) error {

@@ -138,36 +138,19 @@ func (s *Storage) write(w io.Writer) error {
 	return nil
 }
 
-// element is what the file says of elements of a dtype.
-type element struct {
-	bytes int
-	class string // torch's class for storages of them; "": the storage is untyped and the tensor names the dtype
-}
-
-// elements are the dtypes of tensors that are plain memory.
-var elements = map[DType]element{
-	"float64": {8, "DoubleStorage"}, "float32": {4, "FloatStorage"}, "float16": {2, "HalfStorage"}, "bfloat16": {2, "BFloat16Storage"},
-	"int64": {8, "LongStorage"}, "int32": {4, "IntStorage"}, "int16": {2, "ShortStorage"}, "int8": {1, "CharStorage"},
-	"uint8": {1, "ByteStorage"}, "bool": {1, "BoolStorage"}, "complex64": {8, "ComplexFloatStorage"}, "complex128": {16, "ComplexDoubleStorage"},
-	"uint16": {2, ""}, "uint32": {4, ""}, "uint64": {8, ""}, "complex32": {4, ""}, "float8_e5m2": {1, ""}, "float8_e4m3fn": {1, ""},
-	"float8_e5m2fnuz": {1, ""}, "float8_e4m3fnuz": {1, ""}, "float8_e8m0fnu": {1, ""}, "float4_e2m1fn_x2": {1, ""},
-	"bits8": {1, ""}, "bits16": {2, ""}, "bits1x8": {1, ""}, "bits2x4": {1, ""}, "bits4x2": {1, ""},
-}
-
 const untyped = "UntypedStorage"
 
 func (p *pickler) tensor(t *Tensor) error {
 	if p.again(t) {
 		return nil
 	}
-	e, ok := elements[t.DType]
 	switch {
-	case !ok:
+	case dtypes[t.DType].code == 0:
 		return &Error{Class: ErrUnsupported, Detail: "a tensor of this dtype", Actual: fmt.Sprintf("%.40q", string(t.DType))}
 	case t.Storage == nil || t.Storage.Data == nil && t.Storage.Bytes > 0:
 		return &Error{Class: ErrBadStorage, Detail: "the tensor has no data"}
 	}
-	if err := t.checkBounds(e); err != nil {
+	if err := t.checkBounds(); err != nil {
 		return err
 	}
 	if t.Parameter {
@@ -200,7 +183,7 @@ func (p *pickler) tensor(t *Tensor) error {
 		return nil
 	}
 	rebuild := global("torch._utils _rebuild_tensor_v2")
-	if e.class == "" {
+	if dtypes[t.DType].storage == "" {
 		rebuild = "torch._utils _rebuild_tensor_v3"
 	}
 	if t.State != nil { // the function, the class, the function's arguments, the attributes
@@ -211,7 +194,7 @@ func (p *pickler) tensor(t *Tensor) error {
 	} else {
 		p.global(rebuild)
 	}
-	if err := p.view(t, e); err != nil {
+	if err := p.view(t); err != nil {
 		return err
 	}
 	if t.State != nil {
@@ -227,9 +210,9 @@ func (p *pickler) tensor(t *Tensor) error {
 }
 
 // view writes the arguments that make a view of a storage.
-func (p *pickler) view(t *Tensor, e element) error {
+func (p *pickler) view(t *Tensor) error {
 	p.op(opMark)
-	if err := p.storage(t.Storage, e); err != nil {
+	if err := p.storage(t.Storage, t.DType); err != nil {
 		return err
 	}
 	p.int(int64(t.Start))
@@ -242,18 +225,24 @@ func (p *pickler) view(t *Tensor, e element) error {
 	}
 	_ = p.save(t.RequiresGrad)
 	p.noHooks()
-	if e.class == "" {
+	if dtypes[t.DType].storage == "" {
 		p.global(global("torch " + t.DType))
 	}
 	if t.Conj || t.Neg {
-		bits := &Dict{}
+		var names []string
 		if t.Conj {
-			_ = bits.Set("conj", true)
+			names = append(names, "conj")
 		}
 		if t.Neg {
-			_ = bits.Set("neg", true)
+			names = append(names, "neg")
 		}
-		_ = p.dict(bits)
+		p.op(opEmptyDict)
+		p.put(nil)
+		_ = p.batches(len(names), true, opSetItem, opSetItems, func(i int) error {
+			p.text(names[i], nil)
+			p.op(opNewTrue)
+			return nil
+		})
 	}
 	p.op(opTuple)
 	p.put(nil)
@@ -267,9 +256,9 @@ func (p *pickler) noHooks() {
 }
 
 // storage writes the reference to a storage, and gives it a key when it comes first.
-func (p *pickler) storage(s *Storage, e element) error {
-	class, unit := e.class, int64(e.bytes)
-	if class == "" {
+func (p *pickler) storage(s *Storage, dtype DType) error {
+	class, unit := dtypes[dtype].storage+"Storage", int64(dtypes[dtype].bytes)
+	if class == "Storage" {
 		class, unit = untyped, 1
 	}
 	key, known := p.keys[s]
@@ -295,7 +284,9 @@ func (p *pickler) storage(s *Storage, e element) error {
 	} else {
 		p.global(global("torch " + class))
 	}
-	_ = p.string(key.key)
+	if !p.again(key) {
+		p.text(key.key, key)
+	}
 	if err := p.string(location); err != nil {
 		return err
 	}
@@ -307,7 +298,7 @@ func (p *pickler) storage(s *Storage, e element) error {
 }
 
 // checkBounds makes sure that what is written can be read: a view inside its storage.
-func (t *Tensor) checkBounds(e element) error {
+func (t *Tensor) checkBounds() error {
 	if len(t.Shape) != len(t.Strides) || len(t.Shape) > 64 {
 		return &Error{Class: ErrBadShape, Detail: "tensor", Actual: fmt.Sprintf("%d sizes, %d strides", len(t.Shape), len(t.Strides))}
 	}
@@ -325,7 +316,7 @@ func (t *Tensor) checkBounds(e element) error {
 		}
 		empty = empty || n == 0
 	}
-	if held := uint64(t.Storage.Bytes) / uint64(e.bytes); !empty && last >= held {
+	if held := uint64(t.Storage.Bytes) / uint64(dtypes[t.DType].bytes); !empty && last >= held {
 		return &Error{Class: ErrBounds, Detail: "tensor", Expected: fmt.Sprintf("a view of %d elements", held), Actual: fmt.Sprintf("sizes %v, strides %v from %d", t.Shape, t.Strides, t.Start)}
 	}
 	return nil

@@ -151,6 +151,27 @@ func TestWritesWhatTorchSaveWrites(t *testing.T) {
 	requireSameFile(t, withoutID(t, want), file)
 }
 
+// What is read of a file of torch.save is written in the same bytes: tensors of each dtype, views, shared storages,
+// parameters, state dicts with their metadata, optimizers' states, more items than one opcode adds.
+func TestWritesAgainWhatWasRead(t *testing.T) {
+	dir := testdata.Open(t, "torchsave")
+	paths, err := filepath.Glob(filepath.Join(dir, "*.pt"))
+	require.NoError(t, err)
+	training, err := filepath.Glob(filepath.Join(dir, "training", "*.pt"))
+	require.NoError(t, err)
+	require.Len(t, append(paths, training...), 5+15)
+	for _, path := range append(paths, training...) {
+		t.Run(filepath.Base(path), func(t *testing.T) {
+			f, err := Open(path)
+			require.NoError(t, err)
+			defer f.Close()
+			want, err := os.ReadFile(path)
+			require.NoError(t, err)
+			requireSameFile(t, withoutID(t, want), written(t, f.Root()))
+		})
+	}
+}
+
 // sparse is a file of which only small writes are kept: all but the data of large storages.
 type sparse struct {
 	n      int64
@@ -262,6 +283,23 @@ func TestWritesZip64(t *testing.T) {
 	require.Equal(t, "PK\x05\x06\x00\x00\x00\x00\x09\x00\x09\x00", string(end[76:76+12]))
 	require.Equal(t, []uint32{uint32(len(want)), max32}, []uint32{le.Uint32(end[76+12:]), le.Uint32(end[76+16:])})
 	require.Len(t, end, 98)
+
+	f, err := NewFile(file, file.n, "zip64.pt")
+	require.NoError(t, err)
+	require.NoError(t, f.Verify(context.Background()))
+	b, ok := f.Tensor("b")
+	require.True(t, ok)
+	require.Equal(t, []int{1<<30 + 16}, b.Shape)
+	if path := os.Getenv("TORCHGO_ZIP64"); path != "" { // to be looked at with Python
+		out, err := os.Create(path)
+		require.NoError(t, err)
+		require.NoError(t, out.Truncate(file.n))
+		for _, piece := range file.pieces {
+			_, err := out.WriteAt(piece.data, piece.at)
+			require.NoError(t, err)
+		}
+		require.NoError(t, out.Close())
+	}
 }
 
 // What torch.load(weights_only=True) would refuse, or load as something else, is not written.

@@ -3,10 +3,22 @@
 
     OMP_NUM_THREADS=1 python tools/torchsave/torchsave.py make OUT
 
-OUT/*.pt are files that torch.save has written; values.json says what is in values.pt; zip64.json has the bytes of
-a file of more than 4 GiB around its zeros.
+OUT/*.pt are files that torch.save has written; values.json and tensors.json say what is in
+values.pt and tensors.pt; zip64.json has the bytes of
+a file of more than 4 GiB around its zeros. OUT/training/ has data.pt (inputs, targets, and a model's first weights) and,
+for each optimizer, <Optimizer>.pt: the checkpoint after 5 steps. losses.json has the losses of 5 more.
+
+    TORCHGO_TORCHSAVE=DIR go test ./torch/serialization     # writes DIR/*.pt
+    OMP_NUM_THREADS=1 python tools/torchsave/torchsave.py judge OUT DIR
+    go run ./tools/pack OUT testdata/torchsave.tar.zst
+
+judge loads what Go has written with weights_only, in each way that PyTorch has to find a record, goes on training from
+checkpoints, and writes OUT/verdicts.json:
+
+    {file: {"sha256", "same": whether the values are those of OUT's file of the name, "losses": of 5 more steps}}
 """
 import collections
+import hashlib
 import io
 import json
 import math
@@ -76,6 +88,23 @@ def tensors():
     return out
 
 
+def plain():
+    """The tensors, as far as Go has what they are: no attributes, no lazy conjugates."""
+    keep = {k: v for k, v in tensors().items() if not k.endswith("with state") and k not in ("conj", "neg")}
+    return {k: v.detach().requires_grad_(v.requires_grad) if type(v) is torch.nn.Parameter else v for k, v in keep.items()}
+
+
+def tensor_info(named):
+    """What tensors are: their elements as a digest, and which of them share a storage."""
+    out, storages = {}, {}
+    for name, t in named.items():
+        data = t.detach().resolve_conj().resolve_neg().contiguous().clone()
+        out[name] = {"dtype": str(t.dtype).removeprefix("torch."), "shape": list(t.shape), "stride": list(t.stride()), "offset": t.storage_offset(),
+                     "requires_grad": t.requires_grad, "storage": storages.setdefault(t.untyped_storage()._cdata, len(storages)),
+                     "sha256": hashlib.sha256(bytes(data.untyped_storage())).hexdigest()}
+    return out
+
+
 def state_dict():
     """A module's state dict, with _metadata."""
     torch.manual_seed(0)
@@ -84,7 +113,8 @@ def state_dict():
 
 def many():
     """More entries than one opcode adds, and more than one byte counts."""
-    return collections.OrderedDict((f"layer.{i}", [i, float(i)]) for i in range(1001)), list(range(2001))
+    return (collections.OrderedDict((f"layer.{i}", [i, float(i)]) for i in range(1001)), collections.OrderedDict((i, None) for i in range(1000)),
+            {i: None for i in range(1000)}, {i: None for i in range(1001)}, list(range(2001)), list(range(2000)))
 
 
 def save(value, path):
@@ -145,18 +175,149 @@ def zip64():
         return {"pieces": pieces, "id": next(r.header_offset for r in records if r.filename.endswith("serialization_id"))}
 
 
+# Optimizers that are resumed, with options that need every kind of entry.
+OPTIMIZERS = {
+    "SGD": dict(lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01),
+    "Adam": dict(lr=0.01, amsgrad=True, weight_decay=0.1),
+    "AdamW": dict(lr=0.01, betas=(0.8, 0.95)),
+    "Adagrad": dict(lr=0.1, lr_decay=0.01),
+    "RMSprop": dict(lr=0.01, momentum=0.9, centered=True),
+    "NAdam": dict(lr=0.01),
+    "RAdam": dict(lr=0.01),
+    "Adafactor": dict(lr=0.01),
+    "LBFGS": dict(lr=0.5, max_iter=4, history_size=5),
+    "Muon": dict(lr=0.01),
+    "Adadelta": dict(lr=0.5),
+    "Adamax": dict(lr=0.01),
+    "ASGD": dict(lr=0.05),
+    "Rprop": dict(lr=0.01),
+}
+
+
+def data():
+    count = [0]
+
+    def tensor(*shape):
+        n = math.prod(shape)
+        count[0] += n
+        i = torch.arange(count[0], count[0] + n, dtype=torch.float64)
+        return (torch.fmod(0.37 * i * i + 0.11 * i, 2) - 1).reshape(shape)
+
+    weights = {"0.weight": tensor(4, 3), "0.bias": tensor(4), "2.weight": tensor(2, 4), "2.bias": tensor(2)}
+    return {"x": tensor(8, 3), "y": tensor(8, 2), "model": weights}
+
+
+class Training:
+    """A model, its optimizer and a scheduler."""
+
+    def __init__(self, name):
+        self.data = data()
+        bias = name != "Muon"  # which takes matrices alone
+        self.model = torch.nn.Sequential(torch.nn.Linear(3, 4, bias), torch.nn.Tanh(), torch.nn.Linear(4, 2, bias)).double()
+        self.model.load_state_dict(self.data["model"], strict=bias)
+        first, rest = list(self.model[0].parameters()), list(self.model[2].parameters())
+        cls, options = getattr(torch.optim, name), OPTIMIZERS[name]
+        if name == "LBFGS":
+            self.opt = cls(first + rest, **options)
+        else:
+            self.opt = cls([{"params": first}, {"params": rest, "lr": options["lr"] / 2}], **options)
+        self.sched = torch.optim.lr_scheduler.StepLR(self.opt, step_size=3, gamma=0.5)
+
+    def steps(self, n):
+        losses = []
+
+        def closure():
+            self.opt.zero_grad()
+            loss = torch.nn.functional.mse_loss(self.model(self.data["x"]), self.data["y"])
+            loss.backward()
+            return loss
+
+        for _ in range(n):
+            losses.append(self.opt.step(closure).item())
+            self.sched.step()
+        return losses
+
+    def checkpoint(self):
+        return {"model": self.model.state_dict(), "optimizer": self.opt.state_dict(), "scheduler": self.sched.state_dict(), "epoch": 5}
+
+    def resume(self, checkpoint):
+        assert checkpoint["epoch"] == 5
+        self.model.load_state_dict(checkpoint["model"])
+        self.opt.load_state_dict(checkpoint["optimizer"])
+        self.sched.load_state_dict(checkpoint["scheduler"])
+
+
+def same(a, b, ids):
+    """Whether two values are the same: types, strides and what shares a storage included."""
+    if isinstance(a, torch.Tensor):
+        if type(a) is not type(b) or a.dtype != b.dtype or a.shape != b.shape or a.stride() != b.stride() or a.requires_grad != b.requires_grad:
+            return False
+        x, y = a.untyped_storage(), b.untyped_storage()
+        bits = lambda t: (t.is_conj(), t.is_neg(), t.storage_offset(), getattr(t, "tag", None))
+        return bytes(x) == bytes(y) and bits(a) == bits(b) and ids.setdefault(x._cdata, y._cdata) == y._cdata
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(same(a[k], b[k], ids) for k in a) and same(getattr(a, "_metadata", None), getattr(b, "_metadata", None), ids)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(same(x, y, ids) for x, y in zip(a, b))
+    return a == b and str(a) == str(b)
+
+
+def load(path):
+    """What weights_only loads, in every way that PyTorch has to do it."""
+    from torch.utils.serialization import config
+
+    os.environ["TORCH_SERIALIZATION_DEBUG"] = "1"  # asserts that records are where they are computed to be
+    loaded = torch.load(path, weights_only=True)
+    for computed in (False, True):
+        config.load.calculate_storage_offsets = computed
+        assert same(loaded, torch.load(path, weights_only=True, mmap=True), {}), f"{path}: mmap gives other values"
+    config.load.calculate_storage_offsets = False
+    assert same(loaded, torch.load(io.BytesIO(path.read_bytes()), weights_only=True), {}), f"{path}: a buffer gives other values"
+    return loaded
+
+
+def judge(out, folder):
+    verdicts = {}
+    for path in sorted(folder.glob("*.pt")):
+        name = path.stem
+        verdict = verdicts[path.name] = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        value = load(path)
+        theirs = out / path.name
+        if theirs.exists():
+            verdict["same"] = same(torch.load(theirs, weights_only=True), value, {})
+        kind, _, optimizer = name.partition("-")
+        if optimizer:  # resaved-Adam, trained-Adam
+            training = Training(optimizer)
+            training.resume(value)
+            verdict["losses"] = training.steps(5)
+        print(path.name, verdict)
+    (out / "verdicts.json").write_text(json.dumps(verdicts, indent=1) + "\n")
+
+
 def make(out):
-    out.mkdir(parents=True, exist_ok=True)
+    (out / "training").mkdir(parents=True, exist_ok=True)
+    save(data(), out / "training" / "data.pt")
+    losses = {}
+    for name in OPTIMIZERS:
+        training = Training(name)
+        first = training.steps(5)
+        save(training.checkpoint(), out / "training" / f"{name}.pt")
+        losses[name] = first + training.steps(5)
+    (out / "training" / "losses.json").write_text(json.dumps(losses, indent=1) + "\n")
     save(values(), out / "values.pt")
     save(tensors(), out / "tensors.pt")
+    save(plain(), out / "plain.pt")
     save(state_dict(), out / "statedict.pt")
     save(many(), out / "many.pt")
     dump = lambda v, name: (out / name).write_text(json.dumps(v, indent=1) + "\n")
     dump(described(values()), "values.json")
+    dump(tensor_info(tensors()), "tensors.json")
     dump(zip64(), "zip64.json")
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     command, *args = sys.argv[1:]
-    {"make": make}[command](*map(Path, args))
+    {"make": make, "judge": judge}[command](*map(Path, args))
