@@ -23,8 +23,8 @@ var (
 	ErrLimit         = fileerr.ErrLimit
 	ErrTruncated     = fileerr.ErrTruncated
 	ErrUnsupported   = fileerr.ErrUnsupported
-	ErrUnexpected    = errors.New("unexpected tensor")
-	ErrArgument      = errors.New("bad argument")
+	ErrUnexpected    = fileerr.ErrUnexpected
+	ErrArgument      = fileerr.ErrArgument
 )
 
 func configError(key, expected, actual string) *Error {

@@ -45,6 +45,12 @@ var (
 	ErrChanged            = errors.New("file changed while in use")
 )
 
+// What isn't the file's fault: the caller's arguments, and names that a model does not have.
+var (
+	ErrArgument   = errors.New("bad argument")
+	ErrUnexpected = errors.New("unexpected tensor")
+)
+
 // Error says what is wrong with a file, where, and what helps. Fields that don't apply are empty.
 type Error struct {
 	Class    error  // one of the sentinels

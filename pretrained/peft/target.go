@@ -35,7 +35,8 @@ type Targets struct {
 type ModelInfo struct {
 	ModelType        string       // model_type of its config: for default targets; "" unknown
 	OutputEmbeddings string       // the path of its output layer, which all-linear leaves out; "" none
-	Device           torch.Device // for adapters of weights that are offloaded
+	InputEmbeddings  string       // the path of its table of tokens; "" none
+	Device           torch.Device // for adapters of weights that are offloaded; default: CPU
 }
 
 // Resolve finds the modules that a config chooses, by peft's rules. Nothing found is ErrMissingTensor. Whether an

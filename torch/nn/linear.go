@@ -43,6 +43,19 @@ func (d *Dense) Features() (in, out int) { return d.W.Size(1), d.W.Size(0) }
 // Dense is W, for weights that are computed from it.
 func (d *Dense) Dense() *torch.Tensor { return d.W }
 
+// Transposed is a LinearWeight stored as (in, out): that of transformers' Conv1D, which GPT-2 has.
+type Transposed struct {
+	W *torch.Tensor `torch:"weight"` // (in, out)
+}
+
+// Forward implements LinearWeight.
+func (t *Transposed) Forward(x, bias *torch.Tensor) *torch.Tensor {
+	return torch.Linear(x, t.W.T(), torch.LinearOptions{Bias: bias})
+}
+
+// Features implements LinearWeight.
+func (t *Transposed) Features() (in, out int) { return t.W.Size(0), t.W.Size(1) }
+
 // LinearOptions are the optional arguments of NewLinear.
 type LinearOptions struct {
 	Bias torch.Opt[bool] // default: true
