@@ -79,6 +79,9 @@ func (p *PreTrainedModel) SetOutputEmbeddings(l *nn.Linear) error {
 }
 
 func (p *PreTrainedModel) set(m Model, path string, module any) error {
+	if err := p.withoutAdapters("setting " + path); err != nil {
+		return err
+	}
 	if p.dispatch != nil {
 		return &Error{Class: ErrUnsupported, Detail: fmt.Sprintf("%s of %s", path, p.Class()), Actual: "a model on several devices, which runs its layers where they were put"}
 	}

@@ -37,6 +37,9 @@ func (p *PreTrainedModel) Cloned(self any) {
 	if g := p.generation; g != nil {
 		p.generation = &GenerationConfig{values: maps.Clone(g.values), modified: g.modified}
 	}
+	if p.Adapters != nil {
+		p.Adapters.Rebind(m)
+	}
 	if c := p.checkpointing; c != nil {
 		_ = p.ActivationCheckpointingEnable(c.opts) // which the original accepted
 	}

@@ -69,18 +69,23 @@ func resolveHub(ctx context.Context, id string, opts Options) (*files, error) {
 			c.Close()
 		}
 	}()
-	f := &files{}
+	f := &files{commit: m.Commit}
 	if opts.GGUFFile != "" {
 		keep, err = true, m.useGGUF(ctx, c, f)
 		return f, err
 	}
-	if err := m.readConfig(ctx, f); err != nil {
-		return nil, err
+	err = m.readConfig(ctx, f)
+	if missing := errors.Is(err, fs.ErrNotExist); err == nil || missing {
+		var hasErr error
+		if f.adapter, hasErr = m.has(ctx, m.in(adapterConfig)); hasErr != nil {
+			return nil, hasErr
+		}
+		if f.adapter && missing {
+			return nil, onlyAdapter(id + "/" + m.in(adapterConfig))
+		}
 	}
-	if ok, err := m.has(ctx, m.in("adapter_config.json")); err != nil {
+	if err != nil {
 		return nil, err
-	} else if ok {
-		return nil, refuseAdapter(id + "/" + m.in("adapter_config.json"))
 	}
 	name, err := m.findWeights(ctx, f)
 	if err != nil {

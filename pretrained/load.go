@@ -21,18 +21,39 @@ func (a *AutoClass) FromPretrained(ctx context.Context, path string, opts Option
 
 // Load loads a model from a directory, from one checkpoint file with config.json beside it, or by its id on
 // the hub, and reports what it did. The model is in evaluation mode and belongs to the caller: Close frees it.
+//
+// A folder or id with an adapter_config.json is an adapter of package peft. It is loaded over the model beside it or,
+// where there is none, over the one that its config names (base_model_name_or_path). Options.Adapter names another one.
 func Load(ctx context.Context, path string, opts Options) (Model, *Report, error) {
+	m, r, files, err := load(ctx, path, opts)
+	switch {
+	case opts.Adapter != "" && err == nil:
+		return withAdapter(ctx, m, r, opts.Adapter, opts)
+	case opts.Adapter == "" && errors.Is(err, errOnlyAdapter):
+		return overBase(ctx, path, opts)
+	case err == nil && files.adapter:
+		if files.commit != "" { // the adapter is of the same one
+			opts.Revision = files.commit
+		}
+		return withAdapter(ctx, m, r, path, opts)
+	}
+	return m, r, err
+}
+
+// load is Load without adapters.
+func load(ctx context.Context, path string, opts Options) (Model, *Report, *files, error) {
 	start := time.Now()
 	l, err := prepare(ctx, path, opts, false)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	defer l.close()
 	warnings, err := l.fill(ctx)
 	if err != nil {
 		l.model.Close()
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
+	l.model.base().path = path
 	p := l.plan
 	if l.gguf() == nil { // what came from GGUF is saved as if it had been built
 		back := l.names.reverse(false)
@@ -48,7 +69,7 @@ func Load(ctx context.Context, path string, opts Options) (Model, *Report, error
 		}
 	}
 	r.Seconds = time.Since(start).Seconds()
-	return l.model, r, nil
+	return l.model, r, l.files, nil
 }
 
 // fill runs the pipeline from the plan on: stream, initialise, tie, check.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/torchgo/torchgo/pretrained/peft"
 	"github.com/torchgo/torchgo/torch"
 	"github.com/torchgo/torchgo/torch/nn"
 )
@@ -62,6 +63,21 @@ type Model interface {
 	EnableInputRequireGrads()
 	DisableInputRequireGrads()
 
+	LoadAdapter(ctx context.Context, path string, opts ...LoadAdapterOptions) (*AdapterReport, error)
+	AddAdapter(config *peft.Config, name string) error
+	SetAdapter(names ...string) error
+	EnableAdapters() error
+	DisableAdapters() error
+	ActiveAdapters() []string
+	DeleteAdapter(names ...string) error
+	PeftConfig() map[string]*peft.Config
+	GetAdapterStateDict(name string) (map[string]*torch.Tensor, error)
+	EnablePeftHotswap(targetRank int) error
+	MergeAdapter(...peft.MergeOptions) error
+	UnmergeAdapter() error
+	MergeAndUnload(...peft.MergeOptions) error
+	UnloadAdapters() error
+
 	AddModelTags(...string)
 	ModelTags() []string
 	WarnIfPaddingAndNoAttentionMask(inputIDs, mask *torch.Tensor)
@@ -82,6 +98,11 @@ type PreTrainedModel struct {
 
 	generation *GenerationConfig // of a model that can generate; see there
 
+	// Adapters are those of package peft that the model has; nil: none. AddAdapter, LoadAdapter and their kin manage
+	// them.
+	Adapters *peft.Adapters `torch:",inline"`
+
+	path          string         // what it was loaded from; "": nothing
 	dispatch      *dispatch      // nil: all on one device
 	checkpointing *checkpointing // nil: off
 	inputGrads    func()         // takes the hook off that makes embeddings require gradients; nil: there is none

@@ -133,6 +133,13 @@ type Options struct {
 	// DownloadProgress is called as bytes of a hub id's files arrive, never from two goroutines at once.
 	DownloadProgress func(hub.Progress)
 
+	// Adapter is an adapter of package peft to load over the model: a folder, or an id of the hub. Default: that beside
+	// the model's files, if there is one.
+	Adapter string
+
+	// AdapterOptions are those of the adapter. What concerns the hub is as for the model where they say nothing.
+	AdapterOptions LoadAdapterOptions
+
 	// headersOnly: the weights' bytes are not needed.
 	headersOnly bool
 

@@ -3,6 +3,7 @@ package pretrained
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -74,6 +75,7 @@ type LoadPlan struct {
 	UnexpectedKeys []string          `json:"unexpected_keys"`
 	MismatchedKeys []Mismatch        `json:"mismatched_keys"`
 	Warnings       []string          `json:"warnings"`
+	Adapter        *AdapterReport    `json:"adapter,omitempty"` // over the model
 
 	NumParameters   int64            `json:"num_parameters"`
 	MemoryFootprint int64            `json:"memory_footprint"`
@@ -88,18 +90,41 @@ type LoadPlan struct {
 // Plan makes the plan of a load: nothing but headers is read, of a hub id's files too.
 func Plan(ctx context.Context, path string, opts Options) (*LoadPlan, error) {
 	opts.headersOnly = true
+	adapter := opts.Adapter
 	l, err := prepare(ctx, path, opts, true)
+	if adapter == "" && errors.Is(err, errOnlyAdapter) {
+		adapter = path
+		var base string
+		if base, opts, err = baseOf(ctx, path, opts); err != nil {
+			return nil, err
+		}
+		if l, err = prepare(ctx, base, opts, true); err != nil {
+			return nil, inBase(err, path)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
 	defer l.close()
 	defer l.model.Close()
+	if adapter == "" && l.files.adapter {
+		adapter = path
+		if l.files.commit != "" {
+			opts.Revision = l.files.commit
+		}
+	}
+	if adapter != "" {
+		if l.plan.Adapter, err = l.model.LoadAdapter(ctx, adapter, opts.forAdapter()); err != nil {
+			return nil, err
+		}
+	}
 	return l.plan, nil
 }
 
 // JSON is the plan as one JSON document.
 func (p *LoadPlan) JSON() []byte {
 	out := *p
+	out.Adapter = p.Adapter.complete()
 	out.Weights, out.Warnings = nonNil(p.Weights), nonNil(p.Warnings)
 	out.MissingKeys, out.UnexpectedKeys, out.MismatchedKeys = nonNil(p.MissingKeys), nonNil(p.UnexpectedKeys), nonNil(p.MismatchedKeys)
 	data, err := json.Marshal(out)
@@ -153,6 +178,7 @@ func (p *LoadPlan) String() string {
 	for _, k := range p.UnexpectedKeys {
 		fmt.Fprintf(&b, "  unexpected %s\n", k)
 	}
+	p.Adapter.write(&b)
 	for _, w := range p.Warnings {
 		fmt.Fprintf(&b, "  note %s\n", w)
 	}

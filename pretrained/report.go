@@ -26,6 +26,7 @@ type Report struct {
 	ErrorMsgs      []string          `json:"error_msgs"`
 	TiedKeys       map[string]string `json:"tied_keys"` // target: source
 	Warnings       []string          `json:"warnings"`
+	Adapter        *AdapterReport    `json:"adapter,omitempty"` // over the model
 
 	NumParameters   int64   `json:"num_parameters"`   // tied ones once
 	MemoryFootprint int64   `json:"memory_footprint"` // bytes of parameters and buffers, tied ones once
@@ -61,6 +62,7 @@ func (r *Report) Complete() *Report {
 	out := *r
 	out.MissingKeys, out.UnexpectedKeys = nonNil(r.MissingKeys), nonNil(r.UnexpectedKeys)
 	out.MismatchedKeys, out.ErrorMsgs, out.Warnings = nonNil(r.MismatchedKeys), nonNil(r.ErrorMsgs), nonNil(r.Warnings)
+	out.Adapter = r.Adapter.complete()
 	if out.TiedKeys == nil {
 		out.TiedKeys = map[string]string{}
 	}
@@ -90,6 +92,7 @@ func (r *Report) String() string {
 	for _, w := range slices.Concat(r.ErrorMsgs, r.Warnings) {
 		fmt.Fprintf(&b, "  note        %s\n", w)
 	}
+	r.Adapter.write(&b)
 	if len(r.MissingKeys)+len(r.MismatchedKeys) > 0 {
 		b.WriteString("  train the weights that were initialised anew before you rely on the model\n")
 	}

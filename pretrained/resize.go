@@ -28,6 +28,9 @@ func (p *PreTrainedModel) ResizeTokenEmbeddings(n int, opts ...ResizeOptions) (*
 	if len(opts) > 0 {
 		o = opts[0]
 	}
+	if err := p.withoutAdapters("resizing embeddings"); err != nil {
+		return nil, err
+	}
 	if o.PadToMultipleOf < 0 || o.PadToMultipleOf > MaxSize {
 		return nil, &Error{Class: ErrArgument, Detail: "pad to multiple of", Expected: "0 or more", Actual: fmt.Sprint(o.PadToMultipleOf)}
 	}

@@ -26,6 +26,8 @@ type files struct {
 	config  string         // path of config.json
 	raw     map[string]any // its object
 	weights string         // path of the weights file, or of the index of several
+	adapter bool           // an adapter is beside them
+	commit  string         // that they are of, on the hub
 
 	open func(path string) (*weights.File, error) // opens weights; nil: those on disk
 	seen []*stamp                                 // files that say what belongs to the checkpoint, before they were read
@@ -152,12 +154,12 @@ func (f *files) useGGUF(opts Options) (err error) {
 }
 
 func resolveDir(dir string, opts Options) (*files, error) {
-	f := &files{}
+	f := &files{adapter: exists(filepath.Join(dir, adapterConfig))}
+	if f.adapter && !exists(filepath.Join(dir, "config.json")) {
+		return nil, onlyAdapter(filepath.Join(dir, adapterConfig))
+	}
 	if err := f.readConfig(dir, opts); err != nil {
 		return nil, err
-	}
-	if adapter := filepath.Join(dir, "adapter_config.json"); exists(adapter) {
-		return nil, refuseAdapter(adapter)
 	}
 	if name, ok := f.raw["transformers_weights"].(string); ok {
 		if err := checkWeightsName(name); err != nil {
@@ -210,8 +212,8 @@ func (f *files) readConfig(dir string, opts Options) error {
 		return nil
 	case errors.Is(err, fs.ErrNotExist):
 		e := &Error{File: f.config, Class: ErrBadConfig, Err: fs.ErrNotExist}
-		if adapter := filepath.Join(dir, "adapter_config.json"); exists(adapter) {
-			return refuseAdapter(adapter)
+		if adapter := filepath.Join(dir, adapterConfig); exists(adapter) {
+			return onlyAdapter(adapter)
 		}
 		if opts.ConfigPath == "" {
 			e.Remedy = noConfig
@@ -238,10 +240,6 @@ func checkWeightsName(name string) error {
 		return configError("transformers_weights", "a .safetensors file or an index of such", fmt.Sprintf("%q", shorten(name)))
 	}
 	return nil
-}
-
-func refuseAdapter(file string) error {
-	return &Error{File: file, Class: ErrUnsupported, Detail: "adapters can't be loaded yet", Remedy: "merge it into its base model"}
 }
 
 // pathCause is the bare reason of a *fs.PathError.

@@ -29,6 +29,13 @@ type SaveOptions struct {
 	// loaded from had others. Default: true, a model is saved as it was found.
 	SaveOriginalFormat torch.Opt[bool]
 
+	// BaseModel saves the model itself, as it would be without its adapters. Default: of a model with adapters the active
+	// one is saved, in peft's format (adapter_config.json, adapter_model.safetensors), and nothing else.
+	BaseModel bool
+
+	// SavePeftFormat false saves an adapter's tensors alone, and without base_model.model. before their names.
+	SavePeftFormat torch.Opt[bool]
+
 	// IsMainProcess false writes nothing: of several processes with the same model, one saves.
 	IsMainProcess torch.Opt[bool]
 
@@ -55,6 +62,9 @@ type SaveOptions struct {
 func SavePretrained(ctx context.Context, m Model, dir string, opts SaveOptions) error {
 	if !opts.IsMainProcess.Or(true) {
 		return nil
+	}
+	if a := m.base().Adapters; a != nil && len(a.Names()) > 0 && !opts.BaseModel && opts.StateDict == nil {
+		return saveAdapter(ctx, m, dir, opts)
 	}
 	shard := safetensors.ShardOptions{Variant: opts.Variant, Compress: opts.Compress, Metadata: map[string]string{"format": "pt"}}
 	if opts.MaxShardSize != "" {
@@ -103,7 +113,24 @@ func isCheckpointFile(name string) bool {
 
 // writeFolder writes a checkpoint with its documents into a folder that need not exist yet.
 func writeFolder(ctx context.Context, dir string, config Config, set map[string]any, generation []byte,
-	tensors []safetensors.Source, shard safetensors.ShardOptions) (err error) {
+	tensors []safetensors.Source, shard safetensors.ShardOptions) error {
+	if generation != nil {
+		shard.Documents = append(shard.Documents, safetensors.Document{Name: generationFile, Data: generation})
+	}
+	shard.Documents = append(shard.Documents, safetensors.Document{Name: "config.json", Data: configJSON(config, set),
+		Pointing: func(weights string) []byte {
+			pointing := maps.Clone(set)
+			pointing["transformers_weights"] = weights
+			return configJSON(config, pointing)
+		}})
+	return inFolder(dir, func() error {
+		_, err := safetensors.WriteSharded(ctx, dir, tensors, shard)
+		return err
+	})
+}
+
+// inFolder has write write into a folder that need not exist yet, and is not made for nothing.
+func inFolder(dir string, write func() error) (err error) {
 	if st, err := os.Stat(dir); err == nil && !st.IsDir() {
 		return &Error{File: dir, Class: ErrArgument, Expected: "a directory", Actual: "a file"}
 	}
@@ -118,17 +145,7 @@ func writeFolder(ctx context.Context, dir string, config Config, set map[string]
 	if err != nil {
 		return err
 	}
-	if generation != nil {
-		shard.Documents = append(shard.Documents, safetensors.Document{Name: generationFile, Data: generation})
-	}
-	shard.Documents = append(shard.Documents, safetensors.Document{Name: "config.json", Data: configJSON(config, set),
-		Pointing: func(weights string) []byte {
-			pointing := maps.Clone(set)
-			pointing["transformers_weights"] = weights
-			return configJSON(config, pointing)
-		}})
-	_, err = safetensors.WriteSharded(ctx, dir, tensors, shard)
-	return err
+	return write()
 }
 
 // makeDir makes a directory and its parents, and tells which of them it made, the innermost first.

@@ -65,7 +65,11 @@ func (p *PreTrainedModel) savedEntries(state iter.Seq2[string, *torch.Tensor]) (
 	if state == nil {
 		defer p.lock()()
 		state = func(yield func(string, *torch.Tensor) bool) {
-			for name, t := range nn.StateDict(p.self) {
+			own := nn.StateDict(p.self)
+			if p.Adapters != nil {
+				own = p.Adapters.ModelState()
+			}
+			for name, t := range own {
 				if w := p.offloaded(t); w != nil {
 					t = w.placeholder
 				}

@@ -71,6 +71,9 @@ func (p *PreTrainedModel) classTies() map[string]string {
 // tensor of its source, and a layer's bias is cut or filled up with zeros to fit. What the targets held is
 // left to the collector. (tie_weights)
 func (p *PreTrainedModel) TieWeights() error {
+	if err := p.withoutAdapters("tying weights"); err != nil {
+		return err
+	}
 	ties, slots := wantedTies(p.self), slotsByName(p.self)
 	away := p.offloadedNames()
 	for target, source := range ties {

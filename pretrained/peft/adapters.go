@@ -93,6 +93,14 @@ func (a *Adapters) training() bool {
 // now on, but biases that the config says. The first adapter is active; a further one when Set says so.
 // New values are drawn from the default generator as peft draws them.
 func (a *Adapters) Add(c *Config, name string) error {
+	if !c.InitLoraWeights.Known() {
+		return &fileerr.Error{Class: fileerr.ErrUnsupported, Detail: "init_lora_weights of a new adapter", Actual: string(c.InitLoraWeights)}
+	}
+	return a.insert(c, name)
+}
+
+// insert is Add for an adapter whose values may come from a file.
+func (a *Adapters) insert(c *Config, name string) error {
 	if err := c.Validate(); err != nil {
 		return err
 	}

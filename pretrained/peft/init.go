@@ -145,7 +145,7 @@ func (a *Adapters) checkTarget(c *Config, t Target) error {
 		return unsupported("use_dora on a convolution with groups", fmt.Sprint(g.Groups))
 	case c.UseDoRA && !plain:
 		return unsupported("use_dora on a weight that is not one tensor", fmt.Sprintf("a %T", s.weight))
-	case c.UseDoRA && slot.Tensor().Device() == torch.Meta:
+	case c.UseDoRA && slot.Tensor().Device() == torch.Meta && a.info.Device != torch.Meta:
 		return unsupported("use_dora on a weight that is offloaded", "")
 	}
 	return nil
@@ -162,7 +162,7 @@ func (a *Adapters) checkSave(t Target) error {
 		return &fileerr.Error{Class: fileerr.ErrUnsupported, Tensor: t.Path, Detail: "modules_to_save", Actual: "a module without tensors"}
 	}
 	for _, s := range slots {
-		if s.Tensor().Device() == torch.Meta {
+		if s.Tensor().Device() == torch.Meta && a.info.Device != torch.Meta {
 			return &fileerr.Error{Class: fileerr.ErrUnsupported, Tensor: join(t.Path, s.Name), Detail: "modules_to_save", Actual: "a weight that is offloaded"}
 		}
 	}

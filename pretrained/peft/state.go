@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strings"
 
 	"github.com/torchgo/torchgo/internal/fileerr"
 	"github.com/torchgo/torchgo/torch"
@@ -17,6 +18,7 @@ type entry struct {
 	rank   int           // the dimension that is the rank; -1: none is
 	r      int           // the rank
 	groups int           // that the rank is divided by
+	base   bool          // the model's own, saved along
 }
 
 // value is what a file has: of a tensor with room for a higher rank, what is used.
@@ -41,6 +43,11 @@ func (a *Adapters) entries(name string) (list []entry) {
 	for path := range nn.NamedModules(a.model) {
 		if l := layers[path]; l != nil {
 			set := l.of().settings[name]
+			if set != nil && a.savesBase(path) {
+				for _, s := range nn.Slots(l.base()) {
+					list = append(list, entry{name: join(path, "base_layer."+s.Name), tensor: s.Tensor(), rank: -1, base: true})
+				}
+			}
 			for _, p := range l.of().tensors(name) {
 				e := entry{name: join(path, p.name), tensor: p.tensor, rank: p.rank, groups: 1}
 				if p.rank >= 0 {
@@ -68,6 +75,13 @@ func (a *Adapters) entries(name string) (list []entry) {
 	return list
 }
 
+// savesBase reports whether peft saves a module's own weight with an adapter on it: that of the tables of tokens, which
+// may have been resized.
+func (a *Adapters) savesBase(path string) bool {
+	last := path[strings.LastIndexByte(path, '.')+1:]
+	return (last == "embed_tokens" || last == "lm_head") && (path == a.info.InputEmbeddings || path == a.info.OutputEmbeddings)
+}
+
 // StateDict yields an adapter's tensors under the names of peft's files, without their prefix base_model.model. and
 // without the adapter's name (get_adapter_state_dict). They share the data of those in the model.
 func (a *Adapters) StateDict(name string) (iter.Seq2[string, *torch.Tensor], error) {
@@ -89,6 +103,42 @@ type LoadInfo struct {
 	Unexpected []string // that the adapter does not have
 }
 
+// Load puts an adapter into the model as Add does, with the values of tensors under the names of StateDict. Those that
+// it lacks are as in a new adapter, which strict makes an error, as it does others. An error leaves the model as it was.
+func (a *Adapters) Load(c *Config, name string, state map[string]*torch.Tensor, strict bool) (info LoadInfo, err error) {
+	trained := map[*torch.Tensor]bool{}
+	for _, s := range nn.Slots(a.model) {
+		trained[s.Tensor()] = s.Tensor().RequiresGrad()
+	}
+	active := slices.Clone(a.active)
+	if err := a.insert(c, name); err != nil {
+		return info, err
+	}
+	defer func() {
+		if err == nil {
+			return
+		}
+		_ = a.Delete(name) // it is there, and nothing is merged
+		a.active = active
+		a.apply(false)
+		for t, on := range trained {
+			if t.DType().IsFloatingPoint() {
+				t.SetRequiresGrad(on)
+			}
+		}
+	}()
+	if info, err = a.LoadStateDict(name, state); err != nil || !strict {
+		return info, err
+	}
+	switch {
+	case len(info.Missing) > 0:
+		err = &fileerr.Error{Class: fileerr.ErrMissingTensor, Tensor: info.Missing[0], Detail: fmt.Sprintf("one of %d that the adapter's file lacks", len(info.Missing))}
+	case len(info.Unexpected) > 0:
+		err = &fileerr.Error{Class: fileerr.ErrUnexpected, Tensor: info.Unexpected[0], Detail: fmt.Sprintf("one of %d that the adapter does not have", len(info.Unexpected))}
+	}
+	return info, err
+}
+
 // LoadStateDict gives an adapter the values of tensors under the names of StateDict. One that has another shape is an
 // error, and changes nothing.
 func (a *Adapters) LoadStateDict(name string, state map[string]*torch.Tensor) (info LoadInfo, err error) {
@@ -104,7 +154,9 @@ func (a *Adapters) LoadStateDict(name string, state map[string]*torch.Tensor) (i
 		known[e.name] = true
 		from := state[e.name]
 		if from == nil {
-			info.Missing = append(info.Missing, e.name)
+			if !e.base {
+				info.Missing = append(info.Missing, e.name)
+			}
 			continue
 		}
 		to := e.value()
@@ -112,7 +164,12 @@ func (a *Adapters) LoadStateDict(name string, state map[string]*torch.Tensor) (i
 			return info, &fileerr.Error{Class: fileerr.ErrSizeMismatch, Tensor: e.name, Detail: "shape",
 				Expected: fmt.Sprint(to.Shape()), Actual: fmt.Sprint(from.Shape())}
 		}
-		pairs = append(pairs, pair{e, from})
+		if e.base && to.Device() == torch.Meta && a.info.Device != torch.Meta {
+			return info, &fileerr.Error{Class: fileerr.ErrUnsupported, Tensor: e.name, Detail: "an adapter with the model's own weight", Actual: "a weight that is offloaded"}
+		}
+		if !e.base || !a.holds(e, from) { // one that is mapped from a file stays so
+			pairs = append(pairs, pair{e, from})
+		}
 	}
 	for n := range state {
 		if !known[n] {
@@ -121,6 +178,19 @@ func (a *Adapters) LoadStateDict(name string, state map[string]*torch.Tensor) (i
 	}
 	slices.Sort(info.Unexpected)
 	return info, copyAll(pairs)
+}
+
+// holds reports whether the model has a value already.
+func (a *Adapters) holds(e entry, from *torch.Tensor) bool {
+	if a.info.Device == torch.Meta {
+		return true // nothing is loaded
+	}
+	same, err := torch.Try(func() bool {
+		return torch.ScopeOf(func() bool {
+			return e.tensor.Equal(from.To(e.tensor.Device(), torch.ToOptions{DType: e.tensor.DType()}))
+		})
+	})
+	return err == nil && same
 }
 
 type pair struct {
