@@ -14,7 +14,6 @@ import (
 
 // The names of an adapter's files.
 const (
-	adapterConfig  = "adapter_config.json"
 	adapterWeights = "adapter_model.safetensors"
 	adapterPickle  = "adapter_model.bin"
 )
@@ -104,7 +103,7 @@ func (o LoadAdapterOptions) fetch(ctx context.Context, id string) (string, error
 		return "", err
 	}
 	defer c.Close()
-	config, err := m.File(ctx, m.in(adapterConfig))
+	config, err := m.File(ctx, m.in(peft.ConfigName))
 	if err != nil {
 		return "", err
 	}
@@ -154,7 +153,7 @@ func baseOf(ctx context.Context, path string, opts Options) (string, Options, er
 		return "", opts, err
 	}
 	if config.BaseModelNameOrPath == "" {
-		return "", opts, &Error{File: filepath.Join(dir, adapterConfig), Class: ErrBadConfig, Detail: "base_model_name_or_path", Expected: "the model that the adapter is for", Actual: "none",
+		return "", opts, &Error{File: filepath.Join(dir, peft.ConfigName), Class: ErrBadConfig, Detail: "base_model_name_or_path", Expected: "the model that the adapter is for", Actual: "none",
 			Remedy: "load that model, with this as its adapter"}
 	}
 	opts.Adapter, opts.AdapterOptions, opts.Subfolder, opts.Revision = path, a, "", config.Revision

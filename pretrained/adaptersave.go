@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/torchgo/torchgo/pretrained/peft"
 	"github.com/torchgo/torchgo/pretrained/safetensors"
 	"github.com/torchgo/torchgo/torch"
 )
@@ -58,7 +59,7 @@ func saveAdapter(ctx context.Context, m Model, dir string, opts SaveOptions) (er
 	}
 	var documents []safetensors.Document
 	if opts.SavePeftFormat.Or(true) {
-		documents = append(documents, safetensors.Document{Name: adapterConfig, Data: config.JSON()})
+		documents = append(documents, safetensors.Document{Name: peft.ConfigName, Data: config.JSON()})
 	}
 	return inFolder(dir, func() error {
 		return safetensors.WriteBeside(ctx, dir, adapterWeights, sources, map[string]string{"format": "pt"}, documents...)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/torchgo/torchgo/internal/weights"
 	"github.com/torchgo/torchgo/pretrained/hub"
+	"github.com/torchgo/torchgo/pretrained/peft"
 	"github.com/torchgo/torchgo/pretrained/safetensors"
 )
 
@@ -77,11 +78,11 @@ func resolveHub(ctx context.Context, id string, opts Options) (*files, error) {
 	err = m.readConfig(ctx, f)
 	if missing := errors.Is(err, fs.ErrNotExist); err == nil || missing {
 		var hasErr error
-		if f.adapter, hasErr = m.has(ctx, m.in(adapterConfig)); hasErr != nil {
+		if f.adapter, hasErr = m.has(ctx, m.in(peft.ConfigName)); hasErr != nil {
 			return nil, hasErr
 		}
 		if f.adapter && missing {
-			return nil, onlyAdapter(id + "/" + m.in(adapterConfig))
+			return nil, onlyAdapter(id + "/" + m.in(peft.ConfigName))
 		}
 	}
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/torchgo/torchgo/internal/regular"
 	"github.com/torchgo/torchgo/internal/weights"
 	"github.com/torchgo/torchgo/pretrained/checkpoint"
+	"github.com/torchgo/torchgo/pretrained/peft"
 )
 
 const maxConfigBytes = 16 << 20
@@ -154,9 +155,9 @@ func (f *files) useGGUF(opts Options) (err error) {
 }
 
 func resolveDir(dir string, opts Options) (*files, error) {
-	f := &files{adapter: exists(filepath.Join(dir, adapterConfig))}
+	f := &files{adapter: exists(filepath.Join(dir, peft.ConfigName))}
 	if f.adapter && !exists(filepath.Join(dir, "config.json")) {
-		return nil, onlyAdapter(filepath.Join(dir, adapterConfig))
+		return nil, onlyAdapter(filepath.Join(dir, peft.ConfigName))
 	}
 	if err := f.readConfig(dir, opts); err != nil {
 		return nil, err
@@ -212,7 +213,7 @@ func (f *files) readConfig(dir string, opts Options) error {
 		return nil
 	case errors.Is(err, fs.ErrNotExist):
 		e := &Error{File: f.config, Class: ErrBadConfig, Err: fs.ErrNotExist}
-		if adapter := filepath.Join(dir, adapterConfig); exists(adapter) {
+		if adapter := filepath.Join(dir, peft.ConfigName); exists(adapter) {
 			return onlyAdapter(adapter)
 		}
 		if opts.ConfigPath == "" {

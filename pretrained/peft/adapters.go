@@ -41,8 +41,7 @@ func (a *Adapters) Rebind(model any) {
 	a.names, a.active = slices.Clone(a.names), slices.Clone(a.active)
 	a.config, a.saved = maps.Clone(a.config), maps.Clone(a.saved)
 	for name, c := range a.config {
-		copied := *c
-		a.config[name] = &copied
+		a.config[name] = c.Clone()
 	}
 	for path, s := range a.saved {
 		a.saved[path] = s.clone()

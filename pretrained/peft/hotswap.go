@@ -127,8 +127,9 @@ func (a *Adapters) Hotswap(name string, c *Config, state map[string]*torch.Tenso
 	for path, s := range next {
 		layers[path].of().add(s)
 	}
-	own := *c
-	a.config[name] = &own
+	own := c.Clone()
+	own.TargetModules = targets.TargetModules
+	a.config[name] = own
 	return nil
 }
 

@@ -21,8 +21,8 @@ type made struct {
 
 // add puts an adapter on the targets. It fails before the model is changed.
 func (a *Adapters) add(c *Config, name string, t *Targets) (err error) {
-	own := *c
-	c = &own
+	c = c.Clone()
+	c.TargetModules, c.FeedforwardModules = t.TargetModules, t.FeedforwardModules
 	for _, target := range t.Layers {
 		if err := a.checkTarget(c, target); err != nil {
 			return err
@@ -137,8 +137,6 @@ func (a *Adapters) checkTarget(c *Config, t Target) error {
 		return badArgument("r of "+t.Path, "a positive integer", fmt.Sprint(t.R))
 	case c.LoraBias && isEmbedding:
 		return unsupported("lora_bias on an embedding", "")
-	case c.LoraBias && c.UseDoRA:
-		return unsupported("lora_bias with use_dora", "")
 	case g != nil && t.R%g.Groups != 0:
 		return badArgument("r of "+t.Path, fmt.Sprintf("a multiple of its %d groups", g.Groups), fmt.Sprint(t.R))
 	case g != nil && c.UseDoRA && g.Groups > 1:

@@ -18,7 +18,7 @@ type entry struct {
 	rank   int           // the dimension that is the rank; -1: none is
 	r      int           // the rank
 	groups int           // that the rank is divided by
-	base   bool          // the model's own, saved along
+	base   bool          // saved along: the model's own, or twice
 }
 
 // value is what a file has: of a tensor with room for a higher rank, what is used.
@@ -35,7 +35,7 @@ func (a *Adapters) entries(name string) (list []entry) {
 	if b := c.biases(); b != BiasNone {
 		own := a.own()
 		for _, s := range nn.Slots(a.model) {
-			if own[s.Name] && isBias(s.Name) {
+			if own[s.Name] && isBias(s.Name) && !a.inSaved(s.Name, name) {
 				biases[s.Name] = s.Tensor()
 			}
 		}
@@ -69,10 +69,24 @@ func (a *Adapters) entries(name string) (list []entry) {
 		if s := a.saved[path]; s != nil && s.copies[name] != nil {
 			for i, n := range s.names {
 				list = append(list, entry{name: join(path, n), tensor: a.copyOf(s, name, i), rank: -1})
+				if c.biases() == BiasAll && isBias(n) { // peft saves them a second time, and the model's own
+					list = append(list, entry{name: join(path, "original_module."+n), tensor: a.copyOf(s, "", i), rank: -1, base: true},
+						entry{name: join(path, "modules_to_save."+n), tensor: a.copyOf(s, name, i), rank: -1, base: true})
+				}
 			}
 		}
 	}
 	return list
+}
+
+// inSaved reports whether a tensor is of a module that an adapter has a copy of.
+func (a *Adapters) inSaved(tensor, name string) bool {
+	for path, s := range a.saved {
+		if s.copies[name] != nil && strings.HasPrefix(tensor, path+".") {
+			return true
+		}
+	}
+	return false
 }
 
 // savesBase reports whether peft saves a module's own weight with an adapter on it: that of the tables of tokens, which
