@@ -113,7 +113,9 @@ func (o LoadAdapterOptions) fetch(ctx context.Context, id string) (string, error
 			return filepath.Dir(config), err
 		}
 	}
-	_, err = m.File(ctx, m.in(adapterPickle))
+	if _, err = m.File(ctx, m.in(adapterPickle)); errors.Is(err, hub.ErrEntryNotFound) && !chosen {
+		err = &Error{File: id, Class: ErrMissingShard, Detail: "commit " + m.Commit, Expected: adapterWeights + " or " + adapterPickle, Actual: "neither", Err: err}
+	}
 	return filepath.Dir(config), err
 }
 

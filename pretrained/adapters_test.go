@@ -181,3 +181,164 @@ func contents(m pretrained.Model) map[string]string {
 	}
 	return out
 }
+
+// Two adapters on one model: each alone, both in either order, both merged.
+func TestSeveralAdapters(t *testing.T) {
+	dir := testdata.Open(t, "peft")
+	data, err := os.ReadFile(filepath.Join(dir, "several.json"))
+	require.NoError(t, err)
+	var rows []map[string]string
+	require.NoError(t, json.Unmarshal(data, &rows))
+	want, err := pretrained.LoadFile(ctx, filepath.Join(dir, "several.safetensors"))
+	require.NoError(t, err)
+	for _, row := range rows {
+		key := row["first"] + "+" + row["second"]
+		t.Run(key, func(t *testing.T) {
+			m, _ := load(t, baseDir(t, row["base"]), pretrained.Options{Attn: nn.Eager})
+			for _, name := range []string{"first", "second"} {
+				_, err := m.LoadAdapter(ctx, filepath.Join(dir, "adapters", row[name]), pretrained.LoadAdapterOptions{Name: name, Strict: true})
+				if name == "second" && row["load"] != "" {
+					require.ErrorIs(t, err, pretrained.ErrUnsupported)
+					require.Equal(t, []string{"first"}, m.ActiveAdapters())
+					require.Len(t, m.PeftConfig(), 1)
+					return
+				}
+				require.NoError(t, err)
+			}
+			require.Equal(t, []string{"first"}, m.ActiveAdapters(), "a further one waits")
+			before := contents(m)
+			checked := 0
+			for what, names := range map[string][]string{"first": {"first"}, "second": {"second"}, "both": {"first", "second"}, "swapped": {"second", "first"}} {
+				require.NoError(t, m.SetAdapter(names...))
+				if w := want[key+"."+what]; w != nil {
+					require.LessOrEqual(t, far(t, w, logits(t, m, row["base"])), 2e-6, what)
+					checked++
+				}
+			}
+			require.GreaterOrEqual(t, checked, 2)
+			require.NoError(t, m.SetAdapter("first"))
+			require.Equal(t, before, contents(m))
+			if ties[row["first"]] != "" {
+				return // peft merges into the other module, too
+			}
+			require.NoError(t, m.MergeAndUnload(peft.MergeOptions{Adapters: []string{"first", "second"}, Safe: true}))
+			checked = 0
+			for name, x := range nn.StateDict(m) {
+				if w := want[key+".merged."+name]; w != nil {
+					require.LessOrEqual(t, far(t, w, someRows(x)), 2e-6, name)
+					checked++
+				}
+			}
+			require.NotZero(t, checked)
+		})
+	}
+}
+
+// besideBase puts an adapter of peft's, and the model that its config names, in folders of the test's own, in which it then
+// runs.
+func besideBase(t *testing.T, c adapterCase) (adapter string) {
+	dir := t.TempDir()
+	require.NoError(t, os.CopyFS(filepath.Join(dir, c.Base), os.DirFS(baseDir(t, c.Base))))
+	require.NoError(t, os.CopyFS(filepath.Join(dir, "adapter"), os.DirFS(c.dir)))
+	t.Chdir(dir)
+	return "adapter"
+}
+
+// from_pretrained of an adapter: over the model that its config names, or over the one beside it (A28).
+func TestAnAdapterInPlaceOfAModel(t *testing.T) {
+	c := adapterNamed(t, "llama-lora")
+	path := besideBase(t, c)
+	eager := pretrained.Options{Attn: nn.Eager, Strict: true}
+	m, r := load(t, path, eager)
+	require.LessOrEqual(t, far(t, c.want["logits"], logits(t, m, c.Base)), 2e-6)
+	require.False(t, m.Training())
+	require.Equal(t, "adapter", r.Adapter.Path)
+	require.Equal(t, "LORA", r.Adapter.Type)
+	require.Contains(t, r.String(), "adapter     default: LORA from adapter, ")
+	require.Contains(t, string(r.JSON()), `"adapter":{"path":"adapter","name":"default","type":"LORA","parameters":`)
+	require.Equal(t, []string{"default"}, m.ActiveAdapters())
+	for _, p := range nn.NamedParameters(m) {
+		require.False(t, p.RequiresGrad(), "it was not asked to train")
+	}
+
+	plan, err := pretrained.Plan(ctx, path, eager)
+	require.NoError(t, err)
+	require.Equal(t, r.Adapter.Parameters, plan.Adapter.Parameters)
+	require.Equal(t, c.Base, plan.Path)
+	require.Contains(t, plan.String(), "adapter     default: LORA")
+
+	named := eager
+	named.Adapter, named.AdapterOptions.Name, named.AdapterOptions.IsTrainable = path, "mine", true
+	m, _ = load(t, c.Base, named)
+	require.LessOrEqual(t, far(t, c.want["logits"], logits(t, m, c.Base)), 2e-6)
+	require.Equal(t, []string{"mine"}, m.ActiveAdapters())
+
+	// Both in one folder: config.json wins over the name of the base.
+	require.NoError(t, os.CopyFS("both", os.DirFS(c.Base)))
+	config, err := os.ReadFile("adapter/adapter_config.json")
+	require.NoError(t, err)
+	other := bytes.Replace(config, []byte(`"base_model_name_or_path": "llama"`), []byte(`"base_model_name_or_path": "no/such/folder"`), 1)
+	require.NotEqual(t, config, other)
+	require.NoError(t, os.WriteFile("both/adapter_config.json", other, 0o600))
+	require.NoError(t, os.Rename("adapter/adapter_model.safetensors", "both/adapter_model.safetensors"))
+	m, _ = load(t, "both", eager)
+	require.LessOrEqual(t, far(t, c.want["logits"], logits(t, m, c.Base)), 2e-6)
+	plan, err = pretrained.Plan(ctx, "both", eager)
+	require.NoError(t, err)
+	require.NotNil(t, plan.Adapter)
+
+	_, _, err = pretrained.Load(ctx, path, eager)
+	require.ErrorIs(t, err, pretrained.ErrMissingShard)
+	require.ErrorContains(t, err, "adapter: weights file is missing: the adapter's weights: expected adapter_model.safetensors")
+	require.NoError(t, os.WriteFile("adapter/adapter_config.json", other, 0o600))
+	for _, load := range []func() error{
+		func() error { _, _, err := pretrained.Load(ctx, path, eager); return err },
+		func() error { _, err := pretrained.Plan(ctx, path, eager); return err },
+	} {
+		err := load()
+		require.ErrorIs(t, err, os.ErrNotExist)
+		require.ErrorContains(t, err, "adapter: the base model (base_model_name_or_path): no/such/folder: ")
+	}
+	require.NoError(t, os.WriteFile("adapter/adapter_config.json", []byte(`{"peft_type": "LORA", "base_model_name_or_path": null}`), 0o600))
+	_, _, err = pretrained.Load(ctx, path, eager)
+	require.ErrorIs(t, err, pretrained.ErrBadConfig)
+	require.ErrorContains(t, err, "base_model_name_or_path")
+	_, err = pretrained.LoadConfig(ctx, path, pretrained.Options{})
+	require.ErrorContains(t, err, "an adapter without its base model")
+}
+
+// On the hub, base and adapter each have their own commit; one beside its model is of the same commit.
+func TestAdaptersOfTheHub(t *testing.T) {
+	s, _ := newHub(t)
+	c := adapterNamed(t, "llama-lora")
+	s.Commit("org/base", folder(t, baseDir(t, c.Base)))
+	files := folder(t, c.dir)
+	delete(files, "expected.safetensors")
+	files["adapter_config.json"] = bytes.Replace(files["adapter_config.json"], []byte(`"llama"`), []byte(`"org/base"`), 1)
+	first := s.Commit("org/adapter", files)
+	eager := pretrained.Options{Attn: nn.Eager, Strict: true}
+	m, _ := load(t, "org/adapter", eager)
+	require.LessOrEqual(t, far(t, c.want["logits"], logits(t, m, c.Base)), 2e-6)
+
+	both := folder(t, baseDir(t, c.Base))
+	maps.Copy(both, files)
+	s.Commit("org/both", both)
+	m, _ = load(t, "org/both", eager)
+	require.LessOrEqual(t, far(t, c.want["logits"], logits(t, m, c.Base)), 2e-6)
+
+	s.Commit("org/adapter", map[string][]byte{"adapter_config.json": []byte("{}"), "adapter_model.safetensors": files["adapter_model.safetensors"]})
+	_, _, err := pretrained.Load(ctx, "org/adapter", eager)
+	require.ErrorContains(t, err, "peft_type")
+	old := eager
+	old.Revision = first
+	m, _ = load(t, "org/adapter", old)
+	require.LessOrEqual(t, far(t, c.want["logits"], logits(t, m, c.Base)), 2e-6)
+	m, _ = load(t, "org/base", eager)
+	_, err = m.LoadAdapter(ctx, "org/adapter", pretrained.LoadAdapterOptions{Revision: first})
+	require.NoError(t, err)
+	require.LessOrEqual(t, far(t, c.want["logits"], logits(t, m, c.Base)), 2e-6)
+
+	s.Commit("org/empty", map[string][]byte{"adapter_config.json": files["adapter_config.json"]})
+	_, err = m.LoadAdapter(ctx, "org/empty", pretrained.LoadAdapterOptions{Name: "other"})
+	require.ErrorContains(t, err, "expected adapter_model.safetensors or adapter_model.bin, got neither")
+}

@@ -265,18 +265,6 @@ func TestQuantizedCheckpointsAreRefused(t *testing.T) {
 	load(t, edit(t, "single", `"hidden_size"`, `"quantization_config": null, "hidden_size"`), pretrained.Options{})
 }
 
-func TestAdaptersAreRefused(t *testing.T) {
-	dir := filepath.Join(testdata.Copy(t, "loader"), "single")
-	adapter := filepath.Join(dir, "adapter_config.json")
-	require.NoError(t, os.WriteFile(adapter, []byte("{}"), 0o600))
-	_, _, err := pretrained.Load(ctx, dir, pretrained.Options{})
-	require.ErrorIs(t, err, pretrained.ErrUnsupported)
-	require.ErrorContains(t, err, "adapters can't be loaded yet")
-	require.NoError(t, os.Remove(filepath.Join(dir, "config.json")))
-	_, _, err = pretrained.Load(ctx, dir, pretrained.Options{})
-	require.ErrorContains(t, err, "adapters can't be loaded yet; merge it into its base model")
-}
-
 func TestTransformersWeights(t *testing.T) {
 	for name, text := range map[string]string{
 		"other.safetensors":                "",
@@ -457,7 +445,7 @@ func TestSynchronousLoading(t *testing.T) {
 	require.Equal(t, min(4, runtime.GOMAXPROCS(0)), pretrained.Readers(pretrained.Options{}))
 }
 
-func TestHubConfigsAndAdapters(t *testing.T) {
+func TestHubConfigs(t *testing.T) {
 	s, _ := newHub(t)
 	dir := loaderCase(t, "single")
 	files := folder(t, dir)
@@ -468,11 +456,6 @@ func TestHubConfigsAndAdapters(t *testing.T) {
 	require.Equal(t, 3, c.Base().NumLabels())
 	require.Equal(t, before+1, downloads(s), "the config alone")
 	load(t, "org/name", pretrained.Options{ConfigInstance: c, Strict: true})
-
-	s.Commit("org/adapter", map[string][]byte{"config.json": files["config.json"], "model.safetensors": files["model.safetensors"], "adapter_config.json": []byte("{}")})
-	_, _, err = pretrained.Load(ctx, "org/adapter", pretrained.Options{})
-	require.ErrorIs(t, err, pretrained.ErrUnsupported)
-	require.ErrorContains(t, err, "org/adapter/adapter_config.json")
 
 	s.Commit("org/bare", map[string][]byte{"model.safetensors": files["model.safetensors"]})
 	_, _, err = pretrained.Load(ctx, "org/bare", pretrained.Options{Class: "BertForMaskedLM"})

@@ -3,6 +3,7 @@ package peft
 import (
 	"fmt"
 	"math"
+	"strings"
 
 	"github.com/torchgo/torchgo/internal/fileerr"
 	"github.com/torchgo/torchgo/torch"
@@ -111,6 +112,11 @@ func (a *Adapters) checkTarget(c *Config, t Target) error {
 	if !ok {
 		return unsupported("an adapter on this module", fmt.Sprintf("a %T", t.Module))
 	}
+	for path := range a.saved {
+		if t.Path == path || strings.HasPrefix(t.Path, path+".") {
+			return unsupported("an adapter on a module that another one has a copy of (modules_to_save)", path)
+		}
+	}
 	g := (*nn.ConvGeometry)(nil)
 	if v := convOf(t.Module); v != nil {
 		g = &v.Geometry
@@ -151,7 +157,7 @@ func (a *Adapters) checkTarget(c *Config, t Target) error {
 
 func (a *Adapters) checkSave(t Target) error {
 	for path, l := range a.layers() {
-		if path == t.Path {
+		if path == t.Path || strings.HasPrefix(path, t.Path+".") {
 			return &fileerr.Error{Class: fileerr.ErrUnsupported, Tensor: t.Path, Detail: "modules_to_save", Actual: fmt.Sprintf("a %T with adapters", l)}
 		}
 	}
