@@ -25,7 +25,7 @@ func WriteBeside(ctx context.Context, dir, name string, tensors []Source, metada
 		}
 	}()
 	s := &save{Folder: folder, documents: documents}
-	if _, err := stage(ctx, s.path(name), tensors, metadata, func() (*atomicfile.File, error) { return s.Create(name, name) }); err != nil {
+	if _, err := stage(ctx, s.path(name), tensors, metadata, false, func() (*atomicfile.File, error) { return s.Create(name, name) }); err != nil {
 		return err
 	}
 	if err := s.stageDocuments(false); err != nil {
