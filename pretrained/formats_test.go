@@ -8,6 +8,8 @@ import (
 
 	"github.com/torchgo/torchgo/internal/testdata"
 	"github.com/torchgo/torchgo/pretrained"
+	"github.com/torchgo/torchgo/pretrained/checkpoint"
+	"github.com/torchgo/torchgo/pretrained/safetensors"
 	"github.com/torchgo/torchgo/torch"
 )
 
@@ -40,5 +42,38 @@ func TestLoadsDistributedCheckpoints(t *testing.T) {
 		}
 		_, _, err := pretrained.Load(ctx, dir, pretrained.Options{UseSafetensors: torch.Some(false)})
 		require.ErrorIs(t, err, pretrained.ErrMissingShard)
+	}
+}
+
+// A file that Python's safetensors wrote, with every dtype that torch has, is the same after it was loaded and saved.
+// Elements of less than a byte: two F4 are one float4_e2m1fn_x2; what torch has no dtype for comes as its bytes.
+func TestEveryDTypeThroughTensors(t *testing.T) {
+	from := filepath.Join(testdata.Open(t, "safetensors"), "all.safetensors")
+	tensors, err := pretrained.LoadFile(ctx, from)
+	require.NoError(t, err)
+	require.Equal(t, torch.Float4E2M1FNX2, tensors["t.float4_e2m1fn_x2"].DType())
+	to := filepath.Join(t.TempDir(), "all.safetensors")
+	require.NoError(t, pretrained.SaveFile(ctx, to, tensors, map[string]string{"format": "pt"}))
+	want, err := checkpoint.List(ctx, from, true)
+	require.NoError(t, err)
+	got, err := checkpoint.List(ctx, to, true)
+	require.NoError(t, err)
+	require.ElementsMatch(t, want.Tensors, got.Tensors)
+	for _, x := range tensors {
+		x.Close()
+	}
+	six := filepath.Join(t.TempDir(), "six.safetensors")
+	bytes := []byte{1, 2, 3, 4, 5, 6}
+	require.NoError(t, safetensors.WriteFile(ctx, six, []safetensors.Source{{Name: "x", DType: safetensors.F6E2M3, Shape: []int{2, 4}, Write: safetensors.Data(bytes)},
+		{Name: "y", DType: safetensors.F4, Shape: []int{4, 3}, Write: safetensors.Data(bytes)}}, nil))
+	for _, opts := range []pretrained.LoadStateDictOptions{{}, {DisableMmap: true}} {
+		tensors, err = pretrained.LoadStateDict(ctx, six, opts)
+		require.NoError(t, err)
+		for _, x := range tensors {
+			require.Equal(t, torch.Uint8, x.DType())
+			require.Equal(t, []int{6}, x.Shape())
+			require.Equal(t, bytes, x.Bytes())
+			x.Close()
+		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/torchgo/torchgo/pretrained/checkpoint"
@@ -39,7 +40,11 @@ func LoadStateDict(ctx context.Context, path string, opts LoadStateDictOptions) 
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
+		info, dtype := packed(info)
 		p := newPart(source{file: f.File, TensorInfo: info}, whole(info.Shape).copyInto())
+		if dtype != 0 {
+			p.dtype, p.FileBytes = dtype, int64(info.Bytes)
+		}
 		if p.dtype == 0 {
 			return nil, &Error{Class: ErrUnsupported, File: path, Tensor: info.Name, Detail: "dtype", Actual: info.DType.String()}
 		}
@@ -54,6 +59,21 @@ func LoadStateDict(ctx context.Context, path string, opts LoadStateDictOptions) 
 		tensors[info.Name] = t
 	}
 	return tensors, nil
+}
+
+// packed is a tensor of elements smaller than a byte as torch has it: two F4 in one float4_e2m1fn_x2, others, for which
+// torch has no dtype, as their bytes.
+func packed(info checkpoint.TensorInfo) (checkpoint.TensorInfo, torch.DType) {
+	if info.DType.Bits()%8 == 0 {
+		return info, 0
+	}
+	if last := len(info.Shape) - 1; info.DType == safetensors.F4 && last >= 0 && info.Shape[last]%2 == 0 {
+		info.Shape = slices.Clone(info.Shape)
+		info.Shape[last] /= 2
+		return info, torch.Float4E2M1FNX2
+	}
+	info.Shape = []int{info.Bytes}
+	return info, torch.Uint8
 }
 
 // whole is a tensor that one part is all of.

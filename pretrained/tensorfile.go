@@ -22,11 +22,18 @@ func SaveFile(ctx context.Context, path string, tensors map[string]*torch.Tensor
 	for _, name := range slices.Sorted(maps.Keys(tensors)) {
 		t := tensors[name]
 		code, ok := codeOf(t.DType())
+		if t.DType() == torch.Float4E2M1FNX2 && t.Dim() > 0 {
+			code, ok = safetensors.F4, true
+		}
 		if !ok {
 			return &Error{Class: ErrUnsupported, File: path, Tensor: name, Detail: "dtype has no form in safetensors", Actual: t.DType().String()}
 		}
+		shape := t.Shape()
+		if code == safetensors.F4 && len(shape) > 0 { // two to an element
+			shape[len(shape)-1] *= 2
+		}
 		sources = append(sources, safetensors.Source{
-			Name: name, DType: code, Shape: t.Shape(), Write: func(w io.Writer) error { return write(w, func() (*torch.Tensor, error) { return t, nil }) },
+			Name: name, DType: code, Shape: shape, Write: func(w io.Writer) error { return write(w, func() (*torch.Tensor, error) { return t, nil }) },
 		})
 	}
 	return safetensors.WriteFile(ctx, path, sources, metadata)
