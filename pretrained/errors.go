@@ -12,19 +12,20 @@ type Error = fileerr.Error
 
 // The classes of errors that loading adds to those of the file formats.
 var (
-	ErrBadConfig     = fileerr.ErrBadConfig
-	ErrMissingShard  = fileerr.ErrMissingShard
-	ErrMissingTensor = fileerr.ErrMissingTensor
-	ErrConflict      = fileerr.ErrConflict
-	ErrPath          = fileerr.ErrPath
-	ErrNotRegular    = fileerr.ErrNotRegular
-	ErrSizeMismatch  = fileerr.ErrSizeMismatch
-	ErrBadDType      = fileerr.ErrBadDType
-	ErrLimit         = fileerr.ErrLimit
-	ErrTruncated     = fileerr.ErrTruncated
-	ErrUnsupported   = fileerr.ErrUnsupported
-	ErrUnexpected    = fileerr.ErrUnexpected
-	ErrArgument      = fileerr.ErrArgument
+	ErrBadConfig       = fileerr.ErrBadConfig
+	ErrMissingShard    = fileerr.ErrMissingShard
+	ErrMissingTensor   = fileerr.ErrMissingTensor
+	ErrConflict        = fileerr.ErrConflict
+	ErrPath            = fileerr.ErrPath
+	ErrNotRegular      = fileerr.ErrNotRegular
+	ErrSizeMismatch    = fileerr.ErrSizeMismatch
+	ErrBadDType        = fileerr.ErrBadDType
+	ErrLimit           = fileerr.ErrLimit
+	ErrTruncated       = fileerr.ErrTruncated
+	ErrUnsupported     = fileerr.ErrUnsupported
+	ErrForbiddenGlobal = fileerr.ErrForbiddenGlobal // a pickle names a class or function that is not on the list
+	ErrUnexpected      = fileerr.ErrUnexpected
+	ErrArgument        = fileerr.ErrArgument
 )
 
 func configError(key, expected, actual string) *Error {

@@ -1,7 +1,9 @@
 package pretrained_test
 
 import (
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -9,6 +11,7 @@ import (
 	"github.com/torchgo/torchgo/internal/testdata"
 	"github.com/torchgo/torchgo/pretrained"
 	"github.com/torchgo/torchgo/pretrained/checkpoint"
+	"github.com/torchgo/torchgo/pretrained/pickle"
 	"github.com/torchgo/torchgo/pretrained/safetensors"
 	"github.com/torchgo/torchgo/torch"
 )
@@ -76,4 +79,41 @@ func TestEveryDTypeThroughTensors(t *testing.T) {
 			x.Close()
 		}
 	}
+}
+
+// A training script's checkpoint holds the model among other things; a class that isn't known is an error, or passed over.
+func TestLoadsTrainingCheckpoints(t *testing.T) {
+	dir := t.TempDir()
+	single := loaderCase(t, "single")
+	data, err := os.ReadFile(filepath.Join(single, "config.json"))
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "config.json"), data, 0o644))
+	f, err := safetensors.Open(filepath.Join(single, "model.safetensors"))
+	require.NoError(t, err)
+	defer f.Close()
+	state := &pickle.Dict{Class: pickle.OrderedDict}
+	for _, info := range f.Tensors() {
+		bytes := make([]byte, info.Bytes)
+		require.NoError(t, f.ReadTensor(info.Name, bytes))
+		x := &pickle.Tensor{DType: "float32", Storage: &pickle.Storage{Data: strings.NewReader(string(bytes)), Bytes: int64(len(bytes)), DType: "float32", Location: "cpu"}}
+		x.Shape, x.Strides = info.Shape, make([]int, len(info.Shape))
+		for d, stride := len(info.Shape)-1, 1; d >= 0; d-- {
+			x.Strides[d] = stride
+			stride *= info.Shape[d]
+		}
+		require.NoError(t, state.Set("module."+info.Name, x))
+	}
+	all := &pickle.Dict{}
+	require.NoError(t, all.Set("epoch", int64(3)))
+	require.NoError(t, all.Set("state_dict", state))
+	require.NoError(t, pickle.WriteFile(ctx, filepath.Join(dir, "pytorch_model.bin"), all))
+	sameModel(t, single, dir, pretrained.Options{Strict: true})
+	sameModel(t, single, dir, pretrained.Options{Strict: true, DisableMmap: true, DType: torch.Float16})
+	sameModel(t, single, dir, pretrained.Options{Strict: true, UseSafetensors: torch.Some(false), WeightsOnly: torch.Some(false)})
+	_, _, err = pretrained.Load(ctx, dir, pretrained.Options{UseSafetensors: torch.Some(true)})
+	require.ErrorIs(t, err, pretrained.ErrMissingShard)
+	l, err := checkpoint.List(ctx, dir, false)
+	require.NoError(t, err)
+	require.Equal(t, map[string]any{"epoch": int64(3)}, l.Metadata)
+	require.True(t, strings.HasPrefix(l.Tensors[0].Name, "state_dict.module."), l.Tensors[0].Name)
 }

@@ -34,7 +34,7 @@ var kwargs = map[string]string{
 	"load_in_4bit":           "quantization can't be done yet",
 	"load_in_8bit":           "quantization can't be done yet",
 	"quantization_config":    "quantization can't be done yet",
-	"weights_only":           "pickles are never run: whatever is read is data",
+	"weights_only":           "use Options.WeightsOnly",
 	"trust_remote_code":      "Python code of a checkpoint is never run",
 	"code_revision":          "Python code of a checkpoint is never run",
 	"experts_implementation": "no model has experts yet",

@@ -91,6 +91,10 @@ type Options struct {
 	// if there, else .bin.
 	UseSafetensors torch.Opt[bool]
 
+	// WeightsOnly false passes over objects of unknown classes in PyTorch's .bin files, where they are an error else. Either
+	// way nothing of a file is run. Default: true.
+	WeightsOnly torch.Opt[bool]
+
 	// GGUFFile is the name of a GGUF file in the model's directory or repository, which is loaded in place of all others;
 	// its metadata are the config. (A path of one as MODEL says the same.) Its weights become those of a dense model,
 	// float32 unless DType says otherwise.

@@ -83,7 +83,7 @@ func (f *files) openCheckpoint(opts Options) (*checkpoint.Checkpoint, error) {
 	if safe, _ := opts.UseSafetensors.Get(); safe {
 		only = checkpoint.Safetensors
 	}
-	return checkpoint.Open(f.weights, checkpoint.OpenOptions{StateDict: true, Only: only, Open: f.open,
+	return checkpoint.Open(f.weights, checkpoint.OpenOptions{StateDict: true, Only: only, Open: f.open, KeepUnknown: !opts.WeightsOnly.Or(true),
 		AllowIncompleteIndex: opts.AllowIncompleteIndex, AllowConflictingShards: opts.AllowConflictingShards})
 }
 

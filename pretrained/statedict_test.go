@@ -44,7 +44,7 @@ func TestLoadStateDict(t *testing.T) {
 	}
 	live := torch.LiveTensors()
 	for name, class := range map[string]error{
-		"bin-malicious/pytorch_model.bin": pretrained.ErrUnsupported,
+		"bin-malicious/pytorch_model.bin": pretrained.ErrForbiddenGlobal,
 		"truncated/model.safetensors":     pretrained.ErrTruncated,
 	} {
 		_, err = pretrained.LoadStateDict(ctx, filepath.Join(testdata.Open(t, "loader"), name), pretrained.LoadStateDictOptions{})

@@ -41,6 +41,10 @@ type OpenOptions struct {
 	// it the tensors are all that there are, under their full names.
 	StateDict bool
 
+	// KeepUnknown opens PyTorch files with objects of classes that are not known, which are passed over. Nothing of them
+	// is run. (torch.load's weights_only=False.)
+	KeepUnknown bool
+
 	Only Format // what all files must be; "": anything
 
 	// Open opens the files, by the paths that they have or would have. Default: those on disk. Files on a hub, whose

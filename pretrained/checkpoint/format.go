@@ -2,12 +2,14 @@ package checkpoint
 
 import (
 	"bytes"
+	"fmt"
+	"math"
 	"path/filepath"
 	"strings"
 
-	"github.com/torchgo/torchgo/internal/fileerr"
 	"github.com/torchgo/torchgo/internal/weights"
 	"github.com/torchgo/torchgo/pretrained/gguf"
+	"github.com/torchgo/torchgo/pretrained/pickle"
 	"github.com/torchgo/torchgo/pretrained/safetensors"
 )
 
@@ -49,13 +51,15 @@ func detect(head []byte, path string) Format {
 type File struct {
 	*weights.File
 	Format   Format
-	Metadata any        // what the file says of itself, for JSON; nil: nothing
-	GGUF     *gguf.File // a GGUF file's metadata, and its tensors as they are stored; nil: another format
+	Metadata any          // what the file says of itself, for JSON; nil: nothing
+	GGUF     *gguf.File   // a GGUF file's metadata, and its tensors as they are stored; nil: another format
+	Pickle   *pickle.File // a PyTorch file's whole object; nil: another format
 }
 
 var readers = map[Format]func(f *weights.File, o OpenOptions) (*File, error){
 	Safetensors: readSafetensors,
 	GGUF:        readGGUF,
+	Pickle:      readPickle,
 }
 
 func read(f *weights.File, o OpenOptions) (*File, error) {
@@ -67,11 +71,7 @@ func read(f *weights.File, o OpenOptions) (*File, error) {
 	if o.Only != "" {
 		format = o.Only // whose reader says what else the file is
 	}
-	read := readers[format]
-	if read == nil {
-		return nil, &Error{Class: fileerr.ErrUnsupported, File: f.Path(), Detail: string(format) + " files can't be loaded yet", Remedy: "convert it to safetensors"}
-	}
-	file, err := read(f, o)
+	file, err := readers[format](f, o)
 	if err != nil {
 		return nil, err
 	}
@@ -97,6 +97,45 @@ func readGGUF(f *weights.File, _ OpenOptions) (*File, error) {
 		return nil, err
 	}
 	return &File{File: f, Metadata: g.Metadata(), GGUF: g}, nil
+}
+
+func readPickle(f *weights.File, o OpenOptions) (*File, error) {
+	p, err := pickle.Read(f, pickle.Options{KeepUnknown: o.KeepUnknown})
+	if err != nil {
+		return nil, err
+	}
+	file := &File{File: p.File, Pickle: p}
+	if o.StateDict {
+		if file.File, err = p.StateDict(); err != nil {
+			return nil, err
+		}
+	} else if m := plain(p.Root()); len(m) > 0 {
+		file.Metadata = m
+	}
+	return file, nil
+}
+
+// plain are the numbers and texts beside the tensors of a dict: a training state's epoch and the like.
+func plain(v pickle.Value) map[string]any {
+	m := map[string]any{}
+	if d, ok := v.(*pickle.Dict); ok {
+		for key, value := range d.Items() {
+			name, ok := key.(string)
+			switch x := value.(type) {
+			case float64:
+				if math.IsNaN(x) || math.IsInf(x, 0) { // which JSON lacks
+					value = fmt.Sprint(x)
+				}
+			case bool, int64, string:
+			default:
+				ok = false
+			}
+			if ok {
+				m[name] = value
+			}
+		}
+	}
+	return m
 }
 
 // stored is how a tensor is in the file: its type there, its bytes, and a read of some.

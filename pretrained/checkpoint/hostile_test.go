@@ -24,12 +24,11 @@ import (
 
 // The cases of folders that are about something else than weights and their index.
 var otherFolderCases = map[string]string{
-	"hf_ok_bin": ".bin", "hf_ok_sharded_bin": ".bin", "hf_bin_only_hostile": ".bin",
 	"hf_model_needs": "the model", "hf_shape_vs_config": "the model", "hf_shape_transposed": "the model", "hf_dtype_int": "the model",
 }
 
 func hostileCases(t testing.TB) (cases []testdata.HostileCase) {
-	for format, n := range map[string]int{"safetensors": 88, "gguf": 72} {
+	for format, n := range map[string]int{"safetensors": 88, "gguf": 72, "torch_zip": 179, "torch_legacy": 26, "torch_tar": 8} {
 		found := testdata.Hostile(t, format)
 		require.Len(t, found, n)
 		cases = append(cases, found...)
@@ -149,6 +148,14 @@ func TestHostileCorpus(t *testing.T) {
 	}
 }
 
+// joined is a name with one separator: the manifest joins the keys of a pickle's dicts by another than we do.
+func joined(c testdata.HostileCase, name string) string {
+	if strings.HasPrefix(c.Format, "torch_") {
+		return strings.ReplaceAll(name, "/", ".")
+	}
+	return name
+}
+
 func checkOutcome(t *testing.T, c testdata.HostileCase, got outcome) {
 	if c.Expected == "ok" && got.Error != "" && c.Alt != "" {
 		require.Equal(t, []string{c.Alt}, got.Classes, got.Error)
@@ -161,14 +168,19 @@ func checkOutcome(t *testing.T, c testdata.HostileCase, got outcome) {
 		}
 		tensors := map[string]testdata.HostileTensor{}
 		for _, l := range got.Listing.Tensors {
-			tensors[l.Name] = testdata.HostileTensor{DType: l.DType, Shape: l.Shape, SHA256: l.SHA256[:32]}
+			tensors[joined(c, l.Name)] = testdata.HostileTensor{DType: l.DType, Shape: l.Shape, SHA256: l.SHA256[:32]}
 		}
-		require.Equal(t, c.Tensors, tensors)
+		want := map[string]testdata.HostileTensor{}
+		for name, x := range c.Tensors {
+			want[joined(c, name)] = x
+		}
+		require.Equal(t, want, tensors)
 		return
 	}
 	require.NotEmpty(t, got.Error, "accepted: %s", c.Wrong)
 	require.NotNil(t, fileerr.Class(c.ErrorClass))
-	require.Equal(t, []string{c.ErrorClass}, got.Classes, got.Error)
+	require.Contains(t, got.Classes, c.ErrorClass, got.Error)
+	require.LessOrEqual(t, len(got.Classes), 2) // a forbidden name by a forbidden opcode
 	require.Contains(t, got.Error, filepath.Base(c.Path), "names the file or its folder")
 	require.NotContains(t, got.Error, "\n")
 }

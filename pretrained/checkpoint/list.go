@@ -76,6 +76,13 @@ func (c *Checkpoint) List(ctx context.Context, digest bool) (*Listing, error) {
 			}
 		}
 	}
+	if digest {
+		for _, f := range c.files {
+			if f.Pickle != nil {
+				todo = append(todo, f.Pickle.Verify)
+			}
+		}
+	}
 	g, groupCtx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for _, f := range todo {
