@@ -88,20 +88,9 @@ func TestLoadsTrainingCheckpoints(t *testing.T) {
 	data, err := os.ReadFile(filepath.Join(single, "config.json"))
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "config.json"), data, 0o644))
-	f, err := safetensors.Open(filepath.Join(single, "model.safetensors"))
-	require.NoError(t, err)
-	defer f.Close()
 	state := &pickle.Dict{Class: pickle.OrderedDict}
-	for _, info := range f.Tensors() {
-		bytes := make([]byte, info.Bytes)
-		require.NoError(t, f.ReadTensor(info.Name, bytes))
-		x := &pickle.Tensor{DType: "float32", Storage: &pickle.Storage{Data: strings.NewReader(string(bytes)), Bytes: int64(len(bytes)), DType: "float32", Location: "cpu"}}
-		x.Shape, x.Strides = info.Shape, make([]int, len(info.Shape))
-		for d, stride := len(info.Shape)-1, 1; d >= 0; d-- {
-			x.Strides[d] = stride
-			stride *= info.Shape[d]
-		}
-		require.NoError(t, state.Set("module."+info.Name, x))
+	for name, x := range pickled(t, single) {
+		require.NoError(t, state.Set("module."+name, x))
 	}
 	all := &pickle.Dict{}
 	require.NoError(t, all.Set("epoch", int64(3)))
@@ -116,4 +105,60 @@ func TestLoadsTrainingCheckpoints(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, map[string]any{"epoch": int64(3)}, l.Metadata)
 	require.True(t, strings.HasPrefix(l.Tensors[0].Name, "state_dict.module."), l.Tensors[0].Name)
+}
+
+// pickled are the weights of a folder's model.safetensors as PyTorch saves them.
+func pickled(t *testing.T, dir string) map[string]*pickle.Tensor {
+	f, err := safetensors.Open(filepath.Join(dir, "model.safetensors"))
+	require.NoError(t, err)
+	defer f.Close()
+	tensors := map[string]*pickle.Tensor{}
+	for _, info := range f.Tensors() {
+		bytes := make([]byte, info.Bytes)
+		require.NoError(t, f.ReadTensor(info.Name, bytes))
+		x := &pickle.Tensor{DType: "float32", Storage: &pickle.Storage{Data: strings.NewReader(string(bytes)), Bytes: int64(len(bytes)), DType: "float32", Location: "cpu"}}
+		x.Shape, x.Strides = info.Shape, make([]int, len(info.Shape))
+		for d, stride := len(info.Shape)-1, 1; d >= 0; d-- {
+			x.Strides[d] = stride
+			stride *= info.Shape[d]
+		}
+		tensors[info.Name] = x
+	}
+	return tensors
+}
+
+// A zip's storages are mapped, each once. Two parameters that share one in the file don't in the model, unless they are
+// tied there.
+func TestStoragesOfPickles(t *testing.T) {
+	dir := t.TempDir()
+	single := loaderCase(t, "single")
+	data, err := os.ReadFile(filepath.Join(single, "config.json"))
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "config.json"), data, 0o644))
+	const query, key = "bert.encoder.layer.0.attention.self.query.weight", "bert.encoder.layer.0.attention.self.key.weight"
+	const embeddings, decoder = "bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"
+	saved := &pickle.Dict{Class: pickle.OrderedDict}
+	tensors := pickled(t, single)
+	tensors[key].Storage = tensors[query].Storage
+	tensors[decoder] = tensors[embeddings]
+	for name, x := range tensors {
+		require.NoError(t, saved.Set(name, x))
+	}
+	require.NoError(t, pickle.WriteFile(ctx, filepath.Join(dir, "pytorch_model.bin"), saved))
+	m, r := load(t, dir, pretrained.Options{Strict: true})
+	require.Equal(t, map[string]string{decoder: embeddings, "cls.predictions.decoder.bias": "cls.predictions.bias"}, r.TiedKeys)
+	own := 0
+	for name, x := range state(m) {
+		if !inMappingOf(t, x.DataPtr(), "pytorch_model.bin") {
+			own++
+			require.Contains(t, []string{query, key}, name)
+		}
+	}
+	require.Equal(t, 1, own)
+	weights := state(m)
+	require.True(t, weights[query].Equal(weights[key]))
+	before := weights[key].Clone()
+	torch.NoGrad(func() { weights[query].Zero_() })
+	require.True(t, weights[key].Equal(before))
+	require.Equal(t, weights[embeddings].DataPtr(), weights[decoder].DataPtr())
 }

@@ -368,6 +368,7 @@ func (l *loader) mapNames() (err error) {
 	l.plan.UnexpectedKeys = slices.Sorted(maps.Keys(unexpected))
 	l.planTies(found)
 	l.planRest(found)
+	l.separate()
 	slices.Sort(l.plan.MissingKeys)
 	slices.SortFunc(l.plan.MismatchedKeys, func(a, b Mismatch) int { return strings.Compare(a.Key, b.Key) })
 	l.count()
@@ -483,6 +484,36 @@ func (l *loader) planTies(found map[string]PlannedWeight) {
 		default:
 			l.plan.Warnings = append(l.plan.Warnings, fmt.Sprintf("%s and %s are tied and both missing from the checkpoint", target, source))
 			l.plan.MissingKeys = append(l.plan.MissingKeys, target)
+		}
+	}
+}
+
+// separate has weights read that would be mapped where another one is: in a file of PyTorch's, tensors may share a
+// storage, and the model's parameters don't, but for its ties.
+func (l *loader) separate() {
+	type extent struct {
+		weight     *PlannedWeight
+		start, end int64
+	}
+	mapped := map[*weights.File][]extent{}
+	for i := range l.plan.Weights {
+		if w := &l.plan.Weights[i]; w.Action == MapAction {
+			p := &w.Parts[0]
+			info, _ := p.file.Tensor(p.Source)
+			start := info.Offset + int64(p.place.from.offset*p.dtype.ItemSize())
+			mapped[p.file] = append(mapped[p.file], extent{w, start, start + p.FileBytes})
+		}
+	}
+	for _, list := range mapped {
+		slices.SortStableFunc(list, func(a, b extent) int { return cmp.Compare(a.start, b.start) })
+		last := list[0]
+		for _, e := range list[1:] {
+			tied := l.compare[e.weight.Key] == last.weight.Key || l.compare[last.weight.Key] == e.weight.Key
+			if e.start < last.end && !tied {
+				e.weight.Action = ReadAction
+			} else if e.end > last.end {
+				last = e
+			}
 		}
 	}
 }
