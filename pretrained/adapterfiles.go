@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/torchgo/torchgo/internal/regular"
 	"github.com/torchgo/torchgo/pretrained/hub"
 	"github.com/torchgo/torchgo/pretrained/peft"
 	"github.com/torchgo/torchgo/torch"
@@ -75,8 +76,9 @@ func (o LoadAdapterOptions) weights(dir string) (string, error) {
 		names = append(names, adapterPickle)
 	}
 	for _, name := range names {
-		if file := filepath.Join(dir, name); exists(file) {
-			return file, nil
+		file := filepath.Join(dir, name)
+		if st, err := os.Stat(file); err == nil {
+			return file, regular.Check(file, st)
 		}
 	}
 	return "", &Error{File: dir, Class: ErrMissingShard, Detail: "the adapter's weights", Expected: names[0], Actual: "none", Err: fs.ErrNotExist}

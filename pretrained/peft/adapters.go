@@ -95,11 +95,11 @@ func (a *Adapters) Add(c *Config, name string) error {
 	if !c.InitLoraWeights.Known() {
 		return &fileerr.Error{Class: fileerr.ErrUnsupported, Detail: "init_lora_weights of a new adapter", Actual: string(c.InitLoraWeights)}
 	}
-	return a.insert(c, name)
+	return a.insert(c, name, nil)
 }
 
-// insert is Add for an adapter whose values may come from a file.
-func (a *Adapters) insert(c *Config, name string) error {
+// insert is Add for an adapter whose values may come from a file; state is nil, or what it has.
+func (a *Adapters) insert(c *Config, name string, state map[string]*torch.Tensor) error {
 	if err := c.Validate(); err != nil {
 		return err
 	}
@@ -109,6 +109,11 @@ func (a *Adapters) insert(c *Config, name string) error {
 	targets, err := Resolve(a.model, c, a.info)
 	if err != nil {
 		return err
+	}
+	if state != nil {
+		if err := a.fits(c, targets, state); err != nil {
+			return err
+		}
 	}
 	return a.add(c, name, targets)
 }

@@ -28,7 +28,10 @@ func compile(before, pattern, after string) (*regexp.Regexp, error) {
 	case err != nil:
 		return nil, fail(ErrBadConfig, err.Error())
 	}
-	tree, err := syntax.Parse(before+translated+after, syntax.Perl)
+	tree, err := syntax.Parse(translated, syntax.Perl)
+	if err == nil {
+		tree, err = syntax.Parse(before+translated+after, syntax.Perl)
+	}
 	if e := (*syntax.Error)(nil); errors.As(err, &e) {
 		switch e.Code {
 		case syntax.ErrInvalidNamedCapture:

@@ -125,7 +125,7 @@ func (a *Adapters) Load(c *Config, name string, state map[string]*torch.Tensor, 
 		trained[s.Tensor()] = s.Tensor().RequiresGrad()
 	}
 	active := slices.Clone(a.active)
-	if err := a.insert(c, name); err != nil {
+	if err := a.insert(c, name, state); err != nil {
 		return info, err
 	}
 	defer func() {
@@ -148,7 +148,7 @@ func (a *Adapters) Load(c *Config, name string, state map[string]*torch.Tensor, 
 	case len(info.Missing) > 0:
 		err = &fileerr.Error{Class: fileerr.ErrMissingTensor, Tensor: info.Missing[0], Detail: fmt.Sprintf("one of %d that the adapter's file lacks", len(info.Missing))}
 	case len(info.Unexpected) > 0:
-		err = &fileerr.Error{Class: fileerr.ErrUnexpected, Tensor: info.Unexpected[0], Detail: fmt.Sprintf("one of %d that the adapter does not have", len(info.Unexpected))}
+		err = &fileerr.Error{Class: fileerr.ErrConflict, Err: fileerr.ErrUnexpected, Tensor: info.Unexpected[0], Detail: fmt.Sprintf("one of %d that the adapter does not have", len(info.Unexpected))}
 	}
 	return info, err
 }
@@ -175,8 +175,7 @@ func (a *Adapters) LoadStateDict(name string, state map[string]*torch.Tensor) (i
 		}
 		to := e.value()
 		if !slices.Equal(from.Shape(), to.Shape()) {
-			return info, &fileerr.Error{Class: fileerr.ErrSizeMismatch, Tensor: e.name, Detail: "shape",
-				Expected: fmt.Sprint(to.Shape()), Actual: fmt.Sprint(from.Shape())}
+			return info, shapeError(e.name, to.Shape(), from.Shape())
 		}
 		if e.base && to.Device() == torch.Meta && a.info.Device != torch.Meta {
 			return info, &fileerr.Error{Class: fileerr.ErrUnsupported, Tensor: e.name, Detail: "an adapter with the model's own weight", Actual: "a weight that is offloaded"}
