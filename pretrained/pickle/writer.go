@@ -3,16 +3,15 @@ package pickle
 import (
 	"bufio"
 	"context"
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"math"
 	"math/bits"
 	"strconv"
 
 	"github.com/torchgo/torchgo/internal/atomicfile"
+	"github.com/torchgo/torchgo/internal/fileerr"
+	"github.com/torchgo/torchgo/internal/weights"
 )
 
 // WriteFile writes a value as torch.save of version 2.15 does, byte for byte but for an identification that no reader
@@ -29,13 +28,13 @@ func WriteFile(ctx context.Context, path string, v Value) error {
 		return err
 	}
 	defer f.Abort()
-	return writeError(path, f.Commit())
+	return fileerr.Writing(path, f.Commit())
 }
 
 // Write is WriteFile into a stream.
 func Write(ctx context.Context, w io.Writer, v Value) error {
-	if bigEndian {
-		return &Error{Class: ErrUnsupported, Detail: "storages are little-endian, this host is big-endian"}
+	if err := weights.CheckHost(""); err != nil {
+		return err
 	}
 	text, storages, err := dump(v)
 	if err != nil {
@@ -65,7 +64,7 @@ func Write(ctx context.Context, w io.Writer, v Value) error {
 func stage(ctx context.Context, path string, v Value, create func() (*atomicfile.File, error)) (_ *atomicfile.File, err error) {
 	f, err := create()
 	if err != nil {
-		return nil, writeError(path, err)
+		return nil, fileerr.Writing(path, err)
 	}
 	w := bufio.NewWriterSize(f, 1<<20)
 	err = Write(ctx, w, v)
@@ -77,31 +76,10 @@ func stage(ctx context.Context, path string, v Value, create func() (*atomicfile
 	}
 	if err != nil {
 		f.Abort()
-		return nil, writeError(path, err)
+		return nil, fileerr.Writing(path, err)
 	}
 	return f, nil
 }
-
-// writeError names the file in an error.
-func writeError(path string, err error) error {
-	e := (*Error)(nil)
-	switch {
-	case err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded):
-		return err
-	case errors.As(err, &e):
-		if e.File == "" {
-			e.File = path
-		}
-		return err
-	}
-	var p *fs.PathError
-	if errors.As(err, &p) { // it has operation and path of its own
-		err = p.Err
-	}
-	return &Error{File: path, Detail: "write", Err: err}
-}
-
-var bigEndian = binary.NativeEndian.Uint16([]byte{0, 1}) == 1
 
 // Made is the Data of a storage that only exists while it is written: write writes its bytes, as many as Storage.Bytes
 // says. It is called once for each file that the storage goes into, when it is its turn.

@@ -3,7 +3,6 @@ package safetensors
 import (
 	"errors"
 	"io"
-	"io/fs"
 	"maps"
 	"strings"
 
@@ -61,15 +60,6 @@ func inFile(err error, path string) error {
 	var e *Error
 	if errors.As(err, &e) && e.File == "" {
 		e.File = path
-	}
-	return err
-}
-
-// cause drops operation and path, which the Error has already.
-func cause(err error) error {
-	var p *fs.PathError
-	if errors.As(err, &p) {
-		return p.Err
 	}
 	return err
 }

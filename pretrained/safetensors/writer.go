@@ -16,6 +16,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/torchgo/torchgo/internal/atomicfile"
+	"github.com/torchgo/torchgo/internal/fileerr"
 	"github.com/torchgo/torchgo/internal/planes"
 	"github.com/torchgo/torchgo/internal/strictjson"
 	"github.com/torchgo/torchgo/internal/weights"
@@ -49,15 +50,7 @@ func WriteFile(ctx context.Context, path string, tensors []Source, metadata map[
 		return err
 	}
 	defer f.Abort()
-	return writeError(path, f.Commit())
-}
-
-// writeError names the file in an error of the system.
-func writeError(path string, err error) error {
-	if e := (*Error)(nil); err == nil || errors.As(err, &e) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return inFile(err, path)
-	}
-	return &Error{File: path, Detail: "write", Err: cause(err)}
+	return fileerr.Writing(path, f.Commit())
 }
 
 // stage writes the file under a temporary name, which create gives it, and brings it to the disk.
@@ -82,7 +75,7 @@ func stage(ctx context.Context, path string, tensors []Source, metadata map[stri
 	}
 	f, err := create()
 	if err != nil {
-		return nil, writeError(path, err)
+		return nil, fileerr.Writing(path, err)
 	}
 	defer func() {
 		if err != nil {
@@ -91,7 +84,7 @@ func stage(ctx context.Context, path string, tensors []Source, metadata map[stri
 	}()
 	w := bufio.NewWriterSize(f, 1<<20)
 	if _, err := w.Write(head); err != nil {
-		return nil, writeError(path, err)
+		return nil, fileerr.Writing(path, err)
 	}
 	for i, t := range tensors {
 		tw := &tensorWriter{ctx: ctx, w: w, left: sizes[i], bools: t.DType == BOOL}
@@ -119,11 +112,11 @@ func stage(ctx context.Context, path string, tensors []Source, metadata map[stri
 			if e := (*Error)(nil); errors.As(err, &e) && e.Tensor == "" {
 				e.Tensor = t.Name
 			}
-			return nil, writeError(path, err)
+			return nil, fileerr.Writing(path, err)
 		}
 	}
 	if err := w.Flush(); err != nil {
-		return nil, writeError(path, err)
+		return nil, fileerr.Writing(path, err)
 	}
 	if compress { // sizes are known now; their numbers are not longer than before
 		small, _, err := encodeHeader(frames, metadata)
@@ -131,10 +124,10 @@ func stage(ctx context.Context, path string, tensors []Source, metadata map[stri
 			return nil, inFile(err, path)
 		}
 		if _, err := f.WriteAt(append(small[8:], bytes.Repeat([]byte(" "), len(head)-len(small))...), 8); err != nil {
-			return nil, writeError(path, err)
+			return nil, fileerr.Writing(path, err)
 		}
 	}
-	return f, writeError(path, f.Finish())
+	return f, fileerr.Writing(path, f.Finish())
 }
 
 // encodeHeader gives the bytes before the data, and the size of each tensor.

@@ -3,7 +3,6 @@ package safetensors
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -299,15 +298,4 @@ func TestParseSize(t *testing.T) {
 		_, err := ParseSize(text)
 		require.Error(t, err, text)
 	}
-}
-
-func TestIndexIsJSON(t *testing.T) {
-	var index struct {
-		Metadata  map[string]int64
-		WeightMap map[string]string `json:"weight_map"`
-	}
-	shards := [][]Source{{zeros("é\n", 3)}, {{Name: "b", DType: F32, Shape: []int{2, 2}}}}
-	require.NoError(t, json.Unmarshal(encodeIndex(shards, []string{"x", "y"}, 0), &index))
-	require.Equal(t, map[string]int64{"total_parameters": 7, "total_size": 19}, index.Metadata)
-	require.Equal(t, map[string]string{"é\n": "x", "b": "y"}, index.WeightMap)
 }

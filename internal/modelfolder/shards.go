@@ -1,4 +1,4 @@
-package safetensors
+package modelfolder
 
 import (
 	"fmt"
@@ -7,24 +7,10 @@ import (
 	"strings"
 
 	"github.com/torchgo/torchgo/internal/strictjson"
-	"github.com/torchgo/torchgo/internal/weights"
 )
 
 // DefaultShardBytes is transformers' max_shard_size, "50GB".
 const DefaultShardBytes = 50_000_000_000
-
-// ShardOptions are the options of WriteSharded.
-type ShardOptions struct {
-	MaxShardBytes   int64             // default DefaultShardBytes; see ParseSize
-	Variant         string            // as in Layout
-	Metadata        map[string]string // of each file; transformers writes {"format": "pt"}
-	TotalParameters int64             // for the index; default: all elements written
-	Documents       []Document        // files that are replaced together with the weights
-
-	// Compress writes compressed files, which only this package reads: see docs/compression.md. MaxShardBytes is of
-	// the tensors as they are without.
-	Compress bool
-}
 
 // ParseSize reads a size as "5GB": a number and TB, GB, MB or KB, which are powers of 1000.
 func ParseSize(s string) (int64, error) {
@@ -47,58 +33,41 @@ func ParseSize(s string) (int64, error) {
 	return 0, fmt.Errorf("size %q: expected a number before the unit %s, got %q", s, unit, number)
 }
 
-// split distributes tensors as transformers does: in their order, as many to a file as fit; a tensor that
+// Split distributes tensors of these sizes as transformers does: in their order, as many to a file as fit; a tensor that
 // is larger than the limit gets a file of its own, and the file before it stays open for the next ones.
-func split(tensors []Source, limit int64) ([][]Source, error) {
-	var shards [][]Source
-	var current []Source
+func Split(sizes []int64, limit int64) (shards [][]int) {
+	var current []int
 	var used int64
-	for _, t := range tensors {
-		size, err := weights.ByteSize(t.DType, t.Shape)
-		if err != nil {
-			err.(*Error).Tensor = t.Name
-			return nil, err
-		}
+	for i, size := range sizes {
 		if size > limit {
-			shards = append(shards, []Source{t})
+			shards = append(shards, []int{i})
 			continue
 		}
 		if used+size > limit {
 			shards = append(shards, current)
 			current, used = nil, 0
 		}
-		current = append(current, t)
+		current = append(current, i)
 		used += size
 	}
 	if len(current) > 0 || len(shards) == 0 {
 		shards = append(shards, current)
 	}
-	return shards, nil
-}
-
-func noDuplicates(tensors []Source) error {
-	seen := make(map[string]bool, len(tensors))
-	for _, t := range tensors {
-		if seen[t.Name] {
-			return &Error{Class: ErrDuplicate, Tensor: t.Name}
-		}
-		seen[t.Name] = true
-	}
-	return nil
+	return shards
 }
 
 // encodeIndex gives the bytes that transformers writes.
-func encodeIndex(shards [][]Source, names []string, parameters int64) []byte {
+func (c *Checkpoint) encodeIndex(names []string) []byte {
 	files := &strictjson.Object{}
 	var bytes, elements int64
-	for i, shard := range shards {
-		for _, t := range shard {
+	for i, shard := range c.Shards {
+		for _, t := range shard.Tensors {
 			files.Set(t.Name, strictjson.String(names[i]))
-			size, _ := weights.ByteSize(t.DType, t.Shape)
-			bytes += size
-			elements += int64(TensorInfo{Shape: t.Shape}.Numel())
+			bytes += t.Bytes
+			elements += t.Numel
 		}
 	}
+	parameters := c.TotalParameters
 	if parameters == 0 {
 		parameters = elements
 	}

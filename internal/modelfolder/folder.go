@@ -1,4 +1,6 @@
-package safetensors
+// Package modelfolder writes the checkpoint of a model into a folder: weights of any format in one file or in shards with
+// their index, and the documents beside them, so that a reader finds the old checkpoint or the new one.
+package modelfolder
 
 import (
 	"bytes"
@@ -15,6 +17,9 @@ import (
 	"github.com/torchgo/torchgo/internal/regular"
 )
 
+// Error says what went wrong with a file.
+type Error = fileerr.Error
+
 // Document is a file that belongs to a checkpoint, as config.json does.
 type Document struct {
 	Name string // in the folder, with slashes if in one below it
@@ -25,9 +30,36 @@ type Document struct {
 	Pointing func(weights string) []byte
 }
 
-// WriteSharded writes a checkpoint into a folder that exists: model.safetensors if it fits into one file, else
-// model-00001-of-0000N.safetensors, … and the index; and the documents that go with it. It returns the
-// names of the weight files.
+// Tensor is what dividing into shards, and the index, need to know of a tensor.
+type Tensor struct {
+	Name  string
+	Bytes int64 // 0 if its bytes are those of another one
+	Numel int64
+}
+
+// Shard is a file of weights to be written.
+type Shard struct {
+	Tensors []Tensor
+
+	// Stage writes the file under a temporary name, which create gives it, and brings it to the disk. path is its name in the
+	// end, for errors.
+	Stage func(ctx context.Context, path string, create func() (*atomicfile.File, error)) error
+}
+
+// Checkpoint is what is to be written.
+type Checkpoint struct {
+	Single string // the name of the file if there is one shard: "model.safetensors"
+	Index  string // that of the index if there are more
+	Shards []Shard
+	Hiding []string // names of other files that readers would find in its place
+
+	Variant         bool       // readers of others share the documents
+	TotalParameters int64      // for the index; 0: all elements
+	Documents       []Document // files that are replaced together with the weights
+}
+
+// Write writes a checkpoint into a folder that exists: one file, or shards named <Single>-00001-of-0000N and the index; and
+// the documents that go with it. It returns the names of the weight files.
 //
 // All files are complete and on the disk under temporary names before the first one gets its own; so an
 // error until then (disk full, a tensor that can't be read) leaves the folder as it was. Then one rename
@@ -35,35 +67,28 @@ type Document struct {
 // is left of the old one goes. A process that is stopped at any point leaves a folder in which the old
 // checkpoint is found or the new one, whole; the next save removes its temporary files. Savers of one
 // folder wait for each other.
-func WriteSharded(ctx context.Context, dir string, tensors []Source, o ShardOptions) (_ []string, err error) {
-	if o.MaxShardBytes == 0 {
-		o.MaxShardBytes = DefaultShardBytes
-	}
-	single, index := fileNames(o.Variant)
-	if err := fileerr.CheckName(single); err != nil || strings.Contains(o.Variant, "/") {
-		return nil, &Error{Class: ErrPath, File: dir, Detail: "variant", Actual: fmt.Sprintf("%.80q", o.Variant)}
-	}
-	if err := noDuplicates(tensors); err != nil {
-		return nil, inFile(err, filepath.Join(dir, single))
-	}
-	shards, err := split(tensors, o.MaxShardBytes)
-	if err != nil {
-		return nil, inFile(err, dir)
-	}
+func Write(ctx context.Context, dir string, c Checkpoint) (_ []string, err error) {
 	folder, err := atomicfile.OpenFolder(ctx, dir)
 	if err != nil {
-		return nil, writeError(dir, err)
+		return nil, fileerr.Writing(dir, err)
 	}
-	s := &save{Folder: folder, single: single, index: index, prefix: strings.TrimSuffix(single, ".safetensors"), documents: o.Documents}
+	ext := filepath.Ext(c.Single)
+	s := &save{Folder: folder, single: c.Single, index: c.Index, prefix: strings.TrimSuffix(c.Single, ext), ext: ext, documents: c.Documents}
 	defer func() {
 		for _, d := range s.made {
 			_ = os.Remove(d) // which it does where nothing came into it
 		}
 		if closeErr := folder.Close(); err == nil {
-			err = writeError(dir, closeErr)
+			err = fileerr.Writing(dir, closeErr)
 		}
 	}()
-	if err := s.stage(ctx, shards, o); err != nil {
+	for _, name := range c.Hiding {
+		if s.exists(name) {
+			return nil, &Error{Class: fileerr.ErrConflict, File: s.path(name), Detail: "readers would find it in place of " + c.Single,
+				Remedy: "save into another folder, or remove it"}
+		}
+	}
+	if err := s.stage(ctx, c); err != nil {
 		return nil, err
 	}
 	if err := ctx.Err(); err != nil { // the last chance to leave everything as it was
@@ -81,7 +106,7 @@ func WriteSharded(ctx context.Context, dir string, tensors []Source, o ShardOpti
 	folder.Done()
 	names := s.names
 	if s.sharded() {
-		names = append(names, index)
+		names = append(names, s.index)
 	}
 	return names, nil
 }
@@ -89,13 +114,14 @@ func WriteSharded(ctx context.Context, dir string, tensors []Source, o ShardOpti
 // save is a checkpoint on its way into a folder.
 type save struct {
 	*atomicfile.Folder
-	names                 []string // of the files with tensors
-	single, index, prefix string
-	documents             []Document
-	pointed               *Document // that sends readers to the temporary names meanwhile
-	moved                 bool      // the old index has to give way to one of temporary names
-	switched              bool      // the new checkpoint is the one that is found
-	made                  []string  // directories for documents
+	names         []string // of the files with tensors
+	single, index string
+	prefix, ext   string // of single
+	documents     []Document
+	pointed       *Document // that sends readers to the temporary names meanwhile
+	moved         bool      // the old index has to give way to one of temporary names
+	switched      bool      // the new checkpoint is the one that is found
+	made          []string  // directories for documents
 }
 
 func (s *save) sharded() bool { return len(s.names) > 1 }
@@ -115,19 +141,19 @@ func (s *save) exists(name string) bool {
 }
 
 // stage brings all files to the disk under temporary names.
-func (s *save) stage(ctx context.Context, shards [][]Source, o ShardOptions) error {
-	for i, shard := range shards {
+func (s *save) stage(ctx context.Context, c Checkpoint) error {
+	for i, shard := range c.Shards {
 		name := s.single
-		if len(shards) > 1 {
-			name = fmt.Sprintf("%s-%05d-of-%05d.safetensors", s.prefix, i+1, len(shards))
+		if len(c.Shards) > 1 {
+			name = fmt.Sprintf("%s-%05d-of-%05d%s", s.prefix, i+1, len(c.Shards), s.ext)
 		}
-		if _, err := stage(ctx, s.path(name), shard, o.Metadata, o.Compress, func() (*atomicfile.File, error) { return s.Create(name, name) }); err != nil {
+		if err := shard.Stage(ctx, s.path(name), func() (*atomicfile.File, error) { return s.Create(name, name) }); err != nil {
 			return err
 		}
 		s.names = append(s.names, name)
 	}
 	s.moved = s.sharded() && s.exists(s.index) && !s.exists(s.single)
-	if err := s.stageDocuments(o.Variant == ""); err != nil {
+	if err := s.stageDocuments(!c.Variant); err != nil {
 		return err
 	}
 	linked := s.names
@@ -136,10 +162,10 @@ func (s *save) stage(ctx context.Context, shards [][]Source, o ShardOptions) err
 		for i, name := range s.names {
 			temps[i] = s.Temp(name)
 		}
-		if err := s.write(s.index, s.index, encodeIndex(shards, s.names, o.TotalParameters)); err != nil {
+		if err := s.write(s.index, s.index, c.encodeIndex(s.names)); err != nil {
 			return err
 		}
-		if err := s.write(s.index, movedKey+s.index, encodeIndex(shards, temps, o.TotalParameters)); err != nil {
+		if err := s.write(s.index, movedKey+s.index, c.encodeIndex(temps)); err != nil {
 			return err
 		}
 		linked = append(linked, movedKey+s.index)
@@ -147,11 +173,11 @@ func (s *save) stage(ctx context.Context, shards [][]Source, o ShardOptions) err
 	for _, key := range linked {
 		if s.stays() {
 			if err := s.Link(key, secondKey+key); err != nil {
-				return writeError(s.path(strings.TrimPrefix(key, movedKey)), err)
+				return fileerr.Writing(s.path(strings.TrimPrefix(key, movedKey)), err)
 			}
 		}
 	}
-	return writeError(s.Dir(), s.Sync())
+	return fileerr.Writing(s.Dir(), s.Sync())
 }
 
 // stays reports whether files must be readable under their temporary names until the end.
@@ -193,7 +219,7 @@ func (s *save) stageDocuments(mayPoint bool) error {
 // makeFolder makes the directory of a document below the folder.
 func (s *save) makeFolder(name string) error {
 	if err := fileerr.CheckName(name); err != nil {
-		return inFile(err, s.Dir())
+		return fileerr.InFile(err, s.Dir())
 	}
 	if dir := filepath.Dir(s.path(name)); dir != filepath.Clean(s.Dir()) && os.Mkdir(dir, 0o777) == nil {
 		s.made = append(s.made, dir)
@@ -205,7 +231,7 @@ func (s *save) makeFolder(name string) error {
 func flat(name string) string { return strings.ReplaceAll(name, "/", "-") }
 
 func (s *save) write(name, key string, data []byte) error {
-	return writeError(s.path(name), s.WriteFile(name, key, data))
+	return fileerr.Writing(s.path(name), s.WriteFile(name, key, data))
 }
 
 // publish makes the new checkpoint the one that is found, then gives all files their names. The old one is
@@ -236,7 +262,7 @@ func (s *save) rename(key, name string) error {
 			err = atomicfile.SyncDir(filepath.Dir(s.path(name)))
 		}
 	}
-	return writeError(s.path(name), err)
+	return fileerr.Writing(s.path(name), err)
 }
 
 func (s *save) publishWeights() error {
@@ -257,11 +283,11 @@ func (s *save) publishWeights() error {
 	}
 	for _, name := range s.names { // nobody looks at these names: the index names others, or is hidden or not there
 		if err := s.Rename(second+name, name); err != nil {
-			return writeError(s.path(name), err)
+			return fileerr.Writing(s.path(name), err)
 		}
 		s.switched = true
 	}
-	if err := writeError(s.Dir(), s.Sync()); err != nil {
+	if err := fileerr.Writing(s.Dir(), s.Sync()); err != nil {
 		return err
 	}
 	if err := s.rename(s.index, s.index); err != nil {
@@ -279,9 +305,9 @@ func (s *save) removeOld() error {
 	}
 	entries, err := os.ReadDir(s.Dir())
 	if err != nil {
-		return writeError(s.Dir(), err)
+		return fileerr.Writing(s.Dir(), err)
 	}
-	shard := regexp.MustCompile("^" + regexp.QuoteMeta(s.prefix) + `-\d{5}-of-\d{5}\.safetensors$`)
+	shard := regexp.MustCompile("^" + regexp.QuoteMeta(s.prefix) + `-\d{5}-of-\d{5}` + regexp.QuoteMeta(s.ext) + `$`)
 	old := []string{s.single}
 	if !s.sharded() {
 		old[0] = s.index
@@ -293,21 +319,13 @@ func (s *save) removeOld() error {
 	}
 	for i, name := range old {
 		if err := s.Remove(name); err != nil {
-			return &Error{File: s.path(name), Detail: "remove", Err: cause(err)}
+			return &Error{File: s.path(name), Detail: "remove", Err: fileerr.Cause(err)}
 		}
 		if i == 0 || i == len(old)-1 {
 			if err := s.Sync(); err != nil {
-				return writeError(s.Dir(), err)
+				return fileerr.Writing(s.Dir(), err)
 			}
 		}
 	}
 	return nil
-}
-
-// fileNames are the names of a single file and of an index.
-func fileNames(variant string) (single, index string) {
-	if variant == "" {
-		return "model.safetensors", "model.safetensors.index.json"
-	}
-	return "model." + variant + ".safetensors", "model.safetensors.index." + variant + ".json"
 }
