@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -80,6 +81,9 @@ func contents(element int) map[string][]byte {
 
 func TestEveryByteComesBack(t *testing.T) {
 	for element := 1; element <= MaxElement; element++ {
+		if testing.Short() && element&(element-1) != 0 {
+			continue // sizes of no dtype
+		}
 		for name, data := range contents(element) {
 			t.Run(fmt.Sprint(element, " ", name), func(t *testing.T) {
 				whole := frame(t, data, element, math.MaxInt)
@@ -110,10 +114,10 @@ func TestAnyPart(t *testing.T) {
 				n = min(n, 5000)
 			}
 			got := make([]byte, n)
-			r.n = 0
+			r.n.Store(0)
 			require.NoError(t, d.ReadPart(got, int64(off)))
 			require.True(t, bytes.Equal(data[off:off+n], got), "%d from %d", n, off)
-			require.LessOrEqual(t, r.n, n+2*element*BlockElements)
+			require.LessOrEqual(t, int(r.n.Load()), n+2*element*BlockElements)
 		}
 	}
 	require.NoError(t, open(t, f, element, len(data)).ReadPart(nil, int64(len(data))))
@@ -125,16 +129,19 @@ func TestAnyPart(t *testing.T) {
 
 type counting struct {
 	r io.ReaderAt
-	n int // bytes read
+	n atomic.Int64 // bytes read
 }
 
 func (c *counting) ReadAt(p []byte, off int64) (int, error) {
-	c.n += len(p)
+	c.n.Add(int64(len(p)))
 	return c.r.ReadAt(p, off)
 }
 
 // A frame is written and read in memory that does not grow with it.
 func TestMemoryIsBounded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the race detector makes pools forget")
+	}
 	const element, bytesInAll = 2, 256 << 20
 	piece := normal(1<<20, element, 1)
 	var before, after runtime.MemStats
@@ -180,16 +187,16 @@ func TestCache(t *testing.T) {
 	for c := range 4 {
 		require.Equal(t, data[c*BlockElements+5:][:10], read(d, c))
 	}
-	r.n = 0
+	r.n.Store(0)
 	for c := range 4 {
 		require.Equal(t, data[c*BlockElements+5:][:10], read(d, c))
 	}
-	require.Zero(t, r.n, "read again")
+	require.Zero(t, r.n.Load(), "read again")
 	require.Equal(t, make([]byte, 10), read(other, 3))
 	require.Equal(t, data[3*BlockElements+5:][:10], read(d, 3))
-	require.Zero(t, r.n, "read again")
+	require.Zero(t, r.n.Load(), "read again")
 	require.Equal(t, data[5:15], read(d, 0)) // gave way
-	require.NotZero(t, r.n)
+	require.NotZero(t, r.n.Load())
 }
 
 // The bytes of a frame, by hand after the description of the format.
@@ -290,40 +297,48 @@ func read(f []byte, element, length int) ([]byte, error) {
 	return got, d.ReadPart(got, 0)
 }
 
-// Every flipped bit of a frame that matters, or a piece of it that is lost or too much, is an error.
+// A flipped bit is an error, or one that does not count: of those that end a stream. A piece of a frame that is lost or
+// too much is an error.
 func TestDamage(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(5, 6))
 	for _, element := range []int{1, 2, 4} {
 		for name, data := range map[string][]byte{
-			"coded": normal(2000, element, 1), "raw": normal(300, element, 1), "constant": make([]byte, 2000*element), "two chunks": normal(BlockElements+50, element, 1),
+			"coded": normal(2000, element, 1), "raw": normal(300, element, 1), "constant": make([]byte, 2000*element), "two chunks, coded": normal(BlockElements+50, element, 1),
 		} {
 			t.Run(fmt.Sprint(element, " ", name), func(t *testing.T) {
 				f := frame(t, data, element, math.MaxInt)
 				flips := 8 * len(f)
-				if flips > 5000 {
-					flips = 2000
+				if testing.Short() {
+					flips = 600
+				} else if flips > 5000 {
+					flips = 1200
 				}
+				harmless := 0
 				for i := range flips {
 					bit := i
 					if flips < 8*len(f) {
 						bit = rnd.IntN(8 * len(f))
-						if i < 8*100 {
+						if i < 8*60 && i < 8*len(f) {
 							bit = 8*len(f) - 1 - i
 						}
 					}
 					bad := bytes.Clone(f)
 					bad[bit/8] ^= 1 << (bit % 8)
 					got, err := read(bad, element, len(data))
-					if err == nil && bytes.Equal(got, data) {
-						continue // a bit that pads a code says nothing
+					if err == nil {
+						require.True(t, bytes.Equal(data, got), "bit %d", bit)
+						require.Equal(t, "coded", strings.TrimPrefix(name, "two chunks, "), "bit %d", bit)
+						harmless++
+						continue
 					}
 					var e *Error
 					require.ErrorAs(t, err, &e, "bit %d", bit)
 					require.NotContains(t, err.Error(), "\n")
 				}
-				for i := range min(len(f), 1000) {
+				require.Less(t, harmless, 1+flips/100)
+				for i := range min(len(f), 200) {
 					cut := i
-					if len(f) > 1000 {
+					if len(f) > 200 {
 						cut = rnd.IntN(len(f))
 					}
 					_, err := read(f[:cut], element, len(data))
@@ -389,7 +404,7 @@ func TestHeaders(t *testing.T) {
 // A frame of a few bytes can't become terabytes, whatever it says.
 func TestGrowthIsBounded(t *testing.T) {
 	for element := 1; element <= MaxElement; element++ {
-		data := make([]byte, 64*BlockElements*element)
+		data := make([]byte, 8*BlockElements*element)
 		require.Less(t, len(data), 1000*len(frame(t, data, element, math.MaxInt)))
 	}
 	least := layout{1, 1 << 40}
