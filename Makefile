@@ -15,7 +15,7 @@ OLDEST := 2.11.0
 SMOKE := torch torch/nn torch/optim pretrained/models/bert
 SMOKE_TESTS := ^Test(Add|ErrorsAreTyped|Scope.*|BackwardAndHooks|FromBlob.*|EveryElementType|Seeds.*|At|SetAt|Generated.*|OpInfo|Function.*|Checkpoint.*|SavedTensor.*|Anomaly.*|ErrorFromADeepHook|FullBackwardHooks.*|Linear|Attention|LayerNorm|ReferenceCases|StepsByHand|StateFiles)$$
 
-.PHONY: all build setup model demo test smoke leaves race asan soak bench generate lint fmt fmt-check vet clean
+.PHONY: all build setup model demo test smoke leaves race asan soak fuzz bench generate lint fmt fmt-check vet clean
 
 all: build
 
@@ -72,6 +72,12 @@ SOAK :=
 SOAK_FLAGS :=
 soak: setup
 	$(GO) run $(SOAK_FLAGS) ./tools/soak -minutes $(SOAK_MINUTES) $(SOAK)
+
+# Every fuzz target: FUZZ_SECONDS for those of file formats, 10 s for others. FUZZ="FuzzGGUF FuzzZip" chooses.
+FUZZ_SECONDS := 60
+FUZZ :=
+fuzz: setup
+	$(GO) run ./tools/fuzz -seconds $(FUZZ_SECONDS) $(FUZZ)
 
 bench: setup model
 	TORCHGO_BENCH_MODEL=$(MODEL) $(GO) run ./bench
