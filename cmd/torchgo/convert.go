@@ -56,6 +56,9 @@ func newConvert(app *cli.App) *cobra.Command {
 beside SRC. DST gets the new checkpoint whole or stays as it was; it may be SRC itself, of which nothing but
 the checkpoint is touched then.
 
+A DST that is named like a file (.safetensors, .bin, .pt, .pth) gets the weights of SRC as they are, of any
+format; that needs neither a model nor libtorch.
+
 --format original (the default, as in transformers) gives tensors the names and shapes that they had in SRC's
 files, safetensors those of the model's own state dict. They differ where loading renames or joins tensors.
 
@@ -63,6 +66,9 @@ files, safetensors those of the model's own state dict. They differ where loadin
 without it makes files that everybody reads again.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if convertsFile(args[1]) {
+				return convertFile(app, cmd, args[0], args[1])
+			}
 			written, known := formats[format]
 			if !known {
 				return cli.Usagef("--format: expected safetensors, original, gguf or bin, got %q", format)
