@@ -163,6 +163,9 @@ func (f *File) readZip(o Options) error {
 	if a.find("constants.pkl") != nil {
 		return &Error{Class: ErrUnsupported, Actual: "a TorchScript archive, which is a program", Remedy: "save the module's state_dict()"}
 	}
+	if a.compressed != nil {
+		return a.compressed
+	}
 	small := func(name string) (string, error) {
 		r := a.find(name)
 		if r == nil {

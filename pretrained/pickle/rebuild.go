@@ -14,6 +14,7 @@ type callable struct {
 	run     func(m *machine, args Tuple) (Value, error) // nil: it is only ever mentioned
 	rebuild bool                                        // makes a tensor: may be an argument of _rebuild_from_type_v2
 	class   bool                                        // NEWOBJ without arguments does the same as a call
+	data    func(args Tuple) bool                       // a call with such arguments is data: an Opaque value
 
 	storage bool  // a storage class
 	dtype   DType // of its elements; "" for untyped
@@ -75,13 +76,13 @@ var globals = func() map[string]Value {
 	}
 
 	// Classes of data that training checkpoints have. Their objects are Opaque values.
+	anything := func(Tuple) bool { return true }
 	for _, full := range []string{"argparse.Namespace", "numpy.dtype", "numpy.ndarray"} {
-		i := strings.LastIndexByte(full, '.')
-		g[full] = &Opaque{Module: full[:i], Name: full[i+1:]}
+		add(full, callable{data: anything})
 	}
-	for _, numpy := range []string{"numpy.core.multiarray.", "numpy._core.multiarray."} {
-		add(numpy+"scalar", callable{run: numpyScalar})
-		add(numpy+"_reconstruct", callable{run: numpyArray})
+	for _, module := range []string{"numpy.core.multiarray.", "numpy._core.multiarray."} {
+		add(module+"scalar", callable{data: isNumpyScalar})
+		add(module+"_reconstruct", callable{data: isNumpyArray})
 	}
 	return g
 }()
@@ -266,31 +267,23 @@ func encode(m *machine, args Tuple) (Value, error) {
 	return nil, badArgs("(str, 'latin1')", args...)
 }
 
-// numpyScalar is a numpy number: its dtype and bytes.
-func numpyScalar(m *machine, args Tuple) (Value, error) {
-	ok := m.keep
-	if len(args) == 2 && !ok {
-		d, isObject := args[0].(*Opaque)
-		_, isBytes := args[1].([]byte)
-		ok = isObject && isBytes && d.String() == "numpy.dtype" && d.Args != nil
+// isNumpyScalar: (dtype, bytes).
+func isNumpyScalar(args Tuple) bool {
+	if len(args) != 2 {
+		return false
 	}
-	if ok {
-		return &Opaque{Module: "numpy.core.multiarray", Name: "scalar", Args: args}, nil
-	}
-	return nil, &Error{Class: ErrForbiddenGlobal, Expected: "the call that pickles a numpy number"}
+	d, ok := args[0].(*Opaque)
+	_, ok2 := args[1].([]byte)
+	return ok && ok2 && d.String() == "numpy.dtype" && d.Args != nil
 }
 
-// numpyArray is a numpy array before BUILD gives it version, shape, dtype, order and bytes.
-func numpyArray(m *machine, args Tuple) (Value, error) {
-	ok := m.keep
-	if len(args) == 3 && !ok {
-		cls, isClass := args[0].(*Opaque)
-		ok = isClass && cls.String() == "numpy.ndarray" && cls.Args == nil
+// isNumpyArray: (class, (0,), b"b"), as it is before BUILD gives it version, shape, dtype, order and bytes.
+func isNumpyArray(args Tuple) bool {
+	if len(args) != 3 {
+		return false
 	}
-	if ok {
-		return &Opaque{Module: "numpy.core.multiarray", Name: "_reconstruct", Args: args}, nil
-	}
-	return nil, &Error{Class: ErrForbiddenGlobal, Expected: "the call that pickles a numpy array"}
+	class, ok := args[0].(*Opaque)
+	return ok && class.String() == "numpy.ndarray" && class.Args == nil
 }
 
 // Tensors.

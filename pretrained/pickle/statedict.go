@@ -74,13 +74,14 @@ func stateDict(root Value) (*Dict, error) {
 			}
 		}
 		switch {
+		case len(found) > 1:
+			return nil, &Error{Class: ErrBadPickle, Expected: "one state dict", Actual: strings.Join(found, " and ") + at(path)}
+		case len(found) == 1:
 		case tensors > 0 && len(inner) > 0:
 			return nil, &Error{Class: ErrBadPickle, Expected: "a state dict", Actual: fmt.Sprintf("tensors%s beside %.100q, which has some too", at(path), inner[0])}
 		case tensors > 0, d.Len() == 0:
 			return d, nil
-		case len(found) > 1:
-			return nil, &Error{Class: ErrBadPickle, Expected: "one state dict", Actual: strings.Join(found, " and ") + at(path)}
-		case len(found) == 0:
+		default:
 			return nil, &Error{Class: ErrBadPickle, Expected: "a state dict, or one under " + strings.Join(wrappers, ", "), Actual: keys(d) + at(path),
 				Remedy: "save the model's state_dict() alone"}
 		}

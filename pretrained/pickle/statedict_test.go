@@ -44,7 +44,7 @@ func TestStateDictTakesWrappingsOff(t *testing.T) {
 	for name, root := range map[string]Value{
 		"flat": model(""), "DataParallel": model("module."), "extra state": withExtra,
 		"lightning":   dict("epoch", int64(3), "state_dict", model(""), "optimizer_states", &List{Items: []Value{optimizer}}),
-		"tutorial":    dict("epoch", int64(3), "model_state_dict", model("module."), "optimizer_state_dict", optimizer, "loss", 0.5),
+		"tutorial":    dict("epoch", int64(3), "model_state_dict", model("module."), "optimizer_state_dict", optimizer, "loss", floats(0.5)),
 		"fairseq":     dict("args", nil, "model", model(""), "last_optimizer_state", optimizer),
 		"deepspeed":   dict("module", model(""), "dp_world_size", int64(2), "optimizer", optimizer),
 		"twice":       dict("model", dict("state_dict", model("module."))),
@@ -81,7 +81,7 @@ func TestStateDictRefusesToGuess(t *testing.T) {
 		says string
 	}{
 		"two":                 {dict("model", w, "state_dict", dict("v", floats(2))), "state_dict and model"},
-		"tensors beside":      {dict("w", floats(1), "model", w), `tensors beside "model"`},
+		"tensors beside":      {dict("w", floats(1), "other", w), `tensors beside "other"`},
 		"no wrapping we know": {dict("generator", w, "discriminator", w), `keys "generator", "discriminator"`},
 		"no tensors":          {dict("epoch", int64(1)), `keys "epoch"`},
 		"a list":              {&List{Items: []Value{w}}, "got list"},

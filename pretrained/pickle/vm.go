@@ -571,8 +571,10 @@ func (m *machine) reduce() error {
 
 func (m *machine) apply(fn *Opaque, args Tuple) (Value, error) {
 	switch {
-	case fn.call == nil:
+	case fn.call == nil || fn.call.data != nil && (m.keep || fn.call.data(args)):
 		return &Opaque{Module: fn.Module, Name: fn.Name, Args: args}, nil
+	case fn.call.data != nil:
+		return nil, m.fail(ErrForbiddenGlobal, "a call of "+fn.String(), "arguments that pickle gives it", "")
 	case fn.call.run == nil:
 		return nil, m.fail(ErrBadArgs, "a call of "+fn.String(), "only a mention of it", "")
 	}
@@ -597,9 +599,7 @@ func (m *machine) newObj() error {
 		return m.fail(ErrBadArgs, "a new object", "a class and a tuple", kindOf(vs[0])+", "+kindOf(vs[1]))
 	}
 	switch {
-	case cls.call == nil:
-		return m.push(&Opaque{Module: cls.Module, Name: cls.Name, Args: args})
-	case cls.call.class && len(args) == 0:
+	case cls.call == nil || cls.call.data != nil || cls.call.class && len(args) == 0:
 		v, err := m.apply(cls, args)
 		if err != nil {
 			return err

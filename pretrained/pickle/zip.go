@@ -30,6 +30,8 @@ type archive struct {
 	root    string // the folder that all records are in
 	records []record
 	index   map[string]int
+
+	compressed error // the first compressed record: TorchScript has some, state dicts have none
 }
 
 const (
@@ -65,14 +67,16 @@ func readArchive(f *weights.File) (*archive, error) {
 	if err := f.ReadFull(data, dir.offset); err != nil {
 		return nil, err
 	}
-	for at := 0; len(a.records) < dir.count; {
+	at := 0
+	for range dir.count {
 		n, err := a.addCentral(data[at:], dir.offset+int64(at), dir.offset)
 		if err != nil {
 			return nil, err
 		}
-		if at += n; len(a.records) == dir.count && at != len(data) {
-			return nil, badZip(dir.offset+int64(at), "directory", fmt.Sprintf("%d entries in %d bytes", dir.count, dir.size), fmt.Sprintf("%d bytes", at))
-		}
+		at += n
+	}
+	if at != len(data) {
+		return nil, badZip(dir.offset+int64(at), "directory", fmt.Sprintf("%d entries in %d bytes", dir.count, dir.size), fmt.Sprintf("%d bytes", at))
 	}
 	return a, a.checkDisjoint()
 }
@@ -189,16 +193,24 @@ func (a *archive) addCentral(data []byte, at, limit int64) (int, error) {
 		return 0, named(badZip(at, "extra fields", "", ""))
 	case flags&^(flagDescriptor|flagUTF8) != 0:
 		return 0, named(badZip(at, "flags", "neither encrypted nor masked", fmt.Sprintf("%#x", flags)))
-	case method == 8 && packed > 0 && size/packed > 100:
-		return 0, named(&Error{Class: ErrLimit, Offset: at, Expected: "stored records, as torch.save makes", Actual: fmt.Sprintf("%d bytes compressed to %d", size, packed)})
-	case method != 0:
-		return 0, named(badZip(at, "", "stored records, as torch.save makes", fmt.Sprintf("compression method %d", method)))
-	case packed != size || commentLen != 0 || disk != 0:
-		return 0, named(badZip(at, "a stored record without comment", fmt.Sprintf("%d bytes", size), fmt.Sprint(packed)))
+	case commentLen != 0 || disk != 0:
+		return 0, named(badZip(at, "", "one volume, no comment", ""))
+	case method == 0 && packed != size:
+		return 0, named(badZip(at, "stored", fmt.Sprintf("%d bytes", size), fmt.Sprint(packed)))
 	}
 	name, err := a.recordName(full)
 	if err != nil {
 		return 0, named(&Error{Class: err, Offset: at, Expected: "a name in one folder"})
+	}
+	if method != 0 {
+		if a.compressed == nil {
+			class := ErrBadZip
+			if packed > 0 && size/packed > 100 {
+				class = ErrLimit
+			}
+			a.compressed = named(&Error{Class: class, Offset: at, Expected: "stored records, as torch.save makes", Actual: fmt.Sprintf("method %d, %d bytes compressed to %d", method, size, packed)})
+		}
+		return n, nil
 	}
 	if header > uint64(limit) || size > uint64(limit)-header {
 		return 0, named(badZip(at, "", fmt.Sprintf("%d bytes before byte %d", size, limit), fmt.Sprintf("from %d", header)))
