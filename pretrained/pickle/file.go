@@ -51,11 +51,16 @@ func OpenWith(path string, o Options) (*File, error) {
 
 // NewFile checks a file of the given size that r reads; name is for errors. It can't be mapped.
 func NewFile(r io.ReaderAt, size int64, name string) (*File, error) {
+	return NewFileWith(r, size, name, Options{})
+}
+
+// NewFileWith is NewFile with options.
+func NewFileWith(r io.ReaderAt, size int64, name string, o Options) (*File, error) {
 	f, err := weights.New(r, size, name)
 	if err != nil {
 		return nil, err
 	}
-	return Read(f, Options{})
+	return Read(f, o)
 }
 
 // Read checks an open file, which stays the caller's if it fails.
@@ -255,7 +260,7 @@ func (b *builder) storage(m *machine, id Value, n int) (*Storage, error) {
 		return nil, m.fail(ErrBadArgs, "persistent id", fmt.Sprintf("a tuple of %d", n), kindOf(id))
 	}
 	if pid[0] != "storage" {
-		return nil, m.fail(ErrBadArgs, "persistent id", "of a storage", fmt.Sprintf("%.40v", kindOf(pid[0])))
+		return nil, m.fail(ErrBadArgs, "persistent id", "of a storage", brief(pid[0]))
 	}
 	class, ok := pid[1].(*Opaque)
 	key, ok2 := pid[2].(string)

@@ -29,7 +29,7 @@ func (f *File) readLegacy(o Options) error {
 		return err
 	}
 	if version != int64(legacyProtocol) {
-		return m.fail(ErrUnsupportedVersion, "protocol of torch.save", fmt.Sprint(legacyProtocol), fmt.Sprintf("%.40v", version))
+		return m.fail(ErrUnsupportedVersion, "protocol of torch.save", fmt.Sprint(legacyProtocol), brief(version))
 	}
 	info, err := m.run() // byte order and sizes of C types of the writer; torch writes little-endian whatever it says, and ignores it
 	if err != nil {
@@ -70,7 +70,7 @@ func (f *File) readLegacy(o Options) error {
 		key, ok := k.(string)
 		s := b.storages[key]
 		if !ok || s == nil {
-			return m.fail(ErrBadStorage, "keys of the storages", "one that the object uses", fmt.Sprintf("%.100v", k))
+			return m.fail(ErrBadStorage, "keys of the storages", "one that the object uses", brief(k))
 		}
 		if placed[key] {
 			return m.fail(ErrDuplicate, fmt.Sprintf("storage %q", key), "", "")

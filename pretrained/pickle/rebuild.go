@@ -396,13 +396,18 @@ func (m *machine) view(s *Storage, d DType, place Tuple) (*Tensor, error) {
 	return t, m.tensor(t)
 }
 
+// place says in errors where a tensor is.
+func (t *Tensor) place() string {
+	return fmt.Sprintf("%.300s by %.300s from %d", fmt.Sprint(t.Shape), fmt.Sprint(t.Strides), t.Start)
+}
+
 // check checks that a tensor lies in its storage.
 func (t *Tensor) check() error {
 	size := int64(dtypes[t.DType].bytes)
 	n := int64(1)
 	for i, d := range t.Shape {
 		if d < 0 || t.Strides[i] < 0 {
-			return &Error{Class: ErrBadShape, Expected: "sizes and strides of at least 0", Actual: fmt.Sprintf("%v, %v", t.Shape, t.Strides)}
+			return &Error{Class: ErrBadShape, Expected: "sizes and strides of at least 0", Actual: t.place()}
 		}
 		if hi, lo := bits.Mul64(uint64(n), uint64(d)); hi != 0 || lo > 1<<62/16 {
 			return &Error{Class: ErrBadShape, Detail: "the number of elements overflows", Actual: fmt.Sprint(t.Shape)}
@@ -411,7 +416,7 @@ func (t *Tensor) check() error {
 		}
 	}
 	outside := func() error {
-		return &Error{Class: ErrBounds, Expected: fmt.Sprintf("a view in %d bytes of %s", t.Storage.Bytes, t.DType), Actual: fmt.Sprintf("%v by %v from %d", t.Shape, t.Strides, t.Start)}
+		return &Error{Class: ErrBounds, Expected: fmt.Sprintf("a view in %d bytes of %s", t.Storage.Bytes, t.DType), Actual: t.place()}
 	}
 	if t.Start < 0 {
 		return outside()

@@ -38,7 +38,7 @@ func (f *File) StateDict() (*weights.File, error) {
 		}
 		name, ok := k.(string)
 		if !ok {
-			return nil, inFile(&Error{Class: ErrBadPickle, Detail: "state dict", Expected: "names of tensors that are strings", Actual: fmt.Sprintf("%s %.40s", kindOf(k), keyName(k))}, f.Path())
+			return nil, inFile(&Error{Class: ErrBadPickle, Detail: "state dict", Expected: "names of tensors that are strings", Actual: fmt.Sprintf("%s %.40q", kindOf(k), keyName(k))}, f.Path())
 		}
 		if strings.HasPrefix(name, parallel) {
 			prefixed++

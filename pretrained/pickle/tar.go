@@ -135,7 +135,7 @@ func (t *tarReader) object(m *machine, id Value) (Value, error) {
 			return v, nil
 		}
 	}
-	return nil, m.fail(ErrBadStorage, "number of a tensor or storage", "one in the archive", fmt.Sprintf("%.40v", id))
+	return nil, m.fail(ErrBadStorage, "number of a tensor or storage", "one in the archive", brief(id))
 }
 
 func (t *tarReader) add(m *machine, id, v Value) error {
@@ -144,7 +144,7 @@ func (t *tarReader) add(m *machine, id, v Value) error {
 		return m.fail(ErrBadArgs, "number of a tensor or storage", "an int", kindOf(id))
 	}
 	if _, dup := t.objects[n]; dup {
-		return m.fail(ErrDuplicate, "number of a tensor or storage", "", fmt.Sprintf("%.40v", id))
+		return m.fail(ErrDuplicate, "number of a tensor or storage", "", brief(id))
 	}
 	t.objects[n] = v
 	return nil
@@ -158,7 +158,7 @@ func (t *tarReader) count(m *machine, what string) (int64, error) {
 	}
 	n, ok := v.(int64)
 	if !ok || n < 0 || n > m.src.end-m.src.pos {
-		return 0, m.fail(ErrBadHeader, "number of "+what, fmt.Sprintf("0 to %d", m.src.end-m.src.pos), fmt.Sprintf("%.40v", v))
+		return 0, m.fail(ErrBadHeader, "number of "+what, fmt.Sprintf("0 to %d", m.src.end-m.src.pos), brief(v))
 	}
 	return n, nil
 }
@@ -236,7 +236,7 @@ func (t *tarReader) storages(at member) error {
 		n, ok2 := vs[3].(int64)
 		size := int64(dtypes[base.DType].bytes)
 		if have := base.Bytes / size; !ok || !ok2 || at < 0 || n < 0 || at > have || n > have-at {
-			return m.fail(ErrBounds, "view of a storage", fmt.Sprintf("in %d elements", have), fmt.Sprintf("%.40v from %.40v", vs[3], vs[2]))
+			return m.fail(ErrBounds, "view of a storage", fmt.Sprintf("in %d elements", have), brief(vs[3])+" from "+brief(vs[2]))
 		}
 		s := &Storage{DType: base.DType, Bytes: n * size, Location: base.Location, Key: keyName(vs[0])}
 		s.place(t.file.File, base.Offset+at*size, false)

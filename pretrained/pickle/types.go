@@ -7,6 +7,8 @@ import (
 	"math"
 	"math/big"
 	"strings"
+
+	"github.com/torchgo/torchgo/internal/fileerr"
 )
 
 // Value is an object of a pickle as data. It is one of
@@ -291,6 +293,17 @@ func hashInto(b *strings.Builder, v Value, budget *int) error {
 	return nil
 }
 
+// brief shows a value in errors: numbers and strings themselves, of others the type.
+func brief(v Value) string {
+	switch v := v.(type) {
+	case string:
+		return fmt.Sprintf("%.60q", v)
+	case int64:
+		return fmt.Sprint(v)
+	}
+	return kindOf(v)
+}
+
 // kindOf names the type of a value in errors, in Python's words.
 func kindOf(v Value) string {
 	switch v := v.(type) {
@@ -327,7 +340,7 @@ func kindOf(v Value) string {
 	case Size:
 		return "torch.Size"
 	case *Opaque:
-		return fmt.Sprintf("%.100s", v.String())
+		return fileerr.Plain(fmt.Sprintf("%.100s", v.String()))
 	}
 	return fmt.Sprintf("%T", v)
 }
