@@ -194,7 +194,7 @@ func TestNoAllocationByConfigAlone(t *testing.T) {
 			start := time.Now()
 			_, err := m.LoadAdapter(ctx, dir, pretrained.LoadAdapterOptions{Strict: strict})
 			require.Error(t, err)
-			require.Less(t, time.Since(start), time.Second)
+			require.Less(t, time.Since(start), 5*time.Second)
 		}
 	}
 	var usage syscall.Rusage
@@ -225,7 +225,7 @@ func TestSpecialAdapterFiles(t *testing.T) {
 			if what != "loop" {
 				require.ErrorIs(t, err, pretrained.ErrNotRegular, "%s %s", name, what)
 			}
-			require.Less(t, time.Since(start), time.Second)
+			require.Less(t, time.Since(start), 5*time.Second)
 		}
 	}
 	_, err := m.LoadAdapter(ctx, filepath.Dir(good), pretrained.LoadAdapterOptions{Subfolder: "../peft/peft_ok_lora"})

@@ -61,6 +61,10 @@ func adapterNamed(t *testing.T, name string) adapterCase {
 	return adapterCase{}
 }
 
+// onOtherCPUs is how far float32 logits may be from the recorded ones: 2e-6 where they were recorded, but kernels of
+// other instruction sets sum up in another order.
+const onOtherCPUs = 1e-5
+
 // logits are a model's on the inputs of its case.
 func logits(t *testing.T, m pretrained.Model, base string) *torch.Tensor {
 	in := modeltest.Read(t, baseDir(t, base)).Tensors(t, false)
@@ -107,7 +111,7 @@ func (c adapterCase) check(t *testing.T) {
 	r, err := m.LoadAdapter(ctx, c.dir, pretrained.LoadAdapterOptions{Strict: true, IsTrainable: true})
 	require.NoError(t, err)
 	require.Empty(t, slices.Concat(r.MissingKeys, r.UnexpectedKeys))
-	require.LessOrEqual(t, far(t, c.want["logits"], logits(t, m, c.Base)), 2e-6)
+	require.LessOrEqual(t, far(t, c.want["logits"], logits(t, m, c.Base)), onOtherCPUs)
 
 	var trained []string
 	for name, p := range nn.NamedParameters(m) {
@@ -122,7 +126,7 @@ func (c adapterCase) check(t *testing.T) {
 	if biases == peft.BiasNone {
 		require.Zero(t, far(t, plain, logits(t, m, c.Base)))
 	}
-	require.LessOrEqual(t, far(t, c.want["disabled"], logits(t, m, c.Base)), 2e-6)
+	require.LessOrEqual(t, far(t, c.want["disabled"], logits(t, m, c.Base)), onOtherCPUs)
 	require.NoError(t, m.EnableAdapters())
 
 	// The files are peft's.
@@ -140,9 +144,9 @@ func (c adapterCase) check(t *testing.T) {
 	}
 
 	require.NoError(t, m.MergeAdapter())
-	require.LessOrEqual(t, far(t, mergedLogits, logits(t, m, c.Base)), 2e-6)
+	require.LessOrEqual(t, far(t, mergedLogits, logits(t, m, c.Base)), onOtherCPUs)
 	require.NoError(t, m.UnmergeAdapter())
-	require.LessOrEqual(t, far(t, c.want["logits"], logits(t, m, c.Base)), 2e-6)
+	require.LessOrEqual(t, far(t, c.want["logits"], logits(t, m, c.Base)), onOtherCPUs)
 
 	require.NoError(t, pretrained.SavePretrained(ctx, m, filepath.Join(dir, "base"), pretrained.SaveOptions{BaseModel: true}))
 	base, _ := load(t, filepath.Join(dir, "base"), pretrained.Options{Strict: true, Attn: nn.Eager})
@@ -170,7 +174,7 @@ func (c adapterCase) check(t *testing.T) {
 	require.NoError(t, pretrained.SavePretrained(ctx, m, filepath.Join(dir, "merged"), pretrained.SaveOptions{}))
 	merged, _ := load(t, filepath.Join(dir, "merged"), pretrained.Options{Strict: true, Attn: nn.Eager})
 	require.Zero(t, far(t, logits(t, m, c.Base), logits(t, merged, c.Base)))
-	require.LessOrEqual(t, far(t, mergedLogits, logits(t, merged, c.Base)), 2e-6)
+	require.LessOrEqual(t, far(t, mergedLogits, logits(t, merged, c.Base)), onOtherCPUs)
 }
 
 // contents are the bytes of the state dict.
@@ -211,7 +215,7 @@ func TestSeveralAdapters(t *testing.T) {
 			for what, names := range map[string][]string{"first": {"first"}, "second": {"second"}, "both": {"first", "second"}, "swapped": {"second", "first"}} {
 				require.NoError(t, m.SetAdapter(names...))
 				if w := want[key+"."+what]; w != nil {
-					require.LessOrEqual(t, far(t, w, logits(t, m, row["base"])), 2e-6, what)
+					require.LessOrEqual(t, far(t, w, logits(t, m, row["base"])), onOtherCPUs, what)
 					checked++
 				}
 			}
@@ -250,7 +254,7 @@ func TestAnAdapterInPlaceOfAModel(t *testing.T) {
 	path := besideBase(t, c)
 	eager := pretrained.Options{Attn: nn.Eager, Strict: true}
 	m, r := load(t, path, eager)
-	require.LessOrEqual(t, far(t, c.want["logits"], logits(t, m, c.Base)), 2e-6)
+	require.LessOrEqual(t, far(t, c.want["logits"], logits(t, m, c.Base)), onOtherCPUs)
 	require.False(t, m.Training())
 	require.Equal(t, "adapter", r.Adapter.Path)
 	require.Equal(t, "LORA", r.Adapter.Type)
@@ -270,7 +274,7 @@ func TestAnAdapterInPlaceOfAModel(t *testing.T) {
 	named := eager
 	named.Adapter, named.AdapterOptions.Name, named.AdapterOptions.IsTrainable = path, "mine", true
 	m, _ = load(t, c.Base, named)
-	require.LessOrEqual(t, far(t, c.want["logits"], logits(t, m, c.Base)), 2e-6)
+	require.LessOrEqual(t, far(t, c.want["logits"], logits(t, m, c.Base)), onOtherCPUs)
 	require.Equal(t, []string{"mine"}, m.ActiveAdapters())
 
 	// Both in one folder: config.json wins over the name of the base.
@@ -282,7 +286,7 @@ func TestAnAdapterInPlaceOfAModel(t *testing.T) {
 	require.NoError(t, os.WriteFile("both/adapter_config.json", other, 0o600))
 	require.NoError(t, os.Rename("adapter/adapter_model.safetensors", "both/adapter_model.safetensors"))
 	m, _ = load(t, "both", eager)
-	require.LessOrEqual(t, far(t, c.want["logits"], logits(t, m, c.Base)), 2e-6)
+	require.LessOrEqual(t, far(t, c.want["logits"], logits(t, m, c.Base)), onOtherCPUs)
 	plan, err = pretrained.Plan(ctx, "both", eager)
 	require.NoError(t, err)
 	require.NotNil(t, plan.Adapter)
@@ -318,13 +322,13 @@ func TestAdaptersOfTheHub(t *testing.T) {
 	first := s.Commit("org/adapter", files)
 	eager := pretrained.Options{Attn: nn.Eager, Strict: true}
 	m, _ := load(t, "org/adapter", eager)
-	require.LessOrEqual(t, far(t, c.want["logits"], logits(t, m, c.Base)), 2e-6)
+	require.LessOrEqual(t, far(t, c.want["logits"], logits(t, m, c.Base)), onOtherCPUs)
 
 	both := folder(t, baseDir(t, c.Base))
 	maps.Copy(both, files)
 	s.Commit("org/both", both)
 	m, _ = load(t, "org/both", eager)
-	require.LessOrEqual(t, far(t, c.want["logits"], logits(t, m, c.Base)), 2e-6)
+	require.LessOrEqual(t, far(t, c.want["logits"], logits(t, m, c.Base)), onOtherCPUs)
 
 	s.Commit("org/adapter", map[string][]byte{"adapter_config.json": []byte("{}"), "adapter_model.safetensors": files["adapter_model.safetensors"]})
 	_, _, err := pretrained.Load(ctx, "org/adapter", eager)
@@ -332,11 +336,11 @@ func TestAdaptersOfTheHub(t *testing.T) {
 	old := eager
 	old.Revision = first
 	m, _ = load(t, "org/adapter", old)
-	require.LessOrEqual(t, far(t, c.want["logits"], logits(t, m, c.Base)), 2e-6)
+	require.LessOrEqual(t, far(t, c.want["logits"], logits(t, m, c.Base)), onOtherCPUs)
 	m, _ = load(t, "org/base", eager)
 	_, err = m.LoadAdapter(ctx, "org/adapter", pretrained.LoadAdapterOptions{Revision: first})
 	require.NoError(t, err)
-	require.LessOrEqual(t, far(t, c.want["logits"], logits(t, m, c.Base)), 2e-6)
+	require.LessOrEqual(t, far(t, c.want["logits"], logits(t, m, c.Base)), onOtherCPUs)
 
 	s.Commit("org/empty", map[string][]byte{"adapter_config.json": files["adapter_config.json"]})
 	_, err = m.LoadAdapter(ctx, "org/empty", pretrained.LoadAdapterOptions{Name: "other"})

@@ -21,6 +21,9 @@ func compile(before, pattern, after string) (*regexp.Regexp, error) {
 	fail := func(class error, reason string) error {
 		return &Error{Class: class, Detail: "the pattern " + quoted(pattern), Actual: reason}
 	}
+	if len(pattern) > maxExpression {
+		return nil, fail(ErrUnsupported, fmt.Sprintf("more than %d characters", maxExpression))
+	}
 	translated, err := fromPython(pattern, before == whole)
 	switch {
 	case err == errClass:

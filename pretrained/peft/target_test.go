@@ -148,7 +148,7 @@ func TestExpressionsAreLinear(t *testing.T) {
 		start := time.Now()
 		_, err := peft.Resolve(m, &peft.Config{PeftType: peft.LoRA, TargetModules: peft.Names{Pattern: pattern}}, infoOf(m))
 		require.ErrorIs(t, err, peft.ErrMissingTensor)
-		require.Less(t, time.Since(start), time.Second)
+		require.Less(t, time.Since(start), 5*time.Second)
 		require.Contains(t, err.Error(), "target_modules")
 	}
 	for _, pattern := range []string{`(a{1000}){1000}`, strings.Repeat("(a?b|c){999}", 100), strings.Repeat("a", 1<<20)} {
@@ -156,7 +156,7 @@ func TestExpressionsAreLinear(t *testing.T) {
 		c := peft.Config{PeftType: peft.LoRA, TargetModules: peft.Names{Pattern: pattern}}
 		err := c.Validate()
 		require.ErrorIs(t, err, peft.ErrUnsupported)
-		require.Less(t, time.Since(start), time.Second)
+		require.Less(t, time.Since(start), 5*time.Second)
 		require.Less(t, len(err.Error()), 600)
 	}
 }
@@ -173,7 +173,7 @@ func TestManyNames(t *testing.T) {
 	start := time.Now()
 	targets, err := peft.Resolve(m, c, infoOf(m))
 	require.NoError(t, err)
-	require.Less(t, time.Since(start), time.Second)
+	require.Less(t, time.Since(start), 5*time.Second)
 	require.Len(t, targets.Layers, 2)
 	require.Equal(t, 8, targets.Layers[0].R)
 	require.Equal(t, 2, targets.Layers[1].R)
