@@ -61,7 +61,7 @@ func Open(r io.ReaderAt, size int64, element int, length int64, opts Options) (*
 		if string(foot[:3]) == magic[:3] {
 			class = fileerr.ErrUnsupportedVersion
 		}
-		return nil, &Error{Class: class, Detail: "compressed", Offset: size - footBytes, Expected: fmt.Sprintf("%q", magic), Actual: fmt.Sprintf("%q", foot[:len(magic)])}
+		return nil, &Error{Class: class, Detail: "compressed", Expected: fmt.Sprintf("%q", magic), Actual: fmt.Sprintf("%q", foot[:len(magic)])}
 	}
 	if want := putFoot(nil, d.l, crc32.Checksum(table, castagnoli)); !bytes.Equal(foot, want) {
 		if !bytes.Equal(foot[:16], want[:16]) {
