@@ -73,7 +73,7 @@ SOAK_FLAGS :=
 soak: setup
 	$(GO) run $(SOAK_FLAGS) ./tools/soak -minutes $(SOAK_MINUTES) $(SOAK)
 
-# Every fuzz target: FUZZ_SECONDS for those of file formats, 10 s for others. FUZZ="FuzzGGUF FuzzZip" chooses.
+# Every fuzz target: FUZZ_SECONDS for those that read weights, 10 s for others. FUZZ="FuzzGGUF FuzzZip" chooses.
 FUZZ_SECONDS := 60
 FUZZ :=
 fuzz: setup

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,13 +13,12 @@ import (
 func TestFind(t *testing.T) {
 	targets, err := find(filepath.Join("..", ".."))
 	require.NoError(t, err)
-	for _, want := range []target{{"pretrained/safetensors", "FuzzHeader"}, {"pretrained/safetensors", "FuzzIndex"}, {"internal/planes", "FuzzPlanes"}, {"pretrained/gguf", "FuzzGGUF"}} {
+	for _, want := range []target{{"pretrained/safetensors", "FuzzHeader"}, {"pretrained/safetensors", "FuzzIndex"}, {"internal/planes", "FuzzPlanes"}, {"pretrained/gguf", "FuzzGGUF"},
+		{"pretrained/pickle", "FuzzPickle"}, {"pretrained/pickle", "FuzzZip"}, {"pretrained", "FuzzAdapter"}} {
 		require.Contains(t, targets, want)
 	}
-	for _, dir := range formats {
-		if _, err := os.Stat(filepath.Join("..", "..", dir)); err != nil {
-			t.Errorf("formats: %v", err)
-		}
+	for _, name := range others {
+		require.True(t, slices.ContainsFunc(targets, func(t target) bool { return t.name == name }), name)
 	}
 
 	dir := t.TempDir()
