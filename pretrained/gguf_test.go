@@ -2,12 +2,12 @@ package pretrained_test
 
 import (
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,6 +19,7 @@ import (
 	"github.com/torchgo/torchgo/internal/fileerr"
 	"github.com/torchgo/torchgo/internal/testdata"
 	"github.com/torchgo/torchgo/pretrained"
+	"github.com/torchgo/torchgo/pretrained/gguf"
 	"github.com/torchgo/torchgo/pretrained/hub"
 	"github.com/torchgo/torchgo/torch"
 	"github.com/torchgo/torchgo/torch/nn"
@@ -345,65 +346,31 @@ func TestGGUFUnusedTensors(t *testing.T) {
 	}
 }
 
-// ggufFile writes a GGUF file with a few keys and float32 tensors of zeros.
+// ggufFile writes a GGUF file with a few keys, and float32 tensors of zeros.
 func ggufFile(t *testing.T, metadata map[string]any, tensors map[string][]int) string {
 	t.Helper()
-	b := []byte("GGUF\x03\x00\x00\x00")
-	u32 := func(x uint32) { b = binary.LittleEndian.AppendUint32(b, x) }
-	u64 := func(x int) { b = binary.LittleEndian.AppendUint64(b, uint64(x)) }
-	text := func(s string) { u64(len(s)); b = append(b, s...) }
-	u64(len(tensors))
-	u64(len(metadata))
+	m := gguf.NewMetadata()
 	for _, key := range slices.Sorted(maps.Keys(metadata)) {
-		text(key)
-		switch v := metadata[key].(type) {
-		case int:
-			u32(4)
-			u32(uint32(v))
-		case uint64:
-			u32(10)
-			u64(int(v))
-		case float32:
-			u32(6)
-			u32(math.Float32bits(v))
-		case string:
-			u32(8)
-			text(v)
-		case []int32:
-			u32(9)
-			u32(5)
-			u64(len(v))
-			for _, x := range v {
-				u32(uint32(x))
-			}
-		default:
-			t.Fatalf("%T", v)
-		}
+		m.Set(key, metadata[key])
 	}
-	end := 0
+	var sources []gguf.Source
 	for _, name := range slices.Sorted(maps.Keys(tensors)) {
-		text(name)
-		u32(uint32(len(tensors[name])))
-		n := 1
-		for _, d := range slices.Backward(tensors[name]) {
-			u64(d)
+		n := 4
+		for _, d := range tensors[name] {
 			n *= d
 		}
-		u32(0)
-		u64(end)
-		end += (4*n + 31) / 32 * 32
+		sources = append(sources, gguf.Source{Name: name, Type: gguf.F32, Shape: tensors[name], Write: gguf.Data(make([]byte, n))})
 	}
-	b = append(b, make([]byte, (32-len(b)%32)%32+end)...)
 	path := filepath.Join(t.TempDir(), "x.gguf")
-	require.NoError(t, os.WriteFile(path, b, 0o600))
+	require.NoError(t, gguf.WriteFile(ctx, path, m, sources))
 	return path
 }
 
 func TestGGUFRefuses(t *testing.T) {
 	file := func(change func(m map[string]any, tensors map[string][]int)) string {
-		m := map[string]any{"general.architecture": "llama", "llama.context_length": 8, "llama.block_count": 1, "llama.embedding_length": 8,
-			"llama.feed_forward_length": 8, "llama.attention.head_count": 2, "llama.attention.head_count_kv": 1,
-			"llama.attention.layer_norm_rms_epsilon": float32(1e-5), "llama.vocab_size": 5}
+		m := map[string]any{"general.architecture": "llama", "llama.context_length": uint32(8), "llama.block_count": uint32(1), "llama.embedding_length": uint32(8),
+			"llama.feed_forward_length": uint32(8), "llama.attention.head_count": uint32(2), "llama.attention.head_count_kv": uint32(1),
+			"llama.attention.layer_norm_rms_epsilon": float32(1e-5), "llama.vocab_size": uint32(5)}
 		tensors := map[string][]int{"token_embd.weight": {5, 8}, "output_norm.weight": {8}, "blk.0.attn_norm.weight": {8}, "blk.0.ffn_norm.weight": {8},
 			"blk.0.attn_q.weight": {8, 8}, "blk.0.attn_k.weight": {4, 8}, "blk.0.attn_v.weight": {4, 8}, "blk.0.attn_output.weight": {8, 8},
 			"blk.0.ffn_gate.weight": {8, 8}, "blk.0.ffn_up.weight": {8, 8}, "blk.0.ffn_down.weight": {8, 8}}
@@ -434,22 +401,22 @@ func TestGGUFRefuses(t *testing.T) {
 	}{
 		`metadata "general.architecture": expected one of llama, got "qwen2"`:              {set("general.architecture", "qwen2"), pretrained.Options{}, pretrained.ErrUnsupported},
 		`metadata lacks "general.architecture"`:                                            {set("general.architecture", nil), pretrained.Options{}, pretrained.ErrBadConfig},
-		`metadata "general.architecture": expected string, got uint32`:                     {set("general.architecture", 3), pretrained.Options{}, pretrained.ErrBadConfig},
-		`metadata "split.count": expected a model in one file, got one of 3`:               {set("split.count", 3), pretrained.Options{}, pretrained.ErrUnsupported},
+		`metadata "general.architecture": expected string, got uint32`:                     {set("general.architecture", uint32(3)), pretrained.Options{}, pretrained.ErrBadConfig},
+		`metadata "split.count": expected a model in one file, got one of 3`:               {set("split.count", uint32(3)), pretrained.Options{}, pretrained.ErrUnsupported},
 		`metadata: expected "llama.block_count", got none`:                                 {set("llama.block_count", nil), pretrained.Options{}, pretrained.ErrBadConfig},
 		`metadata: expected "llama.vocab_size" or "tokenizer.ggml.tokens", got neither`:    {set("llama.vocab_size", nil), pretrained.Options{}, pretrained.ErrBadConfig},
 		`num_hidden_layers: expected an integer, got "two"`:                                {set("llama.block_count", "two"), pretrained.Options{}, pretrained.ErrBadConfig},
-		`num_hidden_layers: expected 0 to 10000, got 4000000000`:                           {set("llama.block_count", 4_000_000_000), pretrained.Options{}, pretrained.ErrBadConfig},
+		`num_hidden_layers: expected 0 to 10000, got 4000000000`:                           {set("llama.block_count", uint32(4_000_000_000)), pretrained.Options{}, pretrained.ErrBadConfig},
 		`"llama.block_count": expected at most 2^63 - 1`:                                   {set("llama.block_count", uint64(math.MaxUint64)), pretrained.Options{}, pretrained.ErrBadConfig},
 		`"llama.attention.head_count": expected one value for all layers, got a list of 2`: {set("llama.attention.head_count", []int32{2, 2}), pretrained.Options{}, pretrained.ErrUnsupported},
 		`"llama.attention.layer_norm_rms_epsilon": expected a finite number, got NaN`:      {set("llama.attention.layer_norm_rms_epsilon", float32(math.NaN())), pretrained.Options{}, pretrained.ErrBadConfig},
-		`num_attention_heads: expected 1 to 8, got 0`:                                      {set("llama.attention.head_count", 0), pretrained.Options{}, pretrained.ErrBadConfig},
-		`hidden_size: expected a multiple of the 3 attention heads`:                        {set("llama.attention.head_count", 3), pretrained.Options{}, pretrained.ErrBadConfig},
-		`num_key_value_heads: expected 1 to 2, got 5`:                                      {set("llama.attention.head_count_kv", 5), pretrained.Options{}, pretrained.ErrBadConfig},
-		`model.embed_tokens.weight": expected (6, 8), got (5, 8)`:                          {set("llama.vocab_size", 6), pretrained.Options{}, pretrained.ErrSizeMismatch},
+		`num_attention_heads: expected 1 to 8, got 0`:                                      {set("llama.attention.head_count", uint32(0)), pretrained.Options{}, pretrained.ErrBadConfig},
+		`hidden_size: expected a multiple of the 3 attention heads`:                        {set("llama.attention.head_count", uint32(3)), pretrained.Options{}, pretrained.ErrBadConfig},
+		`num_key_value_heads: expected 1 to 2, got 5`:                                      {set("llama.attention.head_count_kv", uint32(5)), pretrained.Options{}, pretrained.ErrBadConfig},
+		`model.embed_tokens.weight": expected (6, 8), got (5, 8)`:                          {set("llama.vocab_size", uint32(6)), pretrained.Options{}, pretrained.ErrSizeMismatch},
 		`"blk.0.attn_q.weight": converting to model.layers.0.self_attn.q_proj.weight`:      {shape("blk.0.attn_q.weight", 6, 8), pretrained.Options{}, pretrained.ErrSizeMismatch},
 		`model.layers.0.self_attn.k_proj.weight": expected (8, 8), got (4, 8)`:             {set("llama.attention.head_count_kv", nil), pretrained.Options{}, pretrained.ErrSizeMismatch},
-		`model.layers.1.`: {set("llama.block_count", 2), pretrained.Options{Strict: true}, pretrained.ErrMissingTensor},
+		`model.layers.1.`: {set("llama.block_count", uint32(2)), pretrained.Options{Strict: true}, pretrained.ErrMissingTensor},
 		`unexpected tensor: layers.1.mlp.up_proj.weight`:         {shape("blk.1.ffn_up.weight", 8, 8), pretrained.Options{Strict: true}, pretrained.ErrUnexpected},
 		`class: expected one of model type llama, got BertModel`: {good, pretrained.Options{Class: "BertModel"}, pretrained.ErrUnsupported},
 		`device map: model.layers.0.self_attn.q_proj.weight: expected memory for all weights of a GGUF file, got disk`: {good,
@@ -504,3 +471,46 @@ func TestGGUFFromTheHub(t *testing.T) {
 }
 
 func noTensors(func(string, *torch.Tensor) bool) {}
+
+// Whatever is wrong with a file is an error, or gives a model whose weights have the shapes of its config.
+func TestGGUFDamaged(t *testing.T) {
+	try := func(path string) error {
+		m, r, err := pretrained.Load(ctx, path, pretrained.Options{})
+		if err != nil {
+			require.NotContains(t, err.Error(), "\n")
+			return err
+		}
+		defer m.Close()
+		require.Equal(t, "LlamaForCausalLM", r.Class)
+		return nil
+	}
+	for _, c := range testdata.Hostile(t, "gguf") {
+		require.Error(t, try(c.Path), c.ID) // the valid ones are no models
+	}
+	source := filepath.Join(testdata.Open(t, "gguf-models"), "ids.gguf")
+	data, err := os.ReadFile(source)
+	require.NoError(t, err)
+	f, err := gguf.Open(source)
+	require.NoError(t, err)
+	header := f.Tensors()[0].Offset
+	require.NoError(t, f.Close())
+	path := filepath.Join(t.TempDir(), "x.gguf")
+	r := rand.New(rand.NewPCG(1, 2))
+	loaded := 0
+	for n := range 600 {
+		bad := slices.Clone(data)
+		if n%4 == 0 {
+			bad = bad[:r.IntN(len(bad))]
+		} else {
+			for range 1 + r.IntN(2) {
+				bad[r.Int64N(header)] ^= 1 << r.IntN(8)
+			}
+		}
+		require.NoError(t, os.WriteFile(path, bad, 0o600))
+		if try(path) == nil {
+			loaded++
+		}
+	}
+	require.Less(t, loaded, 400)
+	require.NotZero(t, loaded) // names of tokens and the like
+}

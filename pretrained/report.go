@@ -30,7 +30,7 @@ type Report struct {
 
 	NumParameters   int64   `json:"num_parameters"`   // tied ones once
 	MemoryFootprint int64   `json:"memory_footprint"` // bytes of parameters and buffers, tied ones once
-	BytesRead       int64   `json:"bytes_read"`       // bytes of tensors read or mapped
+	BytesRead       int64   `json:"bytes_read"`       // bytes of tensors read or mapped; of blocks of GGUF as float32
 	Seconds         float64 `json:"seconds"`
 	PeakRSSBytes    int64   `json:"peak_rss_bytes"` // of the process so far
 }
