@@ -266,17 +266,30 @@ func (a *archive) readLocal(r *record, full string, flags uint16, limit int64) e
 		return badZip(r.header, "", fmt.Sprintf("%d bytes before byte %d", r.size, limit), fmt.Sprintf("from %d", r.offset))
 	}
 	r.end = r.offset + r.size
+	extra := buf[localBytes+nameLen:]
+	if extraLen <= len(extra) {
+		extra = extra[:extraLen]
+	} else {
+		extra = make([]byte, extraLen)
+		if err := a.file.ReadFull(extra, r.offset-int64(extraLen)); err != nil {
+			return err
+		}
+	}
+	wide, ok := zip64Extra(extra)
+	if !ok {
+		return badZip(r.header, "extra fields of the local header", "", "")
+	}
 	crc, packed, size := le.Uint32(buf[14:]), uint64(le.Uint32(buf[18:])), uint64(le.Uint32(buf[22:]))
 	descriptor := flags&flagDescriptor != 0
-	if !descriptor || crc != 0 || packed != 0 || size != 0 {
-		if packed == math.MaxUint32 && size == math.MaxUint32 {
-			extra := make([]byte, extraLen)
-			if err := a.file.ReadFull(extra, r.offset-int64(extraLen)); err != nil {
-				return err
+	if descriptor && crc == 0 && packed == 0 && size == 0 { // they follow the bytes
+		for ; len(wide) >= 8; wide = wide[8:] { // torch writes the size, 0 and, if it is large, the place of the header
+			if v := le.Uint64(wide); v != 0 && v != uint64(r.size) && v != uint64(r.header) {
+				return badZip(r.header, "size in the local header differs", fmt.Sprint(r.size), fmt.Sprint(v))
 			}
-			if extra, ok := zip64Extra(extra); ok && len(extra) >= 16 {
-				size, packed = le.Uint64(extra), le.Uint64(extra[8:])
-			}
+		}
+	} else {
+		if packed == math.MaxUint32 && size == math.MaxUint32 && len(wide) >= 16 {
+			size, packed = le.Uint64(wide), le.Uint64(wide[8:])
 		}
 		if crc != r.crc || packed != uint64(r.size) || size != uint64(r.size) {
 			return badZip(r.header, "size or checksum in the local header differs", fmt.Sprintf("%d bytes, %08x", r.size, r.crc), fmt.Sprintf("%d, %08x", size, crc))
@@ -289,7 +302,6 @@ func (a *archive) readLocal(r *record, full string, flags uint16, limit int64) e
 }
 
 // skipDescriptor checks what follows a record's bytes: checksum and sizes, of 32 or of 64 bits, after a signature or without.
-// torch writes none after an empty record, nor after one whose bytes it left out (skip_data).
 func (a *archive) skipDescriptor(r *record, limit int64) error {
 	var buf [24]byte
 	p := buf[:min(int64(len(buf)), limit-r.end)]
@@ -306,7 +318,6 @@ func (a *archive) skipDescriptor(r *record, limit int64) error {
 		r.end += int64(head) + 20
 	case len(d) >= 12 && le.Uint32(d) == r.crc && uint64(le.Uint32(d[4:])) == uint64(r.size) && uint64(le.Uint32(d[8:])) == uint64(r.size):
 		r.end += int64(head) + 12
-	case r.size == 0 && head == 0:
 	default:
 		return badZip(r.end, "the data descriptor differs", fmt.Sprintf("%d bytes, %08x", r.size, r.crc), fmt.Sprintf("%x", p))
 	}
