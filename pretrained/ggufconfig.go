@@ -48,9 +48,9 @@ func ggufArchitecture(m *gguf.Metadata) (*Architecture, error) {
 		Actual: fmt.Sprintf("%q", shorten(name))}
 }
 
-// ggufConfig is the config.json that the metadata of a GGUF file stands for.
-func ggufConfig(a *Architecture, f *gguf.File) (map[string]any, error) {
-	m := ggufMetadata{f.Metadata()}
+// ggufConfig is the config.json that the metadata of a GGUF file stands for. It is untied if it has output.weight.
+func ggufConfig(a *Architecture, metadata *gguf.Metadata, untied bool) (map[string]any, error) {
+	m := ggufMetadata{metadata}
 	name, err := m.String(architectureKey)
 	if err != nil {
 		return nil, err
@@ -82,7 +82,6 @@ func ggufConfig(a *Architecture, f *gguf.File) (map[string]any, error) {
 		}
 		config["vocab_size"] = int64(n)
 	}
-	_, untied := f.Tensor("output.weight")
 	config["tie_word_embeddings"] = !untied
 	return config, m.scaling(name+".rope.", config)
 }
@@ -133,6 +132,10 @@ func only[T any](one func(string) (T, error), list func(string) ([]T, error), is
 	}
 }
 
+// ropeScaling are keys behind rope.scaling. and those of a config's rope_scaling.
+var ropeScaling = map[string]string{"factor": "factor", "original_context_length": "original_max_position_embeddings",
+	"yarn_beta_fast": "beta_fast", "yarn_beta_slow": "beta_slow"}
+
 // scaling adds rope_scaling to a config. transformers leaves it out for most models, whose logits are then others than
 // those of the model that the file was made of.
 func (m ggufMetadata) scaling(prefix string, config map[string]any) error {
@@ -149,8 +152,7 @@ func (m ggufMetadata) scaling(prefix string, config map[string]any) error {
 		factor, err = m.Float(old)
 	}
 	scaling := map[string]any{"rope_type": kind}
-	for from, to := range map[string]string{"factor": "factor", "original_context_length": "original_max_position_embeddings",
-		"yarn_beta_fast": "beta_fast", "yarn_beta_slow": "beta_slow"} {
+	for from, to := range ropeScaling {
 		if key := prefix + "scaling." + from; err == nil && m.has(key) && (kind == "yarn" || from == "factor") {
 			scaling[to], err = m.value(key)
 		}

@@ -24,11 +24,11 @@ type piece struct {
 }
 
 // originals turns tensors of the state dict of a model into those that its checkpoint had: the converters and
-// renamings that were used when it was loaded, backwards. For a model that was not loaded they are all that its
+// renamings that were used when it was loaded, backwards. For a model that was not loaded (nil) they are all that its
 // type has. They come in the order of transformers' files: sorted, unless there was nothing to turn back or parts of
 // the model are on the CPU or on disk, when it turns back shard by shard.
-func (p *PreTrainedModel) originals(state []entry) ([]original, error) {
-	back := p.file
+func (p *PreTrainedModel) originals(state []entry, file *fileRules) ([]original, error) {
+	back := file
 	if back == nil {
 		k := &keyMap{prefix: p.class.prefix(p.arch)}
 		if err := k.addModels(p.self); err != nil {
@@ -38,7 +38,7 @@ func (p *PreTrainedModel) originals(state []entry) ([]original, error) {
 		back = &all
 	}
 	var out []original
-	if (p.file != nil || len(back.rules)+len(back.converters) > 0) && !p.partlyAway() {
+	if (file != nil || len(back.rules)+len(back.converters) > 0) && !p.partlyAway() {
 		state = slices.SortedStableFunc(slices.Values(state), func(a, b entry) int { return compareNatural(a.name, b.name) })
 	}
 	type taken struct {

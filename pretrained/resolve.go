@@ -145,7 +145,8 @@ func (f *files) useGGUF(opts Options) (err error) {
 		return f.readConfig(f.dir, opts)
 	}
 	f.config = f.weights
-	if f.raw, err = ggufConfig(f.gguf, file); err != nil {
+	_, untied := file.Tensor(ggufOutput)
+	if f.raw, err = ggufConfig(f.gguf, file.Metadata(), untied); err != nil {
 		return inFile(err, f.weights)
 	}
 	if v, ok := opts.Config["model_type"]; ok {

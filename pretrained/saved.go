@@ -33,7 +33,7 @@ func savedTensors(m Model, opts SaveOptions) ([]safetensors.Source, error) {
 	}
 	var originals []original
 	if opts.SaveOriginalFormat.Or(true) {
-		if originals, err = p.originals(entries); err != nil {
+		if originals, err = p.originals(entries, p.file); err != nil {
 			return nil, err
 		}
 	} else {
@@ -48,15 +48,23 @@ func savedTensors(m Model, opts SaveOptions) ([]safetensors.Source, error) {
 		if !ok {
 			return nil, &Error{Tensor: o.name, Class: ErrBadDType, Expected: "a dtype of the safetensors format", Actual: o.dtype.String()}
 		}
-		for _, piece := range o.pieces {
-			if piece.tensor.Device() == torch.Meta && p.away(piece.tensor) == nil {
-				return nil, &Error{Tensor: o.name, Class: ErrMissingTensor, Detail: "it has no data (device meta)"}
-			}
+		if err := p.hasData(o); err != nil {
+			return nil, err
 		}
 		out = append(out, safetensors.Source{Name: o.name, DType: d, Shape: o.shape,
 			Write: func(w io.Writer) error { return write(w, func() (*torch.Tensor, error) { return p.made(o) }) }})
 	}
 	return out, nil
+}
+
+// hasData is an error for a tensor of the meta device, unless it stands for an offloaded one.
+func (p *PreTrainedModel) hasData(o original) error {
+	for _, piece := range o.pieces {
+		if piece.tensor.Device() == torch.Meta && p.away(piece.tensor) == nil {
+			return &Error{Tensor: o.name, Class: ErrMissingTensor, Detail: "it has no data (device meta)"}
+		}
+	}
+	return nil
 }
 
 // savedEntries are the entries of a state dict, the model's own if there is no other, that are written. What
