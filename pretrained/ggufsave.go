@@ -80,8 +80,7 @@ func savedGGUF(m Model, opts GGUFOptions) ([]gguf.Source, *gguf.Metadata, error)
 		return nil, nil, &Error{Class: ErrUnsupported, Detail: "dtype", Expected: "float32, float16 or bfloat16", Actual: m.DType().String()}
 	}
 	typ := opts.Type.Or(own)
-	fileType, ok := ggufFileTypes[typ.String()]
-	if !ok {
+	if _, ok := ggufFileTypes[typ.String()]; !ok {
 		return nil, nil, &Error{Class: ErrUnsupported, Detail: "type of tensors", Expected: strings.Join(slices.Sorted(maps.Keys(ggufFileTypes)), ", "), Actual: typ.String()}
 	}
 	entries, err := p.savedEntries(nil)
@@ -126,11 +125,20 @@ func savedGGUF(m Model, opts GGUFOptions) ([]gguf.Source, *gguf.Metadata, error)
 	if err := g.putConfig(metadata, p.arch, m.Config(), untied); err != nil {
 		return nil, nil, err
 	}
-	metadata.Set("general.file_type", fileType)
-	if typ.BlockLen() > 1 {
-		metadata.Set("general.quantization_version", uint32(2))
-	}
+	SetGGUFType(metadata, typ)
 	return tensors, metadata, nil
+}
+
+// SetGGUFType sets what metadata say of the type of most tensors.
+func SetGGUFType(m *gguf.Metadata, t gguf.Type) {
+	if fileType, ok := ggufFileTypes[t.String()]; ok {
+		m.Set("general.file_type", fileType)
+	} else {
+		m.Delete("general.file_type")
+	}
+	if t.BlockLen() > 1 {
+		m.Set("general.quantization_version", uint32(2)) // of ggml's blocks
+	}
 }
 
 // reverse are the rules from the names of a model to those of its GGUF files.

@@ -25,7 +25,7 @@ import (
 func init() { cli.Register(newConvert) }
 
 // formats are the values of --format; those that are false have no writer yet.
-var formats = map[string]bool{"safetensors": true, "original": true, "gguf": false, "bin": false}
+var formats = map[string]bool{"safetensors": true, "original": true, "gguf": true, "bin": false}
 
 // maxCompanion bounds the files that are copied along.
 const maxCompanion = 64 << 20
@@ -47,7 +47,7 @@ type converted struct {
 
 func newConvert(app *cli.App) *cobra.Command {
 	var model *modelFlags
-	var shard, format string
+	var shard, format, ggufType string
 	var compress bool
 	cmd := &cobra.Command{
 		Use:   "convert SRC DST",
@@ -61,6 +61,10 @@ format; that needs neither a model nor libtorch.
 
 --format original (the default, as in transformers) gives tensors the names and shapes that they had in SRC's
 files, safetensors those of the model's own state dict. They differ where loading renames or joins tensors.
+
+--format gguf writes a GGUF file: DST, if its name ends in .gguf, or model.gguf in the folder DST. Tensors of two dimensions and
+more get the type --gguf-type, by default that of the dtype. Of a GGUF file everything is kept, metadata and
+tokenizer too, and no model is loaded.
 
 --compress makes the files smaller without loss, bfloat16 by about a third. Only torchgo reads them then; convert
 without it makes files that everybody reads again.`,
@@ -76,6 +80,15 @@ without it makes files that everybody reads again.`,
 			if !written {
 				return fmt.Errorf("--format %s: writing it: %w in this version", format, pretrained.ErrUnsupported)
 			}
+			if format != "gguf" && ggufType != "" {
+				return cli.Usagef("--gguf-type: is for --format gguf")
+			}
+			if format == "gguf" {
+				if shard != "" || compress {
+					return cli.Usagef("--format gguf: is one file, without --max-shard-size or --compress")
+				}
+				return model.runGGUF(cmd.Context(), app, args[0], args[1], ggufType)
+			}
 			o := pretrained.SaveOptions{MaxShardSize: shard, SaveOriginalFormat: torch.Some(format == "original"), Compress: compress}
 			if shard != "" {
 				if _, err := safetensors.ParseSize(shard); err != nil {
@@ -89,19 +102,28 @@ without it makes files that everybody reads again.`,
 			if err != nil {
 				return err
 			}
-			if app.JSON {
-				return app.PrintJSON(c)
-			}
-			_, err = fmt.Fprintf(app.Stdout, "%s%s: %s in %s%s\n", report, c.Destination, plural(c.Bytes, "byte"),
-				plural(int64(len(c.Files)), "file"), alongWith(c.Copied))
-			return err
+			return c.print(app, report)
 		},
 	}
 	model = addModelFlags(cmd)
 	cmd.Flags().StringVar(&shard, "max-shard-size", "", "the largest shard, as 5GB, in powers of 1000 (default: 50GB)")
 	cmd.Flags().StringVar(&format, "format", "original", "original, safetensors, gguf or bin")
+	cmd.Flags().StringVar(&ggufType, "gguf-type", "", "with --format gguf: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0 or Q5_1")
 	cmd.Flags().BoolVar(&compress, "compress", false, "smaller files without loss, for torchgo alone")
 	return cmd
+}
+
+// print prints what was done, after the report on loading.
+func (c *converted) print(app *cli.App, report *pretrained.Report) error {
+	if app.JSON {
+		return app.PrintJSON(c)
+	}
+	loaded := ""
+	if report != nil {
+		loaded = report.String()
+	}
+	_, err := fmt.Fprintf(app.Stdout, "%s%s: %s in %s%s\n", loaded, c.Destination, plural(c.Bytes, "byte"), plural(int64(len(c.Files)), "file"), alongWith(c.Copied))
+	return err
 }
 
 func plural(n int64, what string) string {

@@ -145,7 +145,10 @@ func TestConvertRefuses(t *testing.T) {
 	}{
 		{2, "", []string{"convert", src}},
 		{2, `--format: expected safetensors, original, gguf or bin, got "x"`, []string{"convert", src, dst, "--format", "x"}},
-		{1, "--format gguf: writing it: not supported", []string{"convert", src, dst, "--format", "gguf"}},
+		{2, `--gguf-type: ggml has no type "Q9"`, []string{"convert", src, dst, "--format", "gguf", "--gguf-type", "Q9"}},
+		{2, "--gguf-type: is for --format gguf", []string{"convert", src, dst, "--gguf-type", "Q8_0"}},
+		{2, "--format gguf: is one file", []string{"convert", src, dst, "--format", "gguf", "--max-shard-size", "1MB"}},
+		{1, "class: expected LlamaForCausalLM, got LlamaModel", []string{"convert", src, dst, "--format", "gguf", "--class", "LlamaModel"}},
 		{1, "--format bin: writing it: not supported", []string{"convert", src, dst, "--format", "bin"}},
 		{2, "Unit 'XB' not supported", []string{"convert", src, dst, "--max-shard-size", "5XB"}},
 		{2, "expected a floating-point dtype, got int64", []string{"convert", src, dst, "--dtype", "int64"}},

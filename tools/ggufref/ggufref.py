@@ -10,6 +10,7 @@ OUT/gguf/llama-<T>.gguf          a tiny llama, T = F16, Q4_0, Q8_0
                                  un-permuted), "dequantized" by the file's name, as gguf.quants.dequantize makes it
   rewritten.json                 sha256 of the files that gguf-py writes with the metadata of llama-F16.gguf and its tensors
                                  quantized to other types, norms apart
+  requantized.json               sha256 of each tensor of that of Q4_0
   blocks.safetensors             4 blocks of random bytes of every type: <T>.blocks, and <T>.float32, their values
   blocks-scaled/                 the same with scales of real models: expected.safetensors has <T>.blocks and <T>.dequant,
                                  inputs.json elements and bytes of a block and the type's number
@@ -93,7 +94,7 @@ def llama_writer(path):
 def rewritten(d):
     tensors = gguf.GGUFReader(os.path.join(d, "llama-F16.gguf")).tensors
     path = os.path.join(d, "rewritten.gguf")
-    sums = {}
+    sums, requantized = {}, {}
     for t in (T.F32, T.F16, T.BF16, T.Q8_0, T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1):
         w = llama_writer(path)
         for x in tensors:
@@ -102,9 +103,12 @@ def rewritten(d):
             else:
                 w.add_tensor(x.name, quants.quantize(x.data.astype(np.float32), t), raw_dtype=t)
         finish(w)
+        if t == T.Q4_0:
+            requantized = {x.name: hashlib.sha256(x.data.tobytes()).hexdigest() for x in gguf.GGUFReader(path).tensors}
         sums[t.name] = hashlib.sha256(open(path, "rb").read()).hexdigest()
     os.remove(path)
     json.dump(sums, open(os.path.join(d, "rewritten.json"), "w"), indent=1)
+    json.dump(requantized, open(os.path.join(d, "requantized.json"), "w"), indent=1)
 
 
 def llama(d, t, r):
