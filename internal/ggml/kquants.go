@@ -15,7 +15,7 @@ func dequantizeQ2_K(dst []float32, src []byte) {
 			shift := part / 2 % 4 * 2
 			to := (*[16]float32)(out[16*part:])
 			for i := range to {
-				to[i] = float32(scale*float32(q[i]>>shift&3)) - minimum
+				to[i] = scale*float32(q[i]>>shift&3) - minimum
 			}
 		}
 	}
@@ -61,8 +61,8 @@ func dequantizeQ4_K(dst []float32, src []byte) {
 			q := (*[32]byte)(b[16+32*pair:])
 			to := (*[64]float32)(out[64*pair:])
 			for i, q := range q {
-				to[i] = float32(s0*whole[q&15]) - m0
-				to[i+32] = float32(s1*whole[q>>4]) - m1
+				to[i] = s0*whole[q&15] - m0
+				to[i+32] = s1*whole[q>>4] - m1
 			}
 		}
 	}
@@ -82,8 +82,8 @@ func dequantizeQ5_K(dst []float32, src []byte) {
 			to := (*[64]float32)(out[64*pair:])
 			for i, q := range q {
 				h := high[i] >> (2 * pair)
-				to[i] = float32(s0*float32(q&15|h&1<<4)) - m0
-				to[i+32] = float32(s1*float32(q>>4|h&2<<3)) - m1
+				to[i] = s0*float32(q&15|h&1<<4) - m0
+				to[i+32] = s1*float32(q>>4|h&2<<3) - m1
 			}
 		}
 	}

@@ -7,7 +7,8 @@ import (
 	"github.com/torchgo/torchgo/internal/half"
 )
 
-// Coding floats, with the steps of gguf and their roundings.
+// Coding floats, with the steps of gguf and their roundings. A product that a sum follows is written float32(a*b): that
+// rounds it, where the compiler could otherwise fuse the two, which gguf does not do.
 
 // putF16 stores x as a half. A NaN keeps the upper bits of its payload, as in numpy.
 func putF16(b []byte, x float32) {

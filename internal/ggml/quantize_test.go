@@ -15,10 +15,15 @@ var special = []float32{0, 1e-45, float32(math.Copysign(0, -1)), -1e-45, 1e-44, 
 func floats(t Type) [][]float32 {
 	name, block := t.String(), t.BlockLen()
 	n := 512 * block
-	kinds := make([][]float32, 7)
+	kinds := make([][]float32, 8)
 	for k := range kinds {
 		kinds[k] = make([]float32, n)
 	}
+	steps, ok := map[Type]int{Q4_0: -8, Q4_1: 15, Q5_0: -16, Q5_1: 31, Q8_0: 127}[t]
+	if !ok {
+		steps = 8
+	}
+	near := stream(name+" near", n)
 	bits, ints, small, random := stream(name+" bits", 4*n), stream(name+" int16", 2*n), stream(name+" int8", n), stream(name+" special", n)
 	for i := range n {
 		b := i / block
@@ -33,6 +38,19 @@ func floats(t Type) [][]float32 {
 				kinds[4+k][i] = float32(worst)
 			}
 		}
+		k, greatest := i%block, 1+float64(near[b*block])/256
+		switch {
+		case i%block == 0:
+			kinds[7][i] = float32(greatest)
+			continue
+		case i%block == 1:
+			continue
+		case steps < 0:
+			k = k%(-2*steps-1) + steps + 1
+		default:
+			k %= steps
+		}
+		kinds[7][i] = float32((float64(k) + 0.5 + (float64(near[i]%17)-8)/(1<<22)) * greatest / float64(steps))
 	}
 	return kinds
 }

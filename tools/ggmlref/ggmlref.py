@@ -36,9 +36,23 @@ def blocks(name, size):
 SPECIAL = [0.0, 1e-45, -0.0, -1e-45, 1e-44, 3e-39, -6e-39, 2e-38, 1e-8, 6e-8, 0.5, 1.0, -1.0, 2.5, 65504.0, 65520.0, -1e6, 1e38, 3.4e38, -3.4e38]
 
 
+STEPS = {"Q4_0": -8, "Q4_1": 15, "Q5_0": -16, "Q5_1": 31, "Q8_0": 127}  # between 0 and the furthest value of a block
+
+
+def near_ties(name, block):
+    """Values within a few roundings of where quantize rounds from one to the next."""
+    steps, random = STEPS.get(name, 8), np.frombuffer(stream(name + " near", 512 * block), np.uint8).reshape(-1, block)
+    i, greatest = np.arange(block), 1 + random[:, :1] / 256
+    k = i % -(2 * steps + 1) + steps + 1 if steps < 0 else i % steps
+    values = (k + 0.5 + (random % 17 - 8.0) / 2**22) * greatest / steps
+    values[:, 0] = greatest[:, 0]
+    values[:, 1:2] = 0
+    return values.astype(np.float32).reshape(-1)
+
+
 def floats(name, block):
     """Kinds of input for quantize: any bits; int16 times a power of two by block; small halves, for ties; special
-    values, one or two or all of them in a block; the same with an infinity, a NaN."""
+    values, one or two or all of them in a block; the same with an infinity, a NaN; near ties."""
     n = 512 * block
     power = np.repeat(np.arange(512) % 64 - 40, block).astype(np.float32)
     yield np.frombuffer(stream(name + " bits", 4 * n), "<f4")
@@ -51,6 +65,7 @@ def floats(name, block):
     yield values.reshape(-1)
     for worst in (np.inf, -np.inf, np.nan):
         yield np.where(random > 250, np.float32(worst), values).reshape(-1)
+    yield near_ties(name, block)
 
 
 def digest(array):
