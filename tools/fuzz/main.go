@@ -12,6 +12,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -32,6 +33,7 @@ func main() {
 	seconds := flag.Int("seconds", 60, "how long each target that reads weights runs")
 	short := flag.Int("others", 10, "how long each other one runs")
 	parallel := flag.Int("parallel", runtime.GOMAXPROCS(0), "processes of a target")
+	verbose := flag.Bool("v", false, "show what go test prints")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -57,7 +59,7 @@ func main() {
 			length = time.Duration(*short) * time.Second
 		}
 		start := time.Now()
-		r := t.run(ctx, length, *parallel)
+		r := t.run(ctx, length, *parallel, *verbose)
 		if ctx.Err() != nil {
 			os.Exit(130)
 		}
@@ -117,13 +119,20 @@ func (r result) String() string {
 	return text + ", no finding"
 }
 
-func (t target) run(ctx context.Context, length time.Duration, parallel int) result {
+func (t target) run(ctx context.Context, length time.Duration, parallel int, verbose bool) result {
+	// Making inputs smaller that are not findings may take most of the time: a minute each by default.
 	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", length.String(), "-parallel", fmt.Sprint(parallel),
-		"-timeout", "0", "./"+t.dir)
+		"-fuzzminimizetime", "100x", "-timeout", "0", "./"+t.dir)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second
-	out, err := cmd.CombinedOutput()
-	r := read(string(out), err != nil)
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	if verbose {
+		cmd.Stdout = io.MultiWriter(&out, os.Stderr)
+	}
+	cmd.Stderr = cmd.Stdout
+	err := cmd.Run()
+	r := read(out.String(), err != nil)
 	if s := cmd.ProcessState; s != nil {
 		r.cpu = s.UserTime() + s.SystemTime()
 	}
@@ -139,8 +148,9 @@ var (
 	deadline = regexp.MustCompile(`(?m)^--- FAIL: Fuzz\w+ \([0-9.]+s\)\n {4}context deadline exceeded$`)
 )
 
-// stalled is the number of reports without progress, three seconds each, that make a hang of an input.
-const stalled = 4
+// stalled is the number of reports without progress, three seconds each, that make a hang of an input. A machine that is
+// busy goes without any for 20 s.
+const stalled = 10
 
 // read understands the output of go test.
 func read(out string, failed bool) result {
