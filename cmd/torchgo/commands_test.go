@@ -161,7 +161,7 @@ func TestEvalRefuses(t *testing.T) {
 		{1, "no such file", []string{"eval", dir, "--inputs", "nosuchfile", "--outputs", out}},
 		{1, `"pixel_values"`, []string{"eval", dir, "--inputs", other, "--outputs", out}},
 		{1, "there is no loss", []string{"eval", dir, "--inputs", in, "--outputs", out, "--grad"}},
-		{1, "--adapter: adapters: not supported", []string{"eval", dir, "--inputs", in, "--outputs", out, "--adapter", "x"}},
+		{1, "no/such/adapter", []string{"eval", dir, "--inputs", in, "--outputs", out, "--adapter", "no/such/adapter"}},
 		{1, "out of range", []string{"eval", dir, "--inputs", big, "--outputs", out}},
 		{1, "no such file or directory", []string{"eval", dir, "--inputs", in, "--outputs", filepath.Join(t.TempDir(), "no", "out.safetensors")}},
 	} {

@@ -18,6 +18,7 @@ import (
 	"github.com/torchgo/torchgo/pretrained"
 	"github.com/torchgo/torchgo/pretrained/checkpoint"
 	"github.com/torchgo/torchgo/pretrained/hub"
+	"github.com/torchgo/torchgo/pretrained/peft"
 	"github.com/torchgo/torchgo/pretrained/safetensors"
 	"github.com/torchgo/torchgo/torch"
 )
@@ -35,6 +36,7 @@ type converted struct {
 	Class          string                `json:"class"`
 	DType          string                `json:"dtype"`
 	Source         string                `json:"source"`
+	Adapter        string                `json:"adapter,omitempty"` // that was merged
 	Destination    string                `json:"destination"`
 	Files          []string              `json:"files"`  // of the checkpoint
 	Copied         []string              `json:"copied"` // as they were beside the source
@@ -65,6 +67,8 @@ files, safetensors those of the model's own state dict. They differ where loadin
 --format gguf writes a GGUF file: DST, if its name ends in .gguf, or model.gguf in the folder DST. Tensors of two dimensions and
 more get the type --gguf-type, by default that of the dtype. Of a GGUF file everything is kept, metadata and
 tokenizer too, and no model is loaded.
+
+An adapter of package peft as SRC is saved as one; merge makes a model of it and its base.
 
 --compress makes the files smaller without loss, bfloat16 by about a third. Only torchgo reads them then; convert
 without it makes files that everybody reads again.`,
@@ -98,7 +102,7 @@ without it makes files that everybody reads again.`,
 			if bars := app.Progress(); bars != nil {
 				o.Progress = func(done, total int64) { bars.Bytes("saving", done, total) }
 			}
-			c, report, err := model.convert(cmd.Context(), app, args[0], args[1], o)
+			c, report, err := model.convert(cmd.Context(), app, args[0], args[1], o, nil)
 			if err != nil {
 				return err
 			}
@@ -140,7 +144,8 @@ func alongWith(copied []string) string {
 	return ", and " + strings.Join(copied, ", ")
 }
 
-func (m *modelFlags) convert(ctx context.Context, app *cli.App, src, dst string, o pretrained.SaveOptions) (*converted, *pretrained.Report, error) {
+// convert loads a model, changes it if it is to be, and saves it.
+func (m *modelFlags) convert(ctx context.Context, app *cli.App, src, dst string, o pretrained.SaveOptions, change func(pretrained.Model) error) (*converted, *pretrained.Report, error) {
 	start := time.Now()
 	loading, err := m.options(app, "loading")
 	if err != nil {
@@ -154,14 +159,20 @@ func (m *modelFlags) convert(ctx context.Context, app *cli.App, src, dst string,
 		return nil, nil, inFlags(err)
 	}
 	defer model.Close()
-	if _, err := os.Stat(src); errors.Is(err, fs.ErrNotExist) {
+	if change != nil {
+		if err := change(model); err != nil {
+			return nil, nil, err
+		}
+	}
+	adapter := len(model.PeftConfig()) > 0 // an adapter is saved as such, without what belongs to its base
+	if _, err := os.Stat(src); errors.Is(err, fs.ErrNotExist) && !adapter {
 		if err := fetchCompanions(ctx, src, report.Folder, loading); err != nil {
 			return nil, nil, err
 		}
 	}
 	c := &converted{Class: report.Class, DType: report.DType, Source: src, Destination: dst, MissingKeys: nonNil(report.MissingKeys),
 		UnexpectedKeys: nonNil(report.UnexpectedKeys), MismatchedKeys: nonNil(report.MismatchedKeys), Files: []string{}, Copied: []string{}}
-	if !sameFolder(report.Folder, dst) {
+	if !sameFolder(report.Folder, dst) && !adapter {
 		if o.Files, err = companions(report.Folder); err != nil {
 			return nil, nil, err
 		}
@@ -173,7 +184,9 @@ func (m *modelFlags) convert(ctx context.Context, app *cli.App, src, dst string,
 	if err := pretrained.SavePretrained(ctx, model, dst, o); err != nil {
 		return nil, nil, err
 	}
-	if c.Files, err = checkpointFiles(dst, model.GenerationConfig() != nil); err != nil {
+	if adapter {
+		c.Files = []string{peft.ConfigName, "adapter_model.safetensors"}
+	} else if c.Files, err = checkpointFiles(dst, model.GenerationConfig() != nil); err != nil {
 		return nil, nil, err
 	}
 	for _, name := range c.Files {
@@ -278,7 +291,7 @@ func isCompanion(name, below string) bool {
 	switch {
 	case below != "":
 		return name == "config.json"
-	case strings.HasPrefix(name, "."), strings.Contains(name, ".index."), name == "config.json", name == "generation_config.json":
+	case strings.HasPrefix(name, "."), strings.Contains(name, ".index."), name == "config.json", name == "generation_config.json", name == peft.ConfigName:
 		return false
 	case strings.HasPrefix(name, "LICENSE"), strings.HasPrefix(name, "NOTICE"), strings.HasPrefix(name, "README"):
 		return true

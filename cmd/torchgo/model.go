@@ -23,6 +23,7 @@ type modelFlags struct {
 	deviceMap, maxMemory       string
 	offloadFolder              string
 	offloadBuffers             bool
+	adapter                    string
 	variant, subfolder         string
 	ggufFile                   string
 	useSafetensors             bool
@@ -42,7 +43,6 @@ const maxThreads = 4096
 
 // laterFlags are part of the command line already; using one is a clear error.
 var laterFlags = map[string]string{
-	"adapter":      "adapters",
 	"quantization": "quantization",
 }
 
@@ -61,6 +61,7 @@ func addModelFlags(cmd *cobra.Command) *modelFlags {
 	f.StringVar(&m.subfolder, "subfolder", "", "a folder below MODEL")
 	f.StringVar(&m.ggufFile, "gguf-file", "", "the GGUF `file` in MODEL to load; MODEL may be one itself")
 	f.BoolVar(&m.useSafetensors, "use-safetensors", true, "true: safetensors only; false: .bin only (default: what is there)")
+	f.StringVar(&m.adapter, "adapter", "", "a PEFT adapter over MODEL: a `folder` or an id of the hub (--strict checks its tensors, too)")
 	f.StringVar(&m.config, "config", "", "JSON `object` that overrides config.json")
 	f.StringVar(&m.keyMapping, "key-mapping", "", "JSON `object`: regular expression to replacement, for names in the checkpoint")
 	f.BoolVar(&m.ignoreMismatched, "ignore-mismatched-sizes", false, "initialise weights of another size anew")
@@ -81,7 +82,7 @@ func addModelFlags(cmd *cobra.Command) *modelFlags {
 func (m *modelFlags) options(app *cli.App, what string) (pretrained.Options, error) {
 	o := pretrained.Options{
 		Class: m.class, Variant: m.variant, Subfolder: m.subfolder, GGUFFile: m.ggufFile, Attn: nn.AttentionKind(m.attn),
-		OffloadFolder: m.offloadFolder, OffloadBuffers: m.offloadBuffers,
+		Adapter: m.adapter, OffloadFolder: m.offloadFolder, OffloadBuffers: m.offloadBuffers,
 		IgnoreMismatchedSizes: m.ignoreMismatched, Strict: m.strict, DisableMmap: m.disableMmap,
 	}
 	for name := range m.later {

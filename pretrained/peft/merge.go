@@ -160,6 +160,7 @@ func (s site) merged(settings []*setting, safe bool) (r result, err error) {
 	}
 	l := s.layer()
 	f := l.of()
+	var bad error
 	err = torch.TryDo(func() {
 		torch.Scope(func() {
 			torch.NoGrad(func() {
@@ -195,7 +196,7 @@ func (s site) merged(settings []*setting, safe bool) (r result, err error) {
 				}
 				for _, t := range []*torch.Tensor{w, bias} {
 					if safe && t != nil && !torch.Item[bool](t.Isfinite().All()) {
-						err = &fileerr.Error{Class: fileerr.ErrBadValue, Detail: "merging " + settings[0].name,
+						bad = &fileerr.Error{Class: fileerr.ErrBadValue, Detail: "merging " + settings[0].name,
 							Actual: "a weight with an infinity or a nan", Remedy: "the adapter seems to be broken"}
 						return
 					}
@@ -207,6 +208,9 @@ func (s site) merged(settings []*setting, safe bool) (r result, err error) {
 			})
 		})
 	})
+	if err == nil {
+		err = bad
+	}
 	return r, err
 }
 
