@@ -153,7 +153,7 @@ func (p *PreTrainedModel) adapters() *peft.Adapters {
 	if p.Adapters != nil {
 		return p.Adapters
 	}
-	info := peft.ModelInfo{ModelType: p.config.Base().ModelType, Device: p.InputDevice()}
+	info := peft.ModelInfo{ModelType: p.config.Base().ModelType, Device: devices.memory(p.InputDevice())}
 	for path, module := range nn.NamedModules(p.self) {
 		if e := p.InputEmbeddings(); e != nil && module == any(e) {
 			info.InputEmbeddings = path

@@ -219,3 +219,16 @@ func TestLosses(t *testing.T) {
 	got = BCEWithLogits(torch.FromSlice([]float32{0, 2}), torch.FromSlice([]float32{1, 0}))
 	require.InDelta(t, (math.Ln2+2+math.Log1p(math.Exp(-2)))/2, torch.Item[float32](got), 1e-6)
 }
+
+// The weight of transformers' Conv1D computes x W + b.
+func TestTransposed(t *testing.T) {
+	w, b := torch.Randn([]int{4, 3}), torch.Randn([]int{3})
+	l := &Linear{Weight: &Transposed{W: w}, Bias: b}
+	x := torch.Randn([]int{2, 5, 4})
+	require.True(t, x.MatMul(w).Add(b).Allclose(l.Forward(x)))
+	require.Equal(t, "Linear(in_features=4, out_features=3, bias=True)", String(l))
+	for name, p := range StateDict(l) {
+		require.Contains(t, []string{"weight", "bias"}, name)
+		require.NotNil(t, p)
+	}
+}
