@@ -159,6 +159,8 @@ func noEnd(f *weights.File) error {
 	return &Error{Class: ErrTruncated, Offset: f.Size(), Expected: what, Actual: "none", Remedy: "download or save it again"}
 }
 
+const dosFolder = 0x10
+
 // addCentral adds the record whose entry in the directory data begins with, and returns the entry's length. limit is where the
 // directory begins: records lie before it.
 func (a *archive) addCentral(data []byte, at, limit int64) (int, error) {
@@ -195,6 +197,8 @@ func (a *archive) addCentral(data []byte, at, limit int64) (int, error) {
 		return 0, named(badZip(at, "flags", "neither encrypted nor masked", fmt.Sprintf("%#x", flags)))
 	case commentLen != 0 || disk != 0:
 		return 0, named(badZip(at, "", "one volume, no comment", ""))
+	case data[38]&dosFolder != 0: // torch takes memory for the data of such a record, and doesn't read it
+		return 0, named(badZip(at, "external attributes", "those of a file", "those of a folder"))
 	case method == 0 && packed != size:
 		return 0, named(badZip(at, "stored", fmt.Sprintf("%d bytes", size), fmt.Sprint(packed)))
 	}
