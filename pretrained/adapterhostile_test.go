@@ -21,9 +21,7 @@ import (
 	"github.com/torchgo/torchgo/internal/fileerr"
 	"github.com/torchgo/torchgo/internal/testdata"
 	"github.com/torchgo/torchgo/pretrained"
-	"github.com/torchgo/torchgo/pretrained/peft"
 	"github.com/torchgo/torchgo/torch"
-	"github.com/torchgo/torchgo/torch/nn"
 )
 
 // adapterCorpus are the hostile adapters, and the model that they are for.
@@ -284,46 +282,4 @@ func TestDamagedAdapters(t *testing.T) {
 	require.Greater(t, loaded, 100)
 	require.Equal(t, before, stateBytes(m))
 	require.Equal(t, live, torch.LiveTensors())
-}
-
-// FuzzAdapter: no config and no weights file does anything but load or be refused.
-func FuzzAdapter(f *testing.F) {
-	cases, m := adapterCorpus(f)
-	for _, c := range cases {
-		config, _ := os.ReadFile(filepath.Join(c.Path, "adapter_config.json"))
-		weights, _ := os.ReadFile(filepath.Join(c.Path, "adapter_model.safetensors"))
-		f.Add(config, weights)
-	}
-	for _, config := range []string{
-		`{"peft_type": "IA3", "target_modules": ["k_proj", "down_proj"], "feedforward_modules": ["down_proj"]}`,
-		`{"peft_type": "LORA", "use_dora": true, "target_modules": "all-linear", "rank_pattern": {"^a.*": 3}, "bias": "all", "modules_to_save": ["norm"]}`,
-		`{"peft_type": "LORA", "target_modules": ["embed_tokens"], "layers_to_transform": 0, "layers_pattern": ["layers"], "lora_bias": true}`,
-	} {
-		f.Add([]byte(config), []byte{})
-	}
-	before, live := stateBytes(m), torch.LiveTensors()
-	dir := f.TempDir()
-	f.Fuzz(func(t *testing.T, config, weights []byte) {
-		require.NoError(t, os.WriteFile(filepath.Join(dir, "adapter_config.json"), config, 0o600))
-		require.NoError(t, os.WriteFile(filepath.Join(dir, "adapter_model.safetensors"), weights, 0o600))
-		for _, strict := range []bool{true, false} {
-			_, err := m.LoadAdapter(ctx, dir, pretrained.LoadAdapterOptions{Strict: strict})
-			if err != nil {
-				require.NotContains(t, err.Error(), "\n")
-			} else {
-				out := t.TempDir()
-				require.NoError(t, pretrained.SavePretrained(ctx, m, out, pretrained.SaveOptions{}))
-				written, err := peft.ReadConfig(out)
-				require.NoError(t, err)
-				require.Equal(t, string(m.PeftConfig()["default"].JSON()), string(written.JSON()))
-				require.NoError(t, m.UnloadAdapters())
-			}
-			require.Empty(t, m.ActiveAdapters())
-		}
-		require.Equal(t, before, stateBytes(m))
-		require.Equal(t, live, torch.LiveTensors())
-		for _, p := range nn.NamedParameters(m) {
-			require.True(t, p.IsLeaf())
-		}
-	})
 }

@@ -129,6 +129,7 @@ func (a *Adapters) Hotswap(name string, c *Config, state map[string]*torch.Tenso
 	}
 	own := c.Clone()
 	own.TargetModules = targets.TargetModules
+	own.RankPattern, own.AlphaPattern = targets.RankPattern, targets.AlphaPattern
 	a.config[name] = own
 	a.apply(!c.InferenceMode && !a.off)
 	return nil

@@ -24,6 +24,7 @@ type made struct {
 func (a *Adapters) add(c *Config, name string, t *Targets) (err error) {
 	c = c.Clone()
 	c.TargetModules, c.FeedforwardModules = t.TargetModules, t.FeedforwardModules
+	c.RankPattern, c.AlphaPattern = t.RankPattern, t.AlphaPattern
 	for _, target := range t.Layers {
 		if err := a.checkTarget(c, target); err != nil {
 			return err

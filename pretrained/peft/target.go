@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 
@@ -25,8 +26,10 @@ type Targets struct {
 	Layers []Target // in the order of nn.NamedModules
 	Save   []Target // modules_to_save: Path and Module alone
 
-	// The config's, with defaults and all-linear resolved: what peft saves.
+	// The config's as they are saved: with defaults and all-linear resolved, and patterns that sorting does not change.
 	TargetModules, FeedforwardModules Names
+	RankPattern                       []Pattern[int]
+	AlphaPattern                      []Pattern[float64]
 
 	Warnings []string
 }
@@ -92,6 +95,8 @@ func Resolve(model any, c *Config, info ModelInfo) (*Targets, error) {
 		}
 	}
 	t.warn(c, m, excluded)
+	t.RankPattern = m.rank.inFile(t.Layers, func(t Target) int { return t.R }, c.R.Or(8), func(a, b int) bool { return a == b })
+	t.AlphaPattern = m.alpha.inFile(t.Layers, func(t Target) float64 { return t.Alpha }, c.LoraAlpha.Or(8), func(a, b float64) bool { return a == b })
 	return t, nil
 }
 
@@ -308,8 +313,8 @@ func newPatternMatcher[T any](key string, patterns []Pattern[T]) (m patternMatch
 	m.patterns = patterns
 	total := 0
 	for _, p := range patterns {
-		if plainName(p.Name) {
-			m.matches = append(m.matches, func(path string) bool { return endsLike(path, p.Name) })
+		if plain, ok := parsePlain(p.Name); ok {
+			m.matches = append(m.matches, plain.match)
 			continue
 		}
 		if total += len(p.Name); total > maxExpression {
@@ -345,27 +350,69 @@ func (m patternMatcher[T]) unused(targets []Target) (names []string) {
 	return names
 }
 
-// plainName reports whether a pattern has no special character but the dot. Files often have one of them for each
-// module, so matching them must be quick.
-func plainName(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; c != '.' && c != '_' && c != '-' && (c|0x20 < 'a' || c|0x20 > 'z') && (c < '0' || c > '9') {
+// plainPattern is a pattern without special characters but dots, of which one with a backslash is itself, and a ^ before
+// it. Files often have one of them for each module, so matching them must be quick.
+type plainPattern struct {
+	anchored bool
+	text     string // 0 is any character
+}
+
+func parsePlain(s string) (p plainPattern, ok bool) {
+	s, p.anchored = strings.CutPrefix(s, "^")
+	text := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '.':
+			text = append(text, 0)
+		case strings.HasPrefix(s[i:], `\.`):
+			text = append(text, '.')
+			i++
+		case c == '_', c == '-', c|0x20 >= 'a' && c|0x20 <= 'z', c >= '0' && c <= '9':
+			text = append(text, c)
+		default:
+			return p, false
+		}
+	}
+	p.text = string(text)
+	return p, true
+}
+
+// match reports whether path ends with p, after a dot or from the beginning.
+func (p plainPattern) match(path string) bool {
+	at := len(path) - len(p.text)
+	if at < 0 || at > 0 && (p.anchored || path[at-1] != '.') {
+		return false
+	}
+	for i := len(p.text) - 1; i >= 0; i-- {
+		if p.text[i] != 0 && p.text[i] != path[at+i] {
 			return false
 		}
 	}
 	return true
 }
 
-// endsLike reports whether path ends with a name in which a dot is any character, after a dot or from the beginning.
-func endsLike(path, name string) bool {
-	at := len(path) - len(name)
-	if at < 0 || at > 0 && path[at-1] != '.' {
-		return false
+// inFile gives patterns an order that a file keeps: peft sorts them by name, and the first that matches counts. Where
+// that would change the value of a target, they become one for each target that does not have the default.
+func (m patternMatcher[T]) inFile(targets []Target, value func(Target) T, other T, same func(a, b T) bool) []Pattern[T] {
+	sorted := patternMatcher[T]{patterns: slices.Clone(m.patterns), matches: slices.Clone(m.matches)}
+	sort.Stable(byName[T](sorted))
+	if !slices.ContainsFunc(targets, func(t Target) bool { return !same(sorted.of(t.Path, other), value(t)) }) {
+		return m.patterns
 	}
-	for i := len(name) - 1; i >= 0; i-- {
-		if name[i] != '.' && name[i] != path[at+i] {
-			return false
+	list := []Pattern[T]{}
+	for _, t := range targets {
+		if v := value(t); !same(v, other) {
+			list = append(list, Pattern[T]{"^" + regexp.QuoteMeta(t.Path), v})
 		}
 	}
-	return true
+	return list
+}
+
+type byName[T any] patternMatcher[T]
+
+func (b byName[T]) Len() int           { return len(b.patterns) }
+func (b byName[T]) Less(i, j int) bool { return b.patterns[i].Name < b.patterns[j].Name }
+func (b byName[T]) Swap(i, j int) {
+	b.patterns[i], b.patterns[j] = b.patterns[j], b.patterns[i]
+	b.matches[i], b.matches[j] = b.matches[j], b.matches[i]
 }

@@ -198,3 +198,35 @@ func TestAllLinearIsRecorded(t *testing.T) {
 	require.True(t, errors.As(err, &e))
 	require.Equal(t, "set target_modules", e.Remedy)
 }
+
+// TestPatternsKeepTheirOrderInAFile: peft writes patterns sorted by name, and cannot load what it saved where that
+// changes ranks. Here such patterns are saved as one for each target.
+func TestPatternsKeepTheirOrderInAFile(t *testing.T) {
+	m := loadBase(t, "llama")
+	ranks := func(c *peft.Config) map[string]int {
+		targets, err := peft.Resolve(m, c, infoOf(m))
+		require.NoError(t, err)
+		c.RankPattern, c.AlphaPattern = targets.RankPattern, targets.AlphaPattern
+		out := map[string]int{}
+		for _, l := range targets.Layers {
+			out[l.Path] = l.R
+		}
+		return out
+	}
+	for _, patterns := range [][]peft.Pattern[int]{
+		{{Name: "q_proj", Value: 5}, {Name: `layers\.1\..*`, Value: 2}},
+		{{Name: "layers.1.self_attn.q_proj", Value: 3}, {Name: "q_proj", Value: 5}},
+	} {
+		c := &peft.Config{PeftType: peft.LoRA, RankPattern: patterns, TargetModules: peft.Names{List: []string{"q_proj", "v_proj"}}}
+		want := ranks(c)
+		read, err := peft.ParseConfig(c.JSON())
+		require.NoError(t, err)
+		require.Equal(t, want, ranks(read))
+		require.Equal(t, 5, want["model.layers.0.self_attn.q_proj"])
+		if len(c.RankPattern) == 2 {
+			require.Equal(t, patterns, c.RankPattern, "they are in order already")
+		} else {
+			require.Equal(t, `^model\.layers\.0\.self_attn\.q_proj`, c.RankPattern[0].Name)
+		}
+	}
+}
