@@ -9,7 +9,10 @@ import (
 	"io"
 	"io/fs"
 	"math"
+	"runtime"
 	"unicode/utf8"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/torchgo/torchgo/internal/atomicfile"
 	"github.com/torchgo/torchgo/internal/ggml"
@@ -269,15 +272,18 @@ type tensorWriter struct {
 	err      error
 }
 
-// Tensors are converted in pieces of so many elements: a multiple of every block.
-const pieceLen = 64 << 10
+// Tensors are converted in pieces of so many elements, of which each CPU takes a part at a time: multiples of every block.
+const (
+	pieceLen = 1 << 20
+	partLen  = 64 << 10
+)
 
 func (t *tensorWriter) Write(p []byte) (int, error) {
 	if t.err == nil && int64(len(p)) > t.left {
 		t.err = &Error{Class: ErrSizeMismatch, Detail: "more bytes than type and shape need", Expected: fmt.Sprintf("%d more", t.left), Actual: fmt.Sprint(len(p))}
 	}
 	written := 0
-	piece := pieceLen / t.from.BlockLen() * t.from.BlockBytes()
+	piece := bytesOf(t.from, pieceLen)
 	for len(p) > 0 && t.err == nil {
 		if t.err = t.ctx.Err(); t.err != nil {
 			break
@@ -304,15 +310,26 @@ func (t *tensorWriter) Write(p []byte) (int, error) {
 func (t *tensorWriter) convert(src []byte) error {
 	n := len(src) / t.from.BlockBytes() * t.from.BlockLen()
 	if t.values == nil {
-		t.values, t.out = make([]float32, pieceLen), make([]byte, pieceLen/t.to.BlockLen()*t.to.BlockBytes())
+		t.values, t.out = make([]float32, n), make([]byte, bytesOf(t.to, n)) // the first piece is the largest
 	}
-	out := t.out[:n/t.to.BlockLen()*t.to.BlockBytes()]
-	err := ggml.Dequantize(t.from, t.values[:n], src)
-	if err == nil {
-		err = ggml.Quantize(t.to, out, t.values[:n])
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for start := 0; start < n; start += partLen {
+		end := min(start+partLen, n)
+		g.Go(func() error {
+			values := t.values[start:end]
+			if err := ggml.Dequantize(t.from, values, src[bytesOf(t.from, start):bytesOf(t.from, end)]); err != nil {
+				return err
+			}
+			return ggml.Quantize(t.to, t.out[bytesOf(t.to, start):bytesOf(t.to, end)], values)
+		})
 	}
+	err := g.Wait()
 	if err == nil {
-		_, err = t.w.Write(out)
+		_, err = t.w.Write(t.out[:bytesOf(t.to, n)])
 	}
 	return err
 }
+
+// bytesOf is the bytes of n elements, which are whole blocks.
+func bytesOf(t Type, n int) int { return n / t.BlockLen() * t.BlockBytes() }
