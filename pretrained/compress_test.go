@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -102,4 +103,16 @@ func TestDamagedCompressedCheckpoint(t *testing.T) {
 		require.NotEmpty(t, e.Tensor)
 		require.False(t, strings.Contains(err.Error(), "\n"))
 	}
+}
+
+// An adapter is not compressed, and not silently so; the model below it may be.
+func TestCompressedAdapterIsRefused(t *testing.T) {
+	cases, m := adapterCorpus(t)
+	i := slices.IndexFunc(cases, func(c testdata.HostileCase) bool { return c.ID == "peft_ok_lora" })
+	_, err := m.LoadAdapter(ctx, cases[i].Path)
+	require.NoError(t, err)
+	dir := filepath.Join(t.TempDir(), "new")
+	require.ErrorIs(t, pretrained.SavePretrained(ctx, m, dir, pretrained.SaveOptions{Compress: true}), pretrained.ErrArgument)
+	require.NoDirExists(t, dir)
+	require.NoError(t, pretrained.SavePretrained(ctx, m, dir, pretrained.SaveOptions{Compress: true, BaseModel: true}))
 }
