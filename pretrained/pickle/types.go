@@ -144,7 +144,7 @@ func (d *Dict) Set(key, value Value) error {
 	switch n := len(d.items); {
 	case d.index != nil:
 		d.index[h] = n - 1
-	case n > linear:
+	case n > linear || isTuple(h):
 		d.index = make(map[any]int, 2*n)
 		for i, it := range d.items {
 			h, _ := hash(it.Key) // it was hashed when it came in
@@ -152,6 +152,12 @@ func (d *Dict) Set(key, value Value) error {
 		}
 	}
 	return nil
+}
+
+// isTuple: hashing such a key is work.
+func isTuple(h any) bool {
+	_, ok := h.(tupleKey)
+	return ok
 }
 
 // linear is the number of entries up to which a dict is searched from end to end.

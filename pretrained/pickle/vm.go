@@ -419,14 +419,14 @@ func keyCost(key Value, budget *int) int {
 	case *big.Int:
 		return k.BitLen() / 128
 	case Size:
-		return len(k)
+		return 8 * len(k)
 	case Tuple:
 		n := 1
 		for _, v := range k {
 			if *budget < 0 {
 				break
 			}
-			n += 1 + keyCost(v, budget)
+			n += 8 + keyCost(v, budget)
 		}
 		return n
 	}
