@@ -128,6 +128,7 @@ type gatherer struct {
 	dst    []byte
 	first  int // index of the element that dst begins with
 	window window
+	tile   []byte
 }
 
 // blocks splits elements lo to hi of the part of the tensor that the first dims indices have chosen into rectangles: index is that
@@ -197,13 +198,25 @@ func (g *gatherer) copyBlock(counts, strides []int, index, at int) error {
 		axes = append(axes, axis{1, 1, 1})
 	}
 	run, outer := axes[0], axes[1:]
+	// A transposition: rows of the storage are columns of the tensor. Several rows at a time, for the caches' sake.
+	tiles := axis{count: 1}
+	if i := slices.IndexFunc(outer, func(a axis) bool { return a.to == 1 }); i >= 0 && run.from == 1 {
+		tiles = outer[i]
+		outer = slices.Delete(outer, i, i+1)
+	}
 	at, index = at*g.size, (index-g.first)*g.size
 	for i := range outer {
 		outer[i].from, outer[i].to = outer[i].from*g.size, outer[i].to*g.size
 	}
 	pos := make([]int, len(outer))
 	for {
-		if err := g.copyRun(run, int64(at), index); err != nil {
+		var err error
+		if tiles.count > 1 {
+			err = g.copyTiles(run, tiles, int64(at), index)
+		} else {
+			err = g.copyRun(run, int64(at), index)
+		}
+		if err != nil {
 			return err
 		}
 		i := 0
@@ -254,6 +267,61 @@ func (g *gatherer) copyRun(run axis, at int64, index int) error {
 		at, index = at+int64(n)*from, index+n*to
 	}
 	return nil
+}
+
+// tileRows is how many rows are transposed together: elements of 4 bytes fill a line of the cache.
+const tileRows = 16
+
+// copyTiles copies rows of elements that are next to each other in the storage, to columns.
+func (g *gatherer) copyTiles(row, column axis, at int64, index int) error {
+	size, to := g.size, row.to*g.size
+	width := min(row.count, windowBytes/size)
+	if n := min(tileRows, column.count) * width * size; len(g.tile) < n {
+		g.tile = make([]byte, n)
+	}
+	for i := 0; i < row.count; i += width {
+		n := min(width, row.count-i)
+		for j := 0; j < column.count; j += tileRows {
+			rows := min(tileRows, column.count-j)
+			for k := range rows {
+				from := at + (int64(j+k)*int64(column.from)+int64(i))*int64(size)
+				if err := g.window.read(g.tile[k*n*size:][:n*size], from); err != nil {
+					return err
+				}
+			}
+			transpose(g.dst[index+i*to+j*size:], g.tile, rows, n, size, to)
+		}
+	}
+	return nil
+}
+
+// transpose puts element i of row k of src, rows of n elements, at byte i*to+k*size of dst.
+func transpose(dst, src []byte, rows, n, size, to int) {
+	for i := range n {
+		d, s := dst[i*to:][:rows*size], src[i*size:]
+		switch size {
+		case 1:
+			for k := range rows {
+				d[k] = s[k*n]
+			}
+		case 2:
+			for k := range rows {
+				le.PutUint16(d[2*k:], le.Uint16(s[2*k*n:]))
+			}
+		case 4:
+			for k := range rows {
+				le.PutUint32(d[4*k:], le.Uint32(s[4*k*n:]))
+			}
+		case 8:
+			for k := range rows {
+				le.PutUint64(d[8*k:], le.Uint64(s[8*k*n:]))
+			}
+		default:
+			for k := range rows {
+				copy(d[k*size:][:size], s[k*size*n:])
+			}
+		}
+	}
 }
 
 // window reads a storage piece by piece and keeps the last piece.
