@@ -176,3 +176,19 @@ func TestErrorsSayWhere(t *testing.T) {
 	require.ErrorIs(t, err, ErrBounds)
 	require.ErrorContains(t, err, "_rebuild_tensor: expected a view in 16 bytes of float32, got [4] by [1] from 1 (at byte ")
 }
+
+// Tensors of devices that torch saves from the CPU.
+func TestDeviceTensors(t *testing.T) {
+	device := func(dtype string) string {
+		return "\x80\x02}" + str("w") + "ctorch._utils\n_rebuild_device_tensor_from_cpu_tensor\n(" +
+			"ctorch._utils\n_rebuild_tensor\n(" + storageOf("0") + "K\x00K\x04\x85K\x01\x85tRctorch\n" + dtype + "\n" + str("xla:0") + "\x88tRs."
+	}
+	v, err := loaded(t, device("float32"), Options{})
+	require.NoError(t, err)
+	w, _ := v.(*Dict).Get("w")
+	require.True(t, w.(*Tensor).RequiresGrad)
+	require.Equal(t, []int{4}, w.(*Tensor).Shape)
+	_, err = loaded(t, device("float16"), Options{})
+	require.ErrorIs(t, err, ErrUnsupported)
+	require.ErrorContains(t, err, "float16 tensor saved as float32")
+}

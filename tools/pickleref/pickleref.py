@@ -11,9 +11,11 @@ import collections
 import hashlib
 import io
 import json
+import pickle
 import random
 import struct
 import sys
+import tarfile
 import warnings
 import zipfile
 from pathlib import Path
@@ -100,7 +102,7 @@ def write(name, data, weights_only=True, state_dict=None, safe=(), value=None):
     path = OUT / f"{name}.pt"
     path.write_bytes(data)
     with torch.serialization.safe_globals(list(safe)):
-        v = torch.load(path, weights_only=weights_only) if value is None else value
+        v = torch.load(path, "cpu", weights_only=weights_only) if value is None else value
     case = {"root": described(v), "tensors": dict(tensors(v))}
     if state_dict is not None:
         for key in state_dict:
@@ -262,6 +264,62 @@ def big_endian(data):
     return b.getvalue()
 
 
+class Storage:
+    """A storage in a pickle: written as its persistent id."""
+
+    def __init__(self, *pid):
+        self.pid = pid
+
+
+class Pickler(pickle.Pickler):
+    def persistent_id(self, v):
+        return v.pid if isinstance(v, Storage) else None
+
+
+def pickled(v, protocol=2):
+    b = io.BytesIO()
+    Pickler(b, protocol).dump(v)
+    return b.getvalue()
+
+
+class View:
+    """A tensor in a pickle."""
+
+    def __init__(self, storage, offset, size, stride):
+        self.args = storage, offset, size, stride
+
+    def __reduce__(self):
+        return torch._utils._rebuild_tensor, self.args
+
+
+def legacy_views():
+    """A file of the time when storages could be parts of others."""
+    whole = Storage("storage", torch.FloatStorage, "a", "cpu", 6, None)
+    part = Storage("storage", torch.FloatStorage, "a", "cpu", 6, ("b", 2, 3))
+    root = {"whole": View(whole, 0, (2, 3), (3, 1)), "part": View(part, 0, (3,), (1,)), "in part": View(part, 1, (2,), (1,)), "again": View(part, 0, (1, 3), (3, 1))}
+    info = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
+    return b"".join(map(pickled, (0x1950a86a20f9469cfc6c, 1001, info, root, ["a"]))) + struct.pack("<q6f", 6, *range(6))
+
+
+def tar():
+    """A file of torch 0.1."""
+    storages = pickled(2) + pickled((11, "cpu", torch.FloatStorage)) + struct.pack("<q6f", 6, *range(6))
+    storages += pickled((12, "cuda:0", torch.LongStorage)) + struct.pack("<q2q", 2, 7, -8) + pickled([(13, 11, 2, 3)])
+    tensor = lambda key, storage, kind, size, stride, offset: pickled((key, storage, kind)) + struct.pack("<ii", len(size), 0) + struct.pack(f"<{2 * len(size) + 1}q", *size, *stride, offset)
+    tensors = pickled(4) + tensor(21, 11, torch.FloatTensor, (3, 2), (1, 3), 0) + tensor(22, 12, torch.LongTensor, (2,), (1,), 0)
+    tensors += tensor(23, 13, torch.FloatTensor, (2,), (1,), 1) + tensor(24, 12, torch.LongTensor, (), (), 1)
+    root = {"transposed": Storage(), "ints": Storage(), "part": Storage(), "nested": [Storage()], "epoch": 3}
+    for v, pid in zip((root["transposed"], root["ints"], root["part"], root["nested"][0]), ("21", "22", "23", "24")):
+        v.pid = pid
+    b = io.BytesIO()
+    with tarfile.open(fileobj=b, mode="w", format=tarfile.GNU_FORMAT) as t:
+        for name, data in (("sys_info", pickled({})), ("storages", storages), ("tensors", tensors), ("pickle", pickled(root))):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            t.addfile(member, io.BytesIO(data))
+    return b.getvalue()
+
+
 class Wrapper(torch.Tensor):
     """A tensor subclass without storage."""
 
@@ -311,6 +369,8 @@ def main():
     write("legacy-views", saved(views(), **old))
     write("legacy-training", saved(training(), **old), state_dict=["model"])
     write("legacy-protocol4", saved(training(), pickle_protocol=4, **old), weights_only=False, state_dict=["model"])
+    write("legacy-storage-views", legacy_views(), weights_only=False)
+    write("tar", tar(), weights_only=False)
     write("big-endian", big_endian(saved(dtypes(TYPED))), state_dict=[])
     torch.serialization.set_crc32_options(False)
     write("no-checksums", saved(model().state_dict()), state_dict=[])
