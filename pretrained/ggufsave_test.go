@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -192,4 +193,24 @@ func TestSaveGGUFRefuses(t *testing.T) {
 	closed.Close()
 	err = pretrained.SaveGGUF(ctx, closed, filepath.Join(t.TempDir(), "x.gguf"), pretrained.GGUFOptions{})
 	require.ErrorContains(t, err, "saving LlamaForCausalLM")
+}
+
+// The file of a real model, written again: byte for byte the same, its tokenizer's metadata included.
+func TestRewriteSmolLM2(t *testing.T) {
+	f := openGGUF(t, filepath.Join(smolLM2(t), smolLM2File))
+	if testing.Short() {
+		t.Skip("writes 98 MB")
+	}
+	path := filepath.Join(t.TempDir(), "x.gguf")
+	require.NoError(t, gguf.WriteFile(ctx, path, f.Metadata(), f.Sources()))
+	sum := func(path string) string {
+		file, err := os.Open(path)
+		require.NoError(t, err)
+		defer file.Close()
+		h := sha256.New()
+		_, err = io.Copy(h, file)
+		require.NoError(t, err)
+		return hex.EncodeToString(h.Sum(nil))
+	}
+	require.Equal(t, sum(f.Path()), sum(path))
 }
