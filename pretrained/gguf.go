@@ -20,11 +20,11 @@ type GGUF struct {
 
 	// Tensors are names without ".weight" or ".bias", and those in the base model. A * is the number of a block.
 	Tensors    map[string]string
-	Converters []Converter       // on the names in the model
-	Unused     map[string]string // tensors that the model does without, by such names, and what is to be said of each
+	Converters []Converter // on the names in the model
+	Unused     []string    // tensors that the model does without, by such names
 
 	rules  []KeyRule
-	unused map[*regexp.Regexp]string
+	unused []*regexp.Regexp
 }
 
 // GGUFDecoder is g and what files of decoders with RoPE and RMSNorm have in common; what g says of a key or name counts.
@@ -76,9 +76,9 @@ func (g *GGUF) compile() error {
 		}
 		g.rules = append(g.rules, KeyRule{pattern(name), to + suffix})
 	}
-	g.unused = map[*regexp.Regexp]string{}
-	for name, note := range g.Unused {
-		g.unused[regexp.MustCompile(pattern(name))] = note
+	g.unused = nil
+	for _, name := range g.Unused {
+		g.unused = append(g.unused, regexp.MustCompile(pattern(name)))
 	}
 	return checkRules(g.rules, g.Converters)
 }
@@ -110,21 +110,4 @@ func (l *loader) checkGGUFPlaces() error {
 		}
 	}
 	return nil
-}
-
-// unusedGGUF reports whether a tensor of a GGUF file has no meaning, and notes what is to be said of it.
-func (l *loader) unusedGGUF(name string) bool {
-	if l.gguf() == nil {
-		return false
-	}
-	for re, note := range l.gguf().unused {
-		if !re.MatchString(name) {
-			continue
-		}
-		if note = name + ": " + note; note != name+": " && !slices.Contains(l.plan.Warnings, note) {
-			l.plan.Warnings = append(l.plan.Warnings, note)
-		}
-		return true
-	}
-	return false
 }

@@ -126,7 +126,7 @@ func rows(x *torch.Tensor) (rows [][]int64) {
 // What metadata leave out or say besides: config, tensors and logits of transformers, and the files that it would save.
 func TestGGUFMetadata(t *testing.T) {
 	dir := testdata.Open(t, "gguf-models")
-	for name, odd := range map[string][]string{"least": nil, "ids": nil, "wide": nil, "bf16": nil, "scaled": nil, "yarn": nil,
+	for name, odd := range map[string][]string{"least": nil, "ids": nil, "wide": nil, "bf16": nil, "scaled": nil, "yarn": nil, "freqs": nil,
 		"more": {"blk.7.odd.weight", "layers.0.self_attn.q_proj.bias"}} { // transformers does not say
 		t.Run(name, func(t *testing.T) {
 			var want struct {
@@ -189,6 +189,9 @@ const smolLM2File = "SmolLM2-135M-Instruct.Q4_1.gguf"
 // A real model: all tensors equal gguf-py's dequantization, and the model's those of transformers; logits of five prompts
 // within 1e-4.
 func TestSmolLM2(t *testing.T) {
+	if testing.Short() {
+		t.Skip("135 million parameters, five prompts")
+	}
 	dir := smolLM2(t)
 	ref := testdata.Open(t, "gguf-models")
 	var want struct {
@@ -327,11 +330,11 @@ func TestGGUFClasses(t *testing.T) {
 	}
 }
 
-// rope_freqs, which transformers leaves out, too, does not go without a word.
+// rope_freqs of no type that is known, which transformers leaves out, too, do not go without a word.
 func TestGGUFUnusedTensors(t *testing.T) {
 	_, r := load(t, filepath.Join(testdata.Open(t, "gguf-models"), "more.gguf"), pretrained.Options{})
 	require.Len(t, r.Warnings, 1)
-	require.Contains(t, r.Warnings[0], "rope_freqs.weight: the scaling of positions by frequency is left out")
+	require.Contains(t, r.Warnings[0], "rope_freqs.weight is left out, as in transformers")
 
 	// The biases that are unexpected there belong to a model with biases.
 	m, r := load(t, filepath.Join(testdata.Open(t, "gguf-models"), "more.gguf"), pretrained.Options{Config: map[string]any{"attention_bias": true}})
@@ -497,7 +500,11 @@ func TestGGUFDamaged(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.gguf")
 	r := rand.New(rand.NewPCG(1, 2))
 	loaded := 0
-	for n := range 600 {
+	tries := 600
+	if testing.Short() {
+		tries = 60
+	}
+	for n := range tries {
 		bad := slices.Clone(data)
 		if n%4 == 0 {
 			bad = bad[:r.IntN(len(bad))]
@@ -511,6 +518,6 @@ func TestGGUFDamaged(t *testing.T) {
 			loaded++
 		}
 	}
-	require.Less(t, loaded, 400)
+	require.Less(t, loaded, tries*2/3)
 	require.NotZero(t, loaded) // names of tokens and the like
 }

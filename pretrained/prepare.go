@@ -214,7 +214,7 @@ func (l *loader) useConfig(config Config) (err error) {
 // settle applies the options that change the config.
 func (l *loader) settle() error {
 	base := l.config.Base()
-	l.plan.Warnings = append(l.plan.Warnings, base.Warnings...)
+	l.plan.Warnings = append(append(l.plan.Warnings, l.files.warnings...), base.Warnings...)
 	if err := l.checkGGUFClass(); err != nil {
 		return err
 	}
@@ -458,7 +458,7 @@ func (l *loader) ignorable(key string) bool {
 			}
 		}
 	}
-	return matchesAny(l.class.ignoreUnexpected, key) || l.unusedGGUF(key)
+	return matchesAny(l.class.ignoreUnexpected, key) || l.gguf() != nil && matchesAny(l.gguf().unused, key)
 }
 
 func matchesAny(patterns []*regexp.Regexp, key string) bool {

@@ -35,8 +35,9 @@ type files struct {
 
 	done func() // ends what open needs; nil: nothing
 
-	gguf   *Architecture          // of a GGUF file, whose metadata are the config; nil: the weights are none
-	opened *checkpoint.Checkpoint // it, until openCheckpoint hands it on
+	gguf     *Architecture          // of a GGUF file, whose metadata are the config; nil: the weights are none
+	opened   *checkpoint.Checkpoint // it, until openCheckpoint hands it on
+	warnings []string               // what is odd about it
 }
 
 // close closes what is not in use by then.
@@ -148,6 +149,9 @@ func (f *files) useGGUF(opts Options) (err error) {
 	_, untied := file.Tensor(ggufOutput)
 	if f.raw, err = ggufConfig(f.gguf, file.Metadata(), untied); err != nil {
 		return inFile(err, f.weights)
+	}
+	if f.warnings, err = frequencies(file, f.raw); err != nil {
+		return err
 	}
 	if v, ok := opts.Config["model_type"]; ok {
 		f.raw["model_type"] = v

@@ -58,11 +58,11 @@ def saved(m):
         return hashlib.sha256(data).hexdigest(), json.load(open(os.path.join(to, "config.json")))
 
 
-def write(path, kv_heads, head_dim, dtype, tied, say, more, layers, say_heads):
+def write(path, kv_heads, head_dim, dtype, tied, say, more, layers, context, say_heads):
     r = np.random.default_rng(len(path.split("/")[-1]))
     w = gguf.GGUFWriter(path, "llama")
     w.add_block_count(layers)
-    w.add_context_length(64)
+    w.add_context_length(context)
     w.add_embedding_length(E)
     w.add_feed_forward_length(F)
     w.add_head_count(H)
@@ -94,21 +94,24 @@ def write(path, kv_heads, head_dim, dtype, tied, say, more, layers, say_heads):
         add(p + "ffn_gate.weight", F, E)
         add(p + "ffn_up.weight", F, E)
         add(p + "ffn_down.weight", E, F)
-    for name, shape in more.items():
-        add(name, *shape)
+    for name, x in more.items():
+        if isinstance(x, np.ndarray):
+            w.add_tensor(name, x)
+        else:
+            add(name, *x)
     w.write_header_to_file()
     w.write_kv_data_to_file()
     w.write_tensors_to_file()
     w.close()
 
 
-def case(name, kv_heads=None, head_dim=E // H, dtype=T.F32, tied=False, say=lambda w: None, more={}, layers=1, rope=None):
+def case(name, kv_heads=None, head_dim=E // H, dtype=T.F32, tied=False, say=lambda w: None, more={}, layers=1, context=64, rope=None):
     file = name + ".gguf"
-    write(os.path.join(out, file), kv_heads or H, head_dim, dtype, tied, say, more, layers, bool(kv_heads))
+    write(os.path.join(out, file), kv_heads or H, head_dim, dtype, tied, say, more, layers, context, bool(kv_heads))
     with tempfile.TemporaryDirectory() as full:
         # Without a number of key heads, transformers leaves the rows of q and k in the file's order, which is wrong: it
         # gets the same file with it.
-        write(os.path.join(full, file), kv_heads or H, head_dim, dtype, tied, say, more, layers, True)
+        write(os.path.join(full, file), kv_heads or H, head_dim, dtype, tied, say, more, layers, context, True)
         m, info = tf.AutoModelForCausalLM.from_pretrained(full, gguf_file=file, output_loading_info=True)
         if rope:
             said = tf.AutoConfig.from_pretrained(full, gguf_file=file, rope_parameters=rope)
@@ -152,6 +155,20 @@ def scaled(w):
     w.add_rope_scaling_factor(4.0)
 
 
+def frequencies(w):
+    w.add_vocab_size(V)
+    w.add_rope_dimension_count(16)
+    w.add_rope_freq_base(500000.0)
+
+
+def llama3(dim, theta, factor=8.0, low=1.0, high=4.0, original=8192):
+    """What the frequencies of a Llama 3.1 are divided by: 1 where there are many turns in the original length, factor
+    where there are few."""
+    turns = original / (2 * np.pi) * theta ** -(np.arange(0, dim, 2) / dim)
+    smooth = np.clip((turns - low) / (high - low), 0, 1)
+    return (1 / ((1 - smooth) / factor + smooth)).astype(np.float32)
+
+
 def yarn(w):
     w.add_vocab_size(V)
     w.add_rope_scaling_type(gguf.RopeScalingType.YARN)
@@ -164,9 +181,11 @@ case("ids", kv_heads=1, say=ids)
 case("wide", kv_heads=2, head_dim=16, say=wide)  # heads of 16 where 32/4 is 8
 case("bf16", kv_heads=2, dtype=T.BF16, say=wide, head_dim=16, tied=True)
 case("more", say=tokens, more={"rope_freqs.weight": (4,), "blk.0.attn_q.bias": (E,), "blk.0.attn_rot_embd.weight": (4,), "blk.7.odd.weight": (3, 2)})
-# transformers leaves rope.scaling out of a llama's config; these two have the config that the file's model had.
+# transformers leaves rope.scaling and rope_freqs out of a llama's config; these three have the config that the file's model had.
 case("scaled", kv_heads=2, say=scaled, rope={"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0})
 case("yarn", kv_heads=2, say=yarn, rope={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "rope_theta": 10000.0})
+case("freqs", kv_heads=2, head_dim=16, say=frequencies, context=1 << 17, more={"rope_freqs.weight": llama3(16, 500000.0)},
+     rope={"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192, "rope_theta": 500000.0})
 
 # The real one.
 folder, file = os.path.split(smollm2)

@@ -161,10 +161,7 @@ func init() {
 				{Sources: []string{"self_attn.q_proj"}, Targets: []string{"self_attn.q_proj"}, Ops: []pretrained.Op{pretrained.PermuteForRope{}}},
 				{Sources: []string{"self_attn.k_proj"}, Targets: []string{"self_attn.k_proj"}, Ops: []pretrained.Op{pretrained.PermuteForRope{Heads: "num_key_value_heads"}}},
 			},
-			Unused: map[string]string{
-				"rope_freqs":          "the scaling of positions by frequency is left out, as in transformers; --config '{\"rope_scaling\": {…}}' has the original model's",
-				"blk.*.attn_rot_embd": "",
-			},
+			Unused: []string{"rope_freqs", "blk.*.attn_rot_embd"},
 		}),
 	})
 }
