@@ -12,7 +12,7 @@ type HostileCase struct {
 	ID         string `json:"id"`
 	File       string `json:"file"` // relative to the folder; use Path
 	Path       string `json:"-"`
-	Format     string `json:"format"` // "safetensors" or "hf_dir"
+	Format     string `json:"format"` // "safetensors", "torch_zip", "torch_legacy", "torch_tar", "gguf", "hf_dir" or "peft"
 	Wrong      string `json:"wrong"`
 	Expected   string `json:"expected"`     // "error" or "ok"
 	ErrorClass string `json:"error_class"`  // for fileerr.Class
@@ -31,6 +31,11 @@ type HostileTensor struct {
 	DType  string
 	Shape  []int
 	SHA256 string // first 32 hexadecimal digits, of the contiguous little-endian bytes
+}
+
+// MarshalJSON writes [dtype, shape, digest].
+func (h HostileTensor) MarshalJSON() ([]byte, error) {
+	return json.Marshal([]any{h.DType, h.Shape, h.SHA256})
 }
 
 // UnmarshalJSON reads [dtype, shape, digest].

@@ -4,21 +4,17 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/torchgo/torchgo/internal/fileerr"
 	"github.com/torchgo/torchgo/internal/testdata"
 )
 
@@ -28,55 +24,19 @@ func hostileCases(t testing.TB) []testdata.HostileCase {
 	return cases
 }
 
-// outcome is what happened to one case, in a process of its own.
-type outcome struct {
-	Tensors map[string][]any // type, shape, digest of the stored bytes
-	Classes []string         // that the error wraps, by their names in the corpus
-	Error   string
-	ExtraMB int64 // resident memory over what the process had before
-}
-
-const childEnv = "TORCHGO_TEST_GGUF"
-
 func TestMain(m *testing.M) {
-	if path := os.Getenv(childEnv); path != "" {
-		hostileChild(path)
-		return
-	}
-	os.Exit(m.Run())
-}
-
-// hostileChild reads all that a file has under limits, and prints the outcome.
-func hostileChild(path string) {
-	before := peakKB()
-	limit(syscall.RLIMIT_AS, virtualBytes()+512<<20)
-	onlyOpen := os.Getenv(childEnv+"_OPEN") != ""
-	seconds := uint64(2)
-	if onlyOpen { // the largest headers
-		seconds = 10
-	}
-	limit(syscall.RLIMIT_CPU, seconds)
-	out := outcome{Tensors: map[string][]any{}}
-	f, err := Open(path)
-	if err == nil && !onlyOpen {
-		err = readFile(f, func(t TensorInfo, s Stored, stored []byte) {
-			sum := sha256.Sum256(stored)
-			out.Tensors[t.Name] = []any{s.Type.String(), t.Shape, hex.EncodeToString(sum[:16])}
-		})
-	}
-	out.ExtraMB = (peakKB() - before) >> 10
-	if err != nil {
-		out.Error = err.Error()
-		for _, name := range strings.Fields(`truncated bad_magic unsupported_version header_limit bad_header bad_dtype bad_shape bad_offset size_mismatch
-			duplicate limit bounds not_regular bad_config unsupported bad_value`) {
-			if errors.Is(err, fileerr.Class(name)) {
-				out.Classes = append(out.Classes, name)
-			}
+	testdata.ServeLimited(func(what, path string) (map[string]testdata.HostileTensor, error) {
+		f, err := Open(path)
+		tensors := map[string]testdata.HostileTensor{}
+		if err == nil && what != "open" {
+			err = readFile(f, func(t TensorInfo, s Stored, stored []byte) {
+				sum := sha256.Sum256(stored)
+				tensors[t.Name] = testdata.HostileTensor{DType: s.Type.String(), Shape: t.Shape, SHA256: hex.EncodeToString(sum[:16])}
+			})
 		}
-	}
-	if err := json.NewEncoder(os.Stdout).Encode(out); err != nil {
-		panic(err)
-	}
+		return tensors, err
+	})
+	os.Exit(m.Run())
 }
 
 // readFile reads all metadata, and all tensors as they are stored and as they are read.
@@ -105,94 +65,16 @@ func readFile(f *File, see func(t TensorInfo, s Stored, stored []byte)) error {
 	return nil
 }
 
-func limit(what int, n uint64) {
-	if err := syscall.Setrlimit(what, &syscall.Rlimit{Cur: n, Max: n}); err != nil {
-		panic(err)
-	}
-}
-
-func virtualBytes() uint64 {
-	data, err := os.ReadFile("/proc/self/statm")
-	if err != nil {
-		panic(err)
-	}
-	var pages uint64
-	if _, err := fmt.Sscan(string(data), &pages); err != nil {
-		panic(err)
-	}
-	return pages * uint64(os.Getpagesize())
-}
-
-// peakKB is the peak of resident memory.
-func peakKB() int64 {
-	data, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		panic(err)
-	}
-	_, rest, _ := strings.Cut(string(data), "VmHWM:")
-	var kb int64
-	if _, err := fmt.Sscan(rest, &kb); err != nil {
-		panic(err)
-	}
-	return kb
-}
-
-// child opens a file in a process of its own.
-func child(t *testing.T, path string, env ...string) outcome {
-	if _, err := os.Stat("/proc/self/statm"); err != nil {
-		t.Skip("needs /proc")
-	}
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(append(os.Environ(), childEnv+"="+path, "GORACE=atexit_sleep_ms=0"), env...)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	stdout, err := cmd.Output()
-	require.NoError(t, err, "the process failed: %.2000s", stderr.String())
-	var got outcome
-	require.NoError(t, json.Unmarshal(stdout, &got))
-	return got
-}
-
 // TestHostileCorpus gives each case to a process of its own with 512 MB of address space and 2 s of CPU.
 func TestHostileCorpus(t *testing.T) {
-	total, right := map[string]int{}, map[string]int{}
 	for _, c := range hostileCases(t) {
-		total[c.Strictness]++
-		if t.Run(c.ID, func(t *testing.T) {
-			got := child(t, c.Path)
-			st, err := os.Stat(c.Path)
-			require.NoError(t, err)
-			require.LessOrEqual(t, got.ExtraMB, 64+4*st.Size()>>20)
-			if c.Expected == "ok" && (c.Alt == "" || got.Error == "") {
-				require.Empty(t, got.Error, c.Wrong)
-				want := map[string][]any{}
-				for name, h := range c.Tensors {
-					shape := make([]any, len(h.Shape)) // as JSON gives it
-					for i, n := range h.Shape {
-						shape[i] = float64(n)
-					}
-					want[name] = []any{h.DType, shape, h.SHA256}
-				}
-				require.Equal(t, want, got.Tensors)
-				return
+		t.Run(c.ID, func(t *testing.T) {
+			got := testdata.RunLimited(t, "", c.Path, 2)
+			c.Check(t, got)
+			if got.Error != "" {
+				require.Regexp(t, `tensor "|at byte|not a file of this format`, got.Error, "says where")
 			}
-			want := c.ErrorClass
-			if c.Expected == "ok" {
-				want = c.Alt
-			}
-			require.NotEmpty(t, got.Error, "accepted: %s", c.Wrong)
-			require.NotNil(t, fileerr.Class(want))
-			require.Equal(t, []string{want}, got.Classes, got.Error)
-			require.Contains(t, got.Error, filepath.Base(c.Path))
-			require.Regexp(t, `tensor "|at byte|not a file of this format`, got.Error, "says where")
-			require.NotContains(t, got.Error, "\n")
-			t.Log(got.Error)
-		}) {
-			right[c.Strictness]++
-		}
-	}
-	for _, s := range []string{"must", "should"} {
-		t.Logf("%s: %d of %d", s, right[s], total[s])
+		})
 	}
 }
 

@@ -246,7 +246,7 @@ func TestLargestHeaders(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "x.gguf")
 			require.NoError(t, os.WriteFile(path, c.data(), 0o600))
-			got := child(t, path, childEnv+"_OPEN=1")
+			got := testdata.RunLimited(t, "open", path, 10)
 			t.Logf("%d MB", got.ExtraMB)
 			if c.class == "" {
 				require.Empty(t, got.Error)

@@ -36,7 +36,9 @@ func writeChild(dir string) {
 			return errors.New("nobody killed this process")
 		}
 	case "limit":
-		limit(syscall.RLIMIT_FSIZE, 50_000)
+		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 50_000, Max: 50_000}); err != nil {
+			panic(err)
+		}
 	}
 	if _, err := WriteSharded(context.Background(), dir, tensors, ShardOptions{MaxShardBytes: 100_000}); err != nil {
 		fmt.Println(err)
