@@ -22,6 +22,7 @@ import (
 	"github.com/torchgo/torchgo/internal/testdata"
 	"github.com/torchgo/torchgo/pretrained"
 	"github.com/torchgo/torchgo/torch"
+	"github.com/torchgo/torchgo/torch/nn"
 )
 
 // adapterCorpus are the hostile adapters, and the model that they are for.
@@ -282,4 +283,25 @@ func TestDamagedAdapters(t *testing.T) {
 	require.Greater(t, loaded, 100)
 	require.Equal(t, before, stateBytes(m))
 	require.Equal(t, live, torch.LiveTensors())
+}
+
+// TestAdapterInABin: an adapter that peft saved with torch.save.
+func TestAdapterInABin(t *testing.T) {
+	c := adapterNamed(t, "llama-lora")
+	dir := t.TempDir()
+	require.NoError(t, os.CopyFS(dir, os.DirFS(filepath.Join(testdata.Open(t, "peft"), "bin"))))
+	m, _ := load(t, baseDir(t, c.Base), pretrained.Options{Attn: nn.Eager})
+	_, err := m.LoadAdapter(ctx, dir, pretrained.LoadAdapterOptions{UseSafetensors: torch.Some(true)})
+	require.ErrorIs(t, err, pretrained.ErrMissingShard)
+	_, err = m.LoadAdapter(ctx, dir, pretrained.LoadAdapterOptions{Strict: true})
+	require.NoError(t, err)
+	require.LessOrEqual(t, far(t, c.want["logits"], logits(t, m, c.Base)), onOtherCPUs)
+	require.NoError(t, m.UnloadAdapters())
+
+	// The name of a safetensors file is a promise: what takes it for safe must not get a pickle.
+	require.NoError(t, os.Rename(filepath.Join(dir, "adapter_model.bin"), filepath.Join(dir, "adapter_model.safetensors")))
+	_, err = m.LoadAdapter(ctx, dir)
+	require.Error(t, err)
+	require.Contains(t, err.Error(), "adapter_model.safetensors")
+	require.Empty(t, m.ActiveAdapters())
 }

@@ -9,6 +9,7 @@ OUT/adapters/<case>/adapter_config.json, adapter_model.safetensors   as peft sav
                                         being the name of the base's case
 OUT/adapters/<case>/expected.safetensors   logits; disabled (logits without adapters); merged_logits; merged.<name>: the first
                                         two rows and the last of the weights that merging changed
+OUT/bin/            one of them with adapter_model.bin
 OUT/adapters.json   a row a case: base, the modules hit with rank, alpha, scaling; trainable parameters; the
                     parameters peft would start with (shape, and the interval or constant they are drawn from)
 OUT/several.json, several.safetensors   two adapters on one model: logits with each, both, none; merged
@@ -190,6 +191,9 @@ def adapters():
         rows.append(row)
         print(name, len(row["hit"]), float((expected["logits"] - expected["disabled"]).abs().max()))
     write("adapters.json", rows)
+    model = peft.PeftModel.from_pretrained(load("llama")[0], os.path.join(OUT, "adapters", "llama-lora"))
+    model.save_pretrained(os.path.join(OUT, "bin"), safe_serialization=False)
+    os.remove(os.path.join(OUT, "bin", "README.md"))
 
 
 SEVERAL = [
