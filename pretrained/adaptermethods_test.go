@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -20,6 +21,7 @@ import (
 	"github.com/torchgo/torchgo/torch/nn"
 	"github.com/torchgo/torchgo/torch/nn/nninit"
 	"github.com/torchgo/torchgo/torch/optim"
+	"github.com/torchgo/torchgo/torch/serialization"
 )
 
 func llamaWithout(t *testing.T) pretrained.Model {
@@ -443,4 +445,79 @@ func TestSavingAnAdapterThatFails(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, tensors, "model.layers.0.self_attn.q_proj.lora_A.weight")
 	require.Equal(t, before["adapter_config.json"], folder(t, dir)["adapter_config.json"])
+}
+
+// What is odd about an adapter is in the report, and with its config.
+func TestAdapterWarnings(t *testing.T) {
+	c := adapterNamed(t, "llama-lora")
+	dir := t.TempDir()
+	require.NoError(t, os.CopyFS(dir, os.DirFS(c.dir)))
+	path := filepath.Join(dir, "adapter_config.json")
+	data, err := os.ReadFile(path)
+	require.NoError(t, err)
+	changed := strings.Replace(string(data), `"rank_pattern": {}`, `"rank_pattern": {"nope": 3}, "of_the_future": 1`, 1)
+	require.NotEqual(t, string(data), changed)
+	require.NoError(t, os.WriteFile(path, []byte(changed), 0o600))
+	m := llamaWithout(t)
+	r, err := m.LoadAdapter(ctx, dir)
+	require.NoError(t, err)
+	all := strings.Join(r.Warnings, "\n")
+	require.Contains(t, all, "of_the_future")
+	require.Contains(t, all, "rank_pattern matches no target: \"nope\"")
+	require.Equal(t, r.Warnings, m.PeftConfig()["default"].Warnings)
+}
+
+// An adapter that torch.save wrote, as peft did before safetensors.
+func TestAdapterFromPickle(t *testing.T) {
+	c := adapterNamed(t, "llama-dora")
+	dir := t.TempDir()
+	require.NoError(t, os.CopyFS(dir, os.DirFS(c.dir)))
+	tensors, err := pretrained.LoadFile(ctx, filepath.Join(dir, "adapter_model.safetensors"))
+	require.NoError(t, err)
+	require.NoError(t, serialization.Save(ctx, filepath.Join(dir, "adapter_model.bin"), tensors))
+	safe := filepath.Join(dir, "adapter_model.safetensors")
+	require.NoError(t, os.WriteFile(safe, []byte("broken"), 0o600))
+	m := llamaWithout(t)
+	_, err = m.LoadAdapter(ctx, dir)
+	require.Error(t, err, "safetensors come first")
+	_, err = m.LoadAdapter(ctx, dir, pretrained.LoadAdapterOptions{UseSafetensors: torch.Some(false), Strict: true})
+	require.NoError(t, err)
+	require.LessOrEqual(t, far(t, c.want["logits"], logits(t, m, c.Base)), 2e-6)
+	require.NoError(t, os.Remove(safe))
+	require.NoError(t, m.UnloadAdapters())
+	_, err = m.LoadAdapter(ctx, dir, pretrained.LoadAdapterOptions{UseSafetensors: torch.Some(true)})
+	require.ErrorIs(t, err, pretrained.ErrMissingShard)
+	_, err = m.LoadAdapter(ctx, dir, pretrained.LoadAdapterOptions{Strict: true})
+	require.NoError(t, err)
+	require.LessOrEqual(t, far(t, c.want["logits"], logits(t, m, c.Base)), 2e-6)
+}
+
+// Loading, merging, taking out and failing leave no tensor behind.
+func TestAdaptersLeaveNothing(t *testing.T) {
+	m := llamaWithout(t)
+	var cases []adapterCase
+	for _, c := range adapterCases(t) {
+		if c.Base == "llama" {
+			cases = append(cases, c)
+		}
+	}
+	round := func() {
+		for _, c := range cases {
+			_, err := m.LoadAdapter(ctx, c.dir)
+			require.NoError(t, err)
+			require.NoError(t, m.MergeAdapter())
+			require.NoError(t, m.UnmergeAdapter())
+			require.NoError(t, m.DisableAdapters())
+			require.NoError(t, m.EnableAdapters())
+			require.NoError(t, m.DeleteAdapter("default"))
+			_, err = m.LoadAdapter(ctx, filepath.Join(filepath.Dir(c.dir), "bert-lora"))
+			require.Error(t, err)
+		}
+	}
+	round()
+	runtime.GC()
+	before, own := torch.LiveTensors(), contents(m)
+	round()
+	require.Equal(t, before, torch.LiveTensors())
+	require.Equal(t, own, contents(m))
 }

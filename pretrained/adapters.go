@@ -140,6 +140,7 @@ func (p *PreTrainedModel) LoadAdapter(ctx context.Context, path string, opts ...
 		a.Freeze()
 	}
 	p.Adapters = a
+	r.Warnings = a.Config(name).Warnings
 	if named, err := a.StateDict(name); err == nil {
 		for _, t := range named {
 			r.Parameters += int64(t.Numel())

@@ -130,6 +130,7 @@ func (a *Adapters) Hotswap(name string, c *Config, state map[string]*torch.Tenso
 	own := c.Clone()
 	own.TargetModules = targets.TargetModules
 	own.RankPattern, own.AlphaPattern = targets.RankPattern, targets.AlphaPattern
+	own.Warnings = slices.Concat(own.Warnings, targets.Warnings)
 	a.config[name] = own
 	a.apply(!c.InferenceMode && !a.off)
 	return nil

@@ -3,6 +3,7 @@ package peft
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/torchgo/torchgo/internal/fileerr"
@@ -25,6 +26,7 @@ func (a *Adapters) add(c *Config, name string, t *Targets) (err error) {
 	c = c.Clone()
 	c.TargetModules, c.FeedforwardModules = t.TargetModules, t.FeedforwardModules
 	c.RankPattern, c.AlphaPattern = t.RankPattern, t.AlphaPattern
+	c.Warnings = slices.Concat(c.Warnings, t.Warnings)
 	for _, target := range t.Layers {
 		if err := a.checkTarget(c, target); err != nil {
 			return err
