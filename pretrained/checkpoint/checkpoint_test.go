@@ -67,6 +67,45 @@ func TestFind(t *testing.T) {
 	require.ErrorContains(t, err, "symbolic link to nowhere")
 }
 
+// The order of transformers' names, and what use_safetensors and variant make of it.
+func TestFindOrder(t *testing.T) {
+	dir := t.TempDir()
+	for _, variant := range []string{"", "fp16"} {
+		v := ""
+		if variant != "" {
+			v = "." + variant
+		}
+		names := []string{"pytorch_model.bin.index" + v + ".json", "pytorch_model" + v + ".bin", "model.safetensors.index" + v + ".json", "model" + v + ".safetensors"}
+		for i, name := range names { // each takes the place of those before
+			touch(t, filepath.Join(dir, name))
+			for only, want := range map[Format]string{"": name, Pickle: names[min(i, 1)], Safetensors: name} {
+				got, err := Find(dir, Layout{Variant: variant, Only: only})
+				if only == Safetensors && i < 2 {
+					require.ErrorIs(t, err, fileerr.ErrMissingShard)
+					require.ErrorContains(t, err, "there is a "+names[i]+" which use-safetensors=true forbids")
+					continue
+				}
+				require.NoError(t, err)
+				require.Equal(t, want, filepath.Base(got))
+			}
+		}
+	}
+	for _, name := range []string{"model.safetensors", "model.fp16.safetensors", "model.safetensors.index.json", "model.safetensors.index.fp16.json"} {
+		require.NoError(t, os.Remove(filepath.Join(dir, name)))
+	}
+	_, err := Find(dir, Layout{Variant: "bf16"})
+	require.ErrorContains(t, err, "there is a pytorch_model.bin without the variant")
+	touch(t, filepath.Join(dir, "shard-00001-model-00001-of-00001.safetensors")) // before all others
+	for _, only := range []Format{"", Safetensors} {
+		got, err := Find(dir, Layout{Only: only})
+		require.NoError(t, err)
+		require.Equal(t, dir, got)
+	}
+	got, err := Find(dir, Layout{Only: Pickle})
+	require.NoError(t, err)
+	require.Equal(t, "pytorch_model.bin", filepath.Base(got))
+}
+
 func write(t *testing.T, path string, names ...string) {
 	var tensors []safetensors.Source
 	for _, name := range names {
