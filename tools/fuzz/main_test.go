@@ -47,7 +47,8 @@ func TestRead(t *testing.T) {
 		status, fail bool
 	}{
 		{"passes", line + "PASS\n", false, false},
-		{"nothing ran", "PASS\n", false, true},
+		{"nothing ran", "testing: warning: no fuzz tests to fuzz\nPASS\n", false, true},
+		{"the time is up before the inputs that were kept are through", "fuzz: elapsed: 3s, gathering baseline coverage: 182/1117 completed\nPASS\n", false, false},
 		{"fails", line + "--- FAIL: FuzzX (3.20s)\n    --- FAIL: FuzzX (0.00s)\n        x_test.go:3: no\n    \n    Failing input written to testdata/fuzz/FuzzX/1\n", true, true},
 		{"does not build", "x_test.go:3: no\nFAIL\n", true, true},
 		{"its time ends", line + late, true, false},
@@ -58,7 +59,7 @@ func TestRead(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			r := read(c.out, c.status)
 			require.Equal(t, c.fail, r.failure != "")
-			if strings.Contains(c.out, "execs") {
+			if strings.Contains(c.out, "execs:") {
 				require.Equal(t, "40304", r.execs)
 				require.Equal(t, "108", r.inputs)
 			}
