@@ -20,6 +20,8 @@ func saveAdapter(ctx context.Context, m Model, dir string, opts SaveOptions) (er
 	case len(active) > 1:
 		return &Error{File: dir, Class: ErrUnsupported, Detail: "saving several active adapters (" + strings.Join(active, ", ") + ")",
 			Remedy: "make one after the other the active one (SetAdapter) and save it"}
+	case !opts.SafeSerialization.Or(true):
+		return &Error{File: dir, Class: ErrUnsupported, Detail: "an adapter in PyTorch's own format", Remedy: "leave SafeSerialization true, or save the model itself (BaseModel)"}
 	case opts.Compress:
 		return &Error{File: dir, Class: ErrArgument, Detail: "compressing an adapter", Remedy: "leave Compress false, or save the model itself (BaseModel)"}
 	case len(active) == 0:

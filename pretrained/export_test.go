@@ -40,7 +40,11 @@ func Rewrite(ctx context.Context, from, to string, shard safetensors.ShardOption
 			return err
 		}})
 	}
-	return writeFolder(ctx, to, config, map[string]any{"architectures": []string{class.Name}, "dtype": config.Base().DType}, nil, tensors, shard)
+	return writeFolder(to, config, map[string]any{"architectures": []string{class.Name}, "dtype": config.Base().DType}, nil, shard.Documents, func(documents []safetensors.Document) error {
+		shard.Documents = documents
+		_, err := safetensors.WriteSharded(ctx, to, tensors, shard)
+		return err
+	})
 }
 
 // Readers is how many read at once.

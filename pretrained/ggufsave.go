@@ -91,7 +91,7 @@ func savedGGUF(m Model, opts GGUFOptions) ([]gguf.Source, *gguf.Metadata, error)
 		return nil, nil, err
 	}
 	back := g.reverse(p.class.prefix(p.arch))
-	originals, err := p.originals(entries, &back)
+	originals, err := p.originals(entries, &back, true)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -25,9 +25,9 @@ type piece struct {
 
 // originals turns tensors of the state dict of a model into those that its checkpoint had: the converters and
 // renamings that were used when it was loaded, backwards. For a model that was not loaded (nil) they are all that its
-// type has. They come in the order of transformers' files: sorted, unless there was nothing to turn back or parts of
-// the model are on the CPU or on disk, when it turns back shard by shard.
-func (p *PreTrainedModel) originals(state []entry, file *fileRules) ([]original, error) {
+// type has. With inOrder they come in the order of transformers' files of safetensors: sorted, unless there was nothing to turn
+// back or parts of the model are on the CPU or on disk, when it turns back shard by shard.
+func (p *PreTrainedModel) originals(state []entry, file *fileRules, inOrder bool) ([]original, error) {
 	back := file
 	if back == nil {
 		k := &keyMap{prefix: p.class.prefix(p.arch)}
@@ -38,7 +38,7 @@ func (p *PreTrainedModel) originals(state []entry, file *fileRules) ([]original,
 		back = &all
 	}
 	var out []original
-	if (file != nil || len(back.rules)+len(back.converters) > 0) && !p.partlyAway() {
+	if inOrder && (file != nil || len(back.rules)+len(back.converters) > 0) && !p.partlyAway() {
 		state = slices.SortedStableFunc(slices.Values(state), func(a, b entry) int { return compareNatural(a.name, b.name) })
 	}
 	type taken struct {
@@ -81,6 +81,20 @@ func (p *PreTrainedModel) originals(state []entry, file *fileRules) ([]original,
 
 func newOriginal(name string, shape []int, pieces ...piece) original {
 	return original{name, shape, pieces[0].tensor.DType(), pieces}
+}
+
+// identity is the same for originals that are one tensor of the model, as a whole and in a row, under two names.
+func (o original) identity() any {
+	t := o.pieces[0].tensor
+	switch whole := o.pieces[0].place; {
+	case len(o.pieces) > 1 || !whole.run() || whole.numel() != t.Numel() || t.Numel() == 0:
+		return new(byte)
+	case t.Device() == torch.Meta: // a placeholder is one of its own
+		return t
+	case !t.IsContiguous():
+		return new(byte)
+	}
+	return [2]any{t.StorageID(), t.DataPtr()}
 }
 
 func (f *fileRules) converter(name string) (*converter, match) {

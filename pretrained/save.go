@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"github.com/torchgo/torchgo/internal/atomicfile"
+	"github.com/torchgo/torchgo/internal/weights"
+	"github.com/torchgo/torchgo/pretrained/pickle"
 	"github.com/torchgo/torchgo/pretrained/safetensors"
 	"github.com/torchgo/torchgo/torch"
 )
@@ -35,6 +37,10 @@ type SaveOptions struct {
 
 	// SavePeftFormat false saves an adapter's tensors alone, and without base_model.model. before their names.
 	SavePeftFormat torch.Opt[bool]
+
+	// SafeSerialization false writes pytorch_model.bin, or shards of that, for readers who know PyTorch's own format alone. It
+	// has tied weights under all their names, and needs a folder without safetensors. Default: true, safetensors.
+	SafeSerialization torch.Opt[bool]
 
 	// IsMainProcess false writes nothing: of several processes with the same model, one saves.
 	IsMainProcess torch.Opt[bool]
@@ -74,12 +80,17 @@ func SavePretrained(ctx context.Context, m Model, dir string, opts SaveOptions) 
 		}
 		shard.MaxShardBytes = max(shard.MaxShardBytes, 1)
 	}
+	safe := opts.SafeSerialization.Or(true)
+	if !safe && opts.Compress {
+		return &Error{Class: ErrArgument, Detail: "compressing", Expected: "files of safetensors"}
+	}
 	var tensors []safetensors.Source
+	var same []any
 	var err error
 	set := map[string]any{"architectures": []string{m.Class()}}
 	closed := torch.TryDo(func() {
 		shard.TotalParameters, set["dtype"] = m.NumParameters(), m.DType().String()
-		tensors, err = savedTensors(m, opts)
+		tensors, same, err = savedTensors(m, opts)
 	})
 	if closed != nil {
 		return &Error{File: dir, Class: ErrArgument, Detail: "saving " + m.Class(), Err: closed}
@@ -102,31 +113,62 @@ func SavePretrained(ctx context.Context, m Model, dir string, opts SaveOptions) 
 		}
 		shard.Documents = append(shard.Documents, safetensors.Document{Name: name, Data: opts.Files[name]})
 	}
-	return writeFolder(ctx, dir, m.Config(), set, generation, tensors, shard)
+	return writeFolder(dir, m.Config(), set, generation, shard.Documents, func(documents []safetensors.Document) (err error) {
+		shard.Documents = documents
+		if safe {
+			_, err = safetensors.WriteSharded(ctx, dir, tensors, shard)
+		} else {
+			err = writePickles(ctx, dir, tensors, same, shard)
+		}
+		return err
+	})
+}
+
+// writePickles is safetensors.WriteSharded in PyTorch's own format. Tensors that are the same share a storage.
+func writePickles(ctx context.Context, dir string, tensors []safetensors.Source, same []any, o safetensors.ShardOptions) error {
+	storages := map[any]*pickle.Storage{}
+	var named []pickle.Named
+	for i, t := range tensors {
+		x := &pickle.Tensor{DType: pickle.DType(dtypeOf(t.DType).String()), Shape: t.Shape, Strides: make([]int, len(t.Shape))}
+		n := 1
+		for d := len(t.Shape) - 1; d >= 0; d-- {
+			x.Strides[d] = n
+			n *= max(t.Shape[d], 1)
+		}
+		if x.Storage = storages[same[i]]; x.Storage == nil {
+			size, err := weights.ByteSize(t.DType, t.Shape)
+			if err != nil {
+				return inFile(err, dir)
+			}
+			x.Storage = &pickle.Storage{Bytes: size, Data: pickle.Made(t.Write)}
+			storages[same[i]] = x.Storage
+		}
+		named = append(named, pickle.Named{Name: t.Name, Tensor: x})
+	}
+	_, err := pickle.WriteSharded(ctx, dir, named, pickle.ShardOptions{MaxShardBytes: o.MaxShardBytes, Variant: o.Variant,
+		TotalParameters: o.TotalParameters, Documents: o.Documents})
+	return err
 }
 
 // isCheckpointFile reports whether SavePretrained or its readers give a name a meaning.
 func isCheckpointFile(name string) bool {
 	return name == "config.json" || name == generationFile || strings.HasPrefix(name, ".") ||
-		strings.HasSuffix(name, ".safetensors") || strings.Contains(name, ".index.")
+		strings.HasSuffix(name, ".safetensors") || strings.HasPrefix(name, "pytorch_model") || strings.Contains(name, ".index.")
 }
 
 // writeFolder writes a checkpoint with its documents into a folder that need not exist yet.
-func writeFolder(ctx context.Context, dir string, config Config, set map[string]any, generation []byte,
-	tensors []safetensors.Source, shard safetensors.ShardOptions) error {
+func writeFolder(dir string, config Config, set map[string]any, generation []byte,
+	documents []safetensors.Document, write func(documents []safetensors.Document) error) error {
 	if generation != nil {
-		shard.Documents = append(shard.Documents, safetensors.Document{Name: generationFile, Data: generation})
+		documents = append(documents, safetensors.Document{Name: generationFile, Data: generation})
 	}
-	shard.Documents = append(shard.Documents, safetensors.Document{Name: "config.json", Data: configJSON(config, set),
+	documents = append(documents, safetensors.Document{Name: "config.json", Data: configJSON(config, set),
 		Pointing: func(weights string) []byte {
 			pointing := maps.Clone(set)
 			pointing["transformers_weights"] = weights
 			return configJSON(config, pointing)
 		}})
-	return inFolder(dir, func() error {
-		_, err := safetensors.WriteSharded(ctx, dir, tensors, shard)
-		return err
-	})
+	return inFolder(dir, func() error { return write(documents) })
 }
 
 // inFolder has write write into a folder that need not exist yet, and is not made for nothing.

@@ -21,20 +21,24 @@ type entry struct {
 	tensor *torch.Tensor
 }
 
-// savedTensors are what is written of m, in the order that shards are filled in.
-func savedTensors(m Model, opts SaveOptions) ([]safetensors.Source, error) {
+// savedTensors are what is written of m, in the order that shards are filled in, and what tells which of them are one tensor.
+// A file of safetensors has none twice.
+func savedTensors(m Model, opts SaveOptions) (out []safetensors.Source, same []any, err error) {
 	p := m.base()
+	safe := opts.SafeSerialization.Or(true)
 	entries, err := p.savedEntries(opts.StateDict)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if entries, err = withoutTies(entries, p.classTies()); err != nil {
-		return nil, err
+	if safe {
+		if entries, err = withoutTies(entries, p.classTies()); err != nil {
+			return nil, nil, err
+		}
 	}
 	var originals []original
 	if opts.SaveOriginalFormat.Or(true) {
-		if originals, err = p.originals(entries, p.file); err != nil {
-			return nil, err
+		if originals, err = p.originals(entries, p.file, safe); err != nil {
+			return nil, nil, err
 		}
 	} else {
 		for _, e := range entries {
@@ -42,19 +46,19 @@ func savedTensors(m Model, opts SaveOptions) ([]safetensors.Source, error) {
 			originals = append(originals, newOriginal(e.name, shape, piece{e.tensor, whole(shape).copyInto()}))
 		}
 	}
-	var out []safetensors.Source
 	for _, o := range originals {
 		d, ok := codeOf(o.dtype)
-		if !ok {
-			return nil, &Error{Tensor: o.name, Class: ErrBadDType, Expected: "a dtype of the safetensors format", Actual: o.dtype.String()}
+		if d == 0 || safe && !ok {
+			return nil, nil, &Error{Tensor: o.name, Class: ErrBadDType, Expected: "a dtype of the safetensors format", Actual: o.dtype.String()}
 		}
 		if err := p.hasData(o); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		out = append(out, safetensors.Source{Name: o.name, DType: d, Shape: o.shape,
 			Write: func(w io.Writer) error { return write(w, func() (*torch.Tensor, error) { return p.made(o) }) }})
+		same = append(same, o.identity())
 	}
-	return out, nil
+	return out, same, nil
 }
 
 // hasData is an error for a tensor of the meta device, unless it stands for an offloaded one.

@@ -25,8 +25,8 @@ import (
 
 func init() { cli.Register(newConvert) }
 
-// formats are the values of --format; those that are false have no writer yet.
-var formats = map[string]bool{"safetensors": true, "original": true, "gguf": true, "bin": false}
+// formats are the values of --format.
+var formats = []string{"safetensors", "original", "gguf", "bin"}
 
 // maxCompanion bounds the files that are copied along.
 const maxCompanion = 64 << 20
@@ -63,6 +63,7 @@ format; that needs neither a model nor libtorch.
 
 --format original (the default, as in transformers) gives tensors the names and shapes that they had in SRC's
 files, safetensors those of the model's own state dict. They differ where loading renames or joins tensors.
+bin is original in PyTorch's own format: pytorch_model.bin, or shards of it.
 
 --format gguf writes a GGUF file: DST, if its name ends in .gguf, or model.gguf in the folder DST. Tensors of two dimensions and
 more get the type --gguf-type, by default that of the dtype. Of a GGUF file everything is kept, metadata and
@@ -77,12 +78,8 @@ without it makes files that everybody reads again.`,
 			if convertsFile(args[1]) {
 				return convertFile(app, cmd, args[0], args[1])
 			}
-			written, known := formats[format]
-			if !known {
+			if !slices.Contains(formats, format) {
 				return cli.Usagef("--format: expected safetensors, original, gguf or bin, got %q", format)
-			}
-			if !written {
-				return fmt.Errorf("--format %s: writing it: %w in this version", format, pretrained.ErrUnsupported)
 			}
 			if format != "gguf" && ggufType != "" {
 				return cli.Usagef("--gguf-type: is for --format gguf")
@@ -93,7 +90,11 @@ without it makes files that everybody reads again.`,
 				}
 				return model.runGGUF(cmd.Context(), app, args[0], args[1], ggufType)
 			}
-			o := pretrained.SaveOptions{MaxShardSize: shard, SaveOriginalFormat: torch.Some(format == "original"), Compress: compress}
+			o := pretrained.SaveOptions{MaxShardSize: shard, SaveOriginalFormat: torch.Some(format != "safetensors"),
+				SafeSerialization: torch.Some(format != "bin"), Compress: compress}
+			if format == "bin" && compress {
+				return cli.Usagef("--compress: not with --format bin")
+			}
 			if shard != "" {
 				if _, err := safetensors.ParseSize(shard); err != nil {
 					return cli.Usagef("--max-shard-size: %v", err)
@@ -184,9 +185,13 @@ func (m *modelFlags) convert(ctx context.Context, app *cli.App, src, dst string,
 	if err := pretrained.SavePretrained(ctx, model, dst, o); err != nil {
 		return nil, nil, err
 	}
+	layout := checkpoint.Layout{Only: checkpoint.Safetensors}
+	if !o.SafeSerialization.Or(true) {
+		layout.Only = checkpoint.Pickle
+	}
 	if adapter {
 		c.Files = []string{peft.ConfigName, "adapter_model.safetensors"}
-	} else if c.Files, err = checkpointFiles(dst, model.GenerationConfig() != nil); err != nil {
+	} else if c.Files, err = checkpointFiles(dst, layout, model.GenerationConfig() != nil); err != nil {
 		return nil, nil, err
 	}
 	for _, name := range c.Files {
@@ -300,12 +305,12 @@ func isCompanion(name, below string) bool {
 }
 
 // checkpointFiles are the names of the files that saving wrote.
-func checkpointFiles(dir string, generates bool) ([]string, error) {
+func checkpointFiles(dir string, layout checkpoint.Layout, generates bool) ([]string, error) {
 	files := []string{"config.json"}
 	if generates {
 		files = append(files, "generation_config.json")
 	}
-	path, err := checkpoint.Find(dir, checkpoint.Layout{})
+	path, err := checkpoint.Find(dir, layout)
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -120,6 +121,46 @@ func TestConvertCompress(t *testing.T) {
 	}
 }
 
+// A checkpoint goes to PyTorch's own format and back; in place, too.
+func TestConvertBin(t *testing.T) {
+	src := convertSource(t)
+	plain, pickles, back := t.TempDir(), t.TempDir(), t.TempDir()
+	succeeds(t, "", "convert", src, plain, "--dtype", "bfloat16", "--max-shard-size", "20KB")
+	var out converted
+	require.NoError(t, json.Unmarshal([]byte(succeeds(t, "", "convert", src, pickles, "--format", "bin", "--dtype", "bfloat16", "--max-shard-size", "20KB", "--json")), &out))
+	require.Equal(t, []string{"config.json", "generation_config.json", "pytorch_model-00001-of-00003.bin", "pytorch_model-00002-of-00003.bin",
+		"pytorch_model-00003-of-00003.bin", "pytorch_model.bin.index.json"}, out.Files)
+	require.Equal(t, stateOf(t, plain), stateOf(t, pickles))
+	succeeds(t, "", "convert", pickles, back, "--max-shard-size", "20KB")
+	require.Equal(t, tree(t, plain), tree(t, back))
+
+	succeeds(t, "", "convert", pickles, pickles, "--format", "bin")
+	files := tree(t, pickles)
+	require.Contains(t, files, "pytorch_model.bin")
+	require.NotContains(t, files, "pytorch_model.bin.index.json")
+	require.NotContains(t, files, "pytorch_model-00001-of-00003.bin")
+	require.Equal(t, stateOf(t, plain), stateOf(t, pickles))
+	listed := func(dir string) any {
+		var list struct {
+			Tensors []struct {
+				Name   string
+				Shape  []int
+				SHA256 string
+			}
+		}
+		require.NoError(t, json.Unmarshal([]byte(succeeds(t, "", "inspect", dir, "--digest", "--json")), &list))
+		slices.SortFunc(list.Tensors, func(a, b struct {
+			Name   string
+			Shape  []int
+			SHA256 string
+		}) int {
+			return strings.Compare(a.Name, b.Name)
+		})
+		return list
+	}
+	require.Equal(t, listed(plain), listed(pickles))
+}
+
 func TestConvertKeepsTheNamesOfTheFiles(t *testing.T) {
 	src := filepath.Join(testdata.Open(t, "loader"), "gamma-beta")
 	for format, want := range map[string]string{"": "LayerNorm.gamma", "original": "LayerNorm.gamma", "safetensors": "LayerNorm.weight"} {
@@ -149,7 +190,8 @@ func TestConvertRefuses(t *testing.T) {
 		{2, "--gguf-type: is for --format gguf", []string{"convert", src, dst, "--gguf-type", "Q8_0"}},
 		{2, "--format gguf: is one file", []string{"convert", src, dst, "--format", "gguf", "--max-shard-size", "1MB"}},
 		{1, "class: expected LlamaForCausalLM, got LlamaModel", []string{"convert", src, dst, "--format", "gguf", "--class", "LlamaModel"}},
-		{1, "--format bin: writing it: not supported", []string{"convert", src, dst, "--format", "bin"}},
+		{2, "--compress: not with --format bin", []string{"convert", src, dst, "--format", "bin", "--compress"}},
+		{1, "model.safetensors: sources disagree about a tensor: readers would find it in place of pytorch_model.bin", []string{"convert", src, src, "--format", "bin"}},
 		{2, "Unit 'XB' not supported", []string{"convert", src, dst, "--max-shard-size", "5XB"}},
 		{2, "expected a floating-point dtype, got int64", []string{"convert", src, dst, "--dtype", "int64"}},
 		{1, "expected a directory", []string{"convert", src, file}},
