@@ -13,11 +13,7 @@ import (
 func TestFind(t *testing.T) {
 	targets, err := find(filepath.Join("..", ".."))
 	require.NoError(t, err)
-	for _, want := range []target{{"pretrained/safetensors", "FuzzHeader"}, {"pretrained/safetensors", "FuzzIndex"}, {"internal/planes", "FuzzPlanes"}, {"pretrained/gguf", "FuzzGGUF"},
-		{"pretrained/pickle", "FuzzPickle"}, {"pretrained/pickle", "FuzzZip"}, {"pretrained", "FuzzAdapter"}} {
-		require.Contains(t, targets, want)
-	}
-	for _, name := range others {
+	for _, name := range append([]string{"FuzzHeader", "FuzzIndex", "FuzzPlanes", "FuzzGGUF", "FuzzPickle", "FuzzZip", "FuzzAdapter"}, others...) {
 		require.True(t, slices.ContainsFunc(targets, func(t target) bool { return t.name == name }), name)
 	}
 
