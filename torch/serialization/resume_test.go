@@ -223,3 +223,22 @@ func TestPythonLoadsWhatGoSaved(t *testing.T) {
 		}
 	}
 }
+
+// A module's state dict that Python has saved is the module's own: all names, buffers too.
+func TestLoadsAModule(t *testing.T) {
+	l := load(t, filepath.Join(testdata.Open(t, "torchsave"), "statedict.pt"))
+	state, err := l.StateDict()
+	require.NoError(t, err)
+	m := nn.NewSequential(nn.NewLinear(3, 4), nn.NewBatchNorm1d(4))
+	require.NoError(t, nn.LoadStateDict(m, state))
+	n := 0
+	own := map[string]*torch.Tensor{}
+	for name, x := range nn.StateDict(m) {
+		own[name] = x
+	}
+	for name, x := range state {
+		require.Equal(t, x.Bytes(), own[name].Detach().Bytes(), name)
+		n++
+	}
+	require.Len(t, own, n)
+}
