@@ -125,7 +125,7 @@ func (o LoadAdapterOptions) fetch(ctx context.Context, id string) (string, error
 var errOnlyAdapter = errors.New("an adapter without its base model")
 
 func onlyAdapter(file string) error {
-	return &Error{File: file, Class: ErrBadConfig, Err: errOnlyAdapter}
+	return &Error{File: file, Class: ErrBadConfig, Err: errOnlyAdapter, Remedy: "load the base model, with this as its adapter"}
 }
 
 // overBase loads an adapter that was named in place of a model: first the model that its config names.
@@ -142,7 +142,12 @@ func overBase(ctx context.Context, path string, opts Options) (Model, *Report, e
 }
 
 func inBase(err error, adapter string) error {
-	return &Error{File: adapter, Detail: "the base model (base_model_name_or_path)", Err: err}
+	e := &Error{File: adapter, Detail: "the base model (base_model_name_or_path)", Err: err}
+	var base *Error
+	if errors.Is(err, fs.ErrNotExist) && errors.As(err, &base) && base.Class == nil { // no file or folder of that name
+		e.Remedy = "load the base model from where it is, with this as its adapter"
+	}
+	return e
 }
 
 // baseOf is the base model of an adapter, with the options for loading it and then the adapter.

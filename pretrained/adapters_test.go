@@ -302,6 +302,7 @@ func TestAnAdapterInPlaceOfAModel(t *testing.T) {
 		err := load()
 		require.ErrorIs(t, err, os.ErrNotExist)
 		require.ErrorContains(t, err, "adapter: the base model (base_model_name_or_path): no/such/folder: ")
+		require.ErrorContains(t, err, "with this as its adapter")
 	}
 	require.NoError(t, os.WriteFile("adapter/adapter_config.json", []byte(`{"peft_type": "LORA", "base_model_name_or_path": null}`), 0o600))
 	_, _, err = pretrained.Load(ctx, path, eager)

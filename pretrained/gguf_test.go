@@ -432,7 +432,7 @@ func TestGGUFRefuses(t *testing.T) {
 		`none.gguf: weights file is missing`:                                    {filepath.Dir(good), pretrained.Options{GGUFFile: "none.gguf"}, pretrained.ErrMissingShard},
 		`expected "GGUF", got "P`:                                               {filepath.Dir(safe), pretrained.Options{GGUFFile: "model.safetensors"}, fileerr.ErrBadMagic},
 		`expected a safetensors file, got a GGUF file`:                          {good, pretrained.Options{UseSafetensors: torch.Some(true), ConfigPath: filepath.Dir(safe)}, fileerr.ErrBadMagic},
-		`there is a GGUF file, to be asked for by its name: x.gguf`:             {filepath.Dir(good), pretrained.Options{ConfigInstance: config}, pretrained.ErrMissingShard},
+		`there is a GGUF file, to be asked for by its name (gguf-file): x.gguf`: {filepath.Dir(good), pretrained.Options{ConfigInstance: config}, pretrained.ErrMissingShard},
 	} {
 		_, _, err := pretrained.Load(ctx, c.path, c.opts)
 		require.ErrorContains(t, err, text)

@@ -115,7 +115,15 @@ func resolve(ctx context.Context, path string, opts Options) (*files, error) {
 		return f, f.useGGUF(opts)
 	}
 	f.look(path)
-	return f, f.readConfig(filepath.Dir(path), opts)
+	err = f.readConfig(filepath.Dir(path), opts)
+	if errors.Is(err, fs.ErrNotExist) { // what is wrong with the file itself matters more
+		c, openErr := f.openCheckpoint(opts)
+		if openErr != nil {
+			return nil, openErr
+		}
+		_ = c.Close() // read only: nothing can be lost
+	}
+	return f, err
 }
 
 // isGGUF tells a GGUF file by how it begins.
@@ -165,6 +173,11 @@ func resolveDir(dir string, opts Options) (*files, error) {
 		return nil, onlyAdapter(filepath.Join(dir, peft.ConfigName))
 	}
 	if err := f.readConfig(dir, opts); err != nil {
+		// A folder with nothing but another kind of weights lacks a config, too, but that is not what helps.
+		var e *Error
+		if _, found := checkpoint.Find(dir, checkpoint.Layout{}); errors.Is(err, fs.ErrNotExist) && opts.ConfigPath == "" && errors.As(found, &e) && e.Remedy != "" {
+			return nil, found
+		}
 		return nil, err
 	}
 	if name, ok := f.raw["transformers_weights"].(string); ok {

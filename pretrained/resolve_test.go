@@ -44,3 +44,33 @@ func TestAConfigPathThatIsNotThere(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrNotExist)
 	require.ErrorContains(t, err, path)
 }
+
+// A file that is broken has no config beside it either, as a folder of GGUF files: the error is about what helps.
+func TestWithoutAConfig(t *testing.T) {
+	dir := t.TempDir()
+	put := func(name, content string) string {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
+		return filepath.Join(dir, name)
+	}
+	const pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n"
+	for _, name := range []string{"x.gguf", "x.bin", "x.pt", "x.safetensors"} {
+		for content, want := range map[string]string{pointer: "run git lfs pull", "": "again"} {
+			for _, err := range []error{
+				func() error { _, _, err := pretrained.Load(ctx, put(name, content), pretrained.Options{}); return err }(),
+				func() error { _, err := pretrained.Plan(ctx, put(name, content), pretrained.Options{}); return err }(),
+			} {
+				require.ErrorContains(t, err, name, "%s: %q", name, content)
+				require.ErrorContains(t, err, want, "%s: %q", name, content)
+			}
+		}
+	}
+	_, _, err := pretrained.Load(ctx, dir, pretrained.Options{})
+	require.ErrorIs(t, err, pretrained.ErrMissingShard)
+	require.ErrorContains(t, err, "(gguf-file): x.gguf")
+	dir = t.TempDir()
+	for _, path := range []string{dir, put("x.safetensors", "\x02\x00\x00\x00\x00\x00\x00\x00{}")} {
+		_, _, err = pretrained.Load(ctx, path, pretrained.Options{})
+		require.ErrorIs(t, err, pretrained.ErrBadConfig)
+		require.ErrorContains(t, err, "config.json")
+	}
+}

@@ -270,4 +270,9 @@ func TestGGUFAtTheShell(t *testing.T) {
 	status, _, stderr := torchgo(t, "", "load", dir, "--gguf-file", "../x.gguf")
 	require.Equal(t, cli.WrongUsage, status)
 	require.Contains(t, stderr, "gguf-file: expected a path below the model directory")
+	for _, flag := range []string{"--gguf-file", "--adapter"} { // as "$VARIABLE" is that isn't set
+		status, _, stderr = torchgo(t, "", "load", path, flag, "")
+		require.Equal(t, cli.WrongUsage, status)
+		require.Contains(t, stderr, flag+": is empty")
+	}
 }

@@ -65,7 +65,7 @@ format; that needs neither a model nor libtorch.
 files, safetensors those of the model's own state dict. They differ where loading renames or joins tensors.
 bin is original in PyTorch's own format: pytorch_model.bin, or shards of it.
 
---format gguf writes a GGUF file: DST, if its name ends in .gguf, or model.gguf in the folder DST. Tensors of two dimensions and
+--format gguf, or a DST whose name ends in .gguf, writes a GGUF file: DST itself, or model.gguf in the folder DST. Tensors of two dimensions and
 more get the type --gguf-type, by default that of the dtype. Of a GGUF file everything is kept, metadata and
 tokenizer too, and no model is loaded.
 
@@ -77,6 +77,9 @@ without it makes files that everybody reads again.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if convertsFile(args[1]) {
 				return convertFile(app, cmd, args[0], args[1])
+			}
+			if st, err := os.Stat(args[1]); filepath.Ext(args[1]) == ".gguf" && !cmd.Flags().Changed("format") && (err != nil || !st.IsDir()) {
+				format = "gguf"
 			}
 			if !slices.Contains(formats, format) {
 				return cli.Usagef("--format: expected safetensors, original, gguf or bin, got %q", format)

@@ -25,7 +25,7 @@ func TestConvertToGGUF(t *testing.T) {
 	require.Equal(t, stateOf(t, src), stateOf(t, dst, "--gguf-file", "model.gguf"))
 
 	file := filepath.Join(t.TempDir(), "x.gguf")
-	text := succeeds(t, "", "convert", src, file, "--format", "gguf", "--gguf-type", "q8_0")
+	text := succeeds(t, "", "convert", src, file, "--gguf-type", "q8_0") // the name says the format
 	require.Contains(t, text, file+": ")
 	types := map[string]string{}
 	for _, x := range inspected(t, file) {

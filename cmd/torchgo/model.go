@@ -57,10 +57,10 @@ func addModelFlags(cmd *cobra.Command) *modelFlags {
 	f.BoolVar(&m.offloadBuffers, "offload-buffers", false, "offload buffers with the parameters of their module")
 	f.StringVar(&m.maxMemory, "max-memory", "", "JSON `object`: device to bytes, or \"10GiB\"")
 	f.StringVar(&m.attn, "attn", "", "attention: eager or sdpa (default: sdpa where the model has it)")
-	f.StringVar(&m.variant, "variant", "", "load model.VARIANT.safetensors")
+	f.StringVar(&m.variant, "variant", "", "load model.VARIANT.safetensors (.bin, an index)")
 	f.StringVar(&m.subfolder, "subfolder", "", "a folder below MODEL")
 	f.StringVar(&m.ggufFile, "gguf-file", "", "the GGUF `file` in MODEL to load; MODEL may be one itself")
-	f.BoolVar(&m.useSafetensors, "use-safetensors", true, "true: safetensors only; false: .bin only (default: what is there)")
+	f.BoolVar(&m.useSafetensors, "use-safetensors", false, "true: safetensors only; false: .bin only (default: what is there)")
 	f.StringVar(&m.adapter, "adapter", "", "a PEFT adapter over MODEL: a `folder` or an id of the hub (--strict checks its tensors, too)")
 	f.StringVar(&m.config, "config", "", "JSON `object` that overrides config.json")
 	f.StringVar(&m.keyMapping, "key-mapping", "", "JSON `object`: regular expression to replacement, for names in the checkpoint")
@@ -92,6 +92,11 @@ func (m *modelFlags) options(app *cli.App, what string) (pretrained.Options, err
 	}
 	if m.dequantize {
 		return o, fmt.Errorf("--dequantize: quantization: %w in this version", pretrained.ErrUnsupported)
+	}
+	for _, name := range []string{"adapter", "gguf-file"} { // a shell's variable that is not set
+		if f := m.flags.Lookup(name); f.Changed && f.Value.String() == "" {
+			return o, cli.Usagef("--%s: is empty", name)
+		}
 	}
 	var err error
 	if m.dtype != "auto" {

@@ -60,7 +60,8 @@ type OpenOptions struct {
 }
 
 // Open opens a file, the shards of an index (a file that ends with .json), the parts of a distributed checkpoint (a
-// folder of torch.distributed.checkpoint's, in its safetensors form), or what Find gives for a folder. All shards
+// folder of torch.distributed.checkpoint's, in its safetensors form), or what Find gives for a folder; of a folder
+// without a model's weights an adapter's. All shards
 // are opened and checked, against each other and against the index too: each promised tensor is in the shard that the
 // index names, and there alone, and shards hold no others.
 func Open(path string, opts ...OpenOptions) (*Checkpoint, error) {
@@ -72,7 +73,11 @@ func Open(path string, opts ...OpenOptions) (*Checkpoint, error) {
 		o.Open = weights.Open
 	}
 	if st, err := os.Stat(path); err == nil && st.IsDir() {
-		if path, err = Find(path, Layout{}); err != nil {
+		dir := path
+		if path, err = Find(dir, Layout{}); errors.Is(err, fileerr.ErrMissingShard) && adapterIn(dir) != "" {
+			path, err = adapterIn(dir), nil
+		}
+		if err != nil {
 			return nil, err
 		}
 	}

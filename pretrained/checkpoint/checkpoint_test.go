@@ -65,6 +65,36 @@ func TestFind(t *testing.T) {
 	_, err = Open(dir)
 	require.ErrorIs(t, err, fileerr.ErrMissingShard)
 	require.ErrorContains(t, err, "symbolic link to nowhere")
+	require.NoError(t, os.Remove(filepath.Join(dir, "model.safetensors")))
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "model.safetensors"), 0o755))
+	_, err = Find(dir, Layout{})
+	require.ErrorContains(t, err, "model.safetensors: not a regular file: got a folder")
+
+	dir = t.TempDir()
+	touch(t, filepath.Join(dir, "__0_0.distcp"))
+	_, err = Open(dir)
+	require.ErrorIs(t, err, fileerr.ErrMissingShard)
+	require.ErrorContains(t, err, "dcp_to_torch")
+}
+
+// A folder of an adapter alone opens as its weights; where a model's are beside it, those are meant.
+func TestOpensAdapters(t *testing.T) {
+	dir := t.TempDir()
+	opens := func(want string) {
+		t.Helper()
+		c, err := Open(dir)
+		require.NoError(t, err)
+		require.Equal(t, filepath.Join(dir, want), c.Path())
+		require.NoError(t, c.Close())
+	}
+	_, err := Find(dir, Layout{})
+	require.ErrorIs(t, err, fs.ErrNotExist, "a model has no such weights")
+	write(t, filepath.Join(dir, "adapter_model.bin"), "a") // told by content
+	opens("adapter_model.bin")
+	write(t, filepath.Join(dir, "adapter_model.safetensors"), "a")
+	opens("adapter_model.safetensors")
+	write(t, filepath.Join(dir, "pytorch_model.bin"), "a")
+	opens("pytorch_model.bin")
 }
 
 // The order of transformers' names, and what use_safetensors and variant make of it.

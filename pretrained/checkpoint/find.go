@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/torchgo/torchgo/internal/fileerr"
+	"github.com/torchgo/torchgo/internal/regular"
 )
 
 // Layout says which of the checkpoints in a folder is meant. The zero Layout is the usual one.
@@ -78,8 +79,12 @@ func Find(dir string, l Layout) (string, error) {
 		return dir, nil
 	}
 	there := func(name string) (bool, error) {
-		// A broken link or a folder of that name is an error later, not a reason to look further.
-		_, err := os.Lstat(filepath.Join(dir, name))
+		// A broken link or a folder of that name is an error, not a reason to look further.
+		path := filepath.Join(dir, name)
+		if st, err := os.Stat(path); err == nil && st.IsDir() {
+			return true, regular.Check(path, st)
+		}
+		_, err := os.Lstat(path)
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
 			return err == nil, nil
 		}
@@ -100,9 +105,23 @@ func Find(dir string, l Layout) (string, error) {
 		}
 	}
 	if found, _ := fs.Glob(os.DirFS(dir), "*.gguf"); len(found) > 0 && e.Remedy == "" {
-		e.Remedy = "there is a GGUF file, to be asked for by its name: " + found[0]
+		e.Remedy = "there is a GGUF file, to be asked for by its name (gguf-file): " + found[0]
+	}
+	if found, _ := fs.Glob(os.DirFS(dir), "*.distcp"); len(found) > 0 && e.Remedy == "" {
+		e.Remedy = "there is a distributed checkpoint, not in its safetensors form: python -m torch.distributed.checkpoint.format_utils dcp_to_torch makes a .pt of it"
 	}
 	return "", e
+}
+
+// adapterIn is the file of an adapter's tensors in a folder that has no model's, "" if there is none.
+func adapterIn(dir string) string {
+	for _, name := range []string{"adapter_model.safetensors", "adapter_model.bin"} {
+		path := filepath.Join(dir, name)
+		if _, err := os.Lstat(path); err == nil {
+			return path
+		}
+	}
+	return ""
 }
 
 // cause drops operation and path, which the Error has already.

@@ -67,6 +67,10 @@ func NewFileWith(r io.ReaderAt, size int64, name string, o Options) (*File, erro
 func Read(f *weights.File, o Options) (*File, error) {
 	file, err := read(f, o)
 	if err != nil {
+		var e *Error
+		if errors.As(err, &e) && e.Class == ErrTruncated && e.Remedy == "" {
+			e.Remedy = "download or save it again"
+		}
 		return nil, inFile(err, f.Path())
 	}
 	return file, nil

@@ -204,7 +204,7 @@ func (a *archive) addCentral(data []byte, at, limit int64) (int, error) {
 	}
 	name, err := a.recordName(full)
 	if err != nil {
-		return 0, named(&Error{Class: err, Offset: at, Expected: "a name in one folder"})
+		return 0, named(&Error{Class: err, Offset: at, Expected: "a name in one folder, as torch.save makes"})
 	}
 	if method != 0 {
 		if a.compressed == nil {
