@@ -46,6 +46,14 @@ func TestLoadsDistributedCheckpoints(t *testing.T) {
 		_, _, err := pretrained.Load(ctx, dir, pretrained.Options{UseSafetensors: torch.Some(false)})
 		require.ErrorIs(t, err, pretrained.ErrMissingShard)
 	}
+	// What is saved beside one would not be found.
+	dir := testdata.Copy(t, "dcp")
+	m, _ := load(t, single, pretrained.Options{})
+	err := pretrained.SavePretrained(ctx, m, filepath.Join(dir, "rows"), pretrained.SaveOptions{})
+	require.ErrorIs(t, err, pretrained.ErrConflict)
+	require.ErrorContains(t, err, "distributed checkpoint")
+	require.NoFileExists(t, filepath.Join(dir, "rows", "model.safetensors"))
+	require.NoError(t, pretrained.SavePretrained(ctx, m, filepath.Join(dir, "rows"), pretrained.SaveOptions{Variant: "fp16"}))
 }
 
 // A file that Python's safetensors wrote, with every dtype that torch has, is the same after it was loaded and saved.

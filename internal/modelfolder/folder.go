@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/torchgo/torchgo/internal/atomicfile"
@@ -87,6 +88,10 @@ func Write(ctx context.Context, dir string, c Checkpoint) (_ []string, err error
 			return nil, &Error{Class: fileerr.ErrConflict, File: s.path(name), Detail: "readers would find it in place of " + c.Single,
 				Remedy: "save into another folder, or remove it"}
 		}
+	}
+	if !c.Variant && IsDistributed(dir) {
+		return nil, &Error{Class: fileerr.ErrConflict, File: dir, Detail: "it holds a distributed checkpoint, which readers would find in place of " + c.Single,
+			Remedy: "save into another folder, or remove its shard-*.safetensors"}
 	}
 	if err := s.stage(ctx, c); err != nil {
 		return nil, err
@@ -328,4 +333,13 @@ func (s *save) removeOld() error {
 		}
 	}
 	return nil
+}
+
+var distributedName = regexp.MustCompile(`^shard-[0-9]{5}-model-[0-9]{5}-of-[0-9]{5}\.safetensors$`)
+
+// IsDistributed reports whether a folder holds a distributed checkpoint (torch.distributed.checkpoint) in its safetensors
+// form, which is found before all others.
+func IsDistributed(dir string) bool {
+	entries, _ := os.ReadDir(dir)
+	return slices.ContainsFunc(entries, func(e os.DirEntry) bool { return distributedName.MatchString(e.Name()) })
 }

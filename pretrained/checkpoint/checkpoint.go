@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/torchgo/torchgo/internal/fileerr"
+	"github.com/torchgo/torchgo/internal/modelfolder"
 	"github.com/torchgo/torchgo/internal/weights"
 	"github.com/torchgo/torchgo/pretrained/safetensors"
 )
@@ -82,7 +83,7 @@ func Open(path string, opts ...OpenOptions) (*Checkpoint, error) {
 		}
 	}
 	c := &Checkpoint{path: path, where: map[string]*File{}, opts: o}
-	if isDistributed(path) {
+	if modelfolder.IsDistributed(path) {
 		if err := c.openDistributed(); err != nil {
 			return nil, errors.Join(err, c.Close())
 		}

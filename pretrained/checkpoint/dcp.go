@@ -6,7 +6,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"sort"
 	"strings"
@@ -22,14 +21,6 @@ import (
 
 // shardingInfo is the key of the metadata: {"<tensor>": {"saved_offsets": [0, 16]}}.
 const shardingInfo = "DCP_SHARDING_INFO"
-
-var distributedName = regexp.MustCompile(`^shard-[0-9]{5}-model-[0-9]{5}-of-[0-9]{5}\.safetensors$`)
-
-// isDistributed reports whether a folder holds a distributed checkpoint.
-func isDistributed(dir string) bool {
-	entries, _ := os.ReadDir(dir)
-	return slices.ContainsFunc(entries, func(e os.DirEntry) bool { return distributedName.MatchString(e.Name()) })
-}
 
 // openDistributed opens all safetensors files of the folder, as PyTorch does.
 func (c *Checkpoint) openDistributed() error {

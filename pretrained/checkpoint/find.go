@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/torchgo/torchgo/internal/fileerr"
+	"github.com/torchgo/torchgo/internal/modelfolder"
 	"github.com/torchgo/torchgo/internal/regular"
 )
 
@@ -75,7 +76,7 @@ func Find(dir string, l Layout) (string, error) {
 	} else if !st.IsDir() {
 		return "", &Error{Class: fileerr.ErrMissingShard, File: dir, Expected: "a folder", Actual: "a file"}
 	}
-	if isDistributed(dir) && l.Only != Pickle && l.Variant == "" {
+	if modelfolder.IsDistributed(dir) && l.Only != Pickle && l.Variant == "" {
 		return dir, nil
 	}
 	there := func(name string) (bool, error) {
