@@ -58,6 +58,7 @@ func (e *evalFlags) run(ctx context.Context, app *cli.App, model *modelFlags, pa
 	if err != nil {
 		return err
 	}
+	o.AdapterOptions.IsTrainable = e.grad // or nothing has a gradient
 	m, _, err := pretrained.Load(ctx, path, o)
 	if err != nil {
 		return inFlags(err)

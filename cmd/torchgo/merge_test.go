@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -103,6 +104,18 @@ func TestAdapterFlag(t *testing.T) {
 	}
 	require.Contains(t, adapted, "model.layers.0.self_attn.q_proj.lora_A.default.weight")
 	logitsAre(t, name, "logits", src, pretrained.Options{Adapter: adapter})
+
+	// Its parameters, and they alone, have gradients, as with peft's is_trainable.
+	in, grads := filepath.Join(t.TempDir(), "in.safetensors"), filepath.Join(t.TempDir(), "out.safetensors")
+	ids := torch.FromSlice([]int64{5, 6, 7, 8}, 1, 4)
+	require.NoError(t, pretrained.SaveFile(t.Context(), in, map[string]*torch.Tensor{"input_ids": ids, "labels": ids.Clone()}, nil))
+	succeeds(t, "", "eval", src, "--adapter", adapter, "--inputs", in, "--outputs", grads, "--grad")
+	outputs, err := pretrained.LoadFile(t.Context(), grads)
+	require.NoError(t, err)
+	require.Positive(t, torch.Item[float32](outputs["grad_norm"]))
+	for entry := range adapted {
+		require.Equal(t, strings.Contains(entry, "lora_"), outputs["grad."+entry] != nil, entry)
+	}
 
 	// A conversion saves the adapter.
 	dst := t.TempDir()
