@@ -168,8 +168,11 @@ func read(out string, failed bool) result {
 	// Go before 1.27 may take the end of its time for a failure (go.dev/issue/75804). If the last input didn't end, that is one.
 	case failed && deadline.MatchString(out) && still < stalled && r.execs != "0":
 	default:
-		lines := bytes.Split([]byte(out), []byte("\n"))
-		r.failure = string(bytes.Join(lines[max(0, len(lines)-60):], []byte("\n")))
+		lines := strings.Split(out, "\n")
+		seen := len(lines)
+		lines = slices.DeleteFunc(lines, func(line string) bool { return strings.HasPrefix(line, "fuzz: elapsed: ") })
+		r.failure = fmt.Sprintf("(%d reports of progress, the last %d of them without any)\n", seen-len(lines), still) +
+			strings.Join(lines[max(0, len(lines)-60):], "\n")
 	}
 	return r
 }
