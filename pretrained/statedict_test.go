@@ -42,6 +42,7 @@ func TestLoadStateDict(t *testing.T) {
 			x.Close()
 		}
 	}
+	torch.Collect() // what other tests have left
 	live := torch.LiveTensors()
 	for name, class := range map[string]error{
 		"bin-malicious/pytorch_model.bin": pretrained.ErrForbiddenGlobal,

@@ -38,6 +38,7 @@ func numbers(ts []*torch.Tensor) (all [][]float64) {
 }
 
 func TestFullBackwardHooks(t *testing.T) {
+	torch.Collect() // what other tests have left
 	before := torch.LiveTensors()
 	torch.Scope(func() {
 		m := &scale{W: leaf(2)}
@@ -74,6 +75,7 @@ func TestFullBackwardHooks(t *testing.T) {
 }
 
 func TestFullBackwardHooksWithoutInputGradients(t *testing.T) {
+	torch.Collect() // what other tests have left
 	before := torch.LiveTensors()
 	torch.Scope(func() {
 		m := &scale{W: leaf(2)}
@@ -97,6 +99,7 @@ func TestFullBackwardHooksWithoutInputGradients(t *testing.T) {
 
 // Hooks see gradients that can be differentiated, and passes that never reach the inputs keep nothing.
 func TestFullBackwardHooksInHigherOrder(t *testing.T) {
+	torch.Collect() // what other tests have left
 	before := torch.LiveTensors()
 	torch.Scope(func() {
 		m := &scale{W: leaf(2)}
