@@ -181,7 +181,7 @@ func (c adapterCase) check(t *testing.T) {
 func contents(m pretrained.Model) map[string]string {
 	out := map[string]string{}
 	for name, x := range nn.StateDict(m) {
-		out[name] = string(x.Detach().Contiguous().Bytes())
+		torch.Scope(func() { out[name] = string(x.Detach().Contiguous().Bytes()) })
 	}
 	return out
 }

@@ -51,6 +51,18 @@ func logitsOf(m pretrained.Model, ids [][]int64) (logits []float32) {
 	return logits
 }
 
+// expectedOf are the tensors of a file, which are there until the test ends: slices of their memory don't keep them.
+func expectedOf(t *testing.T, path string) map[string]*torch.Tensor {
+	tensors, err := pretrained.LoadFile(ctx, path)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		for _, x := range tensors {
+			x.Close()
+		}
+	})
+	return tensors
+}
+
 // nearLogits compares by the rule of the reference data for models in float32.
 func nearLogits(t *testing.T, want, got []float32) {
 	t.Helper()
@@ -77,8 +89,7 @@ func TestGGUFReference(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var want struct{ SD, Dequantized map[string]string }
 			readJSON(t, filepath.Join(dir, "llama-"+name+".json"), &want)
-			expected, err := pretrained.LoadFile(ctx, filepath.Join(dir, "llama-"+name+".expected.safetensors"))
-			require.NoError(t, err)
+			expected := expectedOf(t, filepath.Join(dir, "llama-"+name+".expected.safetensors"))
 			m, r := loadGGUF(t, dir, "llama-"+name+".gguf", pretrained.Options{Strict: true})
 			require.Equal(t, "LlamaForCausalLM", r.Class)
 			require.Equal(t, "float32", r.DType)
@@ -102,8 +113,7 @@ func TestGGUFReference(t *testing.T) {
 			}
 			dir := filepath.Join(dir, name)
 			readJSON(t, filepath.Join(dir, "inputs.json"), &want)
-			expected, err := pretrained.LoadFile(ctx, filepath.Join(dir, "expected.safetensors"))
-			require.NoError(t, err)
+			expected := expectedOf(t, filepath.Join(dir, "expected.safetensors"))
 			m, _ := loadGGUF(t, dir, "model.gguf", pretrained.Options{Strict: true})
 			nearLogits(t, torch.Data[float32](expected["logits"]), logitsOf(m, want.InputIDs))
 			raw, err := pretrained.LoadStateDict(ctx, filepath.Join(dir, "model.gguf"), pretrained.LoadStateDictOptions{})
@@ -143,8 +153,7 @@ func TestGGUFMetadata(t *testing.T) {
 			require.Empty(t, r.MissingKeys)
 			require.Equal(t, odd, r.UnexpectedKeys)
 			equalDigests(t, want.SD, state(m))
-			expected, err := pretrained.LoadFile(ctx, filepath.Join(dir, name+".expected.safetensors"))
-			require.NoError(t, err)
+			expected := expectedOf(t, filepath.Join(dir, name+".expected.safetensors"))
 			nearLogits(t, torch.Data[float32](expected["logits"]), logitsOf(m, rows(expected["input_ids"])))
 
 			to := t.TempDir()
@@ -215,8 +224,7 @@ func TestSmolLM2(t *testing.T) {
 	m, r := load(t, dir, pretrained.Options{GGUFFile: smolLM2File, Strict: true})
 	require.Equal(t, map[string]string{"lm_head.weight": "model.embed_tokens.weight"}, r.TiedKeys)
 	equalDigests(t, want.SD, state(m))
-	expected, err := pretrained.LoadFile(ctx, filepath.Join(ref, "smollm2.safetensors"))
-	require.NoError(t, err)
+	expected := expectedOf(t, filepath.Join(ref, "smollm2.safetensors"))
 	numbers := func(name string, n int) []float32 {
 		return torch.Data[float32](expected[fmt.Sprintf("%s.%d", name, n)])
 	}
@@ -340,8 +348,7 @@ func TestGGUFUnusedTensors(t *testing.T) {
 	m, r := load(t, filepath.Join(testdata.Open(t, "gguf-models"), "more.gguf"), pretrained.Options{Config: map[string]any{"attention_bias": true}})
 	require.Equal(t, []string{"blk.7.odd.weight"}, r.UnexpectedKeys)
 	require.Len(t, r.MissingKeys, 3)
-	raw, err := pretrained.LoadStateDict(ctx, filepath.Join(testdata.Open(t, "gguf-models"), "more.gguf"), pretrained.LoadStateDictOptions{})
-	require.NoError(t, err)
+	raw := expectedOf(t, filepath.Join(testdata.Open(t, "gguf-models"), "more.gguf"))
 	pairs := torch.Data[float32](raw["blk.0.attn_q.bias"]) // 4 heads of 4 pairs
 	for i, x := range torch.Data[float32](state(m)["model.layers.0.self_attn.q_proj.bias"]) {
 		head, half, pair := i/8, i%8/4, i%4
