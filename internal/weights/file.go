@@ -96,6 +96,18 @@ func Open(path string) (*File, error) {
 	return &File{path: path, r: f, f: f, size: st.Size(), modified: st.ModTime()}, nil
 }
 
+// OpenAs opens a file as read makes it of what Open gives. What read refuses is closed.
+func OpenAs[T any](path string, read func(*File) (T, error)) (file T, err error) {
+	f, err := Open(path)
+	if err != nil {
+		return file, err
+	}
+	if file, err = read(f); err != nil {
+		return file, errors.Join(err, f.Close())
+	}
+	return file, nil
+}
+
 // New is a file of the given size that r reads; name is for errors. It can't be mapped.
 func New(r io.ReaderAt, size int64, name string) (*File, error) {
 	if err := CheckHost(name); err != nil {

@@ -38,15 +38,7 @@ func Open(path string) (*File, error) { return OpenWith(path, Options{}) }
 
 // OpenWith is Open with options.
 func OpenWith(path string, o Options) (*File, error) {
-	f, err := weights.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	file, err := Read(f, o)
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return file, nil
+	return weights.OpenAs(path, func(f *weights.File) (*File, error) { return Read(f, o) })
 }
 
 // NewFile checks a file of the given size that r reads; name is for errors. It can't be mapped.

@@ -19,15 +19,7 @@ type File struct {
 // Open opens and checks a file. Only regular files are opened, through links too: a FIFO does not block it,
 // a device is not touched.
 func Open(path string) (*File, error) {
-	f, err := weights.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	file, err := Read(f)
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return file, nil
+	return weights.OpenAs(path, Read)
 }
 
 // NewFile checks a file of the given size that r reads; name is for errors. It can't be mapped.
